@@ -1,0 +1,124 @@
+//! The three counts that papers confuse.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use serde::Serialize;
+
+use crate::{Adapter, Base, Method, Role, SiteKind};
+
+/// What an adapter trains and changes at one site.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SiteCounts {
+    /// The module's path.
+    pub path: String,
+    /// Its kind.
+    pub kind: SiteKind,
+    /// Its role.
+    pub role: Role,
+    /// `[d_in, d_out]`.
+    pub shape: [usize; 2],
+    /// Values trained here.
+    pub trainable: usize,
+    /// Values of the base that differ after merging.
+    pub changed: usize,
+    /// The largest rank of the change of the weight matrix.
+    pub rank: usize,
+}
+
+/// What an adapter trains and changes in a model.
+///
+/// - *trainable*: values that the optimizer updates, the head's included;
+/// - *changed*: values of the merged model that can differ from the base's;
+/// - *rank*: the sum over weight matrices of the largest rank of their change.
+///
+/// BitFit trains few values and changes as few, at rank 0; LoRA trains few, changes every value
+/// of its targets, at a low rank; a mask trains as many as it changes, at full rank.
+///
+/// `total` counts the model as merged, once. (HF PEFT adds the adapter's values, and those of a
+/// saved head a second time.)
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Accounting {
+    /// Values in the model, merged.
+    pub total: usize,
+    /// Values trained.
+    pub trainable: usize,
+    /// Values changed.
+    pub changed: usize,
+    /// Rank of the change, summed over matrices.
+    pub rank: usize,
+    /// `trainable` in percent of `total`.
+    pub trainable_percent: f64,
+    /// `changed` in percent of `total`.
+    pub changed_percent: f64,
+    /// `rank` in percent of the sum of `min(d_in, d_out)` over the model's linear layers.
+    pub rank_percent: f64,
+    /// How much of `trainable` is the head.
+    pub head_trainable: usize,
+    /// Size of the adapter file's tensors in bytes.
+    pub bytes: usize,
+    /// Why the method cannot be merged, in which case `changed` and `rank` count only the part
+    /// that could be.
+    pub merge_obstacle: Option<String>,
+    /// The sites at which anything is trained or changed.
+    pub sites: Vec<SiteCounts>,
+}
+
+impl Accounting {
+    /// Counts what `adapter` trains and changes in `base`.
+    pub fn new(adapter: &Adapter, base: &Base) -> Self {
+        let specs = adapter.specs(base);
+        let mut sites = Vec::new();
+        for site in base.sites() {
+            let prefix = site.key("");
+            let here = specs.iter().filter(|s| s.trainable && s.key.starts_with(&prefix));
+            let change = adapter.method.change(site);
+            let counts = SiteCounts {
+                path: site.path.clone(),
+                kind: site.kind,
+                role: site.role,
+                shape: site.shape,
+                trainable: here.map(|s| s.num_values()).sum(),
+                changed: change.weight + change.bias,
+                rank: change.rank,
+            };
+            if counts.trainable + counts.changed > 0 {
+                sites.push(counts);
+            }
+        }
+        let total = base.num_params();
+        let trainable = num_trainable(&adapter.method);
+        let changed = sites.iter().map(|s| s.changed).sum();
+        let rank = sites.iter().map(|s| s.rank).sum();
+        let full_rank: usize = base.linears().map(|s| s.d_in().min(s.d_out())).sum();
+        let percent = |part: usize, of: usize| 100.0 * part as f64 / of.max(1) as f64;
+        let head = sites.iter().filter(|s| s.role == Role::Head);
+        Self {
+            total,
+            trainable,
+            changed,
+            rank,
+            trainable_percent: percent(trainable, total),
+            changed_percent: percent(changed, total),
+            rank_percent: percent(rank, full_rank),
+            head_trainable: head.map(|s| s.trainable).sum(),
+            bytes: specs.iter().map(|s| s.num_values() * size_of::<f32>()).sum(),
+            merge_obstacle: adapter.method.merge_obstacle(),
+            sites,
+        }
+    }
+}
+
+/// The number of values of a module that require gradients.
+pub fn num_trainable(module: &impl Module) -> usize {
+    struct Count(usize);
+    impl ModuleVisitor for Count {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.is_require_grad() {
+                self.0 += param.lazy_shape().num_elements();
+            }
+        }
+    }
+    let mut count = Count(0);
+    module.visit(&mut count);
+    count.0
+}

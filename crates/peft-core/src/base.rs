@@ -1,0 +1,177 @@
+//! The frozen base model as a method sees it: sites and their frozen tensors.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::{Role, Site, SiteKind};
+
+/// A [`Site`] with the frozen tensors that its module has.
+#[derive(Debug, Clone)]
+pub struct BaseSite {
+    /// The place.
+    pub site: Arc<Site>,
+    /// `[d_in, d_out]` of a linear layer, `[entries, d]` of an embedding.
+    pub weight: Option<Tensor<2>>,
+    /// `[d]` gain of a norm.
+    pub gain: Option<Tensor<1>>,
+    /// `[d_out]` bias.
+    pub bias: Option<Tensor<1>>,
+    hidden: bool,
+}
+
+/// The frozen base model as a method sees it.
+///
+/// The tensors are handles on the model's own: a `Base` costs no copy of a weight, and nothing
+/// here can change one.
+#[derive(Debug, Clone)]
+pub struct Base {
+    sites: Vec<BaseSite>,
+    device: Device,
+}
+
+impl Base {
+    /// An empty base; a host model adds its sites in the order in which it runs them.
+    pub fn new(device: &Device) -> Self {
+        Self { sites: Vec::new(), device: device.clone() }
+    }
+
+    /// The device of the frozen tensors.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Adds a linear layer with weight `[d_in, d_out]` and bias `[d_out]`.
+    pub fn linear(
+        &mut self,
+        path: impl Into<String>,
+        role: Role,
+        layer: Option<usize>,
+        weight: Tensor<2>,
+        bias: Option<Tensor<1>>,
+    ) -> Arc<Site> {
+        let shape = weight.dims();
+        self.add(path.into(), SiteKind::Linear, role, layer, shape, Some(weight), None, bias)
+    }
+
+    /// Adds an embedding with table `[entries, d]`.
+    pub fn embedding(
+        &mut self,
+        path: impl Into<String>,
+        role: Role,
+        weight: Tensor<2>,
+    ) -> Arc<Site> {
+        let shape = weight.dims();
+        self.add(path.into(), SiteKind::Embedding, role, None, shape, Some(weight), None, None)
+    }
+
+    /// Adds a norm with gain `[d]` and bias `[d]`.
+    pub fn norm(
+        &mut self,
+        path: impl Into<String>,
+        role: Role,
+        layer: Option<usize>,
+        gain: Tensor<1>,
+        bias: Option<Tensor<1>>,
+    ) -> Arc<Site> {
+        let [d] = gain.dims();
+        self.add(path.into(), SiteKind::Norm, role, layer, [d, d], None, Some(gain), bias)
+    }
+
+    /// Adds an attention or a sublayer over a hidden size `d`: a place without tensors.
+    pub fn place(
+        &mut self,
+        path: impl Into<String>,
+        kind: SiteKind,
+        role: Role,
+        layer: Option<usize>,
+        d: usize,
+    ) -> Arc<Site> {
+        self.add(path.into(), kind, role, layer, [d, d], None, None, None)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn add(
+        &mut self,
+        path: String,
+        kind: SiteKind,
+        role: Role,
+        layer: Option<usize>,
+        shape: [usize; 2],
+        weight: Option<Tensor<2>>,
+        gain: Option<Tensor<1>>,
+        bias: Option<Tensor<1>>,
+    ) -> Arc<Site> {
+        let site = Arc::new(Site {
+            index: self.sites.len(),
+            path,
+            kind,
+            role,
+            layer,
+            shape,
+            has_bias: bias.is_some(),
+        });
+        self.sites.push(BaseSite { site: site.clone(), weight, gain, bias, hidden: false });
+        site
+    }
+
+    /// The sites that a method may choose from, with their tensors.
+    pub fn iter(&self) -> impl Iterator<Item = &BaseSite> {
+        self.sites.iter().filter(|s| !s.hidden)
+    }
+
+    /// The sites that a method may choose from.
+    pub fn sites(&self) -> impl Iterator<Item = &Arc<Site>> {
+        self.iter().map(|s| &s.site)
+    }
+
+    /// The linear layers that a method may choose from.
+    pub fn linears(&self) -> impl Iterator<Item = &Arc<Site>> {
+        self.sites().filter(|s| s.kind == SiteKind::Linear)
+    }
+
+    /// The number of sites, hidden ones included: the length of a table indexed by
+    /// [`Site::index`].
+    pub fn len(&self) -> usize {
+        self.sites.len()
+    }
+
+    /// Whether there is no site at all.
+    pub fn is_empty(&self) -> bool {
+        self.sites.is_empty()
+    }
+
+    /// The tensors at a site.
+    ///
+    /// # Panics
+    /// If the site is not of this base.
+    pub fn at(&self, site: &Site) -> &BaseSite {
+        let found = &self.sites[site.index];
+        assert_eq!(found.site.path, site.path, "the site belongs to another base");
+        found
+    }
+
+    /// The frozen weight of a linear site, `[d_in, d_out]`.
+    ///
+    /// # Panics
+    /// If the site has none.
+    pub fn weight(&self, site: &Site) -> Tensor<2> {
+        let weight = self.at(site).weight.as_ref();
+        weight.unwrap_or_else(|| panic!("{site} has no weight")).clone()
+    }
+
+    /// The same base without the sites for which `hide` holds: a method built over it cannot
+    /// choose them. Indices stay as they are.
+    pub fn without(&self, hide: impl Fn(&Site) -> bool) -> Self {
+        let mut base = self.clone();
+        for entry in &mut base.sites {
+            entry.hidden |= hide(&entry.site);
+        }
+        base
+    }
+
+    /// The number of frozen values in the model.
+    pub fn num_params(&self) -> usize {
+        self.sites.iter().map(|s| s.site.num_params()).sum()
+    }
+}

@@ -1,0 +1,5 @@
+//! Methods made of methods.
+
+mod stack;
+
+pub use stack::Stack;

@@ -1,0 +1,197 @@
+//! Methods applied one on another.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::{
+    Base, BoxedMethod, Calibration, Change, Embedded, Exchange, Hooks, KeyValue, LinearLayer,
+    Method, NormLayer, Progress, ResidualLayer, ResidualStates, Site,
+};
+
+/// Methods applied one on another: each sees the model as the methods before it leave it.
+///
+/// Two LoRAs add up, `x W + Δ₁(x) + Δ₂(x)`; an (IA)³ after a LoRA scales the adapted output.
+#[derive(Module, Debug)]
+pub struct Stack {
+    methods: Vec<BoxedMethod>,
+}
+
+impl Stack {
+    /// Stacks `methods`, the first nearest to the base.
+    pub fn new(methods: Vec<BoxedMethod>) -> Self {
+        Self { methods }
+    }
+
+    /// The methods, the first nearest to the base.
+    pub fn methods(&self) -> &[BoxedMethod] {
+        &self.methods
+    }
+
+    fn chain(&self) -> Chain<'_> {
+        Chain(&self.methods)
+    }
+}
+
+/// A prefix of a stack.
+#[derive(Debug, Clone, Copy)]
+struct Chain<'a>(&'a [BoxedMethod]);
+
+impl<'a> Chain<'a> {
+    fn split(self) -> Option<(&'a BoxedMethod, Chain<'a>)> {
+        self.0.split_last().map(|(top, rest)| (top, Chain(rest)))
+    }
+}
+
+impl Hooks for Chain<'_> {
+    fn weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
+        let (top, rest) = self.split()?;
+        top.weight(&layer.with(&rest)).or_else(|| rest.weight(layer))
+    }
+    fn unmerged_weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
+        // The last one merged comes off first.
+        let (top, rest) = self.split()?;
+        match top.unmerged_weight(layer) {
+            Some(weight) => {
+                let layer = LinearLayer::new(layer.site(), &weight, None);
+                Some(rest.unmerged_weight(&layer).unwrap_or_else(|| weight.clone()))
+            }
+            None => rest.unmerged_weight(layer),
+        }
+    }
+    fn bias(&self, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
+        let (top, rest) = self.split()?;
+        top.bias(&layer.with(&rest)).or_else(|| rest.bias(layer))
+    }
+    fn linear(&self, layer: &LinearLayer<'_>, input: Tensor<3>) -> Tensor<3> {
+        match self.split() {
+            Some((top, rest)) => top.linear(&layer.with(&rest), input),
+            None => layer.forward(input),
+        }
+    }
+    fn norm_gain(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
+        let (top, rest) = self.split()?;
+        top.norm_gain(&layer.with(&rest)).or_else(|| rest.norm_gain(layer))
+    }
+    fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
+        let (top, rest) = self.split()?;
+        top.norm_bias(&layer.with(&rest)).or_else(|| rest.norm_bias(layer))
+    }
+    fn norm(&self, layer: &NormLayer<'_>, input: Tensor<3>) -> Tensor<3> {
+        match self.split() {
+            Some((top, rest)) => top.norm(&layer.with(&rest), input),
+            None => layer.forward(input),
+        }
+    }
+    fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
+        self.0.iter().fold(embedded, |embedded, method| method.embed(site, embedded))
+    }
+    fn key_value(&self, site: &Site, hidden: &Tensor<3>, states: KeyValue) -> KeyValue {
+        self.0.iter().fold(states, |states, method| method.key_value(site, hidden, states))
+    }
+    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> Tensor<3> {
+        match self.split() {
+            Some((top, rest)) => top.residual(&layer.with(&rest), states),
+            None => layer.forward(states),
+        }
+    }
+    fn reads_hidden_states(&self) -> bool {
+        self.0.iter().any(|method| method.reads_hidden_states())
+    }
+    fn head_input(&self, hidden_states: &[Tensor<3>]) -> Tensor<3> {
+        // Each method replaces the last state; the ones above see what it made of it.
+        let mut states = hidden_states.to_vec();
+        for method in self.0 {
+            let last = method.head_input(&states);
+            states.pop();
+            states.push(last);
+        }
+        states.pop().expect("a model has at least one hidden state")
+    }
+}
+
+impl Hooks for Stack {
+    fn weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
+        self.chain().weight(layer)
+    }
+    fn unmerged_weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
+        self.chain().unmerged_weight(layer)
+    }
+    fn bias(&self, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
+        self.chain().bias(layer)
+    }
+    fn linear(&self, layer: &LinearLayer<'_>, input: Tensor<3>) -> Tensor<3> {
+        self.chain().linear(layer, input)
+    }
+    fn norm_gain(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
+        self.chain().norm_gain(layer)
+    }
+    fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
+        self.chain().norm_bias(layer)
+    }
+    fn norm(&self, layer: &NormLayer<'_>, input: Tensor<3>) -> Tensor<3> {
+        self.chain().norm(layer, input)
+    }
+    fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
+        self.chain().embed(site, embedded)
+    }
+    fn key_value(&self, site: &Site, hidden: &Tensor<3>, states: KeyValue) -> KeyValue {
+        self.chain().key_value(site, hidden, states)
+    }
+    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> Tensor<3> {
+        self.chain().residual(layer, states)
+    }
+    fn reads_hidden_states(&self) -> bool {
+        self.chain().reads_hidden_states()
+    }
+    fn head_input(&self, hidden_states: &[Tensor<3>]) -> Tensor<3> {
+        self.chain().head_input(hidden_states)
+    }
+}
+
+impl Method for Stack {
+    fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
+        for method in &mut self.methods {
+            method.exchange(file, base);
+        }
+    }
+
+    fn change(&self, site: &Site) -> Change {
+        // Upper bounds: two masks may choose different entries, two low ranks add up.
+        let [d_in, d_out] = site.shape;
+        self.methods.iter().map(|m| m.change(site)).fold(Change::default(), |sum, change| Change {
+            weight: (sum.weight + change.weight).min(d_in * d_out),
+            bias: (sum.bias + change.bias).min(d_out),
+            rank: (sum.rank + change.rank).min(d_in.min(d_out)),
+        })
+    }
+
+    fn merge_obstacle(&self) -> Option<String> {
+        self.methods.iter().find_map(|method| method.merge_obstacle())
+    }
+
+    fn prepare(&mut self, batches: &mut dyn Calibration) {
+        for method in &mut self.methods {
+            method.prepare(batches);
+        }
+    }
+
+    fn penalty(&self) -> Option<Tensor<1>> {
+        self.methods.iter().filter_map(|m| m.penalty()).reduce(|sum, term| sum + term)
+    }
+
+    fn after_step(&mut self, progress: Progress) {
+        for method in &mut self.methods {
+            method.after_step(progress);
+        }
+    }
+
+    fn finish(&mut self) {
+        for method in &mut self.methods {
+            method.finish();
+        }
+    }
+
+    fn lr_factors(&self) -> Vec<(String, f64)> {
+        self.methods.iter().flat_map(|m| m.lr_factors()).collect()
+    }
+}

@@ -1,0 +1,111 @@
+//! What can go wrong, and where.
+
+use std::path::PathBuf;
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong with a method, its configuration or its files.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field of a configuration has a value that makes no sense.
+    #[error("{field} = {value}: {expected}")]
+    Config {
+        /// The field, as the configuration file names it.
+        field: String,
+        /// The value found.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// A configuration has a field that the method does not know, or does not support.
+    #[error("{method} has no setting {field:?}; its settings are: {known}")]
+    UnknownField {
+        /// The method.
+        method: String,
+        /// The field.
+        field: String,
+        /// The fields there are.
+        known: String,
+    },
+    /// A configuration asks for something of the reference library that is not supported here.
+    #[error("{field} = {value} in {origin} is not supported")]
+    Unsupported {
+        /// The field.
+        field: String,
+        /// Its value.
+        value: String,
+        /// Where it stands.
+        origin: String,
+    },
+    /// A pattern of targets selects nothing.
+    #[error("{field} {pattern} matches no {what} of the model; it has: {available}")]
+    NoMatch {
+        /// The field that holds the pattern.
+        field: String,
+        /// The pattern.
+        pattern: String,
+        /// What was looked for.
+        what: String,
+        /// Names that would match.
+        available: String,
+    },
+    /// A regular expression cannot be read.
+    #[error("{field}: {pattern:?} is not a regular expression: {reason}")]
+    Pattern {
+        /// The field that holds it.
+        field: String,
+        /// The expression.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No registered method has this name.
+    #[error("there is no method {name:?}; there are: {known}")]
+    UnknownMethod {
+        /// The name or tag.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// An adapter's tensors do not fit the model.
+    #[error("{path}: the adapter does not fit the model: {problems}")]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// Each key with what is wrong with it.
+        problems: String,
+    },
+    /// A method cannot be merged.
+    #[error("{method} cannot be merged: {reason}")]
+    Merge {
+        /// The method.
+        method: String,
+        /// Why.
+        reason: String,
+    },
+    /// A file is missing, truncated or not of its format.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// A [`Config`](Self::Config) error.
+    pub fn config(
+        field: impl Into<String>,
+        value: impl ToString,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Config { field: field.into(), value: value.to_string(), expected: expected.into() }
+    }
+
+    /// A [`File`](Self::File) error.
+    pub fn file(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
+        Self::File { path: path.into(), reason: reason.to_string() }
+    }
+}

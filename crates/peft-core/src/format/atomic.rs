@@ -1,0 +1,53 @@
+//! Files that are either whole or not there.
+
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Writes a file under a temporary name beside `path` and renames it: a reader, or a run cut off
+/// at any moment, sees the old file or the new one.
+///
+/// # Errors
+/// If the directory cannot be written to.
+pub fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    let failed = |e: &dyn std::fmt::Display| Error::file(path, format!("cannot be written: {e}"));
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(directory).map_err(|e| failed(&e))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".writing-")
+        .permissions_of_a_new_file()
+        .tempfile_in(directory)
+        .map_err(|e| failed(&e))?;
+    let mut buffer = BufWriter::new(file.as_file_mut());
+    write(&mut buffer).and_then(|()| buffer.flush()).map_err(|e| failed(&e))?;
+    drop(buffer);
+    file.as_file().sync_all().map_err(|e| failed(&e))?;
+    file.persist(path).map_err(|e| failed(&e.error))?;
+    Ok(())
+}
+
+/// Temporary files are private to their owner; what we write is an ordinary file.
+trait OrdinaryPermissions {
+    fn permissions_of_a_new_file(&mut self) -> &mut Self;
+}
+
+impl OrdinaryPermissions for tempfile::Builder<'_, '_> {
+    #[cfg(unix)]
+    fn permissions_of_a_new_file(&mut self) -> &mut Self {
+        use std::os::unix::fs::PermissionsExt;
+        // The process's umask still applies.
+        self.permissions(std::fs::Permissions::from_mode(0o666))
+    }
+
+    #[cfg(not(unix))]
+    fn permissions_of_a_new_file(&mut self) -> &mut Self {
+        self
+    }
+}

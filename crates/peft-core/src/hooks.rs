@@ -1,0 +1,128 @@
+//! The hooks at which a method meets a model.
+
+use std::fmt::Debug;
+
+use burn::tensor::{Bool, Tensor, module::linear};
+
+use crate::{LinearLayer, NormLayer, ResidualLayer, ResidualStates, Site};
+
+/// Token embeddings on their way into a model, before positions are added.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    /// `[batch, tokens, d]`.
+    pub hidden: Tensor<3>,
+    /// `[batch, tokens]`, true where there is a token.
+    pub mask: Tensor<2, Bool>,
+}
+
+/// Keys and values of an attention, each `[batch, heads, positions, head_dim]`.
+///
+/// Positions that a method adds go before those of the text and are seen by every token.
+#[derive(Debug, Clone)]
+pub struct KeyValue {
+    /// The keys.
+    pub key: Tensor<4>,
+    /// The values.
+    pub value: Tensor<4>,
+}
+
+/// Where a method meets a model: one hook for each way in which an adaptation can compose with a
+/// network (Ruder et al., *Modular and Parameter-Efficient Fine-Tuning for NLP Models*, 2022).
+///
+/// Every default leaves the model as it is, so a method implements only what it changes, and the
+/// unit type `()` is the base model itself. The trait is object safe: a model is compiled once,
+/// and the method is chosen at run time.
+///
+/// # Parameter composition
+///
+/// [`weight`](Self::weight), [`bias`](Self::bias), [`norm_gain`](Self::norm_gain) and
+/// [`norm_bias`](Self::norm_bias) state the value that a module has under the method, or `None`
+/// where it stays as it is. A method that implements them can be merged, and attached to any Burn
+/// module ([`Reparameterized`](crate::Reparameterized)). [`linear`](Self::linear) is for methods
+/// with a cheaper form (`x W + s (x A) B` without a dense `W'`), and must agree with `weight`.
+pub trait Hooks: Debug + Send + Sync {
+    /// The weight `[d_in, d_out]` of a linear layer under this method.
+    fn weight(&self, _layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// The weight `[d_in, d_out]` under a method that was merged into `layer`: the inverse of
+    /// [`weight`](Self::weight), where it has one.
+    fn unmerged_weight(&self, _layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// The bias `[d_out]` of a linear layer under this method.
+    fn bias(&self, _layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
+        None
+    }
+
+    /// The output `[batch, tokens, d_out]` of a linear layer for `[batch, tokens, d_in]`.
+    fn linear(&self, layer: &LinearLayer<'_>, input: Tensor<3>) -> Tensor<3> {
+        match (self.weight(layer), self.bias(layer)) {
+            (None, None) => layer.forward(input),
+            (weight, bias) => linear(
+                input,
+                weight.unwrap_or_else(|| layer.weight()),
+                bias.or_else(|| layer.bias()),
+            ),
+        }
+    }
+
+    /// The gain `[d]` of a norm under this method.
+    fn norm_gain(&self, _layer: &NormLayer<'_>) -> Option<Tensor<1>> {
+        None
+    }
+
+    /// The bias `[d]` of a norm under this method.
+    fn norm_bias(&self, _layer: &NormLayer<'_>) -> Option<Tensor<1>> {
+        None
+    }
+
+    /// The output of a norm, `[batch, tokens, d]`.
+    fn norm(&self, layer: &NormLayer<'_>, input: Tensor<3>) -> Tensor<3> {
+        match (self.norm_gain(layer), self.norm_bias(layer)) {
+            (None, None) => layer.forward(input),
+            (gain, bias) => layer.normalize(
+                input,
+                gain.unwrap_or_else(|| layer.gain()),
+                bias.or_else(|| layer.bias()),
+            ),
+        }
+    }
+
+    /// Input composition: the token embeddings, which a method may lengthen.
+    fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
+        embedded
+    }
+
+    /// Input composition in an attention: keys and values, which a method may lengthen.
+    /// `hidden` is what they were projected from, `[batch, tokens, d]`.
+    fn key_value(&self, _site: &Site, _hidden: &Tensor<3>, states: KeyValue) -> KeyValue {
+        states
+    }
+
+    /// Function composition: the end of a sublayer.
+    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> Tensor<3> {
+        layer.forward(states)
+    }
+
+    /// Whether [`head_input`](Self::head_input) reads every layer's output; the model keeps them
+    /// only then.
+    fn reads_hidden_states(&self) -> bool {
+        false
+    }
+
+    /// Function composition at the top: what the head is given, `[batch, tokens, d]`.
+    /// `hidden_states` holds the embeddings' and every layer's output where
+    /// [`reads_hidden_states`](Self::reads_hidden_states) says so, else the last layer's alone.
+    ///
+    /// # Panics
+    /// If `hidden_states` is empty.
+    fn head_input(&self, hidden_states: &[Tensor<3>]) -> Tensor<3> {
+        hidden_states.last().expect("a model has at least one hidden state").clone()
+    }
+}
+
+/// The base model itself.
+impl Hooks for () {}

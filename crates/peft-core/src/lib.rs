@@ -1,0 +1,37 @@
+#![doc = include_str!("../README.md")]
+
+mod accounting;
+mod base;
+mod compose;
+mod erased;
+mod error;
+mod format;
+mod hooks;
+mod layer;
+mod method;
+mod modules_to_save;
+mod registry;
+mod reparameterize;
+mod site;
+mod targets;
+
+pub use accounting::{Accounting, SiteCounts, num_trainable};
+pub use base::{Base, BaseSite};
+pub use compose::Stack;
+pub use erased::BoxedMethod;
+pub use error::{Error, Result};
+pub use format::{
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterCheck, AdapterConfig, Exchange, KeyProblem,
+    Layout, TaskType, TensorMap, TensorSpec, read_safetensors, write_atomically,
+    write_safetensors,
+};
+pub use hooks::{Embedded, Hooks, KeyValue};
+pub use layer::{LinearLayer, NormLayer, ResidualLayer, ResidualStates};
+pub use method::{Calibration, Change, Method, MethodConfig, Progress};
+pub use modules_to_save::ModulesToSave;
+pub use registry::{AnyConfig, MethodEntry, Registry};
+pub use reparameterize::{Reparameterized, reparameterize};
+pub use site::{Role, Site, SiteKind};
+pub use targets::{
+    ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns,
+};

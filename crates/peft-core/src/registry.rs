@@ -1,0 +1,197 @@
+//! Methods by name: what turns a name on the command line, or a tag in a file, into a method.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use burn::tensor::Device;
+use serde_json::{Map, Value};
+
+use crate::{Base, BoxedMethod, Error, MethodConfig, Result};
+
+/// A configuration whose type is known at run time only.
+pub trait AnyConfig: Debug + Send + Sync {
+    /// What the command line calls the method.
+    fn name(&self) -> &'static str;
+    /// The tag in `adapter_config.json`.
+    fn peft_type(&self) -> &'static str;
+    /// The learning rate to start from.
+    fn learning_rate(&self) -> f64;
+    /// The fields as the file holds them.
+    fn to_fields(&self) -> Map<String, Value>;
+    /// Parts that select nothing; see [`MethodConfig::unmatched`].
+    ///
+    /// # Errors
+    /// As [`MethodConfig::init`].
+    fn unmatched(&self, base: &Base) -> Result<Vec<Error>>;
+    /// A freshly initialised method; see [`MethodConfig::init`].
+    ///
+    /// # Errors
+    /// As [`MethodConfig::init`].
+    fn init(&self, base: &Base, device: &Device) -> Result<BoxedMethod>;
+    /// The same configuration in a new box.
+    fn boxed_clone(&self) -> Box<dyn AnyConfig>;
+}
+
+impl Clone for Box<dyn AnyConfig> {
+    fn clone(&self) -> Self {
+        self.boxed_clone()
+    }
+}
+
+impl<C: MethodConfig> AnyConfig for C {
+    fn name(&self) -> &'static str {
+        C::NAME
+    }
+    fn peft_type(&self) -> &'static str {
+        C::PEFT_TYPE
+    }
+    fn learning_rate(&self) -> f64 {
+        C::LEARNING_RATE
+    }
+    fn to_fields(&self) -> Map<String, Value> {
+        to_fields(self)
+    }
+    fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
+        MethodConfig::unmatched(self, base)
+    }
+    fn init(&self, base: &Base, device: &Device) -> Result<BoxedMethod> {
+        self.validate()?;
+        // Parameters are always created where gradients are; a plain view of them is `valid()`.
+        Ok(BoxedMethod::new(MethodConfig::init(self, base, &device.clone().autodiff())?))
+    }
+    fn boxed_clone(&self) -> Box<dyn AnyConfig> {
+        Box::new(self.clone())
+    }
+}
+
+/// A configuration as a JSON object.
+fn to_fields<C: MethodConfig>(config: &C) -> Map<String, Value> {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(fields)) => fields,
+        other => panic!("a method's configuration must be a struct with named fields: {other:?}"),
+    }
+}
+
+/// One registered method.
+#[derive(Clone)]
+pub struct MethodEntry {
+    /// What the command line calls it.
+    pub name: &'static str,
+    /// The tag in `adapter_config.json`.
+    pub peft_type: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    /// Fields that differ from the configuration's own defaults under this name.
+    preset: Map<String, Value>,
+    build: fn(Map<String, Value>) -> Result<Box<dyn AnyConfig>>,
+}
+
+/// Methods by name. No enum lists them: an outside crate registers its own.
+#[derive(Clone, Default)]
+pub struct Registry {
+    entries: BTreeMap<&'static str, MethodEntry>,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers the method that `C` configures.
+    pub fn register<C: MethodConfig>(&mut self) -> &mut Self {
+        self.preset::<C>(C::NAME, C::ABOUT, Value::Object(Map::new()))
+    }
+
+    /// Registers the method under another name with other defaults: `dora` is `lora` with
+    /// `use_dora`.
+    ///
+    /// # Panics
+    /// If `preset` is not an object of fields that the configuration has.
+    pub fn preset<C: MethodConfig>(
+        &mut self,
+        name: &'static str,
+        about: &'static str,
+        preset: Value,
+    ) -> &mut Self {
+        let Value::Object(preset) = preset else { panic!("a preset is an object of fields") };
+        build::<C>(preset.clone()).unwrap_or_else(|e| panic!("the preset {name} is wrong: {e}"));
+        let entry =
+            MethodEntry { name, peft_type: C::PEFT_TYPE, about, preset, build: build::<C> };
+        self.entries.insert(name, entry);
+        self
+    }
+
+    /// The registered methods, by name.
+    pub fn methods(&self) -> impl Iterator<Item = &MethodEntry> {
+        self.entries.values()
+    }
+
+    /// The configuration of the method `name` with `fields` set and defaults elsewhere.
+    ///
+    /// # Errors
+    /// An unknown name, an unknown field, or a value that cannot be right.
+    pub fn configure(
+        &self,
+        name: &str,
+        fields: Map<String, Value>,
+    ) -> Result<Box<dyn AnyConfig>> {
+        let entry = self.entries.get(name).ok_or_else(|| self.unknown(name))?;
+        let mut all = entry.preset.clone();
+        all.extend(fields);
+        (entry.build)(all)
+    }
+
+    /// The configuration in a file whose tag is `peft_type`.
+    ///
+    /// # Errors
+    /// As [`configure`](Self::configure).
+    pub fn configure_type(
+        &self,
+        peft_type: &str,
+        fields: Map<String, Value>,
+    ) -> Result<Box<dyn AnyConfig>> {
+        let mut of_type = self.entries.values().filter(|e| e.peft_type == peft_type);
+        let entry = of_type.next().ok_or_else(|| self.unknown(peft_type))?;
+        (entry.build)(fields)
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let known = self.entries.values().map(|e| format!("{} ({})", e.name, e.peft_type));
+        Error::UnknownMethod { name: name.into(), known: known.collect::<Vec<_>>().join(", ") }
+    }
+}
+
+/// Turns fields into a checked configuration: defaults for what is not given, aliases resolved, an
+/// error for a field that the method does not have.
+fn build<C: MethodConfig>(fields: Map<String, Value>) -> Result<Box<dyn AnyConfig>> {
+    let defaults: C = serde_json::from_value(Value::Object(Map::new()))
+        .unwrap_or_else(|e| panic!("{} has a field without a default: {e}", C::NAME));
+    let mut all = to_fields(&defaults);
+    for (field, value) in fields {
+        let field = match C::ALIASES.iter().find(|(alias, _)| *alias == field) {
+            Some((_, field)) => field.to_string(),
+            None => field,
+        };
+        if !all.contains_key(&field) && !C::ALIASES.iter().any(|(_, of)| *of == field) {
+            let known = all.keys().map(|key| {
+                match C::ALIASES.iter().find(|(_, of)| of == key) {
+                    Some((alias, _)) => format!("{alias} ({key})"),
+                    None => key.clone(),
+                }
+            });
+            let known = known.collect::<Vec<_>>().join(", ");
+            return Err(Error::UnknownField { method: C::NAME.into(), field, known });
+        }
+        // One field at a time, so that the error names it.
+        let mut one = to_fields(&defaults);
+        one.insert(field.clone(), value.clone());
+        serde_json::from_value::<C>(Value::Object(one))
+            .map_err(|e| Error::config(&field, &value, e.to_string()))?;
+        all.insert(field, value);
+    }
+    let config: C = serde_json::from_value(Value::Object(all))
+        .map_err(|e| Error::config(C::NAME, "(all fields)", e.to_string()))?;
+    config.validate()?;
+    Ok(Box::new(config))
+}

@@ -1,0 +1,127 @@
+//! Sites: the places of a frozen model that a method can meet.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of module a [`Site`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SiteKind {
+    /// `y = x W + b`, `W` of shape `[d_in, d_out]`.
+    Linear,
+    /// A table of shape `[entries, d]`.
+    Embedding,
+    /// A layer norm (or RMS norm) over the last axis.
+    Norm,
+    /// An attention: where keys and values can be extended.
+    Attention,
+    /// A residual sublayer: where functions can be composed.
+    Sublayer,
+}
+
+/// What a [`Site`] does in its transformer, whatever its checkpoint calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The query projection.
+    Query,
+    /// The key projection.
+    Key,
+    /// The value projection.
+    Value,
+    /// The projection after attention.
+    AttentionOutput,
+    /// The first feed-forward projection.
+    FeedForwardUp,
+    /// The second feed-forward projection.
+    FeedForwardDown,
+    /// The projection that summarises a sequence for its head.
+    Pooler,
+    /// A task head.
+    Head,
+    /// The token embedding.
+    WordEmbedding,
+    /// The position embedding.
+    PositionEmbedding,
+    /// The segment embedding.
+    TokenTypeEmbedding,
+    /// The norm of the embeddings.
+    EmbeddingNorm,
+    /// The norm of an attention sublayer.
+    AttentionNorm,
+    /// The norm of a feed-forward sublayer.
+    FeedForwardNorm,
+    /// Self-attention.
+    SelfAttention,
+    /// The sublayer around self-attention.
+    AttentionSublayer,
+    /// The sublayer around the feed-forward network.
+    FeedForwardSublayer,
+    /// Anything else, in a module that is not a transformer.
+    Other,
+}
+
+/// One place of a frozen model: a linear layer, a norm, an embedding, an attention or a sublayer.
+///
+/// Target patterns match on [`path`](Self::path), the name that the Hugging Face checkpoint gives
+/// the module (`bert.encoder.layer.0.attention.self.query`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// Position in [`Base`](crate::Base); a method may index its own state with it.
+    pub index: usize,
+    /// Dotted path of the module in the checkpoint.
+    pub path: String,
+    /// The kind of module.
+    pub kind: SiteKind,
+    /// What it does.
+    pub role: Role,
+    /// The transformer layer it belongs to, if any.
+    pub layer: Option<usize>,
+    /// `[d_in, d_out]` of a linear layer, `[entries, d]` of an embedding, `[d, d]` of the others.
+    pub shape: [usize; 2],
+    /// Whether the module has a bias.
+    pub has_bias: bool,
+}
+
+impl Site {
+    /// Width of the input: `d_in`, or the number of entries of an embedding.
+    pub fn d_in(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Width of the output.
+    pub fn d_out(&self) -> usize {
+        self.shape[1]
+    }
+
+    /// The number of frozen values here: weights and biases; 0 for attentions and sublayers.
+    pub fn num_params(&self) -> usize {
+        let bias = if self.has_bias { self.d_out() } else { 0 };
+        match self.kind {
+            SiteKind::Linear | SiteKind::Embedding => self.d_in() * self.d_out() + bias,
+            SiteKind::Norm => self.d_out() + bias,
+            SiteKind::Attention | SiteKind::Sublayer => 0,
+        }
+    }
+
+    /// The key of one of a method's tensors at this site, as HF PEFT writes it:
+    /// `base_model.model.<path>.<name>`.
+    pub fn key(&self, name: &str) -> String {
+        format!("{KEY_PREFIX}{}.{name}", self.path)
+    }
+
+    /// The last component of the path: `query`.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('.').next().unwrap_or(&self.path)
+    }
+}
+
+/// What HF PEFT puts before the path of a module in the keys of its files.
+pub(crate) const KEY_PREFIX: &str = "base_model.model.";
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.path, self.shape)
+    }
+}

@@ -1,0 +1,306 @@
+//! Which modules a method adapts: the rules of HF PEFT, exactly.
+
+use fancy_regex::Regex;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::{Base, Error, Result, Role, Site};
+
+/// A list of module names, or one pattern.
+///
+/// - a list matches a module whose path *is* one of the names, or ends with `.name`;
+/// - a string is a regular expression that must match the whole path;
+/// - the string `all-linear` (any case) is every linear layer but the head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ModuleNames {
+    /// A regular expression over whole paths, or `all-linear`.
+    Pattern(String),
+    /// Names: whole paths or their last components.
+    List(Vec<String>),
+}
+
+impl ModuleNames {
+    /// A list of names.
+    pub fn list(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self::List(names.into_iter().map(Into::into).collect())
+    }
+
+    fn is_all_linear(&self) -> bool {
+        matches!(self, Self::Pattern(p) if p.eq_ignore_ascii_case("all-linear"))
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Pattern(p) => p.is_empty(),
+            Self::List(l) => l.is_empty(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// One value or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany<T> {
+    /// One.
+    One(T),
+    /// Several; an empty list is as if nothing were given.
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    fn as_slice(&self) -> &[T] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
+        }
+    }
+}
+
+/// The fields of a configuration that choose modules.
+///
+/// | field | meaning |
+/// |---|---|
+/// | `target_modules` | what to adapt; `null`: the method's default for the model |
+/// | `exclude_modules` | what not to, by the same rules; wins over `target_modules` |
+/// | `layers_to_transform` | only these layers (an index or a list); a `target_modules` list only |
+/// | `layers_pattern` | what the list of layers is called (`layer`, `h`), if not the last name before the first number |
+///
+/// As in HF PEFT, a name that is a module's whole path selects it whatever `layers_to_transform`
+/// says, and `layers_to_transform` together with a string is an error.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Targets {
+    /// What to adapt.
+    pub target_modules: Option<ModuleNames>,
+    /// What not to adapt.
+    pub exclude_modules: Option<ModuleNames>,
+    /// The layers to adapt.
+    pub layers_to_transform: Option<OneOrMany<usize>>,
+    /// The name of the list of layers.
+    pub layers_pattern: Option<OneOrMany<String>>,
+}
+
+impl Targets {
+    /// Checks what can be checked without a model.
+    ///
+    /// # Errors
+    /// An unreadable regular expression, or fields that exclude each other.
+    pub fn validate(&self) -> Result<()> {
+        Matcher::new(self).map(|_| ())
+    }
+
+    /// The linear sites of `base` that are meant; without `target_modules`, those whose role is in
+    /// `default_roles`.
+    ///
+    /// # Errors
+    /// [`Error::NoMatch`] where nothing is selected. What selects nothing beside others that do is
+    /// for the caller to ask: [`unmatched`](Self::unmatched).
+    pub fn resolve<'b>(&self, base: &'b Base, default_roles: &[Role]) -> Result<Vec<&'b Site>> {
+        let candidates: Vec<&Site> = base.linears().map(|s| s.as_ref()).collect();
+        let matcher = Matcher::new(self)?;
+        let selected: Vec<&Site> = candidates
+            .iter()
+            .copied()
+            .filter(|site| {
+                !matcher.excludes(&site.path)
+                    && match &self.target_modules {
+                        None => {
+                            default_roles.contains(&site.role) && matcher.in_layers(&site.path)
+                        }
+                        Some(names) if names.is_all_linear() => {
+                            site.role != Role::Head && matcher.in_layers(&site.path)
+                        }
+                        Some(_) => matcher.targets(&site.path),
+                    }
+            })
+            .collect();
+        if selected.is_empty() {
+            let pattern = match &self.target_modules {
+                Some(names) => names.describe(),
+                None => "(default)".into(),
+            };
+            let field = match self.layers_to_transform {
+                Some(_) => "target_modules with layers_to_transform",
+                None => "target_modules",
+            };
+            return Err(no_match(field, pattern, &candidates));
+        }
+        Ok(selected)
+    }
+
+    /// What selects nothing: a name of `target_modules`, `exclude_modules`, or one of
+    /// `layers_to_transform`. A new adapter refuses it; reading another's file warns, since HF
+    /// PEFT accepts lists written for several models.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn unmatched(&self, base: &Base, default_roles: &[Role]) -> Result<Vec<Error>> {
+        let candidates: Vec<&Site> = base.linears().map(|s| s.as_ref()).collect();
+        let matcher = Matcher::new(self)?;
+        let selected = self.resolve(base, default_roles)?;
+        let mut unmatched = Vec::new();
+        if let Some(ModuleNames::List(names)) = &self.target_modules {
+            let missed = names.iter().filter(|n| !candidates.iter().any(|s| name_matches(&s.path, n)));
+            unmatched.extend(missed.map(|n| no_match("target_modules", format!("{n:?}"), &candidates)));
+        }
+        if let Some(exclude) = self.exclude_modules.as_ref().filter(|names| !names.is_empty()) {
+            if !candidates.iter().any(|s| matcher.excludes(&s.path)) {
+                unmatched.push(no_match("exclude_modules", exclude.describe(), &candidates));
+            }
+        }
+        for layer in self.layers_to_transform.as_ref().map_or(&[][..], |l| l.as_slice()) {
+            if !selected.iter().any(|site| matcher.layer_of(&site.path) == Some(*layer)) {
+                unmatched.push(no_match("layers_to_transform", layer.to_string(), &candidates));
+            }
+        }
+        Ok(unmatched)
+    }
+}
+
+fn no_match(field: &str, pattern: String, candidates: &[&Site]) -> Error {
+    let mut names: Vec<&str> = candidates.iter().map(|s| s.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut available = names.join(", ");
+    if let Some(site) = candidates.first() {
+        available.push_str(&format!(" (as in {})", site.path));
+    }
+    Error::NoMatch { field: field.into(), pattern, what: "linear layer".into(), available }
+}
+
+fn name_matches(path: &str, name: &str) -> bool {
+    path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// [`Targets`] with their expressions compiled.
+struct Matcher<'t> {
+    targets: &'t Targets,
+    target: Option<Regex>,
+    exclude: Option<Regex>,
+    layer: Vec<Regex>,
+}
+
+impl<'t> Matcher<'t> {
+    fn new(targets: &'t Targets) -> Result<Self> {
+        let whole = |field: &str, names: &Option<ModuleNames>| match names {
+            Some(ModuleNames::Pattern(p)) if !p.eq_ignore_ascii_case("all-linear") => {
+                full_match(field, p).map(Some)
+            }
+            _ => Ok(None),
+        };
+        let target = whole("target_modules", &targets.target_modules)?;
+        let given = |many: &[usize]| !many.is_empty();
+        let has_layers = targets.layers_to_transform.as_ref().is_some_and(|l| given(l.as_slice()));
+        let is_string = matches!(targets.target_modules, Some(ModuleNames::Pattern(_)));
+        if is_string && (has_layers || targets.layers_pattern.is_some()) {
+            return Err(Error::config(
+                "layers_to_transform",
+                serde_json::to_string(&targets.layers_to_transform).unwrap_or_default(),
+                "cannot be used when target_modules is a string: put the layers into a regular \
+                 expression, or give target_modules as a list",
+            ));
+        }
+        if targets.layers_pattern.is_some() && !has_layers {
+            return Err(Error::config(
+                "layers_pattern",
+                serde_json::to_string(&targets.layers_pattern).unwrap_or_default(),
+                "needs layers_to_transform beside it",
+            ));
+        }
+        let patterns = targets.layers_pattern.as_ref().map_or(&[][..], |p| p.as_slice());
+        let layer = if patterns.is_empty() {
+            vec![compile("layers_pattern", r"^.*?\.[^.]*\.(\d+)\.")?]
+        } else {
+            patterns
+                .iter()
+                .map(|p| compile("layers_pattern", &format!(r"^(?:|.*?\.){p}\.(\d+)\.")))
+                .collect::<Result<_>>()?
+        };
+        let exclude = whole("exclude_modules", &targets.exclude_modules)?;
+        Ok(Self { targets, target, exclude, layer })
+    }
+
+    fn excludes(&self, path: &str) -> bool {
+        match (&self.exclude, &self.targets.exclude_modules) {
+            (Some(regex), _) => regex.is_match(path).unwrap_or(false),
+            (None, Some(ModuleNames::List(names))) => names.iter().any(|n| name_matches(path, n)),
+            _ => false,
+        }
+    }
+
+    fn targets(&self, path: &str) -> bool {
+        match (&self.target, &self.targets.target_modules) {
+            (Some(regex), _) => regex.is_match(path).unwrap_or(false),
+            (None, Some(ModuleNames::List(names))) => {
+                names.iter().any(|n| n == path)
+                    || names.iter().any(|n| name_matches(path, n)) && self.in_layers(path)
+            }
+            _ => false,
+        }
+    }
+
+    fn layer_of(&self, path: &str) -> Option<usize> {
+        self.layer.iter().find_map(|regex| {
+            regex.captures(path).ok().flatten()?.get(1)?.as_str().parse().ok()
+        })
+    }
+
+    fn in_layers(&self, path: &str) -> bool {
+        match self.targets.layers_to_transform.as_ref().map(|l| l.as_slice()) {
+            None | Some([]) => true,
+            Some(layers) => self.layer_of(path).is_some_and(|layer| layers.contains(&layer)),
+        }
+    }
+}
+
+fn compile(field: &str, pattern: &str) -> Result<Regex> {
+    Regex::new(pattern).map_err(|e| Error::Pattern {
+        field: field.into(),
+        pattern: pattern.into(),
+        reason: e.to_string(),
+    })
+}
+
+/// Python's `re.fullmatch`.
+fn full_match(field: &str, pattern: &str) -> Result<Regex> {
+    compile(field, &format!("^(?:{pattern})$"))
+}
+
+/// Values by module: `rank_pattern` and `alpha_pattern`. A key is a regular expression for the end
+/// of a path, whole components (`(.*\.)?(key)$`); the first that matches, in the order of the
+/// file, wins.
+pub type PatternMap<T> = IndexMap<String, T>;
+
+/// The value that `patterns` give a module, or `default`.
+///
+/// # Errors
+/// If a key is not a regular expression.
+pub fn pattern_value<T: Copy>(
+    field: &str,
+    patterns: &PatternMap<T>,
+    path: &str,
+    default: T,
+) -> Result<T> {
+    for (key, value) in patterns {
+        let regex = compile(field, &format!(r"^(.*\.)?({key})$"))?;
+        if regex.is_match(path).unwrap_or(false) {
+            return Ok(*value);
+        }
+    }
+    Ok(default)
+}
+
+/// The keys of `patterns` that match none of the adapted `sites`.
+pub fn unmatched_patterns<T>(field: &str, patterns: &PatternMap<T>, sites: &[&Site]) -> Vec<Error> {
+    let matches = |key: &str| {
+        let one = PatternMap::from([(key.to_string(), true)]);
+        sites.iter().any(|s| pattern_value(field, &one, &s.path, false).unwrap_or(false))
+    };
+    let missed = patterns.keys().filter(|key| !matches(key));
+    missed.map(|key| no_match(field, format!("{key:?}"), sites)).collect()
+}

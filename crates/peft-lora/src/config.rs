@@ -1,0 +1,194 @@
+//! The configuration of LoRA, with HF PEFT's fields.
+
+use burn::tensor::Device;
+use peft_core::{
+    Base, Error, MethodConfig, PatternMap, Result, Role, Targets, pattern_value, unmatched_patterns,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Lora, LoraInit};
+
+/// The linear layers that LoRA adapts unless told otherwise: queries and values (Hu et al., §7.1).
+pub(crate) const DEFAULT_ROLES: &[Role] = &[Role::Query, Role::Value];
+
+/// Which biases are trained beside the factors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraBias {
+    /// None.
+    #[default]
+    None,
+    /// Every bias of the model, norms included.
+    All,
+    /// Those of the adapted layers.
+    LoraOnly,
+}
+
+/// Configuration of [`Lora`].
+///
+/// | field (also) | default | meaning |
+/// |---|---|---|
+/// | `r` (`rank`) | 8 | rank of the factors |
+/// | `lora_alpha` (`alpha`) | 8 | scale: `alpha / r`, with `use_rslora` `alpha / sqrt(r)` |
+/// | `lora_dropout` (`dropout`) | 0 | dropout on the input of the factors, in training |
+/// | `target_modules`, `exclude_modules`, `layers_to_transform`, `layers_pattern` | query and value | see [`Targets`] |
+/// | `rank_pattern`, `alpha_pattern` | empty | values for some modules, see [`PatternMap`] |
+/// | `bias` | `none` | `none`, `all`, `lora_only` |
+/// | `use_rslora`, `use_dora` | false | the variants |
+/// | `init_lora_weights` (`init`) | true | see [`LoraInit`] |
+/// | `fan_in_fan_out` | false | says that the checkpoint stores `[d_in, d_out]`; the model knows, so it is carried, not needed |
+/// | `loraplus_lr_ratio` (`lr_ratio`) | none | LoRA+: learning rate of `B` over that of `A` |
+///
+/// ```
+/// use peft_lora::LoraConfig;
+/// let config = LoraConfig { rank: 16, alpha: 32.0, ..Default::default() };
+/// assert_eq!(config.scaling("encoder.layer.0.attention.self.query")?, 2.0);
+/// # Ok::<(), peft_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoraConfig {
+    /// Rank of the factors.
+    #[serde(rename = "r")]
+    pub rank: usize,
+    /// Numerator of the scale.
+    #[serde(rename = "lora_alpha", serialize_with = "whole_if_it_is")]
+    pub alpha: f64,
+    /// Dropout on the input of the factors.
+    #[serde(rename = "lora_dropout")]
+    pub dropout: f64,
+    /// What is adapted.
+    #[serde(flatten)]
+    pub targets: Targets,
+    /// Ranks of some modules.
+    pub rank_pattern: PatternMap<usize>,
+    /// Alphas of some modules.
+    pub alpha_pattern: PatternMap<f64>,
+    /// Which biases are trained.
+    pub bias: LoraBias,
+    /// Scale by `alpha / sqrt(r)` (Kalajdzievski 2023, arXiv 2312.03732).
+    pub use_rslora: bool,
+    /// Decompose into magnitude and direction (Liu et al. 2024, arXiv 2402.09353).
+    pub use_dora: bool,
+    /// How the factors start.
+    #[serde(rename = "init_lora_weights")]
+    pub init: LoraInit,
+    /// Whether the checkpoint stores the adapted weights as `[d_in, d_out]`.
+    pub fan_in_fan_out: bool,
+    /// LoRA+ (Hayou et al. 2024, arXiv 2402.12354): learning rate of `B`, of magnitudes and of
+    /// biases over that of `A`; 16 is the paper's advice.
+    #[serde(rename = "loraplus_lr_ratio", skip_serializing_if = "Option::is_none")]
+    pub lr_ratio: Option<f64>,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: 8.0,
+            dropout: 0.0,
+            targets: Targets::default(),
+            rank_pattern: PatternMap::default(),
+            alpha_pattern: PatternMap::default(),
+            bias: LoraBias::None,
+            use_rslora: false,
+            use_dora: false,
+            init: LoraInit::default(),
+            fan_in_fan_out: false,
+            lr_ratio: None,
+        }
+    }
+}
+
+/// HF PEFT writes alpha as a whole number.
+fn whole_if_it_is<S: serde::Serializer>(
+    value: &f64,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        serializer.serialize_i64(*value as i64)
+    } else {
+        serializer.serialize_f64(*value)
+    }
+}
+
+impl LoraConfig {
+    /// The rank at a module.
+    ///
+    /// # Errors
+    /// If a key of `rank_pattern` is not a regular expression.
+    pub fn rank_at(&self, path: &str) -> Result<usize> {
+        pattern_value("rank_pattern", &self.rank_pattern, path, self.rank)
+    }
+
+    /// The scale at a module: `alpha / r`, or `alpha / sqrt(r)` with rsLoRA.
+    ///
+    /// # Errors
+    /// If a key of `rank_pattern` or `alpha_pattern` is not a regular expression.
+    pub fn scaling(&self, path: &str) -> Result<f64> {
+        let rank = self.rank_at(path)? as f64;
+        let alpha = pattern_value("alpha_pattern", &self.alpha_pattern, path, self.alpha)?;
+        Ok(if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank })
+    }
+}
+
+impl MethodConfig for LoraConfig {
+    const NAME: &'static str = "lora";
+    const PEFT_TYPE: &'static str = "LORA";
+    const ABOUT: &'static str = "low-rank updates of weight matrices (Hu et al. 2021)";
+    // On a small encoder; the paper's 5e-4 for RoBERTa-base lies within a factor of two.
+    const LEARNING_RATE: f64 = 1e-3;
+    const ALIASES: &'static [(&'static str, &'static str)] = &[
+        ("rank", "r"),
+        ("alpha", "lora_alpha"),
+        ("dropout", "lora_dropout"),
+        ("init", "init_lora_weights"),
+        ("lr_ratio", "loraplus_lr_ratio"),
+    ];
+    type Method = Lora;
+
+    fn validate(&self) -> Result<()> {
+        let ranks = self.rank_pattern.iter().map(|(k, r)| (format!("rank_pattern[{k:?}]"), *r));
+        for (field, rank) in ranks.chain([("r".to_string(), self.rank)]) {
+            if rank == 0 {
+                return Err(Error::config(field, rank, "the rank must be at least 1"));
+            }
+        }
+        let alphas = self.alpha_pattern.iter().map(|(k, a)| (format!("alpha_pattern[{k:?}]"), *a));
+        for (field, alpha) in alphas.chain([("lora_alpha".to_string(), self.alpha)]) {
+            if !(alpha.is_finite() && alpha > 0.0) {
+                return Err(Error::config(field, alpha, "must be a positive number"));
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::config("lora_dropout", self.dropout, "must be at least 0, below 1"));
+        }
+        if let Some(ratio) = self.lr_ratio
+            && !(ratio.is_finite() && ratio > 0.0)
+        {
+            return Err(Error::config("loraplus_lr_ratio", ratio, "must be a positive number"));
+        }
+        if self.use_dora && self.init == LoraInit::Pissa {
+            return Err(Error::config(
+                "init_lora_weights",
+                "\"pissa\"",
+                "cannot be combined with use_dora: the magnitudes would start from a weight that \
+                 PiSSA has already split",
+            ));
+        }
+        self.targets.validate()
+    }
+
+    fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
+        let sites = self.targets.resolve(base, DEFAULT_ROLES)?;
+        let mut unmatched = self.targets.unmatched(base, DEFAULT_ROLES)?;
+        unmatched.extend(unmatched_patterns("rank_pattern", &self.rank_pattern, &sites));
+        unmatched.extend(unmatched_patterns("alpha_pattern", &self.alpha_pattern, &sites));
+        Ok(unmatched)
+    }
+
+    fn init(&self, base: &Base, device: &Device) -> Result<Lora> {
+        self.validate()?;
+        Lora::new(self, base, device)
+    }
+}

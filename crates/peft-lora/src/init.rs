@@ -1,0 +1,105 @@
+//! How LoRA's factors start.
+
+use burn::module::Param;
+use burn::tensor::linalg::svd;
+use burn::tensor::{Device, Distribution, Tensor};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// How the factors `A` (`[d_in, r]`) and `B` (`[r, d_out]`) start; HF PEFT's `init_lora_weights`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LoraInit {
+    /// `true`: `A ~ U(-1/sqrt(d_in), 1/sqrt(d_in))` (Kaiming-uniform with `a = sqrt(5)`), `B = 0`.
+    #[default]
+    Kaiming,
+    /// `"gaussian"`: `A ~ N(0, 1/r)`, `B = 0`.
+    Gaussian,
+    /// `false`: as `true`, but `B ~ U(-1/sqrt(r), 1/sqrt(r))`: not the identity; for tests.
+    Random,
+    /// `"pissa"` (Meng et al. 2024, arXiv 2404.02948): from the singular value decomposition
+    /// `W = U S Vᵀ` of the weight, `A₀ = U_r sqrt(S_r / s)`, `B₀ = sqrt(S_r / s) V_rᵀ`.
+    ///
+    /// The reference library writes the residual `W - s A₀ B₀` into the base. Here the base is
+    /// shared and stays as it is: the method adds `s (A B - A₀ B₀)`, which is the same function,
+    /// keeping the start `A₀, B₀` beside the factors.
+    Pissa,
+}
+
+impl Serialize for LoraInit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Kaiming => serializer.serialize_bool(true),
+            Self::Random => serializer.serialize_bool(false),
+            Self::Gaussian => serializer.serialize_str("gaussian"),
+            Self::Pissa => serializer.serialize_str("pissa"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for LoraInit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Value {
+            Flag(bool),
+            Name(String),
+        }
+        match Value::deserialize(deserializer)? {
+            Value::Flag(true) => Ok(Self::Kaiming),
+            Value::Flag(false) => Ok(Self::Random),
+            Value::Name(name) if name.eq_ignore_ascii_case("gaussian") => Ok(Self::Gaussian),
+            Value::Name(name) if name == "pissa" => Ok(Self::Pissa),
+            Value::Name(name) => Err(D::Error::custom(format!(
+                "unknown initialisation {name:?}; there are true, false, \"gaussian\", \"pissa\""
+            ))),
+        }
+    }
+}
+
+impl LoraInit {
+    /// The factors `A` (`[d_in, rank]`) and `B` (`[rank, d_out]`) for a weight `[d_in, d_out]`.
+    pub(crate) fn factors(
+        self,
+        weight: &Tensor<2>,
+        rank: usize,
+        scaling: f64,
+        device: &Device,
+    ) -> (Tensor<2>, Tensor<2>) {
+        let [d_in, d_out] = weight.dims();
+        let uniform = |shape: [usize; 2], fan_in: usize| {
+            let bound = 1.0 / (fan_in as f64).sqrt();
+            Tensor::random(shape, Distribution::Uniform(-bound, bound), device)
+        };
+        match self {
+            Self::Kaiming => (uniform([d_in, rank], d_in), Tensor::zeros([rank, d_out], device)),
+            Self::Random => (uniform([d_in, rank], d_in), uniform([rank, d_out], rank)),
+            Self::Gaussian => {
+                let normal = Distribution::Normal(0.0, 1.0 / rank as f64);
+                (Tensor::random([d_in, rank], normal, device), Tensor::zeros([rank, d_out], device))
+            }
+            Self::Pissa => principal_factors(weight, rank, scaling, device),
+        }
+    }
+}
+
+/// Sweeps of the Jacobi method: it converges quadratically, and stops early once it has.
+const SVD_SWEEPS: usize = 30;
+
+fn principal_factors(
+    weight: &Tensor<2>,
+    rank: usize,
+    scaling: f64,
+    device: &Device,
+) -> (Tensor<2>, Tensor<2>) {
+    let (u, s, vt) = svd::<2, 1>(weight.clone().detach(), SVD_SWEEPS);
+    let root = (s.narrow(0, 0, rank) / scaling).sqrt();
+    let a = u.narrow(1, 0, rank) * root.clone().unsqueeze_dim(0);
+    let b = vt.narrow(0, 0, rank) * root.unsqueeze_dim(1);
+    let on_device = |t: Tensor<2>| Tensor::from_data(t.into_data(), device);
+    (on_device(a), on_device(b))
+}
+
+/// A tensor that is kept, moved and recorded with a module but not trained.
+pub(crate) fn constant<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
+    Param::from_tensor(tensor).set_require_grad(false)
+}

@@ -1,0 +1,9 @@
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod init;
+mod lora;
+
+pub use config::{LoraBias, LoraConfig};
+pub use init::LoraInit;
+pub use lora::{Lora, LoraLayer};
