@@ -8,6 +8,7 @@ mod error;
 mod format;
 mod hooks;
 mod layer;
+mod merge;
 mod method;
 mod modules_to_save;
 mod registry;
@@ -27,6 +28,7 @@ pub use format::{
 };
 pub use hooks::{Embedded, Hooks, KeyValue};
 pub use layer::{LinearLayer, NormLayer, ResidualLayer, ResidualStates};
+pub use merge::{merged_tensors, tensors_under, unmerged_tensors};
 pub use method::{Calibration, Change, Method, MethodConfig, Progress};
 pub use modules_to_save::ModulesToSave;
 pub use registry::{AnyConfig, MethodEntry, Registry};

@@ -1,7 +1,7 @@
 //! Modules trained as a whole beside a method: a task head, above all.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::{
     Base, Change, Error, Exchange, Hooks, Layout, LinearLayer, Method, NormLayer, Result, Site,
@@ -28,15 +28,15 @@ struct SavedModule {
 }
 
 impl ModulesToSave {
-    /// Copies of the modules named by `names`.
+    /// Copies of the modules named by `names`, on `device`.
     ///
     /// As in HF PEFT, a name selects every module whose path ends with it (`classifier` selects
     /// `pre_classifier` too), and all that is inside.
     ///
     /// # Errors
     /// If a name selects an embedding, or if `names` is not empty and none selects anything.
-    pub fn new(base: &Base, names: &[String]) -> Result<Self> {
-        let device = base.device().clone().autodiff();
+    pub fn new(base: &Base, names: &[String], device: &Device) -> Result<Self> {
+        let device = device.clone().autodiff();
         let mut modules = vec![None; base.len()];
         for entry in base.iter().filter(|entry| is_saved(&entry.site, names)) {
             if entry.site.kind == SiteKind::Embedding {
@@ -75,7 +75,7 @@ pub(crate) fn is_saved(site: &Site, names: &[String]) -> bool {
 
 fn trained_copy<const D: usize>(
     tensor: Tensor<D>,
-    device: &burn::tensor::Device,
+    device: &Device,
 ) -> Param<Tensor<D>> {
     Param::from_tensor(Tensor::from_data(tensor.into_data(), device))
 }

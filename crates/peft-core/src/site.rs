@@ -58,6 +58,8 @@ pub enum Role {
     AttentionSublayer,
     /// The sublayer around the feed-forward network.
     FeedForwardSublayer,
+    /// The embeddings as a whole.
+    Embeddings,
     /// Anything else, in a module that is not a transformer.
     Other,
 }

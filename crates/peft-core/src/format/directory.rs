@@ -55,7 +55,7 @@ impl Adapter {
         base: &Base,
         device: &Device,
     ) -> Result<(Self, Vec<Error>)> {
-        let saved = ModulesToSave::new(base, &config.modules_to_save)?;
+        let saved = ModulesToSave::new(base, &config.modules_to_save, device)?;
         // As in HF PEFT, a module that is trained as a whole is not a target.
         let rest = base.without(|site| is_saved(site, &config.modules_to_save));
         let method = config.method.init(&rest, device)?;

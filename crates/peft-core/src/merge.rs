@@ -1,0 +1,101 @@
+//! Folding a method into a copy of the base's weights, and out of it.
+
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+
+use crate::{
+    Adapter, Base, BaseSite, Error, Hooks, LinearLayer, Method, NormLayer, Result, SiteKind,
+    TensorMap,
+};
+
+/// The model's tensors with the adapter folded in, by checkpoint key, as PyTorch lays them out.
+///
+/// The base itself stays as it is, so switching the merged model off is using the base.
+///
+/// # Errors
+/// If the method acts on more than weights and biases.
+pub fn merged_tensors(adapter: &Adapter, base: &Base) -> Result<TensorMap> {
+    if let Some(reason) = adapter.method.merge_obstacle() {
+        return Err(Error::Merge { method: adapter.config.method.name().into(), reason });
+    }
+    Ok(tensors_under(&adapter.method.valid(), base))
+}
+
+/// The model's tensors under `hooks` (`&()` for the base itself), by checkpoint key, as PyTorch
+/// lays them out: a linear weight is `[d_out, d_in]`.
+pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
+    let mut tensors = TensorMap::new();
+    for entry in base.iter() {
+        let site = &entry.site;
+        let mut put = |name: &str, data: TensorData| {
+            tensors.insert(format!("{}.{name}", site.path), data);
+        };
+        match site.kind {
+            SiteKind::Linear => {
+                let weight = frozen_weight(entry);
+                let frozen = LinearLayer::new(site, weight, entry.bias.as_ref());
+                let layer = frozen.with(hooks);
+                put("weight", layer.weight().transpose().into_data());
+                if let Some(bias) = layer.bias() {
+                    put("bias", bias.into_data());
+                }
+            }
+            SiteKind::Norm => {
+                let gain = entry.gain.as_ref().expect("a norm has a gain");
+                let frozen = NormLayer::new(site, gain, entry.bias.as_ref(), 0.0);
+                let layer = frozen.with(hooks);
+                put("weight", layer.gain().into_data());
+                if let Some(bias) = layer.bias() {
+                    put("bias", bias.into_data());
+                }
+            }
+            SiteKind::Embedding => put("weight", frozen_weight(entry).clone().into_data()),
+            SiteKind::Attention | SiteKind::Sublayer => {}
+        }
+    }
+    tensors
+}
+
+/// The tensors of a merged model (`base`) with the adapter taken out again.
+///
+/// Exact up to one rounding of each weight. What the adapter replaced (a saved head, trained
+/// biases) cannot be known from the merged model and stays as it is; the second value lists it.
+///
+/// # Errors
+/// If the method cannot be merged, or its merged form has no inverse.
+pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Vec<String>)> {
+    let method = adapter.config.method.name();
+    let merge_error = |reason| Error::Merge { method: method.into(), reason };
+    if let Some(reason) = adapter.method.merge_obstacle() {
+        return Err(merge_error(reason));
+    }
+    let hooks = adapter.method.valid();
+    let mut tensors = tensors_under(&(), base);
+    let mut kept = Vec::new();
+    for entry in base.iter() {
+        let site = &entry.site;
+        let change = hooks.change(site);
+        if change.bias > 0 {
+            kept.push(format!("{}.bias", site.path));
+        }
+        if change.weight == 0 {
+            continue;
+        }
+        let key = format!("{}.weight", site.path);
+        let replaced = |tensor: &str| adapter.specs(base).iter().any(|s| s.key.ends_with(tensor));
+        if replaced(&key) {
+            kept.push(key);
+            continue;
+        }
+        let frozen = LinearLayer::new(site, frozen_weight(entry), None);
+        let weight: Tensor<2> = hooks.unmerged_weight(&frozen).ok_or_else(|| {
+            merge_error(format!("its merged form at {} cannot be inverted", site.path))
+        })?;
+        tensors.insert(key, weight.transpose().into_data());
+    }
+    Ok((tensors, kept))
+}
+
+fn frozen_weight(entry: &BaseSite) -> &Tensor<2> {
+    entry.weight.as_ref().expect("a linear layer or an embedding has a weight")
+}

@@ -1,0 +1,109 @@
+//! The embeddings of an encoder: tokens, segments and positions.
+
+use std::sync::Arc;
+
+use burn::tensor::{Int, Tensor};
+use peft_core::{Embedded, Role, Site, SiteKind};
+
+use super::{FrozenEmbedding, FrozenNorm, Pass};
+use crate::checkpoint::Loader;
+use crate::{EncoderConfig, EncoderInput, Error, Result};
+
+/// Where position 0 of a text lies in the table of positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Positions {
+    /// At 0, and padding counts (BERT).
+    FromZero,
+    /// After `pad`, and padding does not count (RoBERTa).
+    After {
+        /// The padding token, which is also the row of the table that padding gets.
+        pad: usize,
+    },
+}
+
+/// `norm(word + segment + position)`.
+#[derive(Debug, Clone)]
+pub struct Embeddings {
+    site: Arc<Site>,
+    words: FrozenEmbedding,
+    positions: FrozenEmbedding,
+    segments: FrozenEmbedding,
+    norm: FrozenNorm,
+    start: Positions,
+    limit: usize,
+    vocab: usize,
+    dropout: f64,
+}
+
+impl Embeddings {
+    /// Loads the tables and the norm under `path`.
+    pub fn load(
+        loader: &mut Loader<'_>,
+        path: &str,
+        config: &EncoderConfig,
+        start: Positions,
+    ) -> Result<Self> {
+        let d = config.hidden_size;
+        let mut table = |name: &str, role, entries| {
+            FrozenEmbedding::load(loader, &format!("{path}.{name}"), role, [entries, d])
+        };
+        let words = table("word_embeddings", Role::WordEmbedding, config.vocab_size)?;
+        let positions =
+            table("position_embeddings", Role::PositionEmbedding, config.max_position_embeddings)?;
+        let segments =
+            table("token_type_embeddings", Role::TokenTypeEmbedding, config.type_vocab_size)?;
+        let norm_path = format!("{path}.LayerNorm");
+        let epsilon = config.layer_norm_eps;
+        let norm = FrozenNorm::load(loader, &norm_path, Role::EmbeddingNorm, None, d, epsilon)?;
+        let site = loader.base().place(path, SiteKind::Sublayer, Role::Embeddings, None, d);
+        let limit = match start {
+            Positions::FromZero => config.max_position_embeddings,
+            Positions::After { pad } => config.max_position_embeddings - pad - 1,
+        };
+        let (vocab, dropout) = (config.vocab_size, config.hidden_dropout_prob);
+        Ok(Self { site, words, positions, segments, norm, start, limit, vocab, dropout })
+    }
+
+    /// The longest text, in tokens.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The hidden states before the first layer, and the mask, which a method may have lengthened.
+    ///
+    /// # Errors
+    /// If the input is longer than the table of positions, or has an index outside its table.
+    pub fn forward(&self, input: &EncoderInput, pass: Pass<'_>) -> Result<Embedded> {
+        input.check(self.vocab, self.segments.len())?;
+        let tokens = input.ids().dims()[1];
+        let embedded = Embedded { hidden: self.words.forward(input.ids()), mask: input.mask() };
+        let Embedded { hidden, mask } = pass.hooks.embed(&self.site, embedded);
+        let length = hidden.dims()[1];
+        if length > self.limit {
+            return Err(Error::Input(format!(
+                "{length} tokens, but the model has {} positions: truncate the texts",
+                self.limit
+            )));
+        }
+        let device = hidden.device().without_autodiff();
+        let in_order = |from: usize| {
+            let indices = Tensor::<1, Int>::arange(from as i64..(from + length) as i64, &device);
+            self.positions.forward(indices.unsqueeze())
+        };
+        let positions = match self.start {
+            Positions::FromZero => in_order(0),
+            // As the reference does for embeddings that it is given: padding counts.
+            Positions::After { pad } if length != tokens => in_order(pad + 1),
+            Positions::After { pad } => {
+                let is_token = input.ids().not_equal_elem(pad as i64).int();
+                self.positions.forward(is_token.clone().cumsum(1) * is_token + pad as i64)
+            }
+        };
+        let segments = match input.segments() {
+            Some(segments) if length == tokens => self.segments.forward(segments),
+            _ => self.segments.forward(Tensor::zeros([1, 1], &device)),
+        };
+        let hidden = self.norm.forward(hidden + segments + positions, pass);
+        Ok(Embedded { hidden: pass.dropout(hidden, self.dropout), mask })
+    }
+}

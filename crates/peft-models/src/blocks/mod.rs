@@ -1,0 +1,15 @@
+//! The blocks that hosts share, each with its hooks wired once.
+
+mod activation;
+mod attention;
+mod embedding;
+mod feed_forward;
+mod frozen;
+mod pass;
+
+pub use activation::Activation;
+pub use attention::{AttentionMask, SelfAttention};
+pub use embedding::{Embeddings, Positions};
+pub use feed_forward::FeedForward;
+pub use frozen::{FrozenEmbedding, FrozenLinear, FrozenNorm, Sublayer};
+pub use pass::Pass;

@@ -1,0 +1,41 @@
+//! What a forward pass carries through the blocks.
+
+use burn::tensor::{Distribution, Tensor};
+use peft_core::Hooks;
+
+/// One forward pass: under which method, and whether dropout acts.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// The method; `&()` is the base model.
+    pub hooks: &'a dyn Hooks,
+    /// Whether the base's own dropout acts.
+    pub training: bool,
+}
+
+impl<'a> Pass<'a> {
+    /// A pass without dropout.
+    pub fn inference(hooks: &'a dyn Hooks) -> Self {
+        Self { hooks, training: false }
+    }
+
+    /// A pass with the base's own dropout.
+    pub fn training(hooks: &'a dyn Hooks) -> Self {
+        Self { hooks, training: true }
+    }
+
+    /// Sets each value to zero with probability `p` and scales the others by `1 / (1 - p)`.
+    ///
+    /// The base is on a device without autodiff, where Burn's `Dropout` would never act.
+    pub(crate) fn dropout<const D: usize>(&self, x: Tensor<D>, p: f64) -> Tensor<D> {
+        if !self.training || p == 0.0 {
+            return x;
+        }
+        let keep = 1.0 - p;
+        let mask = Tensor::random(
+            x.shape(),
+            Distribution::Bernoulli(keep),
+            &x.device().without_autodiff(),
+        );
+        x * (mask / keep)
+    }
+}

@@ -1,0 +1,122 @@
+//! The tensors of a Hugging Face directory, in any of the forms that it may have.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::store::pytorch_reader::{self, PytorchReader};
+use burn::tensor::{DType, TensorData};
+use peft_core::{TensorMap, read_safetensors};
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// The tensors of a checkpoint, each there until it is taken.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    tensors: TensorMap,
+}
+
+impl Checkpoint {
+    /// Reads `model.safetensors`, its shards (`model.safetensors.index.json`),
+    /// `pytorch_model.bin`, or its shards, whichever is there first.
+    ///
+    /// # Errors
+    /// If none is there, or one is broken.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let forms: [(&str, fn(&Path) -> Result<TensorMap>); 4] = [
+            ("model.safetensors", |path| Ok(read_safetensors(path)?)),
+            ("model.safetensors.index.json", |path| {
+                shards(path, |path| Ok(read_safetensors(path)?))
+            }),
+            ("pytorch_model.bin", pytorch),
+            ("pytorch_model.bin.index.json", |path| shards(path, pytorch)),
+        ];
+        for (name, read) in forms {
+            let path = directory.join(name);
+            if path.exists() {
+                let tensors = read(&path)?;
+                return Ok(Self { path, tensors });
+            }
+        }
+        let names = forms.map(|(name, _)| name).join(", ");
+        Err(Error::file(directory, format!("no checkpoint: none of {names} is there")))
+    }
+
+    /// A checkpoint of tensors in memory; `path` is for messages.
+    pub fn from_tensors(path: impl Into<PathBuf>, tensors: TensorMap) -> Self {
+        Self { path: path.into(), tensors }
+    }
+
+    /// The file, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there is still a tensor with this key.
+    pub fn has(&self, key: &str) -> bool {
+        self.tensors.contains_key(key)
+    }
+
+    /// Takes a tensor.
+    pub fn take(&mut self, key: &str) -> Option<TensorData> {
+        self.tensors.remove(key)
+    }
+
+    /// The keys that nobody has taken.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+}
+
+fn shards(index: &Path, read: impl Fn(&Path) -> Result<TensorMap>) -> Result<TensorMap> {
+    let text = std::fs::read_to_string(index).map_err(|e| Error::file(index, e))?;
+    let value: Value = serde_json::from_str(&text).map_err(|e| Error::file(index, e))?;
+    let map = value.get("weight_map").and_then(Value::as_object);
+    let map = map.ok_or_else(|| Error::file(index, "no weight_map: not an index of shards"))?;
+    let mut files: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (key, file) in map {
+        let file = file.as_str().ok_or_else(|| Error::file(index, "a file name is no string"))?;
+        files.entry(file).or_default().push(key);
+    }
+    let mut tensors = TensorMap::new();
+    for (file, keys) in files {
+        let path = index.with_file_name(file);
+        let mut shard = read(&path)?;
+        for key in keys {
+            let data = shard.remove(key);
+            let data = data.ok_or_else(|| {
+                Error::file(&path, format!("lacks {key}, which the index says is here"))
+            })?;
+            tensors.insert(key.to_string(), data);
+        }
+    }
+    Ok(tensors)
+}
+
+fn pytorch(path: &Path) -> Result<TensorMap> {
+    let reader = PytorchReader::new(path).map_err(|e| Error::file(path, e))?;
+    let mut tensors = TensorMap::new();
+    for (key, tensor) in reader.tensors() {
+        let bytes = tensor.read().map_err(|e| Error::file(path, format!("{key}: {e}")))?;
+        let dtype = burn_dtype(tensor.dtype()).ok_or_else(|| {
+            Error::file(path, format!("{key}: type {:?} is not supported", tensor.dtype()))
+        })?;
+        let data = TensorData::from_bytes_vec(bytes, tensor.shape(), dtype);
+        tensors.insert(key.clone(), data);
+    }
+    Ok(tensors)
+}
+
+fn burn_dtype(dtype: pytorch_reader::DType) -> Option<DType> {
+    use pytorch_reader::DType as Stored;
+    Some(match dtype {
+        Stored::F64 => DType::F64,
+        Stored::F32 => DType::F32,
+        Stored::F16 => DType::F16,
+        Stored::BF16 => DType::BF16,
+        Stored::I64 => DType::I64,
+        Stored::I32 => DType::I32,
+        _ => return None,
+    })
+}

@@ -1,0 +1,140 @@
+//! Takes a checkpoint's tensors into a model, and keeps account of them.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use peft_core::Base;
+
+use super::Checkpoint;
+use crate::{Error, Result};
+
+/// What became of a checkpoint's keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Keys that the model has no use for.
+    pub unused: Vec<String>,
+    /// Modules that the checkpoint lacks and that were newly initialised: a task head.
+    pub initialized: Vec<String>,
+}
+
+/// Takes tensors by the name that they have in the model, which is that of the task model's
+/// checkpoint; a bare encoder's checkpoint lacks the prefix (`bert.`), and the loader knows.
+pub struct Loader<'c> {
+    checkpoint: &'c mut Checkpoint,
+    base: Base,
+    /// What to strip from a name to get the checkpoint's key.
+    strip: String,
+    /// What to add to it.
+    add: String,
+    missing: Vec<String>,
+    initialized: Vec<String>,
+}
+
+impl<'c> Loader<'c> {
+    /// A loader for a model whose encoder is named `prefix` in a task model's checkpoint (`bert.`)
+    /// and `own` in this model.
+    pub fn new(
+        checkpoint: &'c mut Checkpoint,
+        prefix: &str,
+        own: &str,
+        device: &Device,
+    ) -> Self {
+        let prefixed = checkpoint.keys().any(|key| key.starts_with(prefix));
+        let add = if prefixed { prefix.to_string() } else { String::new() };
+        let base = Base::new(&device.clone().without_autodiff());
+        let (missing, initialized) = (Vec::new(), Vec::new());
+        Self { checkpoint, base, strip: own.into(), add, missing, initialized }
+    }
+
+    /// The device of the model's tensors.
+    pub fn device(&self) -> &Device {
+        self.base.device()
+    }
+
+    /// Where blocks register their sites.
+    pub fn base(&mut self) -> &mut Base {
+        &mut self.base
+    }
+
+    fn key(&self, name: &str) -> String {
+        match name.strip_prefix(&self.strip) {
+            Some(rest) if !self.strip.is_empty() => format!("{}{rest}", self.add),
+            _ if self.strip.is_empty() => format!("{}{name}", self.add),
+            _ => name.to_string(),
+        }
+    }
+
+    /// Whether the checkpoint has a tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.checkpoint.has(&self.key(name))
+    }
+
+    /// The vector `name`, `[d]`.
+    ///
+    /// # Errors
+    /// If it has another shape. A missing one is noted, and an error when loading ends.
+    pub fn vector(&mut self, name: &str, d: usize) -> Result<Tensor<1>> {
+        self.tensor(name, [d])
+    }
+
+    /// The matrix `name`, with this shape in the checkpoint.
+    ///
+    /// # Errors
+    /// As [`vector`](Self::vector).
+    pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>> {
+        self.tensor(name, shape)
+    }
+
+    fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
+        let key = self.key(name);
+        let Some(data) = self.checkpoint.take(&key) else {
+            // Noted rather than returned, so that the message can name all of them.
+            self.missing.push(key);
+            return Ok(Tensor::zeros(shape, self.device()));
+        };
+        if data.shape().to_vec() != shape {
+            return Err(Error::Shape {
+                path: self.checkpoint.path().into(),
+                key,
+                found: data.shape().to_vec(),
+                expected: shape.to_vec(),
+            });
+        }
+        Ok(Tensor::from_data(data.convert::<f32>(), (self.device(), DType::F32)))
+    }
+
+    /// The tensors `path.weight` and `path.bias` of a head, if the checkpoint has them with this
+    /// shape (`[d_out, d_in]`); otherwise `None`, and the head is noted as newly initialised.
+    pub fn head(&mut self, path: &str, [d_in, d_out]: [usize; 2]) -> Option<[TensorData; 2]> {
+        let keys = ["weight", "bias"].map(|name| format!("{path}.{name}"));
+        let [weight, bias] = keys.map(|key| self.checkpoint.take(&key));
+        match (weight, bias) {
+            (Some(weight), Some(bias))
+                if weight.shape().to_vec() == [d_out, d_in] && bias.shape().to_vec() == [d_out] =>
+            {
+                Some([weight.convert::<f32>(), bias.convert::<f32>()])
+            }
+            _ => {
+                self.initialized.push(path.to_string());
+                None
+            }
+        }
+    }
+
+    /// Ends loading.
+    ///
+    /// # Errors
+    /// If a tensor was missing; all are named.
+    pub fn finish(self) -> Result<(Base, LoadReport)> {
+        if !self.missing.is_empty() {
+            let mut keys = self.missing[..self.missing.len().min(6)].join(", ");
+            if self.missing.len() > 6 {
+                keys.push_str(&format!(" and {} more", self.missing.len() - 6));
+            }
+            let found: Vec<&str> = self.checkpoint.keys().take(3).collect();
+            let found = if found.is_empty() { "nothing else".into() } else { found.join(", ") };
+            let path = self.checkpoint.path().into();
+            return Err(Error::MissingKeys { path, keys, found });
+        }
+        let unused = self.checkpoint.keys().map(String::from).collect();
+        Ok((self.base, LoadReport { unused, initialized: self.initialized }))
+    }
+}

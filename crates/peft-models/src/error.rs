@@ -1,0 +1,66 @@
+//! What can go wrong when a model is loaded.
+
+use std::path::PathBuf;
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong when a model is loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file is missing, truncated or not of its format.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The model's configuration asks for something that is not supported.
+    #[error("{path}: {field} = {value} is not supported; supported: {supported}")]
+    Unsupported {
+        /// The configuration file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// Its value.
+        value: String,
+        /// What would be.
+        supported: String,
+    },
+    /// The checkpoint lacks tensors that the model cannot do without.
+    #[error("{path}: the checkpoint lacks {keys}; it has, for example, {found}")]
+    MissingKeys {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The missing keys.
+        keys: String,
+        /// Some keys that are there.
+        found: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{path}: {key} has shape {found:?}, the configuration asks for {expected:?}")]
+    Shape {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor.
+        key: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that it should have.
+        expected: Vec<usize>,
+    },
+    /// An input does not fit the model.
+    #[error("input: {0}")]
+    Input(String),
+    /// An adapter or its files are wrong.
+    #[error(transparent)]
+    Core(#[from] peft_core::Error),
+}
+
+impl Error {
+    /// A [`File`](Self::File) error.
+    pub fn file(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
+        Self::File { path: path.into(), reason: reason.to_string() }
+    }
+}

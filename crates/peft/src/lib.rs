@@ -1,0 +1,12 @@
+#![doc = include_str!("../README.md")]
+
+pub use peft_core as core;
+#[cfg(feature = "lora")]
+pub use peft_lora as lora;
+pub use peft_models as models;
+
+mod devices;
+mod registry;
+
+pub use devices::{DeviceError, device, device_names};
+pub use registry::registry;

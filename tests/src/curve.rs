@@ -1,0 +1,86 @@
+//! A training run, step by step, against one that the reference recorded.
+
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use peft_core::{Registry, TensorMap};
+use peft_models::Pass;
+
+use crate::case::{Case, Outcome, input, values};
+
+const LOSS_TOLERANCE: f32 = 1e-3;
+const LOGITS_TOLERANCE: f32 = 1e-2;
+
+/// Runs a case: every loss, and the logits of the first batch at the end.
+pub fn run(case: &Case, registry: &Registry, device: &Device) -> Outcome {
+    train(case, registry, device).unwrap_or_else(|outcome| outcome)
+}
+
+fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, Outcome> {
+    let model = case.base(device)?;
+    let adapter = case.adapter("start", registry, &model, &device.clone().autodiff())?;
+    let recorded = case.tensors("curve.safetensors")?;
+    let expected = recorded.get("losses").cloned().map(values).unwrap_or_default();
+    if expected.is_empty() {
+        return Err(Outcome::Failed("no losses".into()));
+    }
+    let mut method = adapter.method;
+    // As meta.json says of every curve.
+    let mut optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.01).init();
+    let mut furthest = 0.0f32;
+    for (step, expected) in expected.iter().enumerate() {
+        let batch = batch(&recorded, step);
+        let input = input(&batch, device)?;
+        let logits = model
+            .forward(&input, Pass::training(&method))
+            .map_err(|error| Outcome::Failed(error.to_string()))?;
+        let labels = Tensor::<1, Int>::from_data(
+            batch["labels"].clone().convert::<i64>(),
+            &device.clone().without_autodiff(),
+        );
+        let loss = cross_entropy(logits, labels);
+        let value = values(loss.clone().into_data())[0];
+        let distance = (value - expected).abs();
+        if distance.is_nan() || distance > LOSS_TOLERANCE {
+            return Err(Outcome::Failed(format!("step {step}: loss {value}, recorded {expected}")));
+        }
+        furthest = furthest.max(distance);
+        let gradients = GradientsParams::from_grads(loss.backward(), &method);
+        method = optimizer.step(5e-3, method, gradients);
+    }
+    let first = batch(&recorded, 0);
+    let logits = model
+        .infer(&input(&first, device)?, &method.valid())
+        .map_err(|error| Outcome::Failed(error.to_string()))?;
+    let final_logits = recorded.get("final_logits").cloned().map(values).unwrap_or_default();
+    let pairs = values(logits.into_data()).into_iter().zip(final_logits);
+    let distance = pairs.fold(0.0f32, |far, (a, b)| far.max((a - b).abs()));
+    if distance.is_nan() || distance > LOGITS_TOLERANCE {
+        return Err(Outcome::Failed(format!("final logits {distance:.1e} away")));
+    }
+    let steps = expected.len();
+    Ok(Outcome::Passed(format!("{steps} losses {furthest:.1e}, final logits {distance:.1e}")))
+}
+
+/// Batch `step` of tensors stacked along a first axis of steps.
+fn batch(recorded: &TensorMap, step: usize) -> TensorMap {
+    let names = ["input_ids", "attention_mask", "labels"];
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let all = recorded.get(name)?;
+            let shape = all.shape()[1..].to_vec();
+            let size = shape.iter().product::<usize>();
+            let all: Vec<i64> = all.clone().convert::<i64>().try_into_vec().ok()?;
+            let part = all[step * size..(step + 1) * size].to_vec();
+            Some((name.to_string(), TensorData::new(part, shape)))
+        })
+        .collect()
+}
+
+/// The mean of `-log p(label)` over `[batch, 1, labels]` logits.
+fn cross_entropy(logits: Tensor<3>, labels: Tensor<1, Int>) -> Tensor<1> {
+    let [batch, _, count] = logits.dims();
+    let log_p = log_softmax(logits.reshape([batch, count]), 1);
+    log_p.gather(1, labels.reshape([batch, 1])).mean().neg()
+}

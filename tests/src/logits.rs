@@ -1,0 +1,88 @@
+//! Logits of an adapter over a base, against those that the reference computed.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use peft_core::{Hooks, Registry, TensorMap, merged_tensors};
+use peft_models::{Checkpoint, Encoder, EncoderTask};
+
+use crate::case::{Case, Outcome, input, values};
+
+/// Runs a case: the base's logits, the adapter's, and those of the merged model.
+pub fn run(case: &Case, registry: &Registry, device: &Device, tolerance: f32) -> Outcome {
+    compare(case, registry, device, tolerance).unwrap_or_else(|outcome| outcome)
+}
+
+fn compare(
+    case: &Case,
+    registry: &Registry,
+    device: &Device,
+    tolerance: f32,
+) -> Result<Outcome, Outcome> {
+    let model = case.base(device)?;
+    let recorded = case.tensors("io.safetensors")?;
+    let mut results = Vec::new();
+    let mut check = |what: &str, model: &Encoder, hooks: &dyn Hooks| {
+        let name = match what {
+            "adapted" => "logits",
+            "merged" => "merged_logits",
+            _ if recorded.contains_key("base_logits") => "base_logits",
+            _ => "logits",
+        };
+        let distance = distance(name, &recorded, model, hooks, device)?;
+        let shown = format!("{what} {distance:.1e}");
+        if distance > tolerance || distance.is_nan() {
+            return Err(Outcome::Failed(format!("{shown}, tolerance {tolerance:.0e}")));
+        }
+        results.push(shown);
+        Ok(())
+    };
+    check("base", &model, &())?;
+    if !case.name.starts_with("bases/") {
+        let adapter = case.adapter(".", registry, &model, device)?;
+        check("adapted", &model, &adapter.method.valid())?;
+        if recorded.contains_key("merged_logits") {
+            let failed = |e: &dyn std::fmt::Display| Outcome::Failed(e.to_string());
+            let merged = merged_tensors(&adapter, model.base()).map_err(|e| failed(&e))?;
+            let mut checkpoint = Checkpoint::from_tensors("merged", merged);
+            let task = EncoderTask { task: model.task(), seed: 0 };
+            let config = model.config().clone();
+            let (merged, _) = Encoder::from_checkpoint(config, &mut checkpoint, task, device)
+                .map_err(|e| failed(&e))?;
+            check("merged", &merged, &())?;
+        }
+    }
+    Ok(Outcome::Passed(results.join(", ")))
+}
+
+/// The largest distance between what the model computes and what was recorded, where there are
+/// tokens.
+fn distance(
+    name: &str,
+    recorded: &TensorMap,
+    model: &Encoder,
+    hooks: &dyn Hooks,
+    device: &Device,
+) -> Result<f32, Outcome> {
+    let failed = |e: String| Outcome::Failed(e);
+    let expected = recorded.get(name).ok_or_else(|| failed(format!("no {name}")))?.clone();
+    let output = model
+        .infer(&input(recorded, device)?, hooks)
+        .map_err(|error| failed(error.to_string()))?;
+    let [batch, rows, labels] = output.dims();
+    let mask = match recorded.get("attention_mask") {
+        Some(mask) if rows > 1 => values(mask.clone()),
+        _ => vec![1.0; batch * rows],
+    };
+    let count = expected.shape().num_elements();
+    if count != batch * rows * labels {
+        let shape = expected.shape();
+        return Err(failed(format!("{name} has shape {shape:?}, ours {:?}", output.dims())));
+    }
+    let found = values(Tensor::into_data(output));
+    let pairs = found.into_iter().zip(values(expected)).enumerate();
+    let at_tokens = pairs.filter(|(i, _)| mask[i / labels] != 0.0);
+    Ok(at_tokens.fold(0.0, |far: f32, (_, (a, b))| {
+        // A NaN must not get lost in a maximum.
+        if (a - b).is_nan() { f32::NAN } else { far.max((a - b).abs()) }
+    }))
+}
