@@ -128,8 +128,16 @@ impl EncoderConfig {
     /// If the file is missing or broken, or asks for something not supported, which is named.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
-        let raw: Map<String, Value> = serde_json::from_str(&text)
+        let raw = serde_json::from_str(&text)
             .map_err(|e| Error::file(path, format!("not a JSON object: {e}")))?;
+        Self::from_fields(raw, path)
+    }
+
+    /// From the fields of a `config.json`; `path` is for messages.
+    ///
+    /// # Errors
+    /// If the fields are broken, or ask for something not supported, which is named.
+    pub fn from_fields(raw: Map<String, Value>, path: &Path) -> Result<Self> {
         let unsupported = |field: &str, supported: &str| Error::Unsupported {
             path: path.into(),
             field: field.into(),

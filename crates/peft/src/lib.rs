@@ -4,6 +4,7 @@ pub use peft_core as core;
 #[cfg(feature = "lora")]
 pub use peft_lora as lora;
 pub use peft_models as models;
+pub use peft_train as train;
 
 mod devices;
 mod registry;

@@ -1,0 +1,50 @@
+//! `peft check`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use peft::train::AdaptedModel;
+
+use crate::options::{DeviceOptions, ModelOptions};
+use crate::output::print_json;
+
+/// Check an adapter directory against a model.
+///
+/// Lists every missing, unexpected or mis-shaped key and every target that matches nothing, and
+/// exits with 1 if there is one.
+#[derive(Args)]
+pub struct Check {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// The adapter's directory
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+impl Check {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let device = self.device.device()?;
+        let resolved = self.model.resolve()?;
+        let registry = peft::registry();
+        let found = AdaptedModel::check(&resolved.directory, &self.adapter, &registry, &device)?;
+        if self.json {
+            print_json(&found)?;
+        } else {
+            for problem in &found.problems {
+                println!("{problem}");
+            }
+            for target in &found.unmatched {
+                println!("{target}");
+            }
+            let problems = found.problems.len() + found.unmatched.len();
+            println!("{} tensors expected, {problems} problems", found.expected.len());
+        }
+        Ok(if found.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

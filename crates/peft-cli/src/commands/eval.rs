@@ -1,0 +1,71 @@
+//! `peft eval`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use burn::module::Module;
+use clap::Args;
+use peft::core::Hooks;
+use peft::train::data::{Columns, Dataset};
+use peft::train::evaluate;
+
+use super::train::Tokens;
+use crate::options::{DeviceOptions, ModelOptions};
+use crate::output::print_json;
+
+/// Measure an adapter on labelled texts; without --adapter, the model's own head.
+#[derive(Args)]
+pub struct Eval {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// The adapter's directory
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Labelled texts: .tsv, .csv, .jsonl
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// The columns of the file [default: those of the training data]
+    #[arg(long)]
+    columns: Option<Columns>,
+    /// Examples in a batch
+    #[arg(long, default_value_t = 64)]
+    batch_size: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+impl Eval {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        if self.batch_size == 0 {
+            bail!("--batch-size must be at least 1");
+        }
+        let device = self.device.device()?;
+        let (resolved, adapted) = self.model.load(self.adapter.as_ref(), &device)?;
+        let task = adapted.task.context(
+            "what the outputs mean is not known: the adapter has no task.json, and the model no \
+             labels of its own",
+        )?;
+        let columns = self.columns.as_ref().unwrap_or(&task.columns);
+        let data = Dataset::load(&self.data, columns, &task.labels)?;
+        if data.examples.iter().any(|example| example.target.is_none()) {
+            bail!("{}: the columns name no label, which evaluation needs", self.data.display());
+        }
+        let tokens = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?;
+        let data = tokens.of(&data)?;
+        let method = adapted.adapter.map(|adapter| adapter.method.valid());
+        let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
+        let metrics = evaluate(&adapted.model, hooks, &data, &task.labels, self.batch_size)?;
+        if self.json {
+            print_json(&metrics)?;
+        } else {
+            for (name, value) in metrics.as_map() {
+                println!("{name:20} {value}");
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

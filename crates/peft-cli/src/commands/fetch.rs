@@ -1,0 +1,35 @@
+//! `peft fetch`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use peft::train::resolve;
+use serde_json::json;
+
+use crate::output::print_json;
+
+/// Fetch a model into the cache and print where it is.
+#[derive(Args)]
+pub struct Fetch {
+    /// A hub id or a short name
+    #[arg(value_name = "MODEL", default_value = "minilm")]
+    model: String,
+    /// Fetch nothing: only say where it is
+    #[arg(long)]
+    offline: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Fetch {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let found = resolve(&self.model, self.offline)?;
+        if self.json {
+            print_json(&json!({"model": found.name, "directory": found.directory}))?;
+        } else {
+            println!("{}", found.directory.display());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

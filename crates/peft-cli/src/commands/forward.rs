@@ -1,0 +1,84 @@
+//! `peft forward`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use burn::module::Module;
+use clap::Args;
+use peft::core::{Hooks, TensorMap, merged_tensors, read_safetensors, write_safetensors};
+use peft::models::{Checkpoint, Encoder, EncoderInput, EncoderTask, Task};
+use serde_json::json;
+
+use crate::options::{DeviceOptions, ModelOptions};
+use crate::output::print_json;
+
+/// Run a model on token indices from a safetensors file.
+///
+/// Reads `input_ids` and, where they are there, `attention_mask` and `token_type_ids`, each
+/// `[batch, tokens]`; writes `logits` (`[batch, labels]`, or `[batch, tokens, labels]` of a token
+/// classifier), or `last_hidden_state` of a bare encoder.
+#[derive(Args)]
+pub struct Forward {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// The adapter's directory
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// The inputs
+    #[arg(long, value_name = "FILE")]
+    inputs: PathBuf,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Fold the adapter into the weights first
+    #[arg(long, requires = "adapter")]
+    merged: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+impl Forward {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let device = self.device.device()?;
+        let mut inputs = read_safetensors(&self.inputs)?;
+        let Some(ids) = inputs.remove("input_ids") else {
+            bail!("{}: no input_ids", self.inputs.display());
+        };
+        let mask = inputs.remove("attention_mask");
+        let segments = inputs.remove("token_type_ids");
+        let input = EncoderInput::from_data(ids, mask, segments, &device)
+            .with_context(|| self.inputs.display().to_string())?;
+        let (_, adapted) = self.model.load(self.adapter.as_ref(), &device)?;
+        let mut model = adapted.model;
+        let mut method = adapted.adapter.as_ref().map(|adapter| adapter.method.valid());
+        if self.merged {
+            let adapter = adapted.adapter.as_ref().context("an adapter was asked for")?;
+            let merged = merged_tensors(adapter, model.base())?;
+            let mut checkpoint = Checkpoint::from_tensors("the merged model", merged);
+            let task = EncoderTask { task: model.task(), seed: 0 };
+            let config = model.config().clone();
+            (model, _) = Encoder::from_checkpoint(config, &mut checkpoint, task, &device)?;
+            method = None;
+        }
+        let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
+        let output = model.infer(&input, hooks)?;
+        let [batch, _, width] = output.dims();
+        let (name, data) = match model.task() {
+            Task::Encode => ("last_hidden_state", output.into_data()),
+            Task::ClassifyTokens { .. } => ("logits", output.into_data()),
+            Task::ClassifySequence { .. } => ("logits", output.reshape([batch, width]).into_data()),
+        };
+        let shape = data.shape().to_vec();
+        write_safetensors(&self.out, &TensorMap::from([(name.to_string(), data)]))?;
+        if self.json {
+            print_json(&json!({"out": self.out, "tensor": name, "shape": shape}))?;
+        } else {
+            println!("{}: {name} {shape:?}", self.out.display());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,88 @@
+//! `peft inspect`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use peft::core::{Accounting, Adapter, AdapterConfig, TaskType};
+use peft::models::{Encoder, EncoderTask, Task};
+use serde_json::{Value, json};
+
+use crate::options::{DeviceOptions, ModelOptions, SettingOptions};
+use crate::output::{grouped, print_json};
+
+/// Show what a method would train on a model.
+#[derive(Args)]
+pub struct Inspect {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// The method; `peft methods` lists them
+    #[arg(long, default_value = "lora")]
+    method: String,
+    #[command(flatten)]
+    settings: SettingOptions,
+    /// Labels of the head
+    #[arg(long, default_value_t = 2)]
+    labels: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+impl Inspect {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let device = self.device.device()?;
+        let mut fields = self.settings.fields();
+        let saved = fields.remove("modules_to_save");
+        let method = peft::registry().configure(&self.method, fields)?;
+        let resolved = self.model.resolve()?;
+        let task = EncoderTask { task: Task::ClassifySequence { labels: self.labels }, seed: 0 };
+        let (model, _) = Encoder::load(&resolved.directory, Some(task), &device)?;
+        let mut config = AdapterConfig::new(method).with_task(TaskType::SequenceClassification);
+        if let Some(saved) = saved {
+            config.modules_to_save = serde_json::from_value(saved)?;
+        }
+        let adapter = Adapter::new(config, model.base(), &device)?;
+        let counts = Accounting::new(&adapter, model.base());
+        if self.json {
+            let mut value = serde_json::to_value(&counts)?;
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("model".into(), json!(resolved.name));
+                fields.insert("method".into(), json!(self.method));
+                fields.insert("settings".into(), Value::Object(adapter.config.method.to_fields()));
+            }
+            print_json(&value)?;
+        } else {
+            show(&counts);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn show(counts: &Accounting) {
+    let width = counts.sites.iter().map(|site| site.path.len()).max().unwrap_or(4);
+    println!("{:width$}  {:>12}  {:>10}  {:>10}  {:>5}", "site", "shape", "trainable", "changed", "rank");
+    for site in &counts.sites {
+        let shape = format!("{} x {}", site.shape[0], site.shape[1]);
+        let (trainable, changed) = (grouped(site.trainable), grouped(site.changed));
+        println!(
+            "{:width$}  {shape:>12}  {trainable:>10}  {changed:>10}  {:>5}",
+            site.path, site.rank
+        );
+    }
+    println!();
+    println!("total      {:>12}", grouped(counts.total));
+    let head = grouped(counts.head_trainable);
+    println!(
+        "trainable  {:>12}  {:.3} %  (of which the head: {head})",
+        grouped(counts.trainable),
+        counts.trainable_percent
+    );
+    println!("changed    {:>12}  {:.3} %", grouped(counts.changed), counts.changed_percent);
+    println!("rank       {:>12}  {:.3} %", grouped(counts.rank), counts.rank_percent);
+    println!("file       {:>12}  bytes of tensors", grouped(counts.bytes));
+    if let Some(reason) = &counts.merge_obstacle {
+        println!("not mergeable: {reason}");
+    }
+}

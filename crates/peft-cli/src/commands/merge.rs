@@ -1,0 +1,84 @@
+//! `peft merge`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use peft::core::{TensorMap, merged_tensors, write_atomically, write_safetensors};
+use peft::models::Encoder;
+use peft::train::TaskFile;
+use serde_json::json;
+
+use crate::options::{DeviceOptions, ModelOptions};
+use crate::output::{print_json, refuse_used};
+
+/// Fold an adapter into its model.
+///
+/// Writes a Hugging Face checkpoint directory (config.json, model.safetensors, the tokenizer's
+/// files), which `peft` and `transformers` load as any other. The base stays as it is.
+#[derive(Args)]
+pub struct Merge {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// The adapter's directory
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// The directory to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+impl Merge {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        refuse_used(&self.out)?;
+        let device = self.device.device()?;
+        let (resolved, adapted) = self.model.load(Some(&self.adapter), &device)?;
+        let adapter = adapted.adapter.context("an adapter was asked for")?;
+        let tensors = merged_tensors(&adapter, adapted.model.base())?;
+        let task = adapted.task.as_ref();
+        write_model(&self.out, &resolved.directory, &adapted.model, task, &tensors)?;
+        if self.json {
+            print_json(&json!({"out": self.out, "tensors": tensors.len()}))?;
+        } else {
+            println!("{}: {} tensors", self.out.display(), tensors.len());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+const TOKENIZER_FILES: &[&str] = &[
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+];
+
+/// Writes a checkpoint directory for `model` with other tensors, configuration last.
+pub fn write_model(
+    out: &Path,
+    from: &Path,
+    model: &Encoder,
+    task: Option<&TaskFile>,
+    tensors: &TensorMap,
+) -> anyhow::Result<()> {
+    write_safetensors(&out.join("model.safetensors"), tensors)?;
+    for name in TOKENIZER_FILES {
+        let file = from.join(name);
+        if file.exists() {
+            let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
+            write_atomically(&out.join(name), |file| file.write_all(&bytes))?;
+        }
+    }
+    let labels = task.map_or_else(|| model.config().labels(), |task| task.labels.names.clone());
+    let config = serde_json::to_string_pretty(&model.config().to_json(model.task(), &labels))?;
+    write_atomically(&out.join("config.json"), |file| writeln!(file, "{config}"))?;
+    Ok(())
+}

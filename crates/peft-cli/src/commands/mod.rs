@@ -1,0 +1,13 @@
+//! The subcommands, a file each.
+
+pub mod check;
+pub mod devices;
+pub mod eval;
+pub mod fetch;
+pub mod forward;
+pub mod inspect;
+pub mod merge;
+pub mod methods;
+pub mod predict;
+pub mod train;
+pub mod unmerge;

@@ -1,0 +1,388 @@
+//! `peft train`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use peft::core::{Accounting, Adapter, AdapterConfig, TaskType, write_atomically};
+use peft::models::{Encoder, EncoderTask, Task, TextTokenizer};
+use peft::train::data::{Columns, Dataset, Goal, Labels, TokenizedSet, read_records, split, subset};
+use peft::train::metrics::Metric;
+use peft::train::{
+    Outcome, ResolvedModel, RunDirectory, Schedule, TaskFile, TrainData, Trainer, resolve,
+    write_builtin,
+};
+use serde_json::{Value, json};
+
+use crate::options::{DeviceOptions, SettingOptions};
+use crate::output::{grouped, print_json};
+use crate::run_file::RunFile;
+
+/// Train an adapter on labelled texts.
+///
+/// Without any flag but --out: a small model on the built-in data set (support messages by
+/// intent). A run is described by its flags, by a run file (`peft train run.toml`), or by both,
+/// flags winning; the resolved run file is saved in the run directory.
+#[derive(Args)]
+pub struct Train {
+    /// A run file
+    #[arg(value_name = "RUN.toml")]
+    run_file: Option<PathBuf>,
+    /// The run directory: adapter, log, plot, result
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Go on with a run that was cut off
+    #[arg(long)]
+    resume: bool,
+    /// Print one JSON object at the end, and no progress
+    #[arg(long)]
+    json: bool,
+    /// A directory, a hub id, or a short name [default: minilm]
+    #[arg(long)]
+    model: Option<String>,
+    /// Fetch nothing
+    #[arg(long)]
+    offline: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+    /// The method; `peft methods` lists them [default: lora]
+    #[arg(long)]
+    method: Option<String>,
+    #[command(flatten)]
+    settings: SettingOptions,
+    /// Seed of everything that is random [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// Training data: .tsv, .csv, .jsonl [default: the built-in data set]
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    train: Option<PathBuf>,
+    /// Validation data, which chooses the best epoch
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    valid: Option<PathBuf>,
+    /// Test data, measured once at the end
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
+    test: Option<PathBuf>,
+    /// What the labels are [default: classify]
+    #[arg(long, help_heading = "Data")]
+    task: Option<TaskName>,
+    /// Text, pair and label by name or position from 1: `text,label`, `sentence1,sentence2,score`,
+    /// `2,1`; of a file without a header, what its columns are: `label,text`
+    #[arg(long, help_heading = "Data")]
+    columns: Option<Columns>,
+    /// The columns of the validation file, if they differ
+    #[arg(long, value_name = "COLUMNS", help_heading = "Data")]
+    valid_columns: Option<Columns>,
+    /// The columns of the test file, if they differ
+    #[arg(long, value_name = "COLUMNS", help_heading = "Data")]
+    test_columns: Option<Columns>,
+    /// Validate on this share of the training file, stratified and seeded
+    #[arg(long, value_name = "SHARE", conflicts_with = "valid", help_heading = "Data")]
+    valid_split: Option<f64>,
+    /// Test on this share of the training file, stratified and seeded
+    #[arg(long, value_name = "SHARE", conflicts_with = "test", help_heading = "Data")]
+    test_split: Option<f64>,
+    /// Cut texts to this many tokens [default: 128]
+    #[arg(long, value_name = "TOKENS", help_heading = "Data")]
+    max_length: Option<usize>,
+    /// Train on the first examples only
+    #[arg(long, value_name = "EXAMPLES", help_heading = "Data")]
+    limit: Option<usize>,
+
+    /// Passes over the training data [default: 3]
+    #[arg(long, help_heading = "Training")]
+    epochs: Option<usize>,
+    /// Examples in a batch [default: 32]
+    #[arg(long, help_heading = "Training")]
+    batch_size: Option<usize>,
+    /// Batches in an optimizer step [default: 1]
+    #[arg(long, value_name = "BATCHES", help_heading = "Training")]
+    accumulate: Option<usize>,
+    /// Learning rate [default: the method's own]
+    #[arg(long, help_heading = "Training")]
+    lr: Option<f64>,
+    /// How the learning rate falls [default: linear]
+    #[arg(long, help_heading = "Training")]
+    schedule: Option<ScheduleName>,
+    /// Share of the steps in which the learning rate rises [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = "Training")]
+    warmup_ratio: Option<f64>,
+    /// AdamW's weight decay [default: 0.01]
+    #[arg(long, help_heading = "Training")]
+    weight_decay: Option<f64>,
+    /// Scale the gradient down to this norm; 0: never [default: 0]
+    #[arg(long, value_name = "NORM", help_heading = "Training")]
+    max_grad_norm: Option<f64>,
+    /// Recompute activations in the backward pass: less memory, more time
+    #[arg(long, help_heading = "Training")]
+    gradient_checkpointing: bool,
+    /// Stop after this many epochs without a better metric
+    #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
+    early_stopping: Option<usize>,
+    /// What judges an epoch: accuracy, f1, f1_macro, matthews, pearson, spearman, loss, ...
+    #[arg(long, value_parser = parse_metric, help_heading = "Training")]
+    metric: Option<Metric>,
+    /// Optimizer steps between checkpoints [default: 50]
+    #[arg(long, value_name = "STEPS", help_heading = "Training")]
+    checkpoint_every: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TaskName {
+    Classify,
+    Regress,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ScheduleName {
+    Linear,
+    Cosine,
+    Constant,
+}
+
+fn parse_metric(name: &str) -> Result<Metric, String> {
+    serde_json::from_value(Value::String(name.into())).map_err(|e| e.to_string())
+}
+
+impl Train {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let directory = RunDirectory::new(&self.out);
+        let run = self.resolved(&directory)?;
+        if self.resume && directory.result().exists() {
+            let result: Value = serde_json::from_slice(&std::fs::read(directory.result())?)?;
+            self.report(&directory, &result)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if directory.is_used() && !self.resume {
+            bail!(
+                "{} already holds a run: go on with it (--resume), or choose another --out",
+                self.out.display()
+            );
+        }
+        let device = self.device.device()?;
+        let resolved = resolve(&run.model, self.offline)?;
+        let data = LoadedData::new(&run, &directory)?;
+        let (trainer_data, task, model) = data.for_model(&run, &resolved, &device)?;
+
+        let mut fields = run.method_settings.clone();
+        let registry = peft::registry();
+        let saved = fields.remove("modules_to_save");
+        let method = registry.configure(&run.method, fields)?;
+        let mut config = AdapterConfig::new(method).with_task(TaskType::SequenceClassification);
+        if let Some(saved) = saved {
+            config.modules_to_save = serde_json::from_value(saved).context("modules_to_save")?;
+        }
+        config.base_model_name_or_path = Some(resolved.name.clone());
+        let mut on = device.clone().autodiff();
+        if run.train.gradient_checkpointing {
+            on = on.gradient_checkpointing();
+        }
+        device.seed(run.seed);
+        let adapter = Adapter::new(config, model.base(), &on)?;
+        let counts = Accounting::new(&adapter, model.base());
+        if !self.json {
+            eprintln!(
+                "{} on {}: {} of {} values trained ({:.2} %), {} changed after merging, rank {}",
+                run.method,
+                resolved.name,
+                grouped(counts.trainable),
+                grouped(counts.total),
+                counts.trainable_percent,
+                grouped(counts.changed),
+                counts.rank,
+            );
+        }
+        let text = run.to_text()?;
+        write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
+        let settings = run.train.clone();
+        let trainer = Trainer::new(&model, adapter, task, settings, directory.clone(), run.seed)?;
+        let outcome = trainer.with_progress(!self.json).run(&trainer_data, self.resume)?;
+        self.report(&directory, &serde_json::to_value(&outcome)?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The run file with flags over it; of a run that is resumed, its own.
+    fn resolved(&self, directory: &RunDirectory) -> anyhow::Result<RunFile> {
+        let saved = directory.settings();
+        let mut run = match &self.run_file {
+            Some(path) => RunFile::load(path)?,
+            None if self.resume && saved.exists() => RunFile::load(&saved)?,
+            None => RunFile::default(),
+        };
+        macro_rules! over {
+            ($($target:expr => $flag:expr;)*) => { $(if let Some(value) = $flag { $target = value; })* };
+        }
+        over! {
+            run.model => self.model.clone();
+            run.seed => self.seed;
+            run.data.task => self.task.map(|task| match task {
+                TaskName::Classify => Goal::Classify,
+                TaskName::Regress => Goal::Regress,
+            });
+            run.data.columns => self.columns.clone();
+            run.data.valid_columns => self.valid_columns.clone().map(Some);
+            run.data.test_columns => self.test_columns.clone().map(Some);
+            run.data.train => self.train.clone().map(Some);
+            run.data.valid => self.valid.clone().map(Some);
+            run.data.test => self.test.clone().map(Some);
+            run.data.valid_split => self.valid_split.map(Some);
+            run.data.test_split => self.test_split.map(Some);
+            run.data.max_length => self.max_length;
+            run.data.limit => self.limit.map(Some);
+            run.train.epochs => self.epochs;
+            run.train.batch_size => self.batch_size;
+            run.train.accumulate => self.accumulate;
+            run.train.lr => self.lr.map(Some);
+            run.train.schedule => self.schedule.map(|schedule| match schedule {
+                ScheduleName::Linear => Schedule::Linear,
+                ScheduleName::Cosine => Schedule::Cosine,
+                ScheduleName::Constant => Schedule::Constant,
+            });
+            run.train.warmup_ratio => self.warmup_ratio;
+            run.train.weight_decay => self.weight_decay;
+            run.train.max_grad_norm => self.max_grad_norm;
+            run.train.early_stopping => self.early_stopping.map(Some);
+            run.train.metric => self.metric.map(Some);
+            run.train.checkpoint_every => self.checkpoint_every;
+        }
+        if let Some(method) = &self.method {
+            if *method != run.method {
+                // Settings of one method mean nothing to another.
+                run.method_settings.clear();
+            }
+            run.method = method.clone();
+        }
+        run.method_settings.extend(self.settings.fields());
+        run.train.gradient_checkpointing |= self.gradient_checkpointing;
+        run.train.validate()?;
+        for (name, share) in [("valid_split", run.data.valid_split), ("test_split", run.data.test_split)] {
+            if let Some(share) = share
+                && !(share > 0.0 && share < 1.0)
+            {
+                bail!("{name} = {share}: must be a share between 0 and 1");
+            }
+        }
+        if run.data.max_length < 3 {
+            bail!("max_length = {}: must be at least 3 tokens", run.data.max_length);
+        }
+        Ok(run)
+    }
+
+    fn report(&self, directory: &RunDirectory, outcome: &Value) -> anyhow::Result<()> {
+        let mut result = outcome.clone();
+        if let Some(fields) = result.as_object_mut() {
+            fields.insert("adapter".into(), json!(directory.adapter()));
+        }
+        if self.json {
+            return print_json(&result);
+        }
+        let outcome: Outcome = serde_json::from_value(outcome.clone())?;
+        for (name, metrics) in [("validation", &outcome.valid), ("test", &outcome.test)] {
+            if let Some(metrics) = metrics {
+                let values = metrics.as_map().iter().filter(|(name, _)| *name != "examples");
+                let shown: Vec<String> = values
+                    .map(|(name, value)| format!("{name} {:.4}", value.as_f64().unwrap_or(f64::NAN)))
+                    .collect();
+                println!("{name}: {}", shown.join(", "));
+            }
+        }
+        println!(
+            "{} steps in {:.1} s, {:.0} tokens/s; epoch {} kept",
+            outcome.steps, outcome.train_seconds, outcome.tokens_per_second, outcome.best_epoch
+        );
+        println!("adapter: {}", directory.adapter().display());
+        println!("plot:    {}", directory.plot().display());
+        Ok(())
+    }
+}
+
+/// The data before it is tokenized.
+struct LoadedData {
+    train: Dataset,
+    valid: Option<Dataset>,
+    test: Option<Dataset>,
+}
+
+impl LoadedData {
+    fn new(run: &RunFile, directory: &RunDirectory) -> anyhow::Result<Self> {
+        let data = &run.data;
+        let built_in = data.train.is_none();
+        let folder = directory.path().join("data");
+        let built_in_file = |name: &str| built_in.then(|| folder.join(name));
+        if built_in {
+            write_builtin(&folder)?;
+        }
+        let file = |given: &Option<PathBuf>, name| given.clone().or_else(|| built_in_file(name));
+        let train = file(&data.train, "train.tsv").context("no training data")?;
+        let records = read_records(&train, &data.columns)?;
+        let labels = Labels::from_records(&train, data.task, &records)?;
+        let all = Dataset::from_records(&train, records, &labels)?;
+        let load = |path: Option<PathBuf>, columns: &Option<Columns>| {
+            let columns = columns.as_ref().unwrap_or(&data.columns);
+            path.map(|path: PathBuf| Dataset::load(&path, columns, &labels)).transpose()
+        };
+        let mut valid = load(file(&data.valid, "valid.tsv"), &data.valid_columns)?;
+        let mut test = load(file(&data.test, "test.tsv"), &data.test_columns)?;
+        let mut rest = all;
+        let total = rest.examples.len() as f64;
+        if let (Some(share), None) = (data.test_split, &data.test) {
+            let (train, part) = split(rest, share, run.seed);
+            (rest, test) = (train, Some(part));
+        }
+        if let (Some(share), None) = (data.valid_split, &data.valid) {
+            // A share of the whole file, whatever was taken for testing.
+            let share = share * total / rest.examples.len().max(1) as f64;
+            let (train, part) = split(rest, share.min(1.0), run.seed);
+            (rest, valid) = (train, Some(part));
+        }
+        if let Some(limit) = data.limit {
+            rest = subset(rest, limit);
+        }
+        if rest.examples.is_empty() {
+            bail!("no training examples are left after splitting");
+        }
+        Ok(Self { train: rest, valid, test })
+    }
+
+    fn for_model(
+        self,
+        run: &RunFile,
+        resolved: &ResolvedModel,
+        device: &burn::tensor::Device,
+    ) -> anyhow::Result<(TrainData, TaskFile, Encoder)> {
+        let labels = self.train.labels.clone();
+        let task = Task::ClassifySequence { labels: labels.outputs() };
+        let (model, report) =
+            Encoder::load(&resolved.directory, Some(EncoderTask { task, seed: run.seed }), device)?;
+        tracing::info!(new = ?report.initialized, unused = ?report.unused, "loaded");
+        let max_length = run.data.max_length.min(model.max_tokens());
+        let tokens = Tokens::load(&resolved.directory, max_length, &model)?;
+        let columns = run.data.columns.clone();
+        let data = TrainData {
+            train: tokens.of(&self.train)?,
+            valid: self.valid.as_ref().map(|set| tokens.of(set)).transpose()?,
+            test: self.test.as_ref().map(|set| tokens.of(set)).transpose()?,
+        };
+        Ok((data, TaskFile { labels, columns, max_length }, model))
+    }
+}
+
+/// A tokenizer with what a batch needs beside it.
+pub struct Tokens {
+    tokenizer: TextTokenizer,
+    pad: usize,
+}
+
+impl Tokens {
+    /// The tokenizer of the model in `directory`.
+    pub fn load(directory: &Path, max_length: usize, model: &Encoder) -> anyhow::Result<Self> {
+        let tokenizer = TextTokenizer::load(directory, max_length)?;
+        Ok(Self { tokenizer, pad: model.config().pad_token_id })
+    }
+
+    /// A data set as token indices.
+    pub fn of(&self, dataset: &Dataset) -> anyhow::Result<TokenizedSet> {
+        Ok(TokenizedSet::new(dataset, &self.tokenizer, self.pad)?)
+    }
+}

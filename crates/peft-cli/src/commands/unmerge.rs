@@ -1,0 +1,56 @@
+//! `peft unmerge`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use peft::core::unmerged_tensors;
+use serde_json::json;
+
+use super::merge::write_model;
+use crate::options::{DeviceOptions, ModelOptions};
+use crate::output::{print_json, refuse_used};
+
+/// Take an adapter out of a merged model again.
+///
+/// Exact up to one rounding of each weight. What the adapter replaced as a whole, such as a head
+/// or a bias, is not known any more: it stays as the adapter made it, and is listed. Where the
+/// base is still at hand, it is the better one: merging never changes it.
+#[derive(Args)]
+pub struct Unmerge {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// The adapter that was merged
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// The directory to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+impl Unmerge {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        refuse_used(&self.out)?;
+        let device = self.device.device()?;
+        let (resolved, adapted) = self.model.load(Some(&self.adapter), &device)?;
+        let adapter = adapted.adapter.context("an adapter was asked for")?;
+        let (tensors, kept) = unmerged_tensors(&adapter, adapted.model.base())?;
+        let task = adapted.task.as_ref();
+        write_model(&self.out, &resolved.directory, &adapted.model, task, &tensors)?;
+        if self.json {
+            print_json(&json!({"out": self.out, "tensors": tensors.len(), "kept": kept}))?;
+        } else {
+            println!("{}: {} tensors", self.out.display(), tensors.len());
+            if !kept.is_empty() {
+                println!("as the adapter made them: {}", kept.join(", "));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

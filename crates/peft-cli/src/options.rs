@@ -1,0 +1,98 @@
+//! Flags that several subcommands share.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use burn::tensor::Device;
+use clap::Args;
+use peft::train::{AdaptedModel, ResolvedModel, resolve};
+use serde_json::{Map, Value};
+
+/// Which model.
+#[derive(Args)]
+pub struct ModelOptions {
+    /// A directory, a hub id (`owner/name`, `owner/name@revision`), or a short name (`minilm`)
+    #[arg(long, value_name = "MODEL", default_value = "minilm")]
+    pub model: String,
+    /// Fetch nothing: only directories and what is in the cache
+    #[arg(long)]
+    pub offline: bool,
+}
+
+impl ModelOptions {
+    /// The model's directory, fetched if need be.
+    pub fn resolve(&self) -> anyhow::Result<ResolvedModel> {
+        Ok(resolve(&self.model, self.offline)?)
+    }
+
+    /// The model with an adapter over it.
+    pub fn load(
+        &self,
+        adapter: Option<&PathBuf>,
+        device: &Device,
+    ) -> anyhow::Result<(ResolvedModel, AdaptedModel)> {
+        let resolved = self.resolve()?;
+        let registry = peft::registry();
+        let adapter = adapter.map(PathBuf::as_path);
+        let adapted = AdaptedModel::load(&resolved.directory, adapter, &registry, device)?;
+        let made_for = adapted.adapter.as_ref().and_then(|a| a.config.base_model_name_or_path.as_ref());
+        if let Some(made_for) = made_for
+            && made_for.contains('/')
+            && resolved.name.contains('/')
+            && *made_for != resolved.name
+        {
+            tracing::warn!("the adapter was made for {made_for}, not for {}", resolved.name);
+        }
+        Ok((resolved, adapted))
+    }
+}
+
+/// On which device.
+#[derive(Args)]
+pub struct DeviceOptions {
+    /// One of those that `peft devices` lists; `cuda:1` where there are several
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+}
+
+impl DeviceOptions {
+    /// The device, by default the first that is compiled in.
+    pub fn device(&self) -> anyhow::Result<Device> {
+        let default = peft::device_names();
+        let name = self.device.as_deref().or(default.first().copied());
+        Ok(peft::device(name.context("no backend is compiled in")?)?)
+    }
+}
+
+/// Settings of the method, `key=value`.
+#[derive(Args)]
+pub struct SettingOptions {
+    /// A setting of the method, as adapter_config.json has it: `rank=8`, `target_modules=query,key`
+    /// (names), `target_modules=".*\.layer\.[01]\..*dense"` (a regular expression),
+    /// `rank_pattern={"key":2}`
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    pub settings: Vec<(String, Value)>,
+}
+
+impl SettingOptions {
+    /// The settings, the last one of a key winning.
+    pub fn fields(&self) -> Map<String, Value> {
+        self.settings.iter().cloned().collect()
+    }
+}
+
+/// Lists of module names may be written without brackets and quotes.
+const NAME_LISTS: &[&str] = &["target_modules", "exclude_modules", "modules_to_save"];
+
+fn parse_setting(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text.split_once('=').ok_or("a setting has the form KEY=VALUE")?;
+    let is_name = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.')
+    };
+    let parts: Vec<&str> = value.split(',').map(str::trim).collect();
+    if NAME_LISTS.contains(&key) && parts.iter().all(|part| is_name(part)) && value != "null" {
+        return Ok((key.into(), parts.into()));
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.into()));
+    Ok((key.into(), value))
+}

@@ -1,0 +1,126 @@
+//! Run files: a training run in one TOML file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use peft::train::TrainSettings;
+use peft::train::data::{Columns, Goal};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A training run. Flags of the same names win over it.
+///
+/// ```toml
+/// model = "minilm"
+/// method = "lora"
+/// seed = 0
+///
+/// [method_settings]
+/// r = 8
+/// lora_alpha = 16
+///
+/// [data]
+/// train = "train.tsv"
+/// test = "test.tsv"
+/// columns = ["text", "label"]
+///
+/// [train]
+/// epochs = 3
+/// lr = 1e-3
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunFile {
+    /// The model.
+    pub model: String,
+    /// The method.
+    pub method: String,
+    /// The seed of everything that is random.
+    pub seed: u64,
+    /// Settings of the method, as adapter_config.json has them.
+    pub method_settings: Map<String, Value>,
+    /// The data.
+    pub data: DataSettings,
+    /// How to train.
+    pub train: TrainSettings,
+}
+
+impl Default for RunFile {
+    fn default() -> Self {
+        Self {
+            model: "minilm".into(),
+            method: "lora".into(),
+            seed: 0,
+            method_settings: Map::new(),
+            data: DataSettings::default(),
+            train: TrainSettings::default(),
+        }
+    }
+}
+
+/// The data of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSettings {
+    /// What is learned from; none: the built-in data set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<PathBuf>,
+    /// What judges epochs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid: Option<PathBuf>,
+    /// What is measured at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<PathBuf>,
+    /// What the labels are.
+    pub task: Goal,
+    /// The columns of the files.
+    pub columns: Columns,
+    /// The columns of the validation file, if they differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_columns: Option<Columns>,
+    /// The columns of the test file, if they differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_columns: Option<Columns>,
+    /// The share of the training file to validate on, if no file is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_split: Option<f64>,
+    /// The share of the training file to test on, if no file is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_split: Option<f64>,
+    /// Texts are cut to this many tokens.
+    pub max_length: usize,
+    /// Only the first examples of the training data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            train: None,
+            valid: None,
+            test: None,
+            task: Goal::Classify,
+            columns: Columns::default(),
+            valid_columns: None,
+            test_columns: None,
+            valid_split: None,
+            test_split: None,
+            max_length: 128,
+            limit: None,
+        }
+    }
+}
+
+impl RunFile {
+    /// Reads a run file; paths in it are relative to the working directory, as flags are.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        toml::from_str(&text).with_context(|| path.display().to_string())
+    }
+
+    /// The file's text.
+    pub fn to_text(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string_pretty(self)?)
+    }
+}

@@ -1,0 +1,71 @@
+//! What a method says that it trains and changes.
+
+use burn::module::Module;
+use peft_core::{Accounting, Method, SiteKind, TensorMap, tensors_under};
+
+use crate::Subject;
+use crate::numbers::{numbers, rank};
+
+/// The trainable count is that of the tensors marked so in the file, and, the head's apart, what
+/// the method's formula gives.
+///
+/// # Panics
+/// If it is not.
+pub fn counts_match_the_tensors(subject: &Subject) {
+    let base = subject.host.encoder.base();
+    let adapter = subject.trained(1);
+    let accounting = Accounting::new(&adapter, base);
+    let specs = adapter.specs(base);
+    let in_file: usize = specs.iter().filter(|s| s.trainable).map(|s| s.num_values()).sum();
+    assert_eq!(accounting.trainable, in_file, "trainable values, and those in the file");
+    assert!(accounting.trainable > accounting.head_trainable, "only the head is trained");
+    if let Some(expected) = subject.expect.trainable {
+        let fresh = Accounting::new(&subject.fresh(), base);
+        assert_eq!(fresh.trainable - fresh.head_trainable, expected, "trainable values");
+    }
+}
+
+/// Merging random parameters changes no more entries of each weight, gain and bias, at no higher a
+/// rank, than [`Method::change`] says, and as many, unless that is expected to be a bound only.
+///
+/// # Panics
+/// If it does not.
+pub fn changes_what_it_says(subject: &Subject) {
+    let base = subject.host.encoder.base();
+    let before = tensors_under(&(), base);
+    // Two draws: where one entry happens to round to its old value, the other one has changed.
+    let draws = [1, 2].map(|seed| subject.trained(seed).method);
+    let after = draws.each_ref().map(|method| tensors_under(&method.valid(), base));
+    for site in base.sites() {
+        let change = draws[0].change(site);
+        assert_eq!(change, draws[1].change(site), "the change at {site} depends on chance");
+        for (name, said) in [("weight", change.weight), ("bias", change.bias)] {
+            let key = format!("{}.{name}", site.path);
+            let differences = after.each_ref().map(|after| difference(after, &before, &key));
+            for difference in &differences {
+                let changed = difference.iter().filter(|d| **d != 0.0).count();
+                assert!(changed <= said, "{key}: {changed} entries changed, said were {said}");
+            }
+            let [first, second] = &differences;
+            let ever = first.iter().zip(second).filter(|(a, b)| **a != 0.0 || **b != 0.0).count();
+            if subject.expect.reaches_change {
+                assert!(ever >= said, "{key}: {ever} entries changed, said were {said}");
+            }
+            if name == "weight" && site.kind == SiteKind::Linear {
+                let ranks = differences.map(|d| rank(d, site.d_out(), site.d_in()));
+                let (highest, said) = (ranks[0].max(ranks[1]), change.rank);
+                assert!(highest <= said, "{key}: changed at rank {highest}, said was {said}");
+                if subject.expect.reaches_change {
+                    assert_eq!(highest, said, "{key}: rank of the change, and what was said");
+                }
+            }
+        }
+    }
+}
+
+/// `after - before` at a key; nothing where the site has no such tensor.
+fn difference(after: &TensorMap, before: &TensorMap, key: &str) -> Vec<f64> {
+    let (Some(after), Some(before)) = (after.get(key), before.get(key)) else { return Vec::new() };
+    let pairs = numbers(after).into_iter().zip(numbers(before));
+    pairs.map(|(after, before)| f64::from(after) - f64::from(before)).collect()
+}

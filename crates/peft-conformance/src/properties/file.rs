@@ -1,0 +1,33 @@
+//! The adapter directory.
+
+use burn::module::Module;
+use peft_core::Adapter;
+
+use crate::Subject;
+use crate::numbers::{assert_close, distance};
+
+/// A saved adapter loads with the same configuration and the same logits, and a check of its
+/// directory finds no problem.
+///
+/// # Panics
+/// If it does not.
+pub fn a_saved_adapter_loads_as_it_was(subject: &Subject) {
+    let (host, adapter) = (&subject.host, subject.trained(1));
+    let base = host.encoder.base();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    adapter.save(directory.path(), base).unwrap_or_else(|e| panic!("saving failed: {e}"));
+
+    let check = Adapter::check(directory.path(), &subject.registry, base, &subject.device())
+        .unwrap_or_else(|e| panic!("checking failed: {e}"));
+    assert!(check.ok, "{:?} {:?}", check.problems, check.unmatched);
+
+    let loaded = Adapter::load(directory.path(), &subject.registry, base, &subject.device())
+        .unwrap_or_else(|e| panic!("loading failed: {e}"));
+    assert_eq!(loaded.config.to_fields(), adapter.config.to_fields());
+    assert_eq!(loaded.specs(base), adapter.specs(base));
+    let expected = host.logits(&adapter.method.valid());
+    let change = distance(&expected, &host.logits(&subject.fresh().method.valid()));
+    assert!(change > 1e-3, "random parameters change the logits by {change:e} only");
+    let found = host.logits(&loaded.method.valid());
+    assert_close("logits of the loaded adapter", &found, &expected, 1e-6);
+}

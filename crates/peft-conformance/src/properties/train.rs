@@ -1,0 +1,95 @@
+//! What training changes, and what it does not.
+
+use burn::tensor::GradientCheckpointingStrategy;
+use peft_core::{TensorMap, tensors_under};
+
+use crate::Subject;
+use crate::numbers::{assert_close, values};
+use crate::parameters::{gradients, moved, parameters};
+
+/// Every trained parameter gets a finite gradient that is not zero everywhere.
+///
+/// # Panics
+/// If one does not.
+pub fn every_trained_parameter_gets_a_gradient(subject: &Subject) {
+    let method = subject.in_training(1).method;
+    let gradients = gradients(&method, &subject.host.loss(&method));
+    assert!(!gradients.is_empty(), "nothing is trained");
+    for gradient in gradients {
+        let path = &gradient.path;
+        assert!(!gradient.values.is_empty(), "{path} gets no gradient");
+        assert!(gradient.values.iter().all(|g| g.is_finite()), "{path} has no finite gradient");
+        assert!(gradient.values.iter().any(|g| *g != 0.0), "the gradient of {path} is zero");
+    }
+}
+
+/// An optimizer step changes every trained parameter, and no other.
+///
+/// # Panics
+/// If a trained parameter stays, or another changes.
+pub fn a_step_changes_only_what_is_trained(subject: &Subject) {
+    let adapter = subject.in_training(1);
+    let before = parameters(&adapter.method);
+    let after = parameters(&subject.train(adapter, 1).method);
+    assert_eq!(before.len(), after.len(), "a step added or removed parameters");
+    for (before, after) in before.iter().zip(&after) {
+        let changed = before.values != after.values;
+        assert_eq!(changed, before.trained, "{} (trained: {})", before.path, before.trained);
+    }
+}
+
+/// The base's tensors are bit-identical after training.
+///
+/// # Panics
+/// If one is not.
+pub fn training_leaves_the_base_alone(subject: &Subject) {
+    let base = subject.host.encoder.base();
+    let bytes = |tensors: TensorMap| -> Vec<(String, Vec<u8>)> {
+        tensors.into_iter().map(|(key, data)| (key, data.as_bytes().to_vec())).collect()
+    };
+    let before = bytes(tensors_under(&(), base));
+    subject.train(subject.fresh(), 3);
+    for ((key, before), (_, after)) in before.iter().zip(bytes(tensors_under(&(), base))) {
+        assert!(*before == after, "training changed {key} of the base");
+    }
+}
+
+/// Without the method, the logits are those from before training, bit for bit, although training
+/// changed the adapted ones.
+///
+/// # Panics
+/// If they are not.
+pub fn off_is_the_base(subject: &Subject) {
+    let bits = |logits: Vec<f32>| -> Vec<u32> { logits.into_iter().map(f32::to_bits).collect() };
+    let before = bits(subject.host.logits(&()));
+    let adapter = subject.train(subject.fresh(), 3);
+    let on = bits(subject.host.logits(&burn::module::Module::valid(&adapter.method)));
+    assert_ne!(on, before, "three steps of training changed nothing");
+    assert_eq!(bits(subject.host.logits(&())), before, "the base's logits changed");
+}
+
+/// Gradient checkpointing gives the same loss and the same gradients.
+///
+/// # Panics
+/// If it does not.
+pub fn gradient_checkpointing_changes_nothing(subject: &Subject) {
+    let device = subject.device().gradient_checkpointing();
+    let plain = subject.in_training(1).method;
+    let saving = moved(plain.clone(), &device);
+    let strategies = burn::module::Module::devices(&saving);
+    assert!(
+        strategies.iter().any(|device| {
+            device.gradient_checkpointing_strategy() == Some(GradientCheckpointingStrategy::Balanced)
+        }),
+        "checkpointing is not on"
+    );
+    let [plain, saving] = [plain, saving].map(|method| {
+        let loss = subject.host.loss(&method);
+        (values(loss.clone()), gradients(&method, &loss))
+    });
+    assert_close("loss with checkpointing", &saving.0, &plain.0, 1e-5);
+    for (saving, plain) in saving.1.iter().zip(&plain.1) {
+        let what = format!("gradient of {} with checkpointing", plain.path);
+        assert_close(&what, &saving.values, &plain.values, 1e-5);
+    }
+}

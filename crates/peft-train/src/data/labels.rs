@@ -1,0 +1,90 @@
+//! What is learned: one of several labels, or a number.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Record, Target};
+use crate::{Error, Result};
+
+/// What is learned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Goal {
+    /// One of several labels.
+    #[default]
+    Classify,
+    /// A number.
+    Regress,
+}
+
+/// The goal with the names of its labels, kept with the adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels {
+    /// The goal.
+    pub goal: Goal,
+    /// The labels by index; none of a regression.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+impl Labels {
+    /// The labels that occur in `records`, sorted (as numbers, if all are).
+    ///
+    /// # Errors
+    /// If a row has no label, or there are fewer than two.
+    pub fn from_records(path: &Path, goal: Goal, records: &[Record]) -> Result<Self> {
+        if goal == Goal::Regress {
+            return Ok(Self { goal, names: Vec::new() });
+        }
+        let mut names: Vec<String> =
+            records.iter().filter_map(|r| r.label.as_deref().map(|l| l.trim().to_string())).collect();
+        if names.len() < records.len() {
+            return Err(Error::setting("columns", "", "names no label column, which training needs"));
+        }
+        if let Some(record) = records.iter().find(|r| r.label.as_deref().is_some_and(|l| l.trim().is_empty())) {
+            return Err(Error::row(path, record.line, "the label is empty"));
+        }
+        names.sort_by(|a, b| match (a.parse::<f64>(), b.parse::<f64>()) {
+            (Ok(a), Ok(b)) => a.total_cmp(&b),
+            _ => a.cmp(b),
+        });
+        names.dedup();
+        if names.len() < 2 {
+            let only = names.first().map_or("none", String::as_str);
+            let reason = format!("only one label occurs ({only}): there is nothing to tell apart");
+            return Err(Error::file(path, reason));
+        }
+        Ok(Self { goal, names })
+    }
+
+    /// The number of the model's outputs.
+    pub fn outputs(&self) -> usize {
+        match self.goal {
+            Goal::Classify => self.names.len(),
+            Goal::Regress => 1,
+        }
+    }
+
+    /// The target of a row.
+    ///
+    /// # Errors
+    /// If the label is unknown, or not a number where one is wanted.
+    pub(crate) fn target(&self, path: &Path, record: &Record) -> Result<Option<Target>> {
+        let Some(label) = record.label.as_deref().map(str::trim) else { return Ok(None) };
+        match self.goal {
+            Goal::Regress => match label.parse::<f32>() {
+                Ok(value) if value.is_finite() => Ok(Some(Target::Value(value))),
+                _ => Err(Error::row(path, record.line, format!("{label:?} is not a number"))),
+            },
+            Goal::Classify => match self.names.iter().position(|name| name == label) {
+                Some(index) => Ok(Some(Target::Class(index))),
+                None => {
+                    let known = self.names.join(", ");
+                    let reason = format!("unknown label {label:?}; the labels are: {known}");
+                    Err(Error::row(path, record.line, reason))
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Labelled texts: from files to batches of token indices.
+
+mod batches;
+mod dataset;
+mod labels;
+mod split;
+mod table;
+
+pub(crate) use batches::mix;
+pub use batches::{Batch, Batches, TokenizedSet};
+pub use dataset::{Dataset, Example, Target};
+pub use labels::{Goal, Labels};
+pub use split::{split, subset};
+pub use table::{Columns, Record, read_records};

@@ -1,0 +1,290 @@
+//! Rows of TSV, CSV and JSON Lines files.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+/// Which columns hold the text (or the two texts of a pair) and the label.
+///
+/// Written as a list, `text,label`:
+///
+/// - of names from the header, in the order text, pair, label: `sentence1,sentence2,score`;
+/// - of positions from 1, in the same order: `2,1`;
+/// - for a file without a header, of what its columns are: `label,text`. The words for that are
+///   `text` (or `sentence`, `text1`, `sentence1`), `pair` (`text2`, `sentence2`), `label`
+///   (`score`), and `_` for a column that is not used. In a file with a header they are looked up
+///   there first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Columns(Vec<String>);
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self(vec!["text".into(), "label".into()])
+    }
+}
+
+impl std::str::FromStr for Columns {
+    type Err = std::convert::Infallible;
+
+    fn from_str(list: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(Self(list.split(',').map(|name| name.trim().to_string()).collect()))
+    }
+}
+
+/// The part of an example that a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Text,
+    Pair,
+    Label,
+}
+
+fn part_named(word: &str) -> Option<Part> {
+    match word.to_ascii_lowercase().as_str() {
+        "text" | "sentence" | "text1" | "sentence1" => Some(Part::Text),
+        "pair" | "text2" | "sentence2" => Some(Part::Pair),
+        "label" | "score" => Some(Part::Label),
+        _ => None,
+    }
+}
+
+/// One row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its line in the file, from 1.
+    pub line: u64,
+    /// The text.
+    pub text: String,
+    /// The second text of a pair.
+    pub pair: Option<String>,
+    /// The label, or the number of a regression; `None` where the columns name none.
+    pub label: Option<String>,
+}
+
+/// Where the parts are: text, pair, label, each a column or a key.
+struct Places<T> {
+    text: T,
+    pair: Option<T>,
+    label: Option<T>,
+}
+
+impl Columns {
+    /// Columns by these names.
+    pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self(names.into_iter().map(Into::into).collect())
+    }
+
+    /// The same without the label, for texts that have none.
+    pub fn without_label(&self) -> Self {
+        let parts = self.parts();
+        let kept = self.0.iter().zip(parts).map(|(name, part)| match part {
+            Some(Part::Label) => "_".to_string(),
+            _ => name.clone(),
+        });
+        let mut names: Vec<String> = kept.collect();
+        while names.last().is_some_and(|name| name == "_") {
+            names.pop();
+        }
+        Self(names)
+    }
+
+    /// What each listed column is: by its word if all have one, else by the order text, pair,
+    /// label.
+    fn parts(&self) -> Vec<Option<Part>> {
+        if self.0.iter().all(|name| name == "_" || part_named(name).is_some()) {
+            return self.0.iter().map(|name| part_named(name)).collect();
+        }
+        let used = self.0.iter().filter(|name| *name != "_").count();
+        let order = match used {
+            1 => &[Part::Text][..],
+            2 => &[Part::Text, Part::Label],
+            _ => &[Part::Text, Part::Pair, Part::Label],
+        };
+        let mut order = order.iter().copied();
+        self.0.iter().map(|name| if name == "_" { None } else { order.next() }).collect()
+    }
+
+    fn places<T>(&self, mut find: impl FnMut(usize, &str) -> Result<T>) -> Result<Places<T>> {
+        let (mut text, mut pair, mut label) = (None, None, None);
+        for (index, (name, part)) in self.0.iter().zip(self.parts()).enumerate() {
+            let place = match part {
+                None => continue,
+                Some(Part::Text) => &mut text,
+                Some(Part::Pair) => &mut pair,
+                Some(Part::Label) => &mut label,
+            };
+            if place.is_some() {
+                return Err(Error::setting("columns", self.0.join(","), "names a part twice"));
+            }
+            *place = Some(find(index, name)?);
+        }
+        let text = text
+            .ok_or_else(|| Error::setting("columns", self.0.join(","), "names no text column"))?;
+        Ok(Places { text, pair, label })
+    }
+
+    /// Where the parts are in a file whose first row is `first`, and whether that row is a header.
+    fn locate(&self, path: &Path, first: &[String]) -> Result<(Places<usize>, bool)> {
+        if self.0.is_empty() || self.0.len() > first.len().max(3) {
+            let expected = format!("{} has {} columns", path.display(), first.len());
+            return Err(Error::setting("columns", self.0.join(","), expected));
+        }
+        let numbers = self.0.iter().all(|name| name == "_" || name.parse::<usize>().is_ok());
+        if numbers {
+            let places = self.places(|_, name| {
+                let column = name.parse::<usize>().unwrap_or(0);
+                if (1..=first.len()).contains(&column) {
+                    Ok(column - 1)
+                } else {
+                    Err(missing_column(path, name, first))
+                }
+            })?;
+            // A header has no number where a row has its label; without one, no row is skipped.
+            let header = match places.label {
+                Some(label) => {
+                    let word = first[label].trim().to_ascii_lowercase();
+                    part_named(&word) == Some(Part::Label)
+                }
+                None => false,
+            };
+            return Ok((places, header));
+        }
+        let in_header =
+            |name: &str| first.iter().position(|cell| cell.trim().eq_ignore_ascii_case(name));
+        let named = self.0.iter().filter(|name| *name != "_");
+        if named.clone().any(|name| in_header(name).is_some()) {
+            let places = self.places(|_, name| {
+                in_header(name).ok_or_else(|| missing_column(path, name, first))
+            })?;
+            return Ok((places, true));
+        }
+        if let Some(unknown) = named.clone().find(|name| part_named(name).is_none()) {
+            return Err(missing_column(path, unknown, first));
+        }
+        if self.0.len() > first.len() {
+            return Err(missing_column(path, &self.0[first.len()], first));
+        }
+        Ok((self.places(|index, _| Ok(index))?, false))
+    }
+}
+
+fn missing_column(path: &Path, name: &str, first: &[String]) -> Error {
+    let shown: Vec<String> = first.iter().map(|cell| shorten(cell)).collect();
+    let reason = format!("no column {name:?}; the first row is: {}", shown.join(" | "));
+    Error::row(path, 1, reason)
+}
+
+fn shorten(text: &str) -> String {
+    if text.chars().count() <= 32 {
+        return text.into();
+    }
+    text.chars().take(31).chain(['…']).collect()
+}
+
+/// Reads a data file: `.jsonl` (or `.json`, `.ndjson`) as JSON Lines, `.csv` as CSV with quoting,
+/// anything else as tab-separated without.
+///
+/// # Errors
+/// If the file is missing or empty, a column is not there, a row has too few columns, is not
+/// UTF-8, or is not JSON; the line is named.
+pub fn read_records(path: &Path, columns: &Columns) -> Result<Vec<Record>> {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
+    let records = match extension.as_str() {
+        "jsonl" | "ndjson" | "json" => json_lines(path, columns)?,
+        "csv" => delimited(path, columns, b',', true)?,
+        _ => delimited(path, columns, b'\t', false)?,
+    };
+    if records.is_empty() {
+        return Err(Error::file(path, "no rows: the file is empty, or has only a header"));
+    }
+    Ok(records)
+}
+
+fn delimited(path: &Path, columns: &Columns, delimiter: u8, quoting: bool) -> Result<Vec<Record>> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .quoting(quoting)
+        .has_headers(false)
+        .flexible(true)
+        .from_path(path)
+        .map_err(|e| Error::file(path, e))?;
+    let mut records = Vec::new();
+    let mut places = None;
+    for row in reader.byte_records() {
+        let row = row.map_err(|e| {
+            let line = e.position().map_or(0, csv::Position::line);
+            Error::row(path, line, e)
+        })?;
+        let line = row.position().map_or(0, csv::Position::line);
+        let cell = |index: usize| -> Result<String> {
+            let bytes = row.get(index).ok_or_else(|| {
+                let reason = format!("{} columns, but column {} is needed", row.len(), index + 1);
+                Error::row(path, line, reason)
+            })?;
+            let text = std::str::from_utf8(bytes).map_err(|e| {
+                let reason = format!("column {}: not UTF-8 from byte {}", index + 1, e.valid_up_to());
+                Error::row(path, line, reason)
+            })?;
+            Ok(text.trim_start_matches('\u{feff}').trim_end_matches('\r').to_string())
+        };
+        if places.is_none() {
+            let first = (0..row.len()).map(cell).collect::<Result<Vec<_>>>()?;
+            let (found, header) = columns.locate(path, &first)?;
+            places = Some(found);
+            if header {
+                continue;
+            }
+        }
+        let Some(places) = &places else { continue };
+        records.push(Record {
+            line,
+            text: cell(places.text)?,
+            pair: places.pair.map(cell).transpose()?,
+            label: places.label.map(cell).transpose()?,
+        });
+    }
+    Ok(records)
+}
+
+fn json_lines(path: &Path, columns: &Columns) -> Result<Vec<Record>> {
+    let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
+    let places = columns.places(|_, name| Ok(name.to_string()))?;
+    let mut records = Vec::new();
+    for (index, line) in BufReader::new(file).split(b'\n').enumerate() {
+        let number = index as u64 + 1;
+        let line = line.map_err(|e| Error::row(path, number, e))?;
+        let text = String::from_utf8(line).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            Error::row(path, number, format!("not UTF-8 from byte {at}"))
+        })?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let object: serde_json::Map<String, Value> = serde_json::from_str(&text)
+            .map_err(|e| Error::row(path, number, format!("not a JSON object: {e}")))?;
+        let field = |name: &String| match object.get(name) {
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
+            Some(other) => {
+                Err(Error::row(path, number, format!("{name:?} is {other}, not a text or number")))
+            }
+            None => {
+                let keys: Vec<&str> = object.keys().map(String::as_str).collect();
+                let reason = format!("no field {name:?}; there are: {}", keys.join(", "));
+                Err(Error::row(path, number, reason))
+            }
+        };
+        records.push(Record {
+            line: number,
+            text: field(&places.text)?,
+            pair: places.pair.as_ref().map(field).transpose()?,
+            label: places.label.as_ref().map(field).transpose()?,
+        });
+    }
+    Ok(records)
+}

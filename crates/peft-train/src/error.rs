@@ -1,0 +1,89 @@
+//! What can go wrong in a run, and where.
+
+use std::path::{Path, PathBuf};
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong in a run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file is missing, cannot be written, or is not of its format.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A row of a data file is wrong.
+    #[error("{path}, line {line}: {reason}")]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A setting makes no sense.
+    #[error("{setting} = {value}: {expected}")]
+    Setting {
+        /// The setting, as run files name it.
+        setting: String,
+        /// Its value.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// A model cannot be had.
+    #[error("no model {name:?}; tried: {tried}")]
+    Model {
+        /// What was asked for.
+        name: String,
+        /// Each place with what came of it.
+        tried: String,
+    },
+    /// The loss is no number.
+    #[error(
+        "the loss is {loss} at step {step}: lower the learning rate, clip gradients \
+         (max_grad_norm), or look at the data of that step"
+    )]
+    Diverged {
+        /// The step.
+        step: usize,
+        /// The loss.
+        loss: f32,
+    },
+    /// The model cannot be loaded, or an input does not fit it.
+    #[error(transparent)]
+    Host(#[from] peft_models::Error),
+    /// A method or an adapter is wrong.
+    #[error(transparent)]
+    Core(#[from] peft_core::Error),
+}
+
+impl Error {
+    /// A [`File`](Self::File) error.
+    pub fn file(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
+        Self::File { path: path.into(), reason: reason.to_string() }
+    }
+
+    /// A [`Row`](Self::Row) error.
+    pub fn row(path: &Path, line: u64, reason: impl ToString) -> Self {
+        Self::Row { path: path.into(), line, reason: reason.to_string() }
+    }
+
+    /// A [`Setting`](Self::Setting) error.
+    pub fn setting(
+        setting: impl Into<String>,
+        value: impl ToString,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Setting {
+            setting: setting.into(),
+            value: value.to_string(),
+            expected: expected.into(),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+mod adapted;
+mod builtin;
+pub mod data;
+mod error;
+mod evaluate;
+mod loss;
+pub mod metrics;
+mod resolve;
+mod run;
+
+pub use adapted::AdaptedModel;
+pub use builtin::write_builtin;
+pub use error::{Error, Result};
+pub use evaluate::{evaluate, predict};
+pub use resolve::{ResolvedModel, resolve};
+pub use run::{
+    Entry, History, Outcome, RunDirectory, Schedule, TASK_FILE, TaskFile, TrainData,
+    TrainSettings, Trainer,
+};

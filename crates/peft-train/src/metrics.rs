@@ -1,0 +1,274 @@
+//! Metrics.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::data::{Goal, Labels, Target};
+
+/// What a model gave for one example.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// A logit for each label, or the one number of a regression.
+    pub logits: Vec<f32>,
+}
+
+impl Output {
+    /// The index of the largest logit.
+    pub fn class(&self) -> usize {
+        let largest = self.logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        largest.map_or(0, |(index, _)| index)
+    }
+
+    /// The probabilities of the labels.
+    pub fn probabilities(&self) -> Vec<f32> {
+        let max = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let powers: Vec<f32> = self.logits.iter().map(|l| (l - max).exp()).collect();
+        let sum: f32 = powers.iter().sum();
+        powers.into_iter().map(|p| p / sum).collect()
+    }
+}
+
+/// A metric that a run can be judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// The share of right labels.
+    Accuracy,
+    /// F1 of the second label, where there are two.
+    F1,
+    /// The mean of every label's F1.
+    F1Macro,
+    /// Matthews' correlation coefficient.
+    Matthews,
+    /// Pearson's correlation coefficient.
+    Pearson,
+    /// Spearman's rank correlation coefficient.
+    Spearman,
+    /// The mean squared error; less is better.
+    MeanSquaredError,
+    /// The loss; less is better.
+    Loss,
+}
+
+impl Metric {
+    /// The metric of a goal.
+    pub fn of(goal: Goal) -> Self {
+        match goal {
+            Goal::Classify => Self::Accuracy,
+            Goal::Regress => Self::Spearman,
+        }
+    }
+
+    /// Its name, as in run files and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accuracy => "accuracy",
+            Self::F1 => "f1",
+            Self::F1Macro => "f1_macro",
+            Self::Matthews => "matthews",
+            Self::Pearson => "pearson",
+            Self::Spearman => "spearman",
+            Self::MeanSquaredError => "mean_squared_error",
+            Self::Loss => "loss",
+        }
+    }
+
+    /// Whether `new` is better than `old`.
+    pub fn better(self, new: f64, old: f64) -> bool {
+        match self {
+            Self::MeanSquaredError | Self::Loss => new < old,
+            _ => new > old,
+        }
+    }
+}
+
+/// The metrics of a data set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Metrics(Map<String, Value>);
+
+impl Metrics {
+    /// The metrics of outputs against what they should have been.
+    ///
+    /// Where a coefficient is undefined (a constant side), it is 0, as in the reference libraries.
+    ///
+    /// # Panics
+    /// If the lengths differ, or targets are not of the labels' goal.
+    pub fn new(labels: &Labels, outputs: &[Output], targets: &[Target], loss: f64) -> Self {
+        assert_eq!(outputs.len(), targets.len(), "each output has a target");
+        let mut map = Map::new();
+        map.insert("examples".into(), json!(outputs.len()));
+        map.insert("loss".into(), json!(loss));
+        let mut put = |metric: Metric, value: f64| map.insert(metric.name().into(), json!(value));
+        match labels.goal {
+            Goal::Classify => {
+                let found: Vec<usize> = outputs.iter().map(Output::class).collect();
+                let wanted: Vec<usize> = targets.iter().map(|t| class(t)).collect();
+                let counts = Confusion::new(&found, &wanted, labels.names.len());
+                put(Metric::Accuracy, counts.accuracy());
+                if labels.names.len() == 2 {
+                    put(Metric::F1, counts.f1(1));
+                }
+                put(Metric::F1Macro, counts.f1_macro());
+                put(Metric::Matthews, counts.matthews());
+            }
+            Goal::Regress => {
+                let found: Vec<f64> = outputs.iter().map(|o| f64::from(o.logits[0])).collect();
+                let wanted: Vec<f64> = targets.iter().map(|t| value(t)).collect();
+                put(Metric::Pearson, pearson(&found, &wanted));
+                put(Metric::Spearman, pearson(&ranks(&found), &ranks(&wanted)));
+                let errors = found.iter().zip(&wanted).map(|(a, b)| (a - b).powi(2));
+                put(Metric::MeanSquaredError, errors.sum::<f64>() / found.len().max(1) as f64);
+            }
+        }
+        Self(map)
+    }
+
+    /// The value of a metric, if these have it.
+    pub fn get(&self, metric: Metric) -> Option<f64> {
+        self.0.get(metric.name())?.as_f64()
+    }
+
+    /// Names and values.
+    pub fn as_map(&self) -> &Map<String, Value> {
+        &self.0
+    }
+}
+
+fn class(target: &Target) -> usize {
+    match target {
+        Target::Class(class) => *class,
+        Target::Value(_) => panic!("a number where a label was expected"),
+    }
+}
+
+fn value(target: &Target) -> f64 {
+    match target {
+        Target::Value(value) => f64::from(*value),
+        Target::Class(_) => panic!("a label where a number was expected"),
+    }
+}
+
+/// How often each label was given for each.
+struct Confusion {
+    /// `counts[wanted][found]`.
+    counts: Vec<Vec<f64>>,
+}
+
+impl Confusion {
+    fn new(found: &[usize], wanted: &[usize], labels: usize) -> Self {
+        let mut counts = vec![vec![0.0; labels]; labels];
+        for (&found, &wanted) in found.iter().zip(wanted) {
+            counts[wanted][found] += 1.0;
+        }
+        Self { counts }
+    }
+
+    fn right(&self) -> f64 {
+        (0..self.counts.len()).map(|i| self.counts[i][i]).sum()
+    }
+
+    fn total(&self) -> f64 {
+        self.counts.iter().flatten().sum()
+    }
+
+    fn wanted(&self, label: usize) -> f64 {
+        self.counts[label].iter().sum()
+    }
+
+    fn found(&self, label: usize) -> f64 {
+        self.counts.iter().map(|row| row[label]).sum()
+    }
+
+    fn accuracy(&self) -> f64 {
+        ratio(self.right(), self.total())
+    }
+
+    fn f1(&self, label: usize) -> f64 {
+        ratio(2.0 * self.counts[label][label], self.wanted(label) + self.found(label))
+    }
+
+    /// Over the labels that occur on either side, as scikit-learn counts.
+    fn f1_macro(&self) -> f64 {
+        let occur: Vec<usize> = (0..self.counts.len())
+            .filter(|&label| self.wanted(label) + self.found(label) > 0.0)
+            .collect();
+        ratio(occur.iter().map(|&label| self.f1(label)).sum(), occur.len() as f64)
+    }
+
+    /// For any number of labels (Gorodkin 2004).
+    fn matthews(&self) -> f64 {
+        let labels = 0..self.counts.len();
+        let n = self.total();
+        let both: f64 = labels.clone().map(|l| self.wanted(l) * self.found(l)).sum();
+        let found: f64 = labels.clone().map(|l| self.found(l).powi(2)).sum();
+        let wanted: f64 = labels.map(|l| self.wanted(l).powi(2)).sum();
+        ratio(self.right() * n - both, ((n * n - found) * (n * n - wanted)).sqrt())
+    }
+}
+
+fn ratio(part: f64, of: f64) -> f64 {
+    if of == 0.0 { 0.0 } else { part / of }
+}
+
+fn pearson(a: &[f64], b: &[f64]) -> f64 {
+    let n = a.len().max(1) as f64;
+    let (mean_a, mean_b) = (a.iter().sum::<f64>() / n, b.iter().sum::<f64>() / n);
+    let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    for (a, b) in a.iter().zip(b) {
+        ab += (a - mean_a) * (b - mean_b);
+        aa += (a - mean_a).powi(2);
+        bb += (b - mean_b).powi(2);
+    }
+    ratio(ab, (aa * bb).sqrt())
+}
+
+/// Ranks from 1; equal values share the mean of theirs.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0.0; values.len()];
+    let mut start = 0;
+    while start < order.len() {
+        let mut end = start + 1;
+        while end < order.len() && values[order[end]] == values[order[start]] {
+            end += 1;
+        }
+        let shared = (start + 1 + end) as f64 / 2.0;
+        for &index in &order[start..end] {
+            ranks[index] = shared;
+        }
+        start = end;
+    }
+    ranks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Expected values are scikit-learn's and SciPy's for the same data.
+    #[test]
+    fn three_labels_as_scikit_learn_counts_them() {
+        let found = [0, 2, 1, 0, 0, 1, 2, 2];
+        let wanted = [0, 1, 2, 0, 1, 2, 2, 0];
+        let counts = Confusion::new(&found, &wanted, 4);
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} {b}");
+        near(counts.accuracy(), 0.375);
+        near(counts.f1_macro(), (2.0 / 3.0 + 0.0 + 1.0 / 3.0) / 3.0);
+        near(counts.matthews(), (3.0 * 8.0 - 22.0) / ((64.0f64 - 22.0) * (64.0 - 22.0)).sqrt());
+    }
+
+    #[test]
+    fn ties_share_their_rank() {
+        assert_eq!(ranks(&[3.0, 1.0, 3.0, 2.0, 3.0]), [4.0, 1.0, 4.0, 2.0, 4.0]);
+    }
+
+    #[test]
+    fn correlations() {
+        let (a, b) = ([1.0, 2.0, 3.0, 4.5, 7.0], [2.0, 1.0, 5.0, 4.0, 30.0]);
+        assert!((pearson(&ranks(&a), &ranks(&b)) - 0.8).abs() < 1e-12);
+        assert!((pearson(&a, &b) - 0.869_907_9).abs() < 1e-3);
+        assert_eq!(pearson(&[1.0, 1.0], &[0.0, 5.0]), 0.0);
+    }
+}

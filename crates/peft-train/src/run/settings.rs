@@ -1,0 +1,111 @@
+//! The settings of a training run.
+
+use serde::{Deserialize, Serialize};
+
+use super::Schedule;
+use crate::metrics::Metric;
+use crate::{Error, Result};
+
+/// How to train.
+///
+/// | setting | default | meaning |
+/// |---|---|---|
+/// | `epochs` | 3 | passes over the training data |
+/// | `batch_size` | 32 | examples in a step's batch |
+/// | `accumulate` | 1 | batches whose gradients make one optimizer step |
+/// | `lr` | the method's | learning rate at its highest |
+/// | `schedule` | `linear` | `linear` or `cosine` to zero, or `constant` |
+/// | `warmup_ratio` | 0 | share of the steps in which the rate rises from zero |
+/// | `weight_decay` | 0.01 | AdamW's, on every trained parameter |
+/// | `max_grad_norm` | 0 | the gradient of all parameters together is scaled down to this norm; 0: never |
+/// | `gradient_checkpointing` | false | recompute activations in the backward pass: less memory, more time |
+/// | `early_stopping` | none | stop after this many epochs without a better metric |
+/// | `metric` | accuracy, Spearman | judges epochs on the validation data; the best one's adapter is kept |
+/// | `checkpoint_every` | 50 | optimizer steps between checkpoints; an epoch's end is one too |
+/// | `eval_batch_size` | 64 | examples in a batch of evaluation |
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSettings {
+    /// Passes over the training data.
+    pub epochs: usize,
+    /// Examples in a batch.
+    pub batch_size: usize,
+    /// Batches in an optimizer step.
+    pub accumulate: usize,
+    /// The highest learning rate; `None`: the method's own.
+    pub lr: Option<f64>,
+    /// How the learning rate falls.
+    pub schedule: Schedule,
+    /// Share of the steps in which it rises first.
+    pub warmup_ratio: f64,
+    /// AdamW's weight decay.
+    pub weight_decay: f64,
+    /// Bound on the gradient's norm; 0 for none.
+    pub max_grad_norm: f64,
+    /// Whether activations are recomputed.
+    pub gradient_checkpointing: bool,
+    /// Epochs without improvement after which training stops.
+    pub early_stopping: Option<usize>,
+    /// What judges an epoch.
+    pub metric: Option<Metric>,
+    /// Steps between checkpoints.
+    pub checkpoint_every: usize,
+    /// Examples in a batch of evaluation.
+    pub eval_batch_size: usize,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            epochs: 3,
+            batch_size: 32,
+            accumulate: 1,
+            lr: None,
+            schedule: Schedule::Linear,
+            warmup_ratio: 0.0,
+            weight_decay: 0.01,
+            max_grad_norm: 0.0,
+            gradient_checkpointing: false,
+            early_stopping: None,
+            metric: None,
+            checkpoint_every: 50,
+            eval_batch_size: 64,
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the first that makes no sense.
+    pub fn validate(&self) -> Result<()> {
+        let counts = [
+            ("epochs", self.epochs),
+            ("batch_size", self.batch_size),
+            ("accumulate", self.accumulate),
+            ("checkpoint_every", self.checkpoint_every),
+            ("eval_batch_size", self.eval_batch_size),
+            ("early_stopping", self.early_stopping.unwrap_or(1)),
+        ];
+        if let Some((setting, value)) = counts.into_iter().find(|(_, value)| *value == 0) {
+            return Err(Error::setting(setting, value, "must be at least 1"));
+        }
+        let sizes = [("weight_decay", self.weight_decay), ("max_grad_norm", self.max_grad_norm)];
+        for (setting, value) in sizes {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::setting(setting, value, "must be a number, at least 0"));
+            }
+        }
+        if let Some(lr) = self.lr
+            && !(lr.is_finite() && lr > 0.0)
+        {
+            return Err(Error::setting("lr", lr, "must be a positive number"));
+        }
+        if !(0.0..1.0).contains(&self.warmup_ratio) {
+            let expected = "must be at least 0 and below 1: a share of the steps";
+            return Err(Error::setting("warmup_ratio", self.warmup_ratio, expected));
+        }
+        Ok(())
+    }
+}

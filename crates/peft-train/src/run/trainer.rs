@@ -1,0 +1,359 @@
+//! The training loop.
+
+use std::time::Instant;
+
+use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
+use burn::module::{Module, ParamGroup};
+use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::tensor::Device;
+use peft_core::{Adapter, Method, Progress as StepProgress, Stack, num_trainable};
+use peft_models::{Encoder, Pass};
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::{self, Position};
+use super::progress::Progress;
+use super::{Entry, History, RunDirectory, TaskFile, TrainSettings, gradients, plot};
+use crate::data::{TokenizedSet, mix};
+use crate::evaluate::evaluate;
+use crate::loss::loss;
+use crate::metrics::{Metric, Metrics};
+use crate::{Error, Result};
+
+/// The data of a run.
+#[derive(Debug, Clone)]
+pub struct TrainData {
+    /// What is learned from.
+    pub train: TokenizedSet,
+    /// What judges epochs.
+    pub valid: Option<TokenizedSet>,
+    /// What is measured once, at the end.
+    pub test: Option<TokenizedSet>,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Epochs.
+    pub epochs: usize,
+    /// The epoch (from 1) whose adapter was kept.
+    pub best_epoch: usize,
+    /// Seconds spent in training, evaluations included.
+    pub train_seconds: f64,
+    /// Tokens trained on per second, padding not counted.
+    pub tokens_per_second: f64,
+    /// Values trained.
+    pub trainable: usize,
+    /// The validation data under the adapter that was kept.
+    pub valid: Option<Metrics>,
+    /// The test data under it.
+    pub test: Option<Metrics>,
+}
+
+/// Trains an adapter over a frozen model.
+///
+/// A run is reproducible: its parameters are a function of its settings, data and seed, and a run
+/// that was cut off and resumed ends with the same bits as one that was not (on a device whose
+/// arithmetic is itself reproducible).
+pub struct Trainer<'m> {
+    model: &'m Encoder,
+    adapter: Adapter,
+    task: TaskFile,
+    settings: TrainSettings,
+    directory: RunDirectory,
+    seed: u64,
+    device: Device,
+    visible: bool,
+    fingerprint: String,
+}
+
+impl<'m> Trainer<'m> {
+    /// A run that trains `adapter` over `model` and writes to `directory`.
+    ///
+    /// # Errors
+    /// If the settings make no sense.
+    pub fn new(
+        model: &'m Encoder,
+        adapter: Adapter,
+        task: TaskFile,
+        settings: TrainSettings,
+        directory: RunDirectory,
+        seed: u64,
+    ) -> Result<Self> {
+        settings.validate()?;
+        let device = model.base().device().clone();
+        let config = serde_json::Value::Object(adapter.config.to_fields());
+        let fingerprint = serde_json::json!([settings, task, config, seed]).to_string();
+        let visible = false;
+        Ok(Self { model, adapter, task, settings, directory, seed, device, visible, fingerprint })
+    }
+
+    /// With a progress bar on standard error, if that is a terminal.
+    pub fn with_progress(mut self, visible: bool) -> Self {
+        self.visible = visible;
+        self
+    }
+
+    /// Trains, from the last checkpoint if `resume` says so and there is one.
+    ///
+    /// # Errors
+    /// If the loss is no number, a file cannot be written, or a checkpoint is of other settings.
+    pub fn run(mut self, data: &TrainData, resume: bool) -> Result<Outcome> {
+        let settings = self.settings.clone();
+        let metric = settings.metric.unwrap_or(Metric::of(self.task.labels.goal));
+        let epoch_batches = data.train.shuffled(settings.batch_size, self.seed, 0).len();
+        let steps_per_epoch = epoch_batches.div_ceil(settings.accumulate);
+        let total = steps_per_epoch * settings.epochs;
+        if total == 0 {
+            return Err(Error::setting("train", "no examples", "there must be at least one"));
+        }
+        let mut state = self.start(resume)?;
+        let kept = (state.position.step, state.position.epochs);
+        let mut history = History::until(&self.directory.metrics(), kept.0, kept.1)?;
+        let mut progress = Progress::new(total, state.position.step, self.visible);
+        let started = Instant::now();
+        let before = state.position.seconds;
+
+        while state.position.epochs < settings.epochs && !self.stops_early(&state.position) {
+            let epoch = state.position.epochs;
+            let batches = data.train.shuffled(settings.batch_size, self.seed, epoch);
+            let batches: Vec<&[usize]> = batches.iter().collect();
+            while state.position.batches < batches.len() {
+                let from = state.position.batches;
+                let to = (from + settings.accumulate).min(batches.len());
+                let (entry, tokens) =
+                    self.step(&mut state, data, &batches[from..to], epoch, total)?;
+                let Entry::Step { step, loss, .. } = entry else { unreachable!("a step's entry") };
+                history.push(entry)?;
+                progress.step(loss, tokens);
+                state.position.batches = to;
+                state.position.seconds = before + started.elapsed().as_secs_f64();
+                if step % settings.checkpoint_every == 0 && to < batches.len() {
+                    self.checkpoint(&state)?;
+                }
+            }
+            state.position.batches = 0;
+            state.position.epochs += 1;
+            if let Some(valid) = &data.valid {
+                let metrics = self.judge(&mut state, valid, metric)?;
+                let shown = shown(&metrics, metric);
+                let done = state.position.epochs;
+                progress.line(format!("epoch {done}: {shown}"));
+                progress.evaluated(shown);
+                let step = state.position.step;
+                history.push(Entry::Valid { step, epoch: done, metrics })?;
+            }
+            state.position.seconds = before + started.elapsed().as_secs_f64();
+            self.checkpoint(&state)?;
+        }
+        progress.finish();
+        state.method.finish();
+        self.finish(state, data, &history, metric)
+    }
+
+    fn start(&self, resume: bool) -> Result<State> {
+        let optimizer = AdamWConfig::new()
+            .with_epsilon(1e-8)
+            .with_weight_decay(self.settings.weight_decay as f32)
+            .init();
+        let method = self.adapter.method.clone();
+        if resume {
+            let found = checkpoint::load(&self.directory.checkpoint(), &method, &optimizer)?;
+            if let Some((position, method, optimizer)) = found {
+                if position.fingerprint != self.fingerprint {
+                    return Err(Error::file(
+                        self.directory.checkpoint(),
+                        "was written by a run with other settings; resume with the same, or \
+                         start in another directory",
+                    ));
+                }
+                return Ok(State { position, method, optimizer });
+            }
+        }
+        let position = Position { fingerprint: self.fingerprint.clone(), ..Position::default() };
+        Ok(State { position, method, optimizer })
+    }
+
+    /// One optimizer step over some batches.
+    fn step(
+        &self,
+        state: &mut State,
+        data: &TrainData,
+        batches: &[&[usize]],
+        epoch: usize,
+        total: usize,
+    ) -> Result<(Entry, usize)> {
+        let step = state.position.step;
+        // Dropout of a step is the same whether or not the run was cut off before it.
+        self.device.seed(mix(self.seed ^ RANDOM_STATE, step as u64));
+        let examples: usize = batches.iter().map(|batch| batch.len()).sum();
+        let mut accumulator = GradientsAccumulator::new();
+        let (mut mean, mut tokens) = (0.0, 0);
+        for indices in batches {
+            let batch = data.train.batch(indices, &self.device)?;
+            let logits = self.model.forward(&batch.input, Pass::training(&state.method))?;
+            let share = batch.indices.len() as f64 / examples as f64;
+            let loss = loss(self.task.labels.goal, logits, &batch) * share;
+            mean += loss.clone().into_scalar::<f32>();
+            tokens += batch.tokens;
+            let objective = match state.method.penalty() {
+                Some(penalty) => loss + penalty * share,
+                None => loss,
+            };
+            let gradients = GradientsParams::from_grads(objective.backward(), &state.method);
+            accumulator.accumulate(&state.method, gradients);
+        }
+        if !mean.is_finite() {
+            return Err(Error::Diverged { step: step + 1, loss: mean });
+        }
+        let mut gradients = accumulator.grads();
+        if step == 0 {
+            let missed = gradients::without_gradient(&state.method, &gradients);
+            if !missed.is_empty() {
+                tracing::warn!("parameters without a gradient, which stay as they are: {missed:?}");
+            }
+        }
+        if self.settings.max_grad_norm > 0.0 {
+            gradients::clip(&state.method, &mut gradients, self.settings.max_grad_norm);
+        }
+        let lr = self.learning_rate(step, total);
+        let rates = self.rates(&state.method, lr);
+        state.method = state.optimizer.step(rates, state.method.clone(), gradients);
+        state.position.step += 1;
+        state.position.tokens += tokens;
+        state.method.after_step(StepProgress { step: state.position.step, total });
+        let entry =
+            Entry::Step { step: state.position.step, epoch: epoch + 1, loss: mean, lr, tokens };
+        Ok((entry, tokens))
+    }
+
+    fn learning_rate(&self, step: usize, total: usize) -> f64 {
+        let highest = self.settings.lr.unwrap_or(self.adapter.config.method.learning_rate());
+        let warmup = (total as f64 * self.settings.warmup_ratio).round() as usize;
+        highest * self.settings.schedule.share(step, warmup, total)
+    }
+
+    /// The rate, and the rates of parameters that the method wants to learn faster or slower.
+    fn rates(&self, method: &Stack, lr: f64) -> ModuleLearningRate {
+        let rates = method.lr_factors().into_iter().fold(
+            ModuleLrScheduler::new(lr),
+            |rates, (suffix, factor)| {
+                let group = ParamGroup::from_regex(format!(r"(^|\.){suffix}$"))
+                    .expect("a parameter's name is a regular expression");
+                rates.with_group(group, lr * factor)
+            },
+        );
+        let mut rates = rates;
+        rates.step()
+    }
+
+    /// Evaluates on the validation data, and keeps the adapter if it is the best so far.
+    fn judge(
+        &self,
+        state: &mut State,
+        valid: &TokenizedSet,
+        metric: Metric,
+    ) -> Result<Metrics> {
+        let (labels, batch) = (&self.task.labels, self.settings.eval_batch_size);
+        let metrics = evaluate(self.model, &state.method.valid(), valid, labels, batch)?;
+        let value = metrics.get(metric).ok_or_else(|| {
+            let known: Vec<&str> = metrics.as_map().keys().map(String::as_str).collect();
+            let expected = format!("this task has {}", known.join(", "));
+            Error::setting("metric", metric.name(), expected)
+        })?;
+        if state.position.best.is_none_or(|(best, _)| metric.better(value, best)) {
+            state.position.best = Some((value, state.position.epochs));
+            self.save(&state.method, &self.directory.best())?;
+        }
+        Ok(metrics)
+    }
+
+    fn stops_early(&self, position: &Position) -> bool {
+        match (self.settings.early_stopping, position.best) {
+            (Some(patience), Some((_, best))) => position.epochs >= best + patience,
+            _ => false,
+        }
+    }
+
+    fn checkpoint(&self, state: &State) -> Result<()> {
+        let directory = self.directory.checkpoint();
+        checkpoint::save(&directory, &state.position, &state.method, &state.optimizer)
+    }
+
+    fn save(&self, method: &Stack, directory: &std::path::Path) -> Result<()> {
+        let adapter = Adapter { config: self.adapter.config.clone(), method: method.clone() };
+        // First, so that an adapter with its configuration is an adapter with its task.
+        self.task.save(directory)?;
+        Ok(adapter.save(directory, self.model.base())?)
+    }
+
+    fn finish(
+        &mut self,
+        state: State,
+        data: &TrainData,
+        history: &History,
+        metric: Metric,
+    ) -> Result<Outcome> {
+        let State { position, mut method, .. } = state;
+        let best_epoch = position.best.map_or(position.epochs, |(_, epoch)| epoch);
+        if best_epoch != position.epochs {
+            method = self.best_method(&method)?;
+        }
+        self.save(&method, &self.directory.adapter())?;
+        let valid = history.entries().iter().find_map(|entry| match entry {
+            Entry::Valid { epoch, metrics, .. } if *epoch == best_epoch => Some(metrics.clone()),
+            _ => None,
+        });
+        let (labels, batch) = (&self.task.labels, self.settings.eval_batch_size);
+        let hooks = method.valid();
+        let test = data.test.as_ref();
+        let test =
+            test.map(|test| evaluate(self.model, &hooks, test, labels, batch)).transpose()?;
+        plot::write(&self.directory.plot(), history.entries(), metric)?;
+        let outcome = Outcome {
+            steps: position.step,
+            epochs: position.epochs,
+            best_epoch,
+            train_seconds: position.seconds,
+            tokens_per_second: position.tokens as f64 / position.seconds.max(1e-9),
+            trainable: num_trainable(&method),
+            valid,
+            test,
+        };
+        let path = self.directory.result();
+        let text = serde_json::to_string_pretty(&outcome).map_err(|e| Error::file(&path, e))?;
+        peft_core::write_atomically(&path, |file| writeln!(file, "{text}"))?;
+        checkpoint::remove(&self.directory.checkpoint());
+        let _ = std::fs::remove_dir_all(self.directory.best());
+        Ok(outcome)
+    }
+
+    /// The best epoch's method, read back from its file into the shape of the last one.
+    fn best_method(&self, last: &Stack) -> Result<Stack> {
+        let path = self.directory.best().join(peft_core::ADAPTER_WEIGHTS);
+        let mut tensors = peft_core::read_safetensors(&path)?;
+        let mut file = peft_core::Exchange::read(&mut tensors);
+        let mut method = last.clone();
+        method.exchange(&mut file, self.model.base());
+        match file.into_problems().first() {
+            Some(problem) => Err(Error::file(path, problem)),
+            None => Ok(method),
+        }
+    }
+}
+
+/// Distinguishes the random state of steps from the order of the data.
+const RANDOM_STATE: u64 = 0x5EED_0F57_E950_0001;
+
+/// What changes from step to step.
+struct State {
+    position: Position,
+    method: Stack,
+    optimizer: ModuleOptimizer,
+}
+
+fn shown(metrics: &Metrics, metric: Metric) -> String {
+    let value = metrics.get(metric).unwrap_or(f64::NAN);
+    format!("{} {value:.4}", metric.name())
+}
