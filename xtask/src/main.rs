@@ -22,17 +22,13 @@ struct Cli {
     task: Task,
 }
 
+// Each task's arguments carry its description.
 #[derive(Subcommand)]
 enum Task {
-    /// Check everything that continuous integration checks, cheapest first.
     Ci(ci::Args),
-    /// Run the parity and conformance suites on one device.
     Test(device::Args),
-    /// Write adapters and load them with Hugging Face PEFT.
     Interop(interop::Args),
-    /// Measure against Hugging Face PEFT.
     Bench(bench::Args),
-    /// Start a new method crate, from a template that works as it is.
     NewMethod(new_method::Args),
 }
 

@@ -113,6 +113,19 @@ impl Default for DataSettings {
 }
 
 impl RunFile {
+    /// The run that needs no data: settings that suit the built-in data set, which is small.
+    pub fn built_in() -> Self {
+        let train = TrainSettings {
+            epochs: 10,
+            batch_size: 16,
+            lr: Some(5e-3),
+            ..TrainSettings::default()
+        };
+        let mut method_settings = Map::new();
+        method_settings.insert("lora_alpha".into(), 16.into());
+        Self { method_settings, train, ..Self::default() }
+    }
+
     /// Reads a run file; paths in it are relative to the working directory, as flags are.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;

@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use crate::{Adapter, Base, Method, Role, SiteKind};
+use crate::{Adapter, Base, Method, Role, SiteKind, TensorSpec};
 
 /// What an adapter trains and changes at one site.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -67,17 +67,16 @@ impl Accounting {
     /// Counts what `adapter` trains and changes in `base`.
     pub fn new(adapter: &Adapter, base: &Base) -> Self {
         let specs = adapter.specs(base);
+        let trained_at = trained_by_site(&specs, base);
         let mut sites = Vec::new();
         for site in base.sites() {
-            let prefix = site.key("");
-            let here = specs.iter().filter(|s| s.trainable && s.key.starts_with(&prefix));
             let change = adapter.method.change(site);
             let counts = SiteCounts {
                 path: site.path.clone(),
                 kind: site.kind,
                 role: site.role,
                 shape: site.shape,
-                trainable: here.map(|s| s.num_values()).sum(),
+                trainable: trained_at[site.index],
                 changed: change.weight + change.bias,
                 rank: change.rank,
             };
@@ -106,6 +105,19 @@ impl Accounting {
             sites,
         }
     }
+}
+
+/// Trained values by [`Site::index`](crate::Site): a tensor belongs to the site with the longest
+/// path that its key starts with.
+fn trained_by_site(specs: &[TensorSpec], base: &Base) -> Vec<usize> {
+    let mut trained = vec![0; base.len()];
+    for spec in specs.iter().filter(|spec| spec.trainable) {
+        let around = base.sites().filter(|site| spec.key.starts_with(&site.key("")));
+        if let Some(site) = around.max_by_key(|site| site.path.len()) {
+            trained[site.index] += spec.num_values();
+        }
+    }
+    trained
 }
 
 /// The number of values of a module that require gradients.

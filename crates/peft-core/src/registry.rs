@@ -83,6 +83,7 @@ pub struct MethodEntry {
     pub about: &'static str,
     /// Fields that differ from the configuration's own defaults under this name.
     preset: Map<String, Value>,
+    fields: fn() -> Vec<String>,
     build: fn(Map<String, Value>) -> Result<Box<dyn AnyConfig>>,
 }
 
@@ -117,7 +118,14 @@ impl Registry {
         let Value::Object(preset) = preset else { panic!("a preset is an object of fields") };
         build::<C>(preset.clone()).unwrap_or_else(|e| panic!("the preset {name} is wrong: {e}"));
         let entry =
-            MethodEntry { name, peft_type: C::PEFT_TYPE, about, preset, build: build::<C> };
+            MethodEntry {
+                name,
+                peft_type: C::PEFT_TYPE,
+                about,
+                preset,
+                fields: field_names::<C>,
+                build: build::<C>,
+            };
         self.entries.insert(name, entry);
         self
     }
@@ -151,9 +159,17 @@ impl Registry {
         peft_type: &str,
         fields: Map<String, Value>,
     ) -> Result<Box<dyn AnyConfig>> {
-        let mut of_type = self.entries.values().filter(|e| e.peft_type == peft_type);
-        let entry = of_type.next().ok_or_else(|| self.unknown(peft_type))?;
-        (entry.build)(fields)
+        (self.of_type(peft_type)?.build)(fields)
+    }
+
+    /// The fields that the configuration of the tag `peft_type` has.
+    pub(crate) fn field_names(&self, peft_type: &str) -> Result<Vec<String>> {
+        Ok((self.of_type(peft_type)?.fields)())
+    }
+
+    fn of_type(&self, peft_type: &str) -> Result<&MethodEntry> {
+        let mut of_type = self.entries.values().filter(|entry| entry.peft_type == peft_type);
+        of_type.next().ok_or_else(|| self.unknown(peft_type))
     }
 
     fn unknown(&self, name: &str) -> Error {
@@ -162,19 +178,36 @@ impl Registry {
     }
 }
 
+/// The fields of a configuration: those of its defaults, and those that an alias names (a field
+/// that is not written while it is not set).
+fn field_names<C: MethodConfig>() -> Vec<String> {
+    let mut names: Vec<String> = to_fields(&defaults::<C>()).keys().cloned().collect();
+    for (_, field) in C::ALIASES {
+        if !names.iter().any(|name| name == field) {
+            names.push(field.to_string());
+        }
+    }
+    names
+}
+
+fn defaults<C: MethodConfig>() -> C {
+    serde_json::from_value(Value::Object(Map::new()))
+        .unwrap_or_else(|e| panic!("{} has a field without a default: {e}", C::NAME))
+}
+
 /// Turns fields into a checked configuration: defaults for what is not given, aliases resolved, an
 /// error for a field that the method does not have.
 fn build<C: MethodConfig>(fields: Map<String, Value>) -> Result<Box<dyn AnyConfig>> {
-    let defaults: C = serde_json::from_value(Value::Object(Map::new()))
-        .unwrap_or_else(|e| panic!("{} has a field without a default: {e}", C::NAME));
+    let defaults = defaults::<C>();
+    let names = field_names::<C>();
     let mut all = to_fields(&defaults);
     for (field, value) in fields {
         let field = match C::ALIASES.iter().find(|(alias, _)| *alias == field) {
             Some((_, field)) => field.to_string(),
             None => field,
         };
-        if !all.contains_key(&field) && !C::ALIASES.iter().any(|(_, of)| *of == field) {
-            let known = all.keys().map(|key| {
+        if !names.contains(&field) {
+            let known = names.iter().map(|key| {
                 match C::ALIASES.iter().find(|(_, of)| of == key) {
                     Some((alias, _)) => format!("{alias} ({key})"),
                     None => key.clone(),

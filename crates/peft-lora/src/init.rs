@@ -82,7 +82,7 @@ impl LoraInit {
     }
 }
 
-/// Sweeps of the Jacobi method: it converges quadratically, and stops early once it has.
+/// Sweeps of the QR iteration allowed for each singular value; it takes two or three.
 const SVD_SWEEPS: usize = 30;
 
 fn principal_factors(
@@ -102,4 +102,44 @@ fn principal_factors(
 /// A tensor that is kept, moved and recorded with a module but not trained.
 pub(crate) fn constant<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
     Param::from_tensor(tensor).set_require_grad(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn largest(tensor: Tensor<2>) -> f32 {
+        tensor.abs().max().into_scalar()
+    }
+
+    /// `W = s A B + R` is the best approximation of its rank exactly if `R` is orthogonal to the
+    /// factors on both sides, and no singular value of `R` exceeds one of `s A B`.
+    #[test]
+    fn principal_factors_are_the_best_of_their_rank() {
+        let (device, scaling, rank) = (Device::default(), 7.0 / 3.0, 3);
+        for shape in [[24, 40], [40, 24]] {
+            let weight = Tensor::<2>::random(shape, Distribution::Normal(0.1, 0.5), &device);
+            let (a, b) = principal_factors(&weight, rank, scaling, &device);
+            assert_eq!((a.dims(), b.dims()), ([shape[0], rank], [rank, shape[1]]));
+            let rest = weight - a.clone().matmul(b.clone()) * scaling;
+            assert!(largest(a.clone().transpose().matmul(rest.clone())) < 1e-4);
+            assert!(largest(rest.clone().matmul(b.clone().transpose())) < 1e-4);
+
+            // Each factor has half of each singular value, largest first.
+            let (left, right) = (a.clone().transpose().matmul(a), b.clone().matmul(b.transpose()));
+            assert!(largest(left.clone() - right) < 1e-4);
+            let kept = left.into_data().try_into_vec::<f32>().expect("floats");
+            let kept: Vec<f32> = (0..rank).map(|i| kept[i * rank + i] * scaling as f32).collect();
+            assert!(kept.is_sorted_by(|a, b| a >= b), "{kept:?}");
+
+            // The largest singular value of what is left, by power iteration.
+            let mut vector = Tensor::<2>::ones([shape[1], 1], &device);
+            for _ in 0..500 {
+                let next = rest.clone().transpose().matmul(rest.clone().matmul(vector));
+                vector = next.clone() / next.square().sum().sqrt().unsqueeze();
+            }
+            let left_out: f32 = rest.matmul(vector).square().sum().sqrt().into_scalar();
+            assert!(left_out > 0.1 && left_out <= kept[rank - 1], "{left_out} and {kept:?}");
+        }
+    }
 }

@@ -11,3 +11,8 @@ mod registry;
 
 pub use devices::{DeviceError, device, device_names};
 pub use registry::registry;
+
+/// The example of the workspace's README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct RootReadme;

@@ -202,12 +202,18 @@ impl Train {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Whether nothing was asked for but the built-in job.
+    fn is_built_in(&self) -> bool {
+        self.train.is_none() && self.method.is_none() && self.settings.settings.is_empty()
+    }
+
     /// The run file with flags over it; of a run that is resumed, its own.
     fn resolved(&self, directory: &RunDirectory) -> anyhow::Result<RunFile> {
         let saved = directory.settings();
         let mut run = match &self.run_file {
             Some(path) => RunFile::load(path)?,
             None if self.resume && saved.exists() => RunFile::load(&saved)?,
+            None if self.is_built_in() => RunFile::built_in(),
             None => RunFile::default(),
         };
         macro_rules! over {

@@ -108,9 +108,9 @@ impl AdapterConfig {
         let revision = take(&mut fields, "revision")?;
         let modules_to_save: Option<Vec<String>> = take(&mut fields, "modules_to_save")?;
         // What the method knows goes to it; the rest must ask for nothing.
-        let known = registry.configure_type(&peft_type, Map::new())?.to_fields();
+        let known = registry.field_names(&peft_type)?;
         let (own, rest): (Map<_, _>, Map<_, _>) =
-            fields.into_iter().partition(|(field, _)| known.contains_key(field));
+            fields.into_iter().partition(|(field, _)| known.contains(field));
         for (field, value) in rest {
             if !is_inert(&field, &value) {
                 let (value, origin) = (value.to_string(), origin.to_string());

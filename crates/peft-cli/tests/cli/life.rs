@@ -1,0 +1,154 @@
+//! From training to a merged model and back.
+
+use crate::workbench::{Workbench, text};
+
+const TRAIN: &str = "train --model model --train train.tsv --test test.tsv --epochs 2 \
+                     --batch-size 16 --lr 1e-2 --max-length 40 --set rank=4 --set alpha=8 --json";
+
+#[test]
+fn an_adapter_is_trained_used_merged_and_taken_out_again() {
+    let bench = Workbench::new();
+    let trained = bench.json(&format!("{TRAIN} --out run"));
+    let accuracy = trained["test"]["accuracy"].as_f64().unwrap();
+    // LoRA on query and value of two layers (rank 4, hidden 32), and a head of ten labels.
+    assert_eq!(trained["trainable"], 2 * 2 * 4 * (32 + 32) + 32 * 10 + 10);
+    for file in ["run.toml", "metrics.jsonl", "plot.svg", "result.json", "adapter/task.json"] {
+        assert!(bench.path("run").join(file).exists(), "{file} is missing");
+    }
+    assert!(!bench.path("run/checkpoint").exists(), "a finished run keeps no checkpoint");
+
+    let evaluated = bench.json("eval --model model --adapter run/adapter --data test.tsv --json");
+    assert_eq!(evaluated["accuracy"].as_f64().unwrap(), accuracy);
+
+    bench.json("merge --model model --adapter run/adapter --out merged --json");
+    let merged = bench.json("eval --model merged --data test.tsv --json");
+    assert_eq!(merged["accuracy"].as_f64().unwrap(), accuracy);
+    let (a, b) = (merged["loss"].as_f64().unwrap(), evaluated["loss"].as_f64().unwrap());
+    assert!((a - b).abs() < 1e-5, "merged {a}, unmerged {b}");
+
+    let unmerged =
+        bench.json("unmerge --model merged --adapter run/adapter --out unmerged --json");
+    let kept: Vec<&str> =
+        unmerged["kept"].as_array().unwrap().iter().filter_map(|k| k.as_str()).collect();
+    assert_eq!(kept, ["classifier.bias", "classifier.weight"]);
+    let again = bench.json("eval --model unmerged --adapter run/adapter --data test.tsv --json");
+    assert!((again["loss"].as_f64().unwrap() - b).abs() < 1e-5);
+
+    let check = bench.json("check --model model --adapter run/adapter --json");
+    assert_eq!(check["ok"], true);
+    assert_eq!(check["problems"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn predictions_name_labels() {
+    let bench = Workbench::new();
+    bench.json(&format!("{TRAIN} --out run"));
+    let mut command = bench.command("predict --model model --adapter run/adapter --json");
+    let output = command.args(["where is my parcel", "let me cancel"]).output().unwrap();
+    let value: serde_json::Value =
+        serde_json::from_str(text(&output.stdout).lines().last().unwrap()).unwrap();
+    let rows = value["predictions"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    let scores = rows[0]["scores"].as_object().unwrap();
+    assert_eq!(scores.len(), 10);
+    let sum: f64 = scores.values().filter_map(|score| score.as_f64()).sum();
+    assert!((sum - 1.0).abs() < 1e-5);
+    assert!(scores.contains_key(rows[1]["label"].as_str().unwrap()));
+    // A file without labels is as good as one with them.
+    bench.write("texts.tsv", "text\nmy card was charged twice\n");
+    let value = bench.json("predict --model model --adapter run/adapter --data texts.tsv --json");
+    assert_eq!(value["predictions"][0]["text"], "my card was charged twice");
+    let value = bench.json("predict --model model --adapter run/adapter --data test.tsv --json");
+    assert_eq!(value["predictions"].as_array().unwrap().len(), 60);
+}
+
+#[test]
+fn a_saved_run_file_does_the_run_again() {
+    let bench = Workbench::new();
+    bench.json(&format!("{TRAIN} --seed 7 --schedule cosine --warmup-ratio 0.2 --out first"));
+    bench.json("train first/run.toml --out second --json");
+    let adapter = |run: &str| {
+        std::fs::read(bench.path(run).join("adapter/adapter_model.safetensors")).unwrap()
+    };
+    assert!(adapter("first") == adapter("second"), "the same run gave another adapter");
+    bench.json("train first/run.toml --seed 8 --out third --json");
+    assert!(adapter("first") != adapter("third"), "another seed gave the same adapter");
+}
+
+#[test]
+fn json_lines_csv_pairs_and_regression() {
+    let bench = Workbench::new();
+    let mut csv = String::from("id,sentence1,sentence2,score\n");
+    let mut json = String::new();
+    for i in 0..40 {
+        let (a, b) = (format!("a, {} man", i % 7), format!("the \"\"{} dog", i % 5));
+        csv.push_str(&format!("{i},\"{a}\",\"{b}\",{}\n", i % 5));
+        json.push_str(&format!("{{\"text\": \"{a}\", \"label\": {}}}\n", i % 3));
+    }
+    bench.write("pairs.csv", csv);
+    bench.write("texts.jsonl", json);
+    let value = bench.json(
+        "train --model model --task regress --train pairs.csv --columns sentence1,sentence2,score \
+         --test-split 0.25 --valid-split 0.25 --epochs 1 --out regression --json",
+    );
+    assert_eq!(value["test"]["examples"], 10);
+    assert_eq!(value["valid"]["examples"], 10);
+    assert!(value["test"]["spearman"].is_number());
+    let value = bench.json(
+        "train --model model --train texts.jsonl --test texts.jsonl --epochs 1 --out labels --json",
+    );
+    assert_eq!(value["test"]["examples"], 40);
+    let predicted = bench.json(
+        "predict --model model --adapter regression/adapter --data pairs.csv --json",
+    );
+    assert_eq!(predicted["predictions"][0]["pair"], "the \"0 dog");
+    assert!(predicted["predictions"][0]["value"].is_number());
+}
+
+#[test]
+fn inspection_counts_by_the_closed_formula() {
+    let bench = Workbench::new();
+    let lora = bench.json("inspect --model model --method lora --set rank=4 --labels 3 --json");
+    let (d, r, sites, head) = (32, 4, 4, 32 * 3 + 3);
+    assert_eq!(lora["trainable"], sites * r * 2 * d + head);
+    assert_eq!(lora["changed"], sites * d * d + head);
+    assert_eq!(lora["rank"], sites * r + 3);
+    let listed = lora["sites"].as_array().unwrap();
+    assert_eq!(listed.len(), 5);
+    assert_eq!(listed[0]["path"], "bert.encoder.layer.0.attention.self.query");
+    let dora = bench.json("inspect --model model --method dora --set rank=4 --labels 3 --json");
+    assert_eq!(dora["trainable"], sites * (r * 2 * d + d) + head);
+    assert_eq!(dora["rank"], sites * d + 3);
+}
+
+#[test]
+fn every_method_trains() {
+    let bench = Workbench::new();
+    for (method, more) in [
+        ("dora", ""),
+        ("rslora", "--set target_modules=all-linear"),
+        ("pissa", "--set bias=lora_only --gradient-checkpointing"),
+        ("lora+", "--set bias=all --max-grad-norm 1.0 --accumulate 2 --set dropout=0.1"),
+    ] {
+        let value = bench.json(&format!(
+            "{} --method {method} {more} --out {method}",
+            TRAIN.replace("--epochs 2", "--epochs 1")
+        ));
+        assert!(value["test"]["loss"].as_f64().unwrap().is_finite(), "{method}");
+        let check = bench.json(&format!("check --model model --adapter {method}/adapter --json"));
+        assert_eq!(check["ok"], true, "{method}: {check}");
+    }
+}
+
+#[test]
+fn early_stopping_keeps_the_best_epoch() {
+    let bench = Workbench::new();
+    // At this rate nothing is learned, so that no epoch is better than the first ones.
+    let value = bench.json(
+        "train --model model --train train.tsv --valid test.tsv --test test.tsv --epochs 30 \
+         --lr 1e-12 --early-stopping 2 --out run --json",
+    );
+    let (epochs, best) = (value["epochs"].as_u64().unwrap(), value["best_epoch"].as_u64().unwrap());
+    assert_eq!(epochs, best + 2);
+    assert_eq!(value["valid"]["accuracy"], value["test"]["accuracy"]);
+}

@@ -1,0 +1,86 @@
+//! A run that is killed at random moments and resumed ends as one that was not.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::workbench::Workbench;
+
+const TRAIN: &str = "train --model model --train train.tsv --valid test.tsv --test test.tsv \
+                     --epochs 4 --batch-size 8 --lr 1e-2 --set rank=4 --set dropout=0.1 \
+                     --checkpoint-every 3 --json";
+
+#[test]
+fn killed_ten_times_and_resumed_it_ends_with_the_same_adapter() {
+    let bench = Workbench::new();
+    let started = Instant::now();
+    let whole = bench.json(&format!("{TRAIN} --out whole"));
+    let duration = started.elapsed();
+    let adapter = |run: &str| {
+        std::fs::read(bench.path(run).join("adapter/adapter_model.safetensors")).unwrap()
+    };
+    let log = |run: &str| std::fs::read_to_string(bench.path(run).join("metrics.jsonl")).unwrap();
+
+    let mut random = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64;
+    let mut next = move || {
+        // SplitMix64: moments differ from run to run of this test, on purpose.
+        random = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (random ^ (random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        (z ^ (z >> 27)) as f64 / u64::MAX as f64
+    };
+    let (mut kills, mut round) = (0, 0);
+    while kills < 10 {
+        let run = format!("cut{round}");
+        round += 1;
+        // Kill each run until it ends; how often depends on the moments.
+        loop {
+            let mut child = bench
+                .command(&format!("{TRAIN} --resume --out {run}"))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(duration.mul_f64(next()).max(Duration::from_millis(5)));
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            // SIGKILL: the program gets no chance to tidy up.
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            if kills >= 10 {
+                break;
+            }
+        }
+        let resumed = bench.json(&format!("{TRAIN} --resume --out {run}"));
+        assert!(adapter("whole") == adapter(&run), "the resumed run has another adapter");
+        assert!(log("whole") == log(&run), "the resumed run has another log");
+        assert_eq!(whole["test"], resumed["test"]);
+    }
+}
+
+#[test]
+fn a_checkpoint_of_other_settings_is_refused() {
+    let bench = Workbench::new();
+    let mut child = bench
+        .command(&format!("{TRAIN} --epochs 50 --out run").replace("--epochs 4 ", ""))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let checkpoint = bench.path("run/checkpoint/position.json");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !checkpoint.exists() {
+        assert!(Instant::now() < deadline, "no checkpoint was written");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let error = bench.error("train --resume --out run --lr 0.5");
+    assert!(error.contains("other settings"), "{error}");
+    // Without --resume, a used directory is left as it is.
+    let error = bench.error(&format!("{TRAIN} --out run"));
+    assert!(error.contains("already holds a run"), "{error}");
+}

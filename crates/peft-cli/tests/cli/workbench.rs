@@ -1,0 +1,94 @@
+//! A folder with a tiny model and data, and the command run in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A temporary folder with `model/` (a BERT with 2 layers, a vocabulary of letters, and dropout)
+/// and `train.tsv`, `test.tsv` of the built-in data set.
+pub struct Workbench {
+    folder: TempDir,
+}
+
+impl Workbench {
+    pub fn new() -> Self {
+        let bench = Self { folder: TempDir::new().expect("a temporary folder") };
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/bases/bert");
+        let model = bench.path("model");
+        std::fs::create_dir(&model).unwrap();
+        std::fs::copy(fixture.join("model.safetensors"), model.join("model.safetensors")).unwrap();
+        let config = std::fs::read_to_string(fixture.join("config.json")).unwrap();
+        // With dropout, a step depends on the random state.
+        let config = config.replace("_prob\": 0.0", "_prob\": 0.1");
+        assert!(config.contains("0.1"), "the fixture's dropout is written otherwise");
+        std::fs::write(model.join("config.json"), config).unwrap();
+        std::fs::write(model.join("vocab.txt"), vocabulary()).unwrap();
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peft-train/data/support-intents");
+        for name in ["train.tsv", "test.tsv"] {
+            let text = std::fs::read_to_string(data.join(name)).unwrap();
+            let rows = if name == "train.tsv" { 200 } else { 60 };
+            let first: Vec<&str> = text.lines().take(rows + 1).collect();
+            std::fs::write(bench.path(name), first.join("\n") + "\n").unwrap();
+        }
+        bench
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// `peft ARGUMENTS` in the folder; arguments are separated by spaces.
+    pub fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peft"));
+        command.args(arguments.split_whitespace()).current_dir(self.folder.path());
+        // Nothing may be fetched, nor found in the cache of whoever runs the tests.
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.path("no-cache"));
+        command
+    }
+
+    pub fn run(&self, arguments: &str) -> Output {
+        self.command(arguments).output().expect("the command starts")
+    }
+
+    /// The JSON object that a successful command prints last.
+    pub fn json(&self, arguments: &str) -> Value {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments}: {}", text(&output.stderr));
+        let stdout = text(&output.stdout);
+        let last = stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(last).unwrap_or_else(|e| panic!("{arguments}: {e}: {last}"))
+    }
+
+    /// What a failing command says; it must fail without a panic.
+    pub fn error(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        let stderr = text(&output.stderr);
+        assert!(!output.status.success(), "{arguments} succeeded");
+        assert!(!stderr.contains("panicked"), "{arguments} panicked: {stderr}");
+        assert!(stderr.contains("error:"), "{arguments}: no error is named: {stderr}");
+        stderr
+    }
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// 97 entries: special tokens, letters, letters inside words, digits, signs.
+fn vocabulary() -> String {
+    let mut entries: Vec<String> =
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).to_vec();
+    entries.extend(('a'..='z').map(String::from));
+    entries.extend(('a'..='z').map(|letter| format!("##{letter}")));
+    entries.extend(('0'..='9').map(String::from));
+    entries.extend(('0'..='9').map(|digit| format!("##{digit}")));
+    entries.extend(".,!?'-:;()/&£%#@+*=\"".chars().map(String::from));
+    assert_eq!(entries.len(), 97, "the fixture's vocabulary");
+    entries.join("\n") + "\n"
+}

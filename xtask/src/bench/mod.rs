@@ -1,0 +1,28 @@
+//! Measurements against Hugging Face PEFT.
+
+mod epoch;
+
+use anyhow::Result;
+use clap::{Args as ClapArgs, Subcommand};
+
+/// Measure against Hugging Face PEFT.
+///
+/// The environment variable PEFT_PYTHON may name a Python that has the packages of
+/// tests/interop/requirements.txt; without it, they are installed into a virtual environment.
+#[derive(ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Epoch(epoch::Args),
+}
+
+/// Runs the task.
+pub fn run(args: &Args) -> Result<()> {
+    match &args.what {
+        What::Epoch(args) => epoch::run(args),
+    }
+}
