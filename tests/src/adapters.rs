@@ -124,8 +124,7 @@ fn write(
     let mut checkpoint = Checkpoint::from_tensors("merged", merged_tensors(&adapter, base)?);
     let task = EncoderTask { task: encoder.task(), seed: 0 };
     let config = encoder.config().clone();
-    let (merged, report) =
-        Encoder::from_checkpoint(config, &mut checkpoint, task, base.device())?;
+    let (merged, report) = Encoder::from_checkpoint(config, &mut checkpoint, task, base.device())?;
     ensure!(report.initialized.is_empty(), "the merged model lacks {:?}", report.initialized);
 
     let mut io = inputs.clone();

@@ -65,9 +65,8 @@ fn distance(
 ) -> Result<f32, Outcome> {
     let failed = |e: String| Outcome::Failed(e);
     let expected = recorded.get(name).ok_or_else(|| failed(format!("no {name}")))?.clone();
-    let output = model
-        .infer(&input(recorded, device)?, hooks)
-        .map_err(|error| failed(error.to_string()))?;
+    let output =
+        model.infer(&input(recorded, device)?, hooks).map_err(|error| failed(error.to_string()))?;
     let [batch, rows, labels] = output.dims();
     let mask = match recorded.get("attention_mask") {
         Some(mask) if rows > 1 => values(mask.clone()),

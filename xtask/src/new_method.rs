@@ -151,12 +151,16 @@ mod tests {
     #[test]
     fn a_name_has_four_forms() {
         let names = Names::new("my-method2").unwrap();
-        assert_eq!(names.fill("{{name}} {{module}} {{type}} {{tag}}"), "my-method2 my_method2 MyMethod2 MY_METHOD2");
+        assert_eq!(
+            names.fill("{{name}} {{module}} {{type}} {{tag}}"),
+            "my-method2 my_method2 MyMethod2 MY_METHOD2"
+        );
     }
 
     #[test]
     fn names_that_would_not_compile_are_refused() {
-        for name in ["", "Lora", "2lora", "-a", "a--b", "a_b", "a/b", "type", "config", "base", "é"] {
+        for name in ["", "Lora", "2lora", "-a", "a--b", "a_b", "a/b", "type", "config", "base", "é"]
+        {
             assert!(Names::new(name).is_err(), "{name}");
         }
     }

@@ -8,9 +8,8 @@ pub fn render(rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..columns)
         .map(|c| rows.iter().map(|row| cell(row, c).chars().count()).max().unwrap_or(0))
         .collect();
-    let numeric: Vec<bool> = (0..columns)
-        .map(|c| rows.iter().skip(1).all(|row| is_number(&cell(row, c))))
-        .collect();
+    let numeric: Vec<bool> =
+        (0..columns).map(|c| rows.iter().skip(1).all(|row| is_number(&cell(row, c)))).collect();
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();

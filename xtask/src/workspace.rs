@@ -20,10 +20,13 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// The workspace whose sources this program was built from.
+    /// The workspace in which cargo runs this program.
     pub fn find() -> Result<Self> {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let root = here.parent().context("xtask lies in the workspace's root")?.to_path_buf();
+        // Not the one that it was compiled in: two clones may share a target folder.
+        let here = std::env::var_os("CARGO_MANIFEST_DIR")
+            .context("this program is for `cargo xtask`, which tells it where the workspace is")?;
+        let root =
+            Path::new(&here).parent().context("xtask lies in the workspace's root")?.to_path_buf();
         let target = match std::env::var_os("CARGO_TARGET_DIR") {
             // Cargo resolves a relative one against the folder it is called from, as we do.
             Some(folder) => std::path::absolute(folder)?,

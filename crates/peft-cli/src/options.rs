@@ -35,7 +35,8 @@ impl ModelOptions {
         let registry = peft::registry();
         let adapter = adapter.map(PathBuf::as_path);
         let adapted = AdaptedModel::load(&resolved.directory, adapter, &registry, device)?;
-        let made_for = adapted.adapter.as_ref().and_then(|a| a.config.base_model_name_or_path.as_ref());
+        let made_for =
+            adapted.adapter.as_ref().and_then(|a| a.config.base_model_name_or_path.as_ref());
         if let Some(made_for) = made_for
             && made_for.contains('/')
             && resolved.name.contains('/')

@@ -104,10 +104,14 @@ fn encoder(tensors: TensorMap, device: &Device) -> Encoder {
 /// A checkpoint of such a model, wide enough for activations to leave the linear range.
 fn random_tensors() -> TensorMap {
     let mut random = Random { normal: Normal::new(7), tensors: TensorMap::new() };
-    let entries =
-        [("word", VOCABULARY), ("position", POSITIONS), ("token_type", 2)];
+    let entries = [("word", VOCABULARY), ("position", POSITIONS), ("token_type", 2)];
     for (name, entries) in entries {
-        random.put(&format!("bert.embeddings.{name}_embeddings.weight"), &[entries, HIDDEN], 0.0, 1.0);
+        random.put(
+            &format!("bert.embeddings.{name}_embeddings.weight"),
+            &[entries, HIDDEN],
+            0.0,
+            1.0,
+        );
     }
     random.norm("bert.embeddings.LayerNorm");
     for layer in 0..LAYERS {

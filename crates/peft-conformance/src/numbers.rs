@@ -105,8 +105,9 @@ mod tests {
             let product = |i: usize, j: usize| -> f64 {
                 (0..inner).map(|k| f64::from(a[i * inner + k] * b[k * columns + j])).sum()
             };
-            let matrix =
-                (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j))).map(|(i, j)| product(i, j));
+            let matrix = (0..rows)
+                .flat_map(|i| (0..columns).map(move |j| (i, j)))
+                .map(|(i, j)| product(i, j));
             assert_eq!(rank(matrix.collect(), rows, columns), inner);
         }
         assert_eq!(rank(vec![0.0; 12], 3, 4), 0);

@@ -23,8 +23,7 @@ pub use erased::BoxedMethod;
 pub use error::{Error, Result};
 pub use format::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterCheck, AdapterConfig, Exchange, KeyProblem,
-    Layout, TaskType, TensorMap, TensorSpec, read_safetensors, write_atomically,
-    write_safetensors,
+    Layout, TaskType, TensorMap, TensorSpec, read_safetensors, write_atomically, write_safetensors,
 };
 pub use hooks::{Embedded, Hooks, KeyValue};
 pub use layer::{LinearLayer, NormLayer, ResidualLayer, ResidualStates};
@@ -34,6 +33,4 @@ pub use modules_to_save::ModulesToSave;
 pub use registry::{AnyConfig, MethodEntry, Registry};
 pub use reparameterize::{Reparameterized, reparameterize};
 pub use site::{Role, Site, SiteKind};
-pub use targets::{
-    ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns,
-};
+pub use targets::{ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns};

@@ -72,7 +72,8 @@ pub trait Method: Module + Hooks + 'static {
     /// Called once, after the last step.
     fn finish(&mut self) {}
 
-    /// Factors on the learning rate: a list of (parameter-path suffix, factor). Empty for one rate.
+    /// Factors on the learning rate: a list of (regular expression for the end of a parameter's
+    /// path, whole components; factor). Empty for one rate.
     fn lr_factors(&self) -> Vec<(String, f64)> {
         Vec::new()
     }

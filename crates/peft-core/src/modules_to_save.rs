@@ -73,10 +73,7 @@ pub(crate) fn is_saved(site: &Site, names: &[String]) -> bool {
     has_tensors && ends.into_iter().any(|end| names.iter().any(|n| site.path[..end].ends_with(n)))
 }
 
-fn trained_copy<const D: usize>(
-    tensor: Tensor<D>,
-    device: &Device,
-) -> Param<Tensor<D>> {
+fn trained_copy<const D: usize>(tensor: Tensor<D>, device: &Device) -> Param<Tensor<D>> {
     Param::from_tensor(Tensor::from_data(tensor.into_data(), device))
 }
 

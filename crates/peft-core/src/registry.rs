@@ -117,15 +117,14 @@ impl Registry {
     ) -> &mut Self {
         let Value::Object(preset) = preset else { panic!("a preset is an object of fields") };
         build::<C>(preset.clone()).unwrap_or_else(|e| panic!("the preset {name} is wrong: {e}"));
-        let entry =
-            MethodEntry {
-                name,
-                peft_type: C::PEFT_TYPE,
-                about,
-                preset,
-                fields: field_names::<C>,
-                build: build::<C>,
-            };
+        let entry = MethodEntry {
+            name,
+            peft_type: C::PEFT_TYPE,
+            about,
+            preset,
+            fields: field_names::<C>,
+            build: build::<C>,
+        };
         self.entries.insert(name, entry);
         self
     }
@@ -139,11 +138,7 @@ impl Registry {
     ///
     /// # Errors
     /// An unknown name, an unknown field, or a value that cannot be right.
-    pub fn configure(
-        &self,
-        name: &str,
-        fields: Map<String, Value>,
-    ) -> Result<Box<dyn AnyConfig>> {
+    pub fn configure(&self, name: &str, fields: Map<String, Value>) -> Result<Box<dyn AnyConfig>> {
         let entry = self.entries.get(name).ok_or_else(|| self.unknown(name))?;
         let mut all = entry.preset.clone();
         all.extend(fields);
@@ -207,11 +202,9 @@ fn build<C: MethodConfig>(fields: Map<String, Value>) -> Result<Box<dyn AnyConfi
             None => field,
         };
         if !names.contains(&field) {
-            let known = names.iter().map(|key| {
-                match C::ALIASES.iter().find(|(_, of)| of == key) {
-                    Some((alias, _)) => format!("{alias} ({key})"),
-                    None => key.clone(),
-                }
+            let known = names.iter().map(|key| match C::ALIASES.iter().find(|(_, of)| of == key) {
+                Some((alias, _)) => format!("{alias} ({key})"),
+                None => key.clone(),
             });
             let known = known.collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownField { method: C::NAME.into(), field, known });

@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use burn::module::{
-    Module, ModuleVisitor, Param, Reparameterization, Reparameterizer,
-};
+use burn::module::{Module, ModuleVisitor, Param, Reparameterization, Reparameterizer};
 use burn::tensor::Tensor;
 
 use crate::registry::AnyConfig;

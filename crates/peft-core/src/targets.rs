@@ -109,9 +109,7 @@ impl Targets {
             .filter(|site| {
                 !matcher.excludes(&site.path)
                     && match &self.target_modules {
-                        None => {
-                            default_roles.contains(&site.role) && matcher.in_layers(&site.path)
-                        }
+                        None => default_roles.contains(&site.role) && matcher.in_layers(&site.path),
                         Some(names) if names.is_all_linear() => {
                             site.role != Role::Head && matcher.in_layers(&site.path)
                         }
@@ -145,8 +143,10 @@ impl Targets {
         let selected = self.resolve(base, default_roles)?;
         let mut unmatched = Vec::new();
         if let Some(ModuleNames::List(names)) = &self.target_modules {
-            let missed = names.iter().filter(|n| !candidates.iter().any(|s| name_matches(&s.path, n)));
-            unmatched.extend(missed.map(|n| no_match("target_modules", format!("{n:?}"), &candidates)));
+            let missed =
+                names.iter().filter(|n| !candidates.iter().any(|s| name_matches(&s.path, n)));
+            unmatched
+                .extend(missed.map(|n| no_match("target_modules", format!("{n:?}"), &candidates)));
         }
         if let Some(exclude) = self.exclude_modules.as_ref().filter(|names| !names.is_empty()) {
             if !candidates.iter().any(|s| matcher.excludes(&s.path)) {
@@ -205,20 +205,20 @@ impl<'t> Matcher<'t> {
                  expression, or give target_modules as a list",
             ));
         }
-        if targets.layers_pattern.is_some() && !has_layers {
+        let patterns = targets.layers_pattern.as_ref().map_or(&[][..], |p| p.as_slice());
+        if !patterns.is_empty() && !has_layers {
             return Err(Error::config(
                 "layers_pattern",
                 serde_json::to_string(&targets.layers_pattern).unwrap_or_default(),
                 "needs layers_to_transform beside it",
             ));
         }
-        let patterns = targets.layers_pattern.as_ref().map_or(&[][..], |p| p.as_slice());
         let layer = if patterns.is_empty() {
-            vec![compile("layers_pattern", r"^.*?\.[^.]*\.(\d+)\.")?]
+            vec![compile("layers_pattern", "", r"^.*?\.[^.]*\.(\d+)\.")?]
         } else {
             patterns
                 .iter()
-                .map(|p| compile("layers_pattern", &format!(r"^(?:|.*?\.){p}\.(\d+)\.")))
+                .map(|p| compile("layers_pattern", p, &format!(r"^(?:|.*?\.){p}\.(\d+)\.")))
                 .collect::<Result<_>>()?
         };
         let exclude = whole("exclude_modules", &targets.exclude_modules)?;
@@ -245,9 +245,9 @@ impl<'t> Matcher<'t> {
     }
 
     fn layer_of(&self, path: &str) -> Option<usize> {
-        self.layer.iter().find_map(|regex| {
-            regex.captures(path).ok().flatten()?.get(1)?.as_str().parse().ok()
-        })
+        self.layer
+            .iter()
+            .find_map(|regex| regex.captures(path).ok().flatten()?.get(1)?.as_str().parse().ok())
     }
 
     fn in_layers(&self, path: &str) -> bool {
@@ -258,8 +258,9 @@ impl<'t> Matcher<'t> {
     }
 }
 
-fn compile(field: &str, pattern: &str) -> Result<Regex> {
-    Regex::new(pattern).map_err(|e| Error::Pattern {
+/// `regex` is made of `pattern`, which is what the field holds.
+fn compile(field: &str, pattern: &str, regex: &str) -> Result<Regex> {
+    Regex::new(regex).map_err(|e| Error::Pattern {
         field: field.into(),
         pattern: pattern.into(),
         reason: e.to_string(),
@@ -268,7 +269,7 @@ fn compile(field: &str, pattern: &str) -> Result<Regex> {
 
 /// Python's `re.fullmatch`.
 fn full_match(field: &str, pattern: &str) -> Result<Regex> {
-    compile(field, &format!("^(?:{pattern})$"))
+    compile(field, pattern, &format!("^(?:{pattern})$"))
 }
 
 /// Values by module: `rank_pattern` and `alpha_pattern`. A key is a regular expression for the end
@@ -287,7 +288,7 @@ pub fn pattern_value<T: Copy>(
     default: T,
 ) -> Result<T> {
     for (key, value) in patterns {
-        let regex = compile(field, &format!(r"^(.*\.)?({key})$"))?;
+        let regex = compile(field, key, &format!(r"^(.*\.)?({key})$"))?;
         if regex.is_match(path).unwrap_or(false) {
             return Ok(*value);
         }

@@ -163,8 +163,9 @@ impl Hooks for Lora {
 
     fn unmerged_weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
         let lora = self.layer(layer.site())?;
-        // DoRA's norm is that of a weight which is no longer there.
-        lora.magnitude.is_none().then(|| layer.weight() - lora.delta())
+        // DoRA's norm and PiSSA's start are those of a weight which is no longer there.
+        let known = lora.magnitude.is_none() && lora.start.is_none();
+        known.then(|| layer.weight() - lora.delta())
     }
 
     fn bias(&self, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
@@ -190,9 +191,7 @@ impl Hooks for Lora {
         let relative = lora.relative_magnitude(magnitude, layer.weight()).unsqueeze::<3>();
         let dropped = self.dropout.forward(input);
         let plain = linear(dropped.clone(), layer.weight(), None);
-        output
-            + plain * (relative.clone() - 1.0)
-            + lora.factored(dropped) * relative
+        output + plain * (relative.clone() - 1.0) + lora.factored(dropped) * relative
     }
 }
 
@@ -231,7 +230,8 @@ impl Method for Lora {
     }
 
     fn lr_factors(&self) -> Vec<(String, f64)> {
-        let names = ["lora_b", "magnitude", "bias"];
+        // Vectors learn as B does, as in the reference's optimizer.
+        let names = ["lora_b", "magnitude", "bias", r"biases\.\d+"];
         let factors = self.lr_ratio.map(|ratio| names.map(|name| (name.to_string(), ratio)));
         factors.into_iter().flatten().collect()
     }

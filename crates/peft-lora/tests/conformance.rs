@@ -19,8 +19,7 @@ fn on_all_linear() -> LoraConfig {
 
 /// `r (d_in + d_out)` over queries, keys, values, attention outputs and two feed-forward layers of
 /// each layer, and the pooler.
-const FACTORS: usize =
-    3 * (LAYERS * (4 * 2 * HIDDEN + 2 * (HIDDEN + INNER)) + 2 * HIDDEN);
+const FACTORS: usize = 3 * (LAYERS * (4 * 2 * HIDDEN + 2 * (HIDDEN + INNER)) + 2 * HIDDEN);
 /// One value per output of the same layers: a bias, or DoRA's magnitudes.
 const OUTPUTS: usize = LAYERS * (4 * HIDDEN + INNER + HIDDEN) + HIDDEN;
 /// The biases of the norms: one of the embeddings, two of each layer.

@@ -159,7 +159,10 @@ impl EncoderConfig {
         if let Some(activation) = raw.get("hidden_act")
             && Activation::deserialize(activation).is_err()
         {
-            return Err(unsupported("hidden_act", "gelu, gelu_new, gelu_pytorch_tanh, relu, silu, tanh"));
+            return Err(unsupported(
+                "hidden_act",
+                "gelu, gelu_new, gelu_pytorch_tanh, relu, silu, tanh",
+            ));
         }
         let mut config: Self =
             serde_json::from_value(Value::Object(raw.clone())).map_err(|e| Error::file(path, e))?;
@@ -191,7 +194,9 @@ impl EncoderConfig {
 
     /// Names of the labels, in order.
     pub fn labels(&self) -> Vec<String> {
-        (0..self.id2label.len()).filter_map(|i| self.id2label.get(&i.to_string()).cloned()).collect()
+        (0..self.id2label.len())
+            .filter_map(|i| self.id2label.get(&i.to_string()).cloned())
+            .collect()
     }
 
     /// `config.json` for the same encoder with another head.

@@ -5,7 +5,9 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use peft_core::{Base, Embedded, Hooks, ResidualStates, Role, TaskType};
 
-use crate::blocks::{AttentionMask, Embeddings, FeedForward, Pass, Positions, SelfAttention, Sublayer};
+use crate::blocks::{
+    AttentionMask, Embeddings, FeedForward, Pass, Positions, SelfAttention, Sublayer,
+};
 use crate::checkpoint::{Checkpoint, LoadReport, Loader};
 use crate::config::Architecture;
 use crate::head::Head;

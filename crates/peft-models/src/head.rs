@@ -30,7 +30,8 @@ impl Head {
     ) -> Result<Self> {
         let d = config.hidden_size;
         let dropout = config.classifier_dropout.unwrap_or(config.hidden_dropout_prob);
-        let mut new = NewHead { random: StdRng::seed_from_u64(seed), std: config.initializer_range };
+        let mut new =
+            NewHead { random: StdRng::seed_from_u64(seed), std: config.initializer_range };
         Ok(match (task, config.model_type) {
             (Task::Encode, _) => Self::None,
             (Task::ClassifyTokens { labels }, _) => {

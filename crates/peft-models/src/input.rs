@@ -68,7 +68,9 @@ impl EncoderInput {
     ) -> Result<Self> {
         let shape = ids.shape().to_vec();
         let [batch, tokens] = shape[..] else {
-            return Err(Error::Input(format!("input_ids have shape {shape:?}, not [batch, tokens]")));
+            return Err(Error::Input(format!(
+                "input_ids have shape {shape:?}, not [batch, tokens]"
+            )));
         };
         let device = device.clone().without_autodiff();
         let numbers = |name: &str, data: TensorData| -> Result<Vec<i64>> {

@@ -77,10 +77,8 @@ impl TextTokenizer {
 fn word_piece(vocab: &Path, config: &Path) -> Result<Tokenizer> {
     let broken = |e: &dyn std::fmt::Display| Error::file(vocab, e);
     let path = vocab.to_str().ok_or_else(|| broken(&"the path is not UTF-8"))?;
-    let model = WordPiece::from_file(path)
-        .unk_token("[UNK]".into())
-        .build()
-        .map_err(|e| broken(&e))?;
+    let model =
+        WordPiece::from_file(path).unk_token("[UNK]".into()).build().map_err(|e| broken(&e))?;
     let mut tokenizer = Tokenizer::new(model);
     let settings: Value = match std::fs::read_to_string(config) {
         Ok(text) => serde_json::from_str(&text).map_err(|e| Error::file(config, e))?,

@@ -16,6 +16,6 @@ pub use error::{Error, Result};
 pub use evaluate::{evaluate, predict};
 pub use resolve::{ResolvedModel, resolve};
 pub use run::{
-    Entry, History, Outcome, RunDirectory, Schedule, TASK_FILE, TaskFile, TrainData,
-    TrainSettings, Trainer,
+    Entry, History, Outcome, RunDirectory, Schedule, TASK_FILE, TaskFile, TrainData, TrainSettings,
+    Trainer,
 };

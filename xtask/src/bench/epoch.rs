@@ -147,8 +147,8 @@ fn measured(
     let last = measured.output.lines().next_back().unwrap_or_default();
     let result: Value =
         serde_json::from_str(last).with_context(|| format!("not a JSON object: {last:?}"))?;
-    let (accuracy, train_seconds) = read(&result)
-        .with_context(|| format!("no accuracy or no train_seconds in {last}"))?;
+    let (accuracy, train_seconds) =
+        read(&result).with_context(|| format!("no accuracy or no train_seconds in {last}"))?;
     Ok(Run {
         side,
         seed,

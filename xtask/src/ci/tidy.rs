@@ -104,8 +104,7 @@ fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
 /// Libraries leave the backend to their users, and methods know sites and hooks, not models.
 fn layered(member: &Crate) -> Result<Vec<String>> {
     let name = &member.name;
-    let dependencies =
-        Manifest::read(&member.folder.join("Cargo.toml"))?.normal_dependencies()?;
+    let dependencies = Manifest::read(&member.folder.join("Cargo.toml"))?.normal_dependencies()?;
     let mut problems = Vec::new();
     let features = dependencies.get("burn").map_or(&[][..], |burn| &burn.features);
     let backends = features.iter().filter(|feature| BACKENDS.contains(&feature.as_str()));

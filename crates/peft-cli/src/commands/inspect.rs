@@ -62,7 +62,10 @@ impl Inspect {
 
 fn show(counts: &Accounting) {
     let width = counts.sites.iter().map(|site| site.path.len()).max().unwrap_or(4);
-    println!("{:width$}  {:>12}  {:>10}  {:>10}  {:>5}", "site", "shape", "trainable", "changed", "rank");
+    println!(
+        "{:width$}  {:>12}  {:>10}  {:>10}  {:>5}",
+        "site", "shape", "trainable", "changed", "rank"
+    );
     for site in &counts.sites {
         let shape = format!("{} x {}", site.shape[0], site.shape[1]);
         let (trainable, changed) = (grouped(site.trainable), grouped(site.changed));

@@ -70,7 +70,8 @@ impl Predict {
         } else {
             for row in rows {
                 let label = row["label"].as_str().map(String::from);
-                let label = label.unwrap_or_else(|| format!("{:.4}", row["value"].as_f64().unwrap_or(0.0)));
+                let label =
+                    label.unwrap_or_else(|| format!("{:.4}", row["value"].as_f64().unwrap_or(0.0)));
                 let score = row.get("score").and_then(Value::as_f64);
                 let score = score.map_or(String::new(), |score| format!("{score:.4}\t"));
                 println!("{label}\t{score}{}", row["text"].as_str().unwrap_or(""));
@@ -80,11 +81,8 @@ impl Predict {
     }
 
     fn examples(&self, task: &TaskFile) -> anyhow::Result<Vec<Example>> {
-        let given = self.texts.iter().map(|text| Example {
-            text: text.clone(),
-            pair: None,
-            target: None,
-        });
+        let given =
+            self.texts.iter().map(|text| Example { text: text.clone(), pair: None, target: None });
         let mut examples: Vec<Example> = given.collect();
         if let Some(path) = &self.data {
             // A file may lack the label column that the training data had.

@@ -7,7 +7,9 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use peft::core::{Accounting, Adapter, AdapterConfig, TaskType, write_atomically};
 use peft::models::{Encoder, EncoderTask, Task, TextTokenizer};
-use peft::train::data::{Columns, Dataset, Goal, Labels, TokenizedSet, read_records, split, subset};
+use peft::train::data::{
+    Columns, Dataset, Goal, Labels, TokenizedSet, read_records, split, subset,
+};
 use peft::train::metrics::Metric;
 use peft::train::{
     Outcome, ResolvedModel, RunDirectory, Schedule, TaskFile, TrainData, Trainer, resolve,
@@ -202,18 +204,13 @@ impl Train {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Whether nothing was asked for but the built-in job.
-    fn is_built_in(&self) -> bool {
-        self.train.is_none() && self.method.is_none() && self.settings.settings.is_empty()
-    }
-
     /// The run file with flags over it; of a run that is resumed, its own.
     fn resolved(&self, directory: &RunDirectory) -> anyhow::Result<RunFile> {
         let saved = directory.settings();
         let mut run = match &self.run_file {
             Some(path) => RunFile::load(path)?,
             None if self.resume && saved.exists() => RunFile::load(&saved)?,
-            None if self.is_built_in() => RunFile::built_in(),
+            None if self.train.is_none() => RunFile::built_in(),
             None => RunFile::default(),
         };
         macro_rules! over {
@@ -262,7 +259,9 @@ impl Train {
         run.method_settings.extend(self.settings.fields());
         run.train.gradient_checkpointing |= self.gradient_checkpointing;
         run.train.validate()?;
-        for (name, share) in [("valid_split", run.data.valid_split), ("test_split", run.data.test_split)] {
+        for (name, share) in
+            [("valid_split", run.data.valid_split), ("test_split", run.data.test_split)]
+        {
             if let Some(share) = share
                 && !(share > 0.0 && share < 1.0)
             {
@@ -288,7 +287,9 @@ impl Train {
             if let Some(metrics) = metrics {
                 let values = metrics.as_map().iter().filter(|(name, _)| *name != "examples");
                 let shown: Vec<String> = values
-                    .map(|(name, value)| format!("{name} {:.4}", value.as_f64().unwrap_or(f64::NAN)))
+                    .map(|(name, value)| {
+                        format!("{name} {:.4}", value.as_f64().unwrap_or(f64::NAN))
+                    })
                     .collect();
                 println!("{name}: {}", shown.join(", "));
             }
@@ -363,6 +364,9 @@ impl LoadedData {
             Encoder::load(&resolved.directory, Some(EncoderTask { task, seed: run.seed }), device)?;
         tracing::info!(new = ?report.initialized, unused = ?report.unused, "loaded");
         let max_length = run.data.max_length.min(model.max_tokens());
+        if max_length < run.data.max_length {
+            tracing::warn!("max_length: the model has {max_length} positions, texts are cut there");
+        }
         let tokens = Tokens::load(&resolved.directory, max_length, &model)?;
         let columns = run.data.columns.clone();
         let data = TrainData {

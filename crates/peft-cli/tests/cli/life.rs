@@ -26,8 +26,7 @@ fn an_adapter_is_trained_used_merged_and_taken_out_again() {
     let (a, b) = (merged["loss"].as_f64().unwrap(), evaluated["loss"].as_f64().unwrap());
     assert!((a - b).abs() < 1e-5, "merged {a}, unmerged {b}");
 
-    let unmerged =
-        bench.json("unmerge --model merged --adapter run/adapter --out unmerged --json");
+    let unmerged = bench.json("unmerge --model merged --adapter run/adapter --out unmerged --json");
     let kept: Vec<&str> =
         unmerged["kept"].as_array().unwrap().iter().filter_map(|k| k.as_str()).collect();
     assert_eq!(kept, ["classifier.bias", "classifier.weight"]);
@@ -98,9 +97,8 @@ fn json_lines_csv_pairs_and_regression() {
         "train --model model --train texts.jsonl --test texts.jsonl --epochs 1 --out labels --json",
     );
     assert_eq!(value["test"]["examples"], 40);
-    let predicted = bench.json(
-        "predict --model model --adapter regression/adapter --data pairs.csv --json",
-    );
+    let predicted =
+        bench.json("predict --model model --adapter regression/adapter --data pairs.csv --json");
     assert_eq!(predicted["predictions"][0]["pair"], "the \"0 dog");
     assert!(predicted["predictions"][0]["value"].is_number());
 }

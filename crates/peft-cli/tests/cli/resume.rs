@@ -20,10 +20,9 @@ fn killed_ten_times_and_resumed_it_ends_with_the_same_adapter() {
     };
     let log = |run: &str| std::fs::read_to_string(bench.path(run).join("metrics.jsonl")).unwrap();
 
-    let mut random = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_nanos() as u64;
+    let mut random =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
+            as u64;
     let mut next = move || {
         // SplitMix64: moments differ from run to run of this test, on purpose.
         random = random.wrapping_add(0x9E37_79B9_7F4A_7C15);

@@ -79,7 +79,8 @@ pub fn gradient_checkpointing_changes_nothing(subject: &Subject) {
     let strategies = burn::module::Module::devices(&saving);
     assert!(
         strategies.iter().any(|device| {
-            device.gradient_checkpointing_strategy() == Some(GradientCheckpointingStrategy::Balanced)
+            device.gradient_checkpointing_strategy()
+                == Some(GradientCheckpointingStrategy::Balanced)
         }),
         "checkpointing is not on"
     );

@@ -153,8 +153,8 @@ impl AdapterConfig {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.to_fields())
-            .map_err(|e| Error::file(path, e))?;
+        let text =
+            serde_json::to_string_pretty(&self.to_fields()).map_err(|e| Error::file(path, e))?;
         write_atomically(path, |file| writeln!(file, "{text}"))
     }
 }

@@ -7,8 +7,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use super::{
-    AdapterConfig, Exchange, KeyProblem, TensorMap, TensorSpec, read_safetensors,
-    write_safetensors,
+    AdapterConfig, Exchange, KeyProblem, TensorMap, TensorSpec, read_safetensors, write_safetensors,
 };
 use crate::modules_to_save::is_saved;
 use crate::{Base, BoxedMethod, Error, Method, ModulesToSave, Registry, Result, Stack};
@@ -50,11 +49,7 @@ impl Adapter {
         unmatched.into_iter().next().map_or(Ok(adapter), Err)
     }
 
-    fn build(
-        config: AdapterConfig,
-        base: &Base,
-        device: &Device,
-    ) -> Result<(Self, Vec<Error>)> {
+    fn build(config: AdapterConfig, base: &Base, device: &Device) -> Result<(Self, Vec<Error>)> {
         let saved = ModulesToSave::new(base, &config.modules_to_save, device)?;
         // As in HF PEFT, a module that is trained as a whole is not a target.
         let rest = base.without(|site| is_saved(site, &config.modules_to_save));
@@ -121,14 +116,13 @@ impl Adapter {
         self.method.exchange(&mut file, base);
         let mut problems = file.into_problems();
         // With `bias: all`, HF PEFT also saves its wrappers' own copies of a saved module's biases.
-        let is_copy = |key: &str| {
-            key.contains(".modules_to_save.") || key.contains(".original_module.")
-        };
+        let is_copy =
+            |key: &str| key.contains(".modules_to_save.") || key.contains(".original_module.");
         let unexpected = tensors.into_iter().filter(|(key, _)| !is_copy(key));
-        problems.extend(unexpected.map(|(key, data)| KeyProblem::Unexpected {
-            key,
-            found: data.shape().to_vec(),
-        }));
+        problems.extend(
+            unexpected
+                .map(|(key, data)| KeyProblem::Unexpected { key, found: data.shape().to_vec() }),
+        );
         Ok(problems)
     }
 

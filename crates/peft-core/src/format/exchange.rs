@@ -87,7 +87,7 @@ impl fmt::Display for KeyProblem {
 /// let mut lora_a = Param::from_tensor(Tensor::<2>::ones([8, 2], &device));
 /// let mut file = TensorMap::new();
 /// Exchange::write(&mut file).param("q.lora_A.weight", &mut lora_a, Layout::Transposed);
-/// assert_eq!(file["q.lora_A.weight"].shape.to_vec(), [2, 8]);
+/// assert_eq!(file["q.lora_A.weight"].shape().to_vec(), [2, 8]);
 /// ```
 pub struct Exchange<'f> {
     mode: Mode<'f>,
@@ -116,6 +116,9 @@ impl<'f> Exchange<'f> {
     }
 
     /// One tensor and its key.
+    ///
+    /// # Panics
+    /// If another tensor was written under the same key: one of the two would be lost.
     pub fn param<const D: usize>(
         &mut self,
         key: impl Into<String>,
@@ -130,7 +133,8 @@ impl<'f> Exchange<'f> {
         match &mut self.mode {
             Mode::Write(file) => {
                 let value = oriented(param.base(), layout);
-                file.insert(key, value.into_data().convert::<f32>());
+                let old = file.insert(key.clone(), value.into_data().convert::<f32>());
+                assert!(old.is_none(), "two tensors have the key {key}");
             }
             Mode::Describe(specs) => {
                 specs.push(TensorSpec { key, shape, trainable: param.is_require_grad() });

@@ -8,6 +8,6 @@ mod tensors;
 
 pub use atomic::write_atomically;
 pub use config::{AdapterConfig, TaskType};
-pub use directory::{Adapter, AdapterCheck, ADAPTER_CONFIG, ADAPTER_WEIGHTS};
+pub use directory::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterCheck};
 pub use exchange::{Exchange, KeyProblem, Layout, TensorSpec};
 pub use tensors::{TensorMap, read_safetensors, write_safetensors};

@@ -66,7 +66,6 @@ pub fn write_safetensors(path: &Path, tensors: &TensorMap) -> Result<()> {
     });
     let views = views.collect::<Result<Vec<_>>>()?;
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let bytes =
-        safetensors::serialize(views, Some(metadata)).map_err(|e| Error::file(path, e))?;
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| Error::file(path, e))?;
     write_atomically(path, |file| file.write_all(&bytes))
 }

@@ -44,7 +44,10 @@ impl Odd {
         Self {
             vector: Param::from_tensor(Tensor::from_data(random::<1>([4]).into_data(), device)),
             cubes: vec![None, Some(Param::from_tensor(on(random([2, 3, 5]))))],
-            inner: Inner { indices: Param::initialized(ParamId::new(), indices), matrix: matrix([3, 4]) },
+            inner: Inner {
+                indices: Param::initialized(ParamId::new(), indices),
+                matrix: matrix([3, 4]),
+            },
             constant: matrix([2, 7]).set_require_grad(false),
         }
     }
@@ -83,7 +86,7 @@ impl ModuleMapper for Rescale {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let factor = if param.is_require_grad() { 2.0 } else { 0.5 };
         let (id, tensor, mapper) = param.consume();
-        let tensor = tensor.clone().detach() * factor;
+        let tensor = (tensor * factor).detach();
         Param::from_mapped_value(id, tensor.set_require_grad(factor == 2.0), mapper)
     }
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
@@ -136,7 +139,8 @@ fn a_record_of_one_loads_into_the_other() {
 #[test]
 fn training_and_validation_cross_the_box() {
     let boxed = BoxedMethod::new(Odd::new(&device().autodiff()));
-    let trained = |module: &BoxedMethod| -> Vec<bool> { seen(module).iter().map(|p| p.3).collect() };
+    let trained =
+        |module: &BoxedMethod| -> Vec<bool> { seen(module).iter().map(|p| p.3).collect() };
     let expected = [true, true, false, true, false];
     assert_eq!(trained(&boxed), expected);
     let valid = boxed.valid();

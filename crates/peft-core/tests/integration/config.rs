@@ -66,7 +66,10 @@ fn a_whole_file_of_the_reference_loads() {
     assert_eq!(config.modules_to_save, ["classifier", "score"]);
     let fields = config.method.to_fields();
     let of = |field: &str| fields[field].clone();
-    assert_eq!((of("r"), of("lora_alpha"), of("lora_dropout")), (json!(16), json!(32), json!(0.05)));
+    assert_eq!(
+        (of("r"), of("lora_alpha"), of("lora_dropout")),
+        (json!(16), json!(32), json!(0.05))
+    );
     assert_eq!((of("use_rslora"), of("alpha_pattern")), (json!(true), json!({"query": 4.0})));
 }
 
@@ -153,8 +156,7 @@ fn values_that_make_no_sense_name_their_field() {
 #[test]
 fn a_saved_configuration_loads_as_it_was() {
     let lora = LoraConfig { use_rslora: true, ..random_lora(3, 7.0, names(&["query", "value"])) };
-    let mut config =
-        AdapterConfig::new(Box::new(lora)).with_task(TaskType::SequenceClassification);
+    let mut config = AdapterConfig::new(Box::new(lora)).with_task(TaskType::SequenceClassification);
     config.base_model_name_or_path = Some("some/model".into());
     let directory: TempDir = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("adapter_config.json");
@@ -167,5 +169,7 @@ fn a_saved_configuration_loads_as_it_was() {
     let text = std::fs::read_to_string(&path).expect("text");
     let keys: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("  \"")).collect();
     assert!(keys.is_sorted() && keys.len() > 10, "{text}");
-    assert!(text.contains("\n  \"lora_alpha\": 7,") && text.contains("\n  \"inference_mode\": true"));
+    assert!(
+        text.contains("\n  \"lora_alpha\": 7,") && text.contains("\n  \"inference_mode\": true")
+    );
 }

@@ -71,15 +71,17 @@ fn other_float_types_are_converted() {
 
 #[test]
 fn lists_what_the_file_should_hold() {
-    let mut a = Param::from_tensor(random([4, 7]));
-    let mut b = Param::from_tensor(random([7])).set_require_grad(false);
+    // What is trained is so on a device with autodiff.
+    let on_tape = |tensor: Tensor<2>| Tensor::<2>::from_inner(tensor);
+    let mut a = Param::from_tensor(on_tape(random([4, 7])));
+    let mut b = Param::from_tensor(on_tape(random([2, 3]))).set_require_grad(false);
     let mut exchange = Exchange::describe();
     exchange.param("a", &mut a, Layout::Transposed);
     exchange.param("b", &mut b, Layout::AsIs);
     let specs = exchange.into_specs();
     let listed: Vec<_> =
         specs.iter().map(|s| (s.key.as_str(), s.shape.as_slice(), s.trainable)).collect();
-    assert_eq!(listed, [("a", &[7, 4][..], true), ("b", &[7][..], false)]);
+    assert_eq!(listed, [("a", &[7, 4][..], true), ("b", &[2, 3][..], false)]);
     assert_eq!(specs[0].num_values(), 28);
 }
 
@@ -93,14 +95,20 @@ fn missing_and_misshaped_keys_are_problems_and_change_nothing() {
     exchange.param("turned", &mut param, Layout::Transposed);
     exchange.param("absent", &mut param, Layout::AsIs);
     let problems = exchange.into_problems();
-    let shape = KeyProblem::Shape {
-        key: "turned".into(),
-        expected: vec![7, 4],
-        found: vec![4, 7],
-    };
+    let shape = KeyProblem::Shape { key: "turned".into(), expected: vec![7, 4], found: vec![4, 7] };
     let missing = KeyProblem::Missing { key: "absent".into(), expected: vec![4, 7] };
     assert_eq!(problems, [shape, missing]);
     assert_eq!(problems[0].to_string(), "turned has shape [4, 7], should have [7, 4]");
     assert_eq!(problems[1].to_string(), "missing absent [4, 7]");
     assert_eq!(values(param.val()), before);
+}
+
+#[test]
+#[should_panic(expected = "two tensors have the key key")]
+fn two_tensors_under_one_key_are_refused() {
+    let mut param = Param::from_tensor(random([4, 7]));
+    let mut file = TensorMap::new();
+    let mut exchange = Exchange::write(&mut file);
+    exchange.param("key", &mut param, Layout::AsIs);
+    exchange.param("key", &mut param, Layout::AsIs);
 }

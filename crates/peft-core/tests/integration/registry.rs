@@ -6,9 +6,11 @@ use serde_json::{Map, Value, json};
 
 fn registry() -> Registry {
     let mut registry = Registry::new();
-    registry
-        .register::<LoraConfig>()
-        .preset::<LoraConfig>("dora", "LoRA with magnitudes", json!({"use_dora": true}));
+    registry.register::<LoraConfig>().preset::<LoraConfig>(
+        "dora",
+        "LoRA with magnitudes",
+        json!({"use_dora": true}),
+    );
     registry
 }
 

@@ -13,8 +13,10 @@ const QUERY: &str = "bert.encoder.layer.1.attention.self.query";
 #[test]
 fn two_loras_add_up() {
     let base = bert();
-    let [first, second] = [random_lora(2, 5.0, names(&["intermediate.dense", "query"])),
-        random_lora(3, 7.0, names(&["intermediate.dense"]))]
+    let [first, second] = [
+        random_lora(2, 5.0, names(&["intermediate.dense", "query"])),
+        random_lora(3, 7.0, names(&["intermediate.dense"])),
+    ]
     .map(|config| AnyConfig::init(&config, &base, &device()).expect("it fits"));
     let stack = Stack::new(vec![first.clone(), second.clone()]);
 

@@ -61,7 +61,11 @@ fn a_name_in_a_list_may_select_more_than_one_role() {
 fn a_string_matches_the_whole_path() {
     let base = bert();
     check(&base, &pattern(r".*\.query"), &QUERY);
-    check(&base, &pattern(r"bert\.encoder\.layer\.[1-9]\.attention\.self\.(query|absent)"), &QUERY[1..]);
+    check(
+        &base,
+        &pattern(r"bert\.encoder\.layer\.[1-9]\.attention\.self\.(query|absent)"),
+        &QUERY[1..],
+    );
     check(&base, &pattern("classifier"), &["classifier"]);
     // The alternatives are anchored together, and neither end is free.
     check_nothing(&base, &pattern("query|classifie"));

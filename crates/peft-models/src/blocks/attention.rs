@@ -67,9 +67,8 @@ impl SelfAttention {
         heads: usize,
         dropout: f64,
     ) -> Result<Self> {
-        let mut projection = |name: &str, role| {
-            FrozenLinear::load(loader, name, role, Some(layer), [d, d])
-        };
+        let mut projection =
+            |name: &str, role| FrozenLinear::load(loader, name, role, Some(layer), [d, d]);
         let query = projection(&format!("{path}.query"), Role::Query)?;
         let key = projection(&format!("{path}.key"), Role::Key)?;
         let value = projection(&format!("{path}.value"), Role::Value)?;

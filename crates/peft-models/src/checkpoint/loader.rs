@@ -31,12 +31,7 @@ pub struct Loader<'c> {
 impl<'c> Loader<'c> {
     /// A loader for a model whose encoder is named `prefix` in a task model's checkpoint (`bert.`)
     /// and `own` in this model.
-    pub fn new(
-        checkpoint: &'c mut Checkpoint,
-        prefix: &str,
-        own: &str,
-        device: &Device,
-    ) -> Self {
+    pub fn new(checkpoint: &'c mut Checkpoint, prefix: &str, own: &str, device: &Device) -> Self {
         let prefixed = checkpoint.keys().any(|key| key.starts_with(prefix));
         let add = if prefixed { prefix.to_string() } else { String::new() };
         let base = Base::new(&device.clone().without_autodiff());

@@ -1,10 +1,11 @@
 //! Batches of texts of like length, so that little of a batch is padding.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use peft_models::{EncoderInput, Encoded, TextTokenizer};
+use peft_models::{Encoded, EncoderInput, TextTokenizer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use sha2::{Digest, Sha256};
 
 use super::{Dataset, Target};
 use crate::Result;
@@ -96,6 +97,17 @@ impl TokenizedSet {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
+    }
+
+    /// A text that differs between data sets: a resumed run must have the data that it began with.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for (text, target) in self.texts.iter().zip(&self.targets) {
+            let ids = text.ids.iter().flat_map(|id| id.to_le_bytes());
+            hash.update(ids.collect::<Vec<u8>>());
+            hash.update(format!("{target:?};"));
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The batches of an epoch of training: texts are shuffled, sorted by length in groups of 32

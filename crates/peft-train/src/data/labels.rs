@@ -37,12 +37,20 @@ impl Labels {
         if goal == Goal::Regress {
             return Ok(Self { goal, names: Vec::new() });
         }
-        let mut names: Vec<String> =
-            records.iter().filter_map(|r| r.label.as_deref().map(|l| l.trim().to_string())).collect();
+        let mut names: Vec<String> = records
+            .iter()
+            .filter_map(|r| r.label.as_deref().map(|l| l.trim().to_string()))
+            .collect();
         if names.len() < records.len() {
-            return Err(Error::setting("columns", "", "names no label column, which training needs"));
+            return Err(Error::setting(
+                "columns",
+                "",
+                "names no label column, which training needs",
+            ));
         }
-        if let Some(record) = records.iter().find(|r| r.label.as_deref().is_some_and(|l| l.trim().is_empty())) {
+        if let Some(record) =
+            records.iter().find(|r| r.label.as_deref().is_some_and(|l| l.trim().is_empty()))
+        {
             return Err(Error::row(path, record.line, "the label is empty"));
         }
         names.sort_by(|a, b| match (a.parse::<f64>(), b.parse::<f64>()) {

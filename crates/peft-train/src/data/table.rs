@@ -227,7 +227,8 @@ fn delimited(path: &Path, columns: &Columns, delimiter: u8, quoting: bool) -> Re
                 Error::row(path, line, reason)
             })?;
             let text = std::str::from_utf8(bytes).map_err(|e| {
-                let reason = format!("column {}: not UTF-8 from byte {}", index + 1, e.valid_up_to());
+                let reason =
+                    format!("column {}: not UTF-8 from byte {}", index + 1, e.valid_up_to());
                 Error::row(path, line, reason)
             })?;
             Ok(text.trim_start_matches('\u{feff}').trim_end_matches('\r').to_string())

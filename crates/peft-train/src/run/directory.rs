@@ -50,7 +50,8 @@ impl TaskFile {
 ///
 /// | path | what |
 /// |---|---|
-/// | `run.toml` | the settings, resolved: `peft train run.toml` does it again |
+/// | `run.toml` | the settings, resolved: `peft train run.toml --out ELSEWHERE` does it again |
+/// | `data/` | the built-in data set, if that is what the run is on |
 /// | `adapter/` | the trained adapter, in HF PEFT's layout, with `task.json` |
 /// | `metrics.jsonl` | a line for each step and each evaluation |
 /// | `plot.svg` | loss and metric |

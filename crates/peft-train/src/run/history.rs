@@ -85,8 +85,7 @@ impl History {
     /// As [`open`](Self::open).
     pub(crate) fn until(path: &Path, step: usize, epochs: usize) -> Result<Self> {
         Self::open(path, |entry| {
-            entry.step() <= step
-                && !matches!(entry, Entry::Valid { epoch, .. } if *epoch > epochs)
+            entry.step() <= step && !matches!(entry, Entry::Valid { epoch, .. } if *epoch > epochs)
         })
     }
 

@@ -5,15 +5,17 @@ use std::time::Instant;
 use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::module::{Module, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
-use burn::tensor::Device;
-use peft_core::{Adapter, Method, Progress as StepProgress, Stack, num_trainable};
+use burn::tensor::{Device, Tensor};
+use peft_core::{
+    Adapter, Calibration, Hooks, Method, Progress as StepProgress, Stack, num_trainable,
+};
 use peft_models::{Encoder, Pass};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Position};
 use super::progress::Progress;
 use super::{Entry, History, RunDirectory, TaskFile, TrainSettings, gradients, plot};
-use crate::data::{TokenizedSet, mix};
+use crate::data::{Batches, Goal, TokenizedSet, mix};
 use crate::evaluate::evaluate;
 use crate::loss::loss;
 use crate::metrics::{Metric, Metrics};
@@ -108,7 +110,27 @@ impl<'m> Trainer<'m> {
         if total == 0 {
             return Err(Error::setting("train", "no examples", "there must be at least one"));
         }
+        if data.valid.is_none() {
+            let needs = "needs validation data";
+            if let Some(patience) = settings.early_stopping {
+                return Err(Error::setting("early_stopping", patience, needs));
+            }
+            if let Some(metric) = settings.metric {
+                return Err(Error::setting("metric", metric.name(), needs));
+            }
+        }
+        self.fingerprint.push_str(&data.train.fingerprint());
         let mut state = self.start(resume)?;
+        if state.position.step == 0 {
+            let mut batches = CalibrationBatches {
+                model: self.model,
+                data: &data.train,
+                goal: self.task.labels.goal,
+                order: data.train.shuffled(settings.batch_size, self.seed, 0),
+                next: 0,
+            };
+            state.method.prepare(&mut batches);
+        }
         let kept = (state.position.step, state.position.epochs);
         let mut history = History::until(&self.directory.metrics(), kept.0, kept.1)?;
         let mut progress = Progress::new(total, state.position.step, self.visible);
@@ -148,7 +170,6 @@ impl<'m> Trainer<'m> {
             self.checkpoint(&state)?;
         }
         progress.finish();
-        state.method.finish();
         self.finish(state, data, &history, metric)
     }
 
@@ -239,7 +260,7 @@ impl<'m> Trainer<'m> {
         let rates = method.lr_factors().into_iter().fold(
             ModuleLrScheduler::new(lr),
             |rates, (suffix, factor)| {
-                let group = ParamGroup::from_regex(format!(r"(^|\.){suffix}$"))
+                let group = ParamGroup::from_regex(format!(r"(^|\.)({suffix})$"))
                     .expect("a parameter's name is a regular expression");
                 rates.with_group(group, lr * factor)
             },
@@ -249,12 +270,7 @@ impl<'m> Trainer<'m> {
     }
 
     /// Evaluates on the validation data, and keeps the adapter if it is the best so far.
-    fn judge(
-        &self,
-        state: &mut State,
-        valid: &TokenizedSet,
-        metric: Metric,
-    ) -> Result<Metrics> {
+    fn judge(&self, state: &mut State, valid: &TokenizedSet, metric: Metric) -> Result<Metrics> {
         let (labels, batch) = (&self.task.labels, self.settings.eval_batch_size);
         let metrics = evaluate(self.model, &state.method.valid(), valid, labels, batch)?;
         let value = metrics.get(metric).ok_or_else(|| {
@@ -300,6 +316,7 @@ impl<'m> Trainer<'m> {
         if best_epoch != position.epochs {
             method = self.best_method(&method)?;
         }
+        method.finish();
         self.save(&method, &self.directory.adapter())?;
         let valid = history.entries().iter().find_map(|entry| match entry {
             Entry::Valid { epoch, metrics, .. } if *epoch == best_epoch => Some(metrics.clone()),
@@ -345,6 +362,27 @@ impl<'m> Trainer<'m> {
 
 /// Distinguishes the random state of steps from the order of the data.
 const RANDOM_STATE: u64 = 0x5EED_0F57_E950_0001;
+
+/// The batches of the first epoch, for methods that look at the data before they train.
+struct CalibrationBatches<'d> {
+    model: &'d Encoder,
+    data: &'d TokenizedSet,
+    goal: Goal,
+    order: Batches,
+    next: usize,
+}
+
+impl Calibration for CalibrationBatches<'_> {
+    fn next_loss(&mut self, hooks: &dyn Hooks) -> Option<Tensor<1>> {
+        let indices = self.order.iter().nth(self.next)?;
+        self.next += 1;
+        let device = self.model.base().device();
+        // The same texts are trained on next: what is wrong with them is an error there.
+        let batch = self.data.batch(indices, device).ok()?;
+        let logits = self.model.infer(&batch.input, hooks).ok()?;
+        Some(loss(self.goal, logits, &batch))
+    }
+}
 
 /// What changes from step to step.
 struct State {
