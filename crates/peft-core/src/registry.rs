@@ -72,6 +72,9 @@ fn to_fields<C: MethodConfig>(config: &C) -> Map<String, Value> {
     }
 }
 
+/// Turns fields into a configuration.
+type BuildConfig = fn(Map<String, Value>) -> Result<Box<dyn AnyConfig>>;
+
 /// One registered method.
 #[derive(Clone)]
 pub struct MethodEntry {
@@ -84,7 +87,7 @@ pub struct MethodEntry {
     /// Fields that differ from the configuration's own defaults under this name.
     preset: Map<String, Value>,
     fields: fn() -> Vec<String>,
-    build: fn(Map<String, Value>) -> Result<Box<dyn AnyConfig>>,
+    build: BuildConfig,
 }
 
 /// Methods by name. No enum lists them: an outside crate registers its own.

@@ -148,10 +148,10 @@ impl Targets {
             unmatched
                 .extend(missed.map(|n| no_match("target_modules", format!("{n:?}"), &candidates)));
         }
-        if let Some(exclude) = self.exclude_modules.as_ref().filter(|names| !names.is_empty()) {
-            if !candidates.iter().any(|s| matcher.excludes(&s.path)) {
-                unmatched.push(no_match("exclude_modules", exclude.describe(), &candidates));
-            }
+        if let Some(exclude) = self.exclude_modules.as_ref().filter(|names| !names.is_empty())
+            && !candidates.iter().any(|s| matcher.excludes(&s.path))
+        {
+            unmatched.push(no_match("exclude_modules", exclude.describe(), &candidates));
         }
         for layer in self.layers_to_transform.as_ref().map_or(&[][..], |l| l.as_slice()) {
             if !selected.iter().any(|site| matcher.layer_of(&site.path) == Some(*layer)) {

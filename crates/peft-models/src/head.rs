@@ -16,9 +16,14 @@ pub(crate) enum Head {
     /// The hidden states themselves.
     None,
     /// From the first token: a layer with tanh, dropout, and the labels.
-    Sequence { dense: FrozenLinear, labels: FrozenLinear, dropout: f64, dropout_first: bool },
+    Sequence {
+        dense: Box<FrozenLinear>,
+        labels: Box<FrozenLinear>,
+        dropout: f64,
+        dropout_first: bool,
+    },
     /// From each token.
-    Tokens { labels: FrozenLinear, dropout: f64 },
+    Tokens { labels: Box<FrozenLinear>, dropout: f64 },
 }
 
 impl Head {
@@ -35,12 +40,13 @@ impl Head {
         Ok(match (task, config.model_type) {
             (Task::Encode, _) => Self::None,
             (Task::ClassifyTokens { labels }, _) => {
-                Self::Tokens { labels: new.load(loader, "classifier", [d, labels]), dropout }
+                Self::Tokens { labels: new.load(loader, "classifier", [d, labels]).into(), dropout }
             }
             (Task::ClassifySequence { labels }, Architecture::Bert) => Self::Sequence {
                 // The pooler is the encoder's: a random frozen one would be of no use.
-                dense: FrozenLinear::load(loader, "bert.pooler.dense", Role::Pooler, None, [d, d])?,
-                labels: new.load(loader, "classifier", [d, labels]),
+                dense: FrozenLinear::load(loader, "bert.pooler.dense", Role::Pooler, None, [d, d])?
+                    .into(),
+                labels: new.load(loader, "classifier", [d, labels]).into(),
                 dropout,
                 dropout_first: false,
             },
@@ -48,8 +54,8 @@ impl Head {
                 Task::ClassifySequence { labels },
                 Architecture::Roberta | Architecture::XlmRoberta,
             ) => Self::Sequence {
-                dense: new.load(loader, "classifier.dense", [d, d]),
-                labels: new.load(loader, "classifier.out_proj", [d, labels]),
+                dense: new.load(loader, "classifier.dense", [d, d]).into(),
+                labels: new.load(loader, "classifier.out_proj", [d, labels]).into(),
                 dropout,
                 dropout_first: true,
             },

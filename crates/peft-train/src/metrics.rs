@@ -103,7 +103,7 @@ impl Metrics {
         match labels.goal {
             Goal::Classify => {
                 let found: Vec<usize> = outputs.iter().map(Output::class).collect();
-                let wanted: Vec<usize> = targets.iter().map(|t| class(t)).collect();
+                let wanted: Vec<usize> = targets.iter().map(class).collect();
                 let counts = Confusion::new(&found, &wanted, labels.names.len());
                 put(Metric::Accuracy, counts.accuracy());
                 if labels.names.len() == 2 {
@@ -114,7 +114,7 @@ impl Metrics {
             }
             Goal::Regress => {
                 let found: Vec<f64> = outputs.iter().map(|o| f64::from(o.logits[0])).collect();
-                let wanted: Vec<f64> = targets.iter().map(|t| value(t)).collect();
+                let wanted: Vec<f64> = targets.iter().map(value).collect();
                 put(Metric::Pearson, pearson(&found, &wanted));
                 put(Metric::Spearman, pearson(&ranks(&found), &ranks(&wanted)));
                 let errors = found.iter().zip(&wanted).map(|(a, b)| (a - b).powi(2));

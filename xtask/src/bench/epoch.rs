@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 
 /// Training epochs of a LoRA classifier: time, memory and accuracy.
 ///
-/// The release build of `peft train` and tests/interop/train_baseline.py take turns on the same
+/// `peft train` and tests/interop/train_baseline.py take turns on the same
 /// files, with the same rank, batches, learning rate and seed. Times and memory are those of the
 /// whole process as the operating system counts them, loading and testing included; `train s` is
 /// what each says its epochs took.
@@ -42,6 +42,9 @@ pub struct Args {
     /// How often each is run; the n-th run of both has the seed n - 1.
     #[arg(long, default_value_t = 1, value_name = "N")]
     repeat: usize,
+    /// The build profile of `peft`.
+    #[arg(long, default_value = "release")]
+    profile: String,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -81,7 +84,8 @@ pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::find()?;
     let python = python(&workspace)?;
     // Built before anything is measured.
-    workspace.cargo().args(["build", "--release", "--package", "peft-cli"]).run()?;
+    let profile = ["--profile", &args.profile];
+    workspace.cargo().args(["build", "--package", "peft-cli"]).args(profile).run()?;
     let mut runs = Vec::new();
     for seed in 0..args.repeat {
         // Who goes first changes, as the first may find colder caches and the second less boost.
@@ -106,7 +110,9 @@ fn ours(workspace: &Workspace, args: &Args, seed: usize) -> Result<Run> {
     let out = workspace.target.join(format!("bench/epoch/{seed}"));
     workspace.shell.remove_path(&out)?;
     let program = format!("peft{}", std::env::consts::EXE_SUFFIX);
-    let mut command = Command::new(workspace.target.join("release").join(program));
+    // The one profile whose folder has another name.
+    let folder = if args.profile == "dev" { "debug" } else { &args.profile };
+    let mut command = Command::new(workspace.target.join(folder).join(program));
     command.arg("train");
     common(&mut command, args, seed);
     command.args(["--task", "classify", "--columns", "text,label", "--method", "lora"]);

@@ -173,8 +173,9 @@ fn is_inert(field: &str, value: &Value) -> bool {
         Value::Null | Value::Bool(false) => true,
         Value::Array(values) if values.is_empty() => true,
         Value::Object(fields) if fields.is_empty() => true,
-        _ => INERT
-            .iter()
-            .any(|(name, inert)| *name == field && (*inert == "*" || value.to_string() == *inert)),
+        _ => {
+            let shown = value.to_string();
+            INERT.iter().any(|(name, inert)| *name == field && ["*", &shown].contains(inert))
+        }
     }
 }

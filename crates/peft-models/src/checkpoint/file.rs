@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
+/// Reads the tensors of one file.
+type ReadTensors = fn(&Path) -> Result<TensorMap>;
+
 /// The tensors of a checkpoint, each there until it is taken.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -24,7 +27,7 @@ impl Checkpoint {
     /// # Errors
     /// If none is there, or one is broken.
     pub fn open(directory: &Path) -> Result<Self> {
-        let forms: [(&str, fn(&Path) -> Result<TensorMap>); 4] = [
+        let forms: [(&str, ReadTensors); 4] = [
             ("model.safetensors", |path| Ok(read_safetensors(path)?)),
             ("model.safetensors.index.json", |path| {
                 shards(path, |path| Ok(read_safetensors(path)?))
