@@ -27,12 +27,16 @@ impl Workspace {
             .context("this program is for `cargo xtask`, which tells it where the workspace is")?;
         let root =
             Path::new(&here).parent().context("xtask lies in the workspace's root")?.to_path_buf();
+        let shell = Shell::new()?;
         let target = match std::env::var_os("CARGO_TARGET_DIR") {
             // Cargo resolves a relative one against the folder it is called from, as we do.
             Some(folder) => std::path::absolute(folder)?,
-            None => root.join("target"),
+            // The user's own configuration may say where; only cargo knows.
+            None => {
+                shell.change_dir(&root);
+                target_of(&shell)?
+            }
         };
-        let shell = Shell::new()?;
         shell.change_dir(&root);
         Ok(Self { root, target, shell })
     }
@@ -84,4 +88,14 @@ impl Crate {
     pub fn has_conformance(&self) -> bool {
         self.folder.join("tests/conformance.rs").is_file()
     }
+}
+
+/// The target folder of the workspace in the shell's folder.
+fn target_of(shell: &Shell) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let flags = ["metadata", "--no-deps", "--offline", "--format-version", "1"];
+    let text = shell.cmd(cargo).args(flags).quiet().read()?;
+    let metadata: serde_json::Value = serde_json::from_str(&text)?;
+    let target = metadata.get("target_directory").and_then(|target| target.as_str());
+    Ok(PathBuf::from(target.context("cargo metadata names no target_directory")?))
 }
