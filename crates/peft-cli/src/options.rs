@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use burn::tensor::Device;
 use clap::Args;
-use peft::train::{AdaptedModel, ResolvedModel, resolve};
+use peft::train::{AdaptedModel, ResolvedModel, TaskFile, resolve};
 use serde_json::{Map, Value};
 
 /// Which model.
@@ -46,6 +46,14 @@ impl ModelOptions {
         }
         Ok((resolved, adapted))
     }
+}
+
+/// What the outputs of a model mean, which texts cannot be labelled without.
+pub fn known_task(task: Option<TaskFile>) -> anyhow::Result<TaskFile> {
+    task.context(
+        "what the outputs mean is not known: the adapter has no task.json, and the model no \
+         labels of its own",
+    )
 }
 
 /// On which device.

@@ -72,6 +72,7 @@ pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Ve
     let hooks = adapter.method.valid();
     let mut tensors = tensors_under(&(), base);
     let mut kept = Vec::new();
+    let saved = adapter.specs(base);
     for entry in base.iter() {
         let site = &entry.site;
         let change = hooks.change(site);
@@ -82,8 +83,7 @@ pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Ve
             continue;
         }
         let key = format!("{}.weight", site.path);
-        let replaced = |tensor: &str| adapter.specs(base).iter().any(|s| s.key.ends_with(tensor));
-        if replaced(&key) {
+        if saved.iter().any(|spec| spec.key == site.key("weight")) {
             kept.push(key);
             continue;
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use burn::module::Module;
 use clap::Args;
 use peft::core::Hooks;
@@ -11,7 +11,7 @@ use peft::train::data::{Columns, Dataset};
 use peft::train::evaluate;
 
 use super::train::Tokens;
-use crate::options::{DeviceOptions, ModelOptions};
+use crate::options::{DeviceOptions, ModelOptions, known_task};
 use crate::output::print_json;
 
 /// Measure an adapter on labelled texts; without --adapter, the model's own head.
@@ -45,10 +45,7 @@ impl Eval {
         }
         let device = self.device.device()?;
         let (resolved, adapted) = self.model.load(self.adapter.as_ref(), &device)?;
-        let task = adapted.task.context(
-            "what the outputs mean is not known: the adapter has no task.json, and the model no \
-             labels of its own",
-        )?;
+        let task = known_task(adapted.task)?;
         let columns = self.columns.as_ref().unwrap_or(&task.columns);
         let data = Dataset::load(&self.data, columns, &task.labels)?;
         if data.examples.iter().any(|example| example.target.is_none()) {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use burn::module::Module;
 use clap::Args;
 use peft::core::Hooks;
@@ -13,7 +13,7 @@ use peft::train::{TaskFile, predict};
 use serde_json::{Map, Value, json};
 
 use super::train::Tokens;
-use crate::options::{DeviceOptions, ModelOptions};
+use crate::options::{DeviceOptions, ModelOptions, known_task};
 use crate::output::print_json;
 
 /// Label texts, given as arguments, in a file, or both.
@@ -53,10 +53,7 @@ impl Predict {
         }
         let device = self.device.device()?;
         let (resolved, adapted) = self.model.load(self.adapter.as_ref(), &device)?;
-        let task = adapted.task.context(
-            "what the outputs mean is not known: the adapter has no task.json, and the model no \
-             labels of its own",
-        )?;
+        let task = known_task(adapted.task)?;
         let examples = self.examples(&task)?;
         let dataset = Dataset { examples, labels: task.labels.clone() };
         let tokens = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?;

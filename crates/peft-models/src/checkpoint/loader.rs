@@ -51,9 +51,8 @@ impl<'c> Loader<'c> {
 
     fn key(&self, name: &str) -> String {
         match name.strip_prefix(&self.strip) {
-            Some(rest) if !self.strip.is_empty() => format!("{}{rest}", self.add),
-            _ if self.strip.is_empty() => format!("{}{name}", self.add),
-            _ => name.to_string(),
+            Some(rest) => format!("{}{rest}", self.add),
+            None => name.to_string(),
         }
     }
 
