@@ -17,23 +17,36 @@ use crate::{
 
 /// A method whose type is known at run time only.
 #[derive(Debug)]
-pub struct BoxedMethod(Box<dyn AnyMethod>);
+pub struct BoxedMethod {
+    method: Box<dyn AnyMethod>,
+    saved: bool,
+}
 
 impl BoxedMethod {
     /// Boxes a method.
     pub fn new(method: impl Method) -> Self {
-        Self(Box::new(method))
+        Self { method: Box::new(method), saved: true }
+    }
+
+    /// The method as a fixed part of the model: nothing of it is trained, and nothing is written
+    /// to an adapter file.
+    pub fn frozen(self) -> Self {
+        Self { saved: false, ..self.no_grad() }
+    }
+
+    fn with(&self, method: Box<dyn AnyMethod>) -> Self {
+        Self { method, saved: self.saved }
     }
 
     /// The method, if it is an `M`.
     pub fn downcast_ref<M: Method>(&self) -> Option<&M> {
-        self.0.as_any().downcast_ref()
+        self.method.as_any().downcast_ref()
     }
 }
 
 impl Clone for BoxedMethod {
     fn clone(&self) -> Self {
-        Self(self.0.boxed_clone())
+        self.with(self.method.boxed_clone())
     }
 }
 
@@ -57,6 +70,7 @@ trait AnyMethod: Hooks {
     fn penalty_any(&self) -> Option<Tensor<1>>;
     fn after_step_any(&mut self, progress: Progress);
     fn finish_any(&mut self);
+    fn virtual_tokens_any(&self) -> usize;
     fn lr_factors_any(&self) -> Vec<(String, f64)>;
 }
 
@@ -115,6 +129,9 @@ impl<M: Method> AnyMethod for M {
     fn finish_any(&mut self) {
         self.finish();
     }
+    fn virtual_tokens_any(&self) -> usize {
+        self.virtual_tokens()
+    }
     fn lr_factors_any(&self) -> Vec<(String, f64)> {
         self.lr_factors()
     }
@@ -122,101 +139,112 @@ impl<M: Method> AnyMethod for M {
 
 impl Module for BoxedMethod {
     fn collect_devices(&self, devices: Devices) -> Devices {
-        self.0.devices_any(devices)
+        self.method.devices_any(devices)
     }
     fn fork(self, device: &Device) -> Self {
-        Self(self.0.fork_any(device))
+        Self { method: self.method.fork_any(device), saved: self.saved }
     }
     fn to_device(self, device: &Device) -> Self {
-        Self(self.0.to_device_any(device))
+        Self { method: self.method.to_device_any(device), saved: self.saved }
     }
     fn train(self) -> Self {
-        Self(self.0.train_any())
+        Self { method: self.method.train_any(), saved: self.saved }
     }
     fn valid(&self) -> Self {
-        Self(self.0.valid_any())
+        self.with(self.method.valid_any())
     }
     fn materialize(self) -> Self {
-        Self(self.0.materialize_any())
+        Self { method: self.method.materialize_any(), saved: self.saved }
     }
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        self.0.visit_any(&mut Restore(visitor));
+        self.method.visit_any(&mut Restore(visitor));
     }
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
-        Self(self.0.map_any(&mut Restore(mapper)))
+        Self { method: self.method.map_any(&mut Restore(mapper)), saved: self.saved }
     }
 }
 
 impl burn::module::ModuleDisplay for BoxedMethod {}
 impl burn::module::ModuleDisplayDefault for BoxedMethod {
     fn content(&self, content: burn::module::Content) -> Option<burn::module::Content> {
-        content.set_top_level_type("Method").add_debug_attribute("method", &self.0).optional()
+        content.set_top_level_type("Method").add_debug_attribute("method", &self.method).optional()
     }
 }
 
 impl Hooks for BoxedMethod {
     fn weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
-        self.0.as_hooks().weight(layer)
+        self.method.as_hooks().weight(layer)
     }
     fn unmerged_weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
-        self.0.as_hooks().unmerged_weight(layer)
+        self.method.as_hooks().unmerged_weight(layer)
     }
     fn bias(&self, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
-        self.0.as_hooks().bias(layer)
+        self.method.as_hooks().bias(layer)
     }
     fn linear(&self, layer: &LinearLayer<'_>, input: Tensor<3>) -> Tensor<3> {
-        self.0.as_hooks().linear(layer, input)
+        self.method.as_hooks().linear(layer, input)
     }
     fn norm_gain(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.0.as_hooks().norm_gain(layer)
+        self.method.as_hooks().norm_gain(layer)
     }
     fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.0.as_hooks().norm_bias(layer)
+        self.method.as_hooks().norm_bias(layer)
     }
     fn norm(&self, layer: &NormLayer<'_>, input: Tensor<3>) -> Tensor<3> {
-        self.0.as_hooks().norm(layer, input)
+        self.method.as_hooks().norm(layer, input)
     }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
-        self.0.as_hooks().embed(site, embedded)
+        self.method.as_hooks().embed(site, embedded)
+    }
+    fn layers_input(&self, site: &Site, embedded: Embedded) -> Embedded {
+        self.method.as_hooks().layers_input(site, embedded)
     }
     fn key_value(&self, site: &Site, hidden: &Tensor<3>, states: KeyValue) -> KeyValue {
-        self.0.as_hooks().key_value(site, hidden, states)
+        self.method.as_hooks().key_value(site, hidden, states)
     }
-    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> Tensor<3> {
-        self.0.as_hooks().residual(layer, states)
+    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
+        self.method.as_hooks().residual(layer, states)
     }
     fn reads_hidden_states(&self) -> bool {
-        self.0.as_hooks().reads_hidden_states()
+        self.method.as_hooks().reads_hidden_states()
     }
     fn head_input(&self, hidden_states: &[Tensor<3>]) -> Tensor<3> {
-        self.0.as_hooks().head_input(hidden_states)
+        self.method.as_hooks().head_input(hidden_states)
+    }
+    fn unembed(&self, site: &Site, hidden: Tensor<3>) -> Tensor<3> {
+        self.method.as_hooks().unembed(site, hidden)
     }
 }
 
 impl Method for BoxedMethod {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
-        self.0.exchange_any(file, base);
+        if self.saved {
+            self.method.exchange_any(file, base);
+        }
     }
     fn change(&self, site: &Site) -> Change {
-        self.0.change_any(site)
+        self.method.change_any(site)
     }
     fn merge_obstacle(&self) -> Option<String> {
-        self.0.merge_obstacle_any()
+        self.method.merge_obstacle_any()
     }
     fn prepare(&mut self, batches: &mut dyn Calibration) {
-        self.0.prepare_any(batches);
+        self.method.prepare_any(batches);
     }
     fn penalty(&self) -> Option<Tensor<1>> {
-        self.0.penalty_any()
+        self.method.penalty_any()
     }
     fn after_step(&mut self, progress: Progress) {
-        self.0.after_step_any(progress);
+        self.method.after_step_any(progress);
     }
     fn finish(&mut self) {
-        self.0.finish_any();
+        self.method.finish_any();
+    }
+    fn virtual_tokens(&self) -> usize {
+        self.method.virtual_tokens_any()
     }
     fn lr_factors(&self) -> Vec<(String, f64)> {
-        self.0.lr_factors_any()
+        self.method.lr_factors_any()
     }
 }
 

@@ -84,6 +84,26 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A file format does not carry a method.
+    #[error("{method} cannot be written for {library}: {reason}")]
+    NoFormat {
+        /// The method.
+        method: String,
+        /// Whose format it is.
+        library: String,
+        /// Why.
+        reason: String,
+    },
+    /// Methods do not go together.
+    #[error("{composition} of {methods}: {reason}")]
+    Compose {
+        /// How they were to be composed.
+        composition: String,
+        /// Which.
+        methods: String,
+        /// Why not.
+        reason: String,
+    },
     /// A file is missing, truncated or not of its format.
     #[error("{path}: {reason}")]
     File {
@@ -102,6 +122,11 @@ impl Error {
         expected: impl Into<String>,
     ) -> Self {
         Self::Config { field: field.into(), value: value.to_string(), expected: expected.into() }
+    }
+
+    /// A [`NoFormat`](Self::NoFormat) error.
+    pub fn no_format(method: &str, library: &str, reason: impl Into<String>) -> Self {
+        Self::NoFormat { method: method.into(), library: library.into(), reason: reason.into() }
     }
 
     /// A [`File`](Self::File) error.

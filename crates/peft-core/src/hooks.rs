@@ -6,13 +6,21 @@ use burn::tensor::{Bool, Tensor, module::linear};
 
 use crate::{LinearLayer, NormLayer, ResidualLayer, ResidualStates, Site};
 
-/// Token embeddings on their way into a model, before positions are added.
+/// Embeddings of a batch on their way into a model.
 #[derive(Debug, Clone)]
 pub struct Embedded {
     /// `[batch, tokens, d]`.
     pub hidden: Tensor<3>,
-    /// `[batch, tokens]`, true where there is a token.
-    pub mask: Tensor<2, Bool>,
+    /// `[batch, tokens]`, true where there is a token; `None` where every position is one.
+    pub mask: Option<Tensor<2, Bool>>,
+}
+
+impl Embedded {
+    /// With virtual tokens `[batch, added, d]` before the text; every one is a token.
+    pub fn prepend(self, virtual_tokens: Tensor<3>) -> Self {
+        let mask = self.mask.map(|mask| prepend_true(mask, virtual_tokens.dims()[1]));
+        Self { hidden: Tensor::cat(vec![virtual_tokens, self.hidden], 1), mask }
+    }
 }
 
 /// Keys and values of an attention, each `[batch, heads, positions, head_dim]`.
@@ -24,6 +32,24 @@ pub struct KeyValue {
     pub key: Tensor<4>,
     /// The values.
     pub value: Tensor<4>,
+    /// `[batch, positions]`, true where there is something to attend to; `None` where that is
+    /// everywhere.
+    pub mask: Option<Tensor<2, Bool>>,
+}
+
+impl KeyValue {
+    /// With keys and values `[batch, heads, added, head_dim]` before those of the text, seen by
+    /// every token.
+    pub fn prepend(self, key: Tensor<4>, value: Tensor<4>) -> Self {
+        let mask = self.mask.map(|mask| prepend_true(mask, key.dims()[2]));
+        let joined = |added, own| Tensor::cat(vec![added, own], 2);
+        Self { key: joined(key, self.key), value: joined(value, self.value), mask }
+    }
+}
+
+fn prepend_true(mask: Tensor<2, Bool>, added: usize) -> Tensor<2, Bool> {
+    let front = Tensor::ones([mask.dims()[0], added], &mask.device());
+    Tensor::cat(vec![front, mask], 1)
 }
 
 /// Where a method meets a model: one hook for each way in which an adaptation can compose with a
@@ -91,8 +117,15 @@ pub trait Hooks: Debug + Send + Sync {
         }
     }
 
-    /// Input composition: the token embeddings, which a method may lengthen.
+    /// Input composition: the token embeddings before positions are added, which a method may
+    /// lengthen.
     fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
+        embedded
+    }
+
+    /// Input composition: what the first layer is given, positions and the embeddings' norm
+    /// included, which a method may lengthen.
+    fn layers_input(&self, _site: &Site, embedded: Embedded) -> Embedded {
         embedded
     }
 
@@ -102,9 +135,9 @@ pub trait Hooks: Debug + Send + Sync {
         states
     }
 
-    /// Function composition: the end of a sublayer.
-    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> Tensor<3> {
-        layer.forward(states)
+    /// Function composition: what meets at the end of a sublayer, before it is added up.
+    fn residual(&self, _layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
+        states
     }
 
     /// Whether [`head_input`](Self::head_input) reads every layer's output; the model keeps them
@@ -121,6 +154,12 @@ pub trait Hooks: Debug + Send + Sync {
     /// If `hidden_states` is empty.
     fn head_input(&self, hidden_states: &[Tensor<3>]) -> Tensor<3> {
         hidden_states.last().expect("a model has at least one hidden state").clone()
+    }
+
+    /// Input composition undone: the states `[batch, tokens, d]` that a language-model head
+    /// compares with the token embeddings. For invertible adapters.
+    fn unembed(&self, _site: &Site, hidden: Tensor<3>) -> Tensor<3> {
+        hidden
     }
 }
 

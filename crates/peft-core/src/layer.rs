@@ -144,18 +144,12 @@ pub struct ResidualStates {
 pub struct ResidualLayer<'a> {
     site: &'a Site,
     norm: Option<&'a NormLayer<'a>>,
-    below: Option<(&'a dyn Hooks, &'a ResidualLayer<'a>)>,
 }
 
 impl<'a> ResidualLayer<'a> {
     /// The end of the sublayer at `site`; `norm` already holds the methods that change it.
     pub fn new(site: &'a Site, norm: Option<&'a NormLayer<'a>>) -> Self {
-        Self { site, norm, below: None }
-    }
-
-    /// This step with a method applied to it, for the next method to be applied above.
-    pub fn with(&'a self, hooks: &'a dyn Hooks) -> ResidualLayer<'a> {
-        ResidualLayer { below: Some((hooks, self)), ..*self }
+        Self { site, norm }
     }
 
     /// Where the sublayer is.
@@ -163,17 +157,12 @@ impl<'a> ResidualLayer<'a> {
         self.site
     }
 
-    /// The norm that ends the sublayer, if it has one.
-    pub fn norm(&self) -> Option<&'a NormLayer<'a>> {
-        self.norm
-    }
-
     /// The next hidden state, `[batch, tokens, d]`.
     pub fn forward(&self, states: ResidualStates) -> Tensor<3> {
-        match (self.below, self.norm) {
-            (Some((hooks, layer)), _) => hooks.residual(layer, states),
-            (None, Some(norm)) => norm.forward(states.residual + states.output),
-            (None, None) => states.residual + states.output,
+        let sum = states.residual + states.output;
+        match self.norm {
+            Some(norm) => norm.forward(sum),
+            None => sum,
         }
     }
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod accounting;
+mod activation;
 mod base;
 mod compose;
 mod erased;
@@ -17,18 +18,22 @@ mod site;
 mod targets;
 
 pub use accounting::{Accounting, SiteCounts, num_trainable};
+pub use activation::Activation;
 pub use base::{Base, BaseSite};
 pub use compose::Stack;
 pub use erased::BoxedMethod;
 pub use error::{Error, Result};
 pub use format::{
-    ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterCheck, AdapterConfig, Exchange, KeyProblem,
-    Layout, TaskType, TensorMap, TensorSpec, read_safetensors, write_atomically, write_safetensors,
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterCheck, AdapterConfig, Dialect, Exchange,
+    HubModel, Key, KeyProblem, Layout, SavedTask, TaskType, TensorMap, TensorSpec, read_pytorch,
+    read_safetensors, write_atomically, write_safetensors,
 };
 pub use hooks::{Embedded, Hooks, KeyValue};
 pub use layer::{LinearLayer, NormLayer, ResidualLayer, ResidualStates};
 pub use merge::{merged_tensors, tensors_under, unmerged_tensors};
-pub use method::{Calibration, Change, Method, MethodConfig, Progress};
+pub use method::{
+    Calibration, Change, ComputationFunction, Method, MethodCard, MethodConfig, Progress,
+};
 pub use modules_to_save::ModulesToSave;
 pub use registry::{AnyConfig, MethodEntry, Registry};
 pub use reparameterize::{Reparameterized, reparameterize};

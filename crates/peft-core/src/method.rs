@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use crate::{Base, Error, Exchange, Hooks, Result, Site};
 
@@ -72,11 +73,44 @@ pub trait Method: Module + Hooks + 'static {
     /// Called once, after the last step.
     fn finish(&mut self) {}
 
+    /// Positions that the method puts before every text; the model's own limit is on the sum.
+    fn virtual_tokens(&self) -> usize {
+        0
+    }
+
     /// Factors on the learning rate: a list of (regular expression for the end of a parameter's
     /// path, whole components; factor). Empty for one rate.
     fn lr_factors(&self) -> Vec<(String, f64)> {
         Vec::new()
     }
+}
+
+/// How an adaptation composes with the network (Ruder et al. 2022).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ComputationFunction {
+    /// It changes weights and biases: `f(x; θ ∘ φ)`.
+    Parameter,
+    /// It extends or changes inputs: `f(x ∘ φ; θ)`.
+    Input,
+    /// It adds functions: `f(x; θ) ∘ g(x; φ)`.
+    Function,
+}
+
+/// What a table of methods says about one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MethodCard {
+    /// How it composes with the network.
+    pub functions: &'static [ComputationFunction],
+    /// The sites at which it acts by default.
+    pub sites: &'static str,
+    /// How many values it trains: `d` is the hidden size, `L` the number of layers, `r` the rank
+    /// or bottleneck.
+    pub trainable: &'static str,
+    /// Whether it can be merged, and with what loss.
+    pub merges: &'static str,
+    /// The libraries whose files carry it: `peft`, `adapters`.
+    pub formats: &'static str,
 }
 
 /// The configuration of a method: the fields that `adapter_config.json` holds for it.
@@ -94,10 +128,34 @@ pub trait MethodConfig:
     const ABOUT: &'static str;
     /// The learning rate to start from, with AdamW.
     const LEARNING_RATE: f64;
+    /// What a table of methods says about it.
+    const CARD: MethodCard =
+        MethodCard { functions: &[], sites: "", trainable: "", merges: "", formats: "" };
+    /// Whether HF PEFT counts it as prompt learning, and leaves `model.` out of its files' keys.
+    const PROMPT_LEARNING: bool = false;
     /// Other names of fields: `("rank", "r")`.
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
     /// The method that it configures.
     type Method: Method;
+
+    /// The learning rate to start from with these fields.
+    fn learning_rate(&self) -> f64 {
+        Self::LEARNING_RATE
+    }
+
+    /// The configuration as adapter-hub/adapters writes it, over `base`.
+    ///
+    /// # Errors
+    /// If that library does not have the method, or not with these fields.
+    fn to_adapter_hub(&self, _base: &Base) -> Result<Value> {
+        Err(Error::no_format(Self::NAME, "adapter-hub/adapters", "it does not have the method"))
+    }
+
+    /// The configuration in a file of adapter-hub/adapters; `None` where the file is of another
+    /// method.
+    fn from_adapter_hub(_config: &Map<String, Value>, _base: &Base) -> Option<Result<Self>> {
+        None
+    }
 
     /// Checks the values of the fields.
     ///

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use burn::tensor::Device;
 use serde_json::{Map, Value};
 
-use crate::{Base, BoxedMethod, Error, MethodConfig, Result};
+use crate::{Base, BoxedMethod, Dialect, Error, MethodCard, MethodConfig, Result};
 
 /// A configuration whose type is known at run time only.
 pub trait AnyConfig: Debug + Send + Sync {
@@ -16,6 +16,15 @@ pub trait AnyConfig: Debug + Send + Sync {
     fn peft_type(&self) -> &'static str;
     /// The learning rate to start from.
     fn learning_rate(&self) -> f64;
+    /// What a table of methods says about it.
+    fn card(&self) -> MethodCard;
+    /// The layout of its file.
+    fn dialect(&self) -> Dialect;
+    /// As adapter-hub/adapters writes it; see [`MethodConfig::to_adapter_hub`].
+    ///
+    /// # Errors
+    /// As there.
+    fn to_adapter_hub(&self, base: &Base) -> Result<Value>;
     /// The fields as the file holds them.
     fn to_fields(&self) -> Map<String, Value>;
     /// Parts that select nothing; see [`MethodConfig::unmatched`].
@@ -46,7 +55,16 @@ impl<C: MethodConfig> AnyConfig for C {
         C::PEFT_TYPE
     }
     fn learning_rate(&self) -> f64 {
-        C::LEARNING_RATE
+        MethodConfig::learning_rate(self)
+    }
+    fn card(&self) -> MethodCard {
+        C::CARD
+    }
+    fn dialect(&self) -> Dialect {
+        if C::PROMPT_LEARNING { Dialect::PeftPrompt } else { Dialect::Peft }
+    }
+    fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
+        MethodConfig::to_adapter_hub(self, base)
     }
     fn to_fields(&self) -> Map<String, Value> {
         to_fields(self)
@@ -86,9 +104,15 @@ pub struct MethodEntry {
     pub about: &'static str,
     /// Fields that differ from the configuration's own defaults under this name.
     preset: Map<String, Value>,
+    /// What a table of methods says about it.
+    pub card: MethodCard,
     fields: fn() -> Vec<String>,
     build: BuildConfig,
+    from_hub: FromHub,
 }
+
+/// Turns adapter-hub's configuration into one of ours.
+type FromHub = fn(&Map<String, Value>, &Base) -> Option<Result<Box<dyn AnyConfig>>>;
 
 /// Methods by name. No enum lists them: an outside crate registers its own.
 #[derive(Clone, Default)]
@@ -125,8 +149,13 @@ impl Registry {
             peft_type: C::PEFT_TYPE,
             about,
             preset,
+            card: C::CARD,
             fields: field_names::<C>,
             build: build::<C>,
+            from_hub: |config, base| {
+                let config = C::from_adapter_hub(config, base)?;
+                Some(config.map(|config| Box::new(config) as Box<dyn AnyConfig>))
+            },
         };
         self.entries.insert(name, entry);
         self
@@ -158,6 +187,21 @@ impl Registry {
         fields: Map<String, Value>,
     ) -> Result<Box<dyn AnyConfig>> {
         (self.of_type(peft_type)?.build)(fields)
+    }
+
+    /// The configuration in a file of adapter-hub/adapters, or `None` if no registered method is
+    /// the one that it describes.
+    ///
+    /// # Errors
+    /// If the method is here, but not with these fields.
+    pub fn configure_hub(
+        &self,
+        config: &Map<String, Value>,
+        base: &Base,
+    ) -> Result<Option<Box<dyn AnyConfig>>> {
+        let found = self.entries.values().find_map(|entry| (entry.from_hub)(config, base));
+        let Some(found) = found.transpose()? else { return Ok(None) };
+        Ok(Some(found))
     }
 
     /// The fields that the configuration of the tag `peft_type` has.

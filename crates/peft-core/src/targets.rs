@@ -4,7 +4,7 @@ use fancy_regex::Regex;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::{Base, Error, Result, Role, Site};
+use crate::{Base, Error, Result, Role, Site, SiteKind};
 
 /// A list of module names, or one pattern.
 ///
@@ -101,7 +101,20 @@ impl Targets {
     /// [`Error::NoMatch`] where nothing is selected. What selects nothing beside others that do is
     /// for the caller to ask: [`unmatched`](Self::unmatched).
     pub fn resolve<'b>(&self, base: &'b Base, default_roles: &[Role]) -> Result<Vec<&'b Site>> {
-        let candidates: Vec<&Site> = base.linears().map(|s| s.as_ref()).collect();
+        self.resolve_kind(base, SiteKind::Linear, default_roles)
+    }
+
+    /// As [`resolve`](Self::resolve), among the sites of another kind: norms, attentions.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resolve_kind<'b>(
+        &self,
+        base: &'b Base,
+        kind: SiteKind,
+        default_roles: &[Role],
+    ) -> Result<Vec<&'b Site>> {
+        let candidates = candidates(base, kind);
         let matcher = Matcher::new(self)?;
         let selected: Vec<&Site> = candidates
             .iter()
@@ -126,7 +139,7 @@ impl Targets {
                 Some(_) => "target_modules with layers_to_transform",
                 None => "target_modules",
             };
-            return Err(no_match(field, pattern, &candidates));
+            return Err(no_match(field, pattern, kind, &candidates));
         }
         Ok(selected)
     }
@@ -138,31 +151,48 @@ impl Targets {
     /// # Errors
     /// As [`resolve`](Self::resolve).
     pub fn unmatched(&self, base: &Base, default_roles: &[Role]) -> Result<Vec<Error>> {
-        let candidates: Vec<&Site> = base.linears().map(|s| s.as_ref()).collect();
+        self.unmatched_kind(base, SiteKind::Linear, default_roles)
+    }
+
+    /// As [`unmatched`](Self::unmatched), among the sites of another kind.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unmatched_kind(
+        &self,
+        base: &Base,
+        kind: SiteKind,
+        default_roles: &[Role],
+    ) -> Result<Vec<Error>> {
+        let candidates = candidates(base, kind);
         let matcher = Matcher::new(self)?;
-        let selected = self.resolve(base, default_roles)?;
+        let selected = self.resolve_kind(base, kind, default_roles)?;
+        let no_match = |field: &str, pattern| no_match(field, pattern, kind, &candidates);
         let mut unmatched = Vec::new();
         if let Some(ModuleNames::List(names)) = &self.target_modules {
             let missed =
                 names.iter().filter(|n| !candidates.iter().any(|s| name_matches(&s.path, n)));
-            unmatched
-                .extend(missed.map(|n| no_match("target_modules", format!("{n:?}"), &candidates)));
+            unmatched.extend(missed.map(|n| no_match("target_modules", format!("{n:?}"))));
         }
         if let Some(exclude) = self.exclude_modules.as_ref().filter(|names| !names.is_empty())
             && !candidates.iter().any(|s| matcher.excludes(&s.path))
         {
-            unmatched.push(no_match("exclude_modules", exclude.describe(), &candidates));
+            unmatched.push(no_match("exclude_modules", exclude.describe()));
         }
         for layer in self.layers_to_transform.as_ref().map_or(&[][..], |l| l.as_slice()) {
             if !selected.iter().any(|site| matcher.layer_of(&site.path) == Some(*layer)) {
-                unmatched.push(no_match("layers_to_transform", layer.to_string(), &candidates));
+                unmatched.push(no_match("layers_to_transform", layer.to_string()));
             }
         }
         Ok(unmatched)
     }
 }
 
-fn no_match(field: &str, pattern: String, candidates: &[&Site]) -> Error {
+fn candidates(base: &Base, kind: SiteKind) -> Vec<&Site> {
+    base.sites().filter(|site| site.kind == kind).map(|site| site.as_ref()).collect()
+}
+
+fn no_match(field: &str, pattern: String, kind: SiteKind, candidates: &[&Site]) -> Error {
     let mut names: Vec<&str> = candidates.iter().map(|s| s.name()).collect();
     names.sort_unstable();
     names.dedup();
@@ -170,7 +200,14 @@ fn no_match(field: &str, pattern: String, candidates: &[&Site]) -> Error {
     if let Some(site) = candidates.first() {
         available.push_str(&format!(" (as in {})", site.path));
     }
-    Error::NoMatch { field: field.into(), pattern, what: "linear layer".into(), available }
+    let what = match kind {
+        SiteKind::Linear => "linear layer",
+        SiteKind::Embedding => "embedding",
+        SiteKind::Norm => "norm",
+        SiteKind::Attention => "attention",
+        SiteKind::Sublayer => "sublayer",
+    };
+    Error::NoMatch { field: field.into(), pattern, what: what.into(), available }
 }
 
 fn name_matches(path: &str, name: &str) -> bool {
@@ -303,5 +340,5 @@ pub fn unmatched_patterns<T>(field: &str, patterns: &PatternMap<T>, sites: &[&Si
         sites.iter().any(|s| pattern_value(field, &one, &s.path, false).unwrap_or(false))
     };
     let missed = patterns.keys().filter(|key| !matches(key));
-    missed.map(|key| no_match(field, format!("{key:?}"), sites)).collect()
+    missed.map(|key| no_match(field, format!("{key:?}"), SiteKind::Linear, sites)).collect()
 }

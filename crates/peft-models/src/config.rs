@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use peft_core::Activation;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::blocks::Activation;
 use crate::{Error, Result};
 
 /// The architectures there are.

@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Bool, Device, Tensor};
 use peft_core::{Base, Embedded, Hooks, ResidualStates, Role, TaskType};
 
-use crate::blocks::{
-    AttentionMask, Embeddings, FeedForward, Pass, Positions, SelfAttention, Sublayer,
-};
+use crate::blocks::{Embeddings, FeedForward, Pass, Positions, SelfAttention, Sublayer};
 use crate::checkpoint::{Checkpoint, LoadReport, Loader};
 use crate::config::Architecture;
 use crate::head::Head;
@@ -143,11 +141,10 @@ impl Encoder {
     /// If the input does not fit the model.
     pub fn forward(&self, input: &EncoderInput, pass: Pass<'_>) -> Result<Tensor<3>> {
         let Embedded { hidden, mask } = self.embeddings.forward(input, pass)?;
-        let mask = AttentionMask::new(mask, input.is_full());
         let keep = pass.hooks.reads_hidden_states();
         let mut states = vec![hidden];
         for layer in &self.layers {
-            let next = layer.forward(states[states.len() - 1].clone(), &mask, pass);
+            let next = layer.forward(states[states.len() - 1].clone(), mask.as_ref(), pass);
             if !keep {
                 states.clear();
             }
@@ -212,7 +209,12 @@ impl Layer {
         Ok(Self { attention, after_attention, feed_forward, after_feed_forward, dropout })
     }
 
-    fn forward(&self, hidden: Tensor<3>, mask: &AttentionMask, pass: Pass<'_>) -> Tensor<3> {
+    fn forward(
+        &self,
+        hidden: Tensor<3>,
+        mask: Option<&Tensor<2, Bool>>,
+        pass: Pass<'_>,
+    ) -> Tensor<3> {
         let output = self.attention.forward(hidden.clone(), mask, pass);
         let output = pass.dropout(output, self.dropout);
         let states = ResidualStates { input: hidden.clone(), output, residual: hidden };

@@ -8,10 +8,9 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct EncoderInput {
     ids: Tensor<2, Int>,
-    mask: Tensor<2, Bool>,
+    /// `None` where every position is a token.
+    mask: Option<Tensor<2, Bool>>,
     segments: Option<Tensor<2, Int>>,
-    /// Whether every position is a token.
-    full: bool,
     max_id: usize,
     max_segment: usize,
 }
@@ -99,9 +98,8 @@ impl EncoderInput {
         let max_segment = segments.as_deref().map_or(Ok(0), |s| max("token_type_ids", s))?;
         Ok(Self {
             ids: tensor(ids),
-            mask: tensor(mask).not_equal_elem(0),
+            mask: (!full).then(|| tensor(mask).not_equal_elem(0)),
             segments: segments.map(tensor),
-            full,
             max_id,
             max_segment,
         })
@@ -112,19 +110,14 @@ impl EncoderInput {
         self.ids.clone()
     }
 
-    /// `[batch, tokens]`, true where there is a token.
-    pub fn mask(&self) -> Tensor<2, Bool> {
+    /// `[batch, tokens]`, true where there is a token; `None` where that is everywhere.
+    pub fn mask(&self) -> Option<Tensor<2, Bool>> {
         self.mask.clone()
     }
 
     /// `[batch, tokens]` segment indices.
     pub fn segments(&self) -> Option<Tensor<2, Int>> {
         self.segments.clone()
-    }
-
-    /// Whether every position is a token.
-    pub fn is_full(&self) -> bool {
-        self.full
     }
 
     /// An index outside its table would read another row, or none, without a word.

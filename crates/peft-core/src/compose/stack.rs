@@ -85,14 +85,14 @@ impl Hooks for Chain<'_> {
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         self.0.iter().fold(embedded, |embedded, method| method.embed(site, embedded))
     }
+    fn layers_input(&self, site: &Site, embedded: Embedded) -> Embedded {
+        self.0.iter().fold(embedded, |embedded, method| method.layers_input(site, embedded))
+    }
     fn key_value(&self, site: &Site, hidden: &Tensor<3>, states: KeyValue) -> KeyValue {
         self.0.iter().fold(states, |states, method| method.key_value(site, hidden, states))
     }
-    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> Tensor<3> {
-        match self.split() {
-            Some((top, rest)) => top.residual(&layer.with(&rest), states),
-            None => layer.forward(states),
-        }
+    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
+        self.0.iter().fold(states, |states, method| method.residual(layer, states))
     }
     fn reads_hidden_states(&self) -> bool {
         self.0.iter().any(|method| method.reads_hidden_states())
@@ -106,6 +106,10 @@ impl Hooks for Chain<'_> {
             states.push(last);
         }
         states.pop().expect("a model has at least one hidden state")
+    }
+    fn unembed(&self, site: &Site, hidden: Tensor<3>) -> Tensor<3> {
+        // The last embedding is undone first.
+        self.0.iter().rev().fold(hidden, |hidden, method| method.unembed(site, hidden))
     }
 }
 
@@ -134,10 +138,13 @@ impl Hooks for Stack {
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         self.chain().embed(site, embedded)
     }
+    fn layers_input(&self, site: &Site, embedded: Embedded) -> Embedded {
+        self.chain().layers_input(site, embedded)
+    }
     fn key_value(&self, site: &Site, hidden: &Tensor<3>, states: KeyValue) -> KeyValue {
         self.chain().key_value(site, hidden, states)
     }
-    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> Tensor<3> {
+    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
         self.chain().residual(layer, states)
     }
     fn reads_hidden_states(&self) -> bool {
@@ -145,6 +152,9 @@ impl Hooks for Stack {
     }
     fn head_input(&self, hidden_states: &[Tensor<3>]) -> Tensor<3> {
         self.chain().head_input(hidden_states)
+    }
+    fn unembed(&self, site: &Site, hidden: Tensor<3>) -> Tensor<3> {
+        self.chain().unembed(site, hidden)
     }
 }
 
@@ -189,6 +199,10 @@ impl Method for Stack {
         for method in &mut self.methods {
             method.finish();
         }
+    }
+
+    fn virtual_tokens(&self) -> usize {
+        self.methods.iter().map(Method::virtual_tokens).sum()
     }
 
     fn lr_factors(&self) -> Vec<(String, f64)> {

@@ -1,13 +1,15 @@
 //! An adapter, and the directory that holds it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::Serialize;
 
+use super::hub::HubDirectory;
 use super::{
-    AdapterConfig, Exchange, KeyProblem, TensorMap, TensorSpec, read_safetensors, write_safetensors,
+    AdapterConfig, Dialect, Exchange, KeyProblem, TensorMap, TensorSpec, read_safetensors,
+    write_safetensors,
 };
 use crate::modules_to_save::is_saved;
 use crate::{Base, BoxedMethod, Error, Method, ModulesToSave, Registry, Result, Stack};
@@ -63,7 +65,7 @@ impl Adapter {
         Ok((Self { config, method }, unmatched))
     }
 
-    /// Reads an adapter directory.
+    /// Reads an adapter directory, of HF PEFT's layout or of adapter-hub/adapters'.
     ///
     /// # Errors
     /// If a file is missing or broken, or if the tensors do not fit `base`: each missing,
@@ -74,15 +76,13 @@ impl Adapter {
         base: &Base,
         device: &Device,
     ) -> Result<Self> {
-        let config = AdapterConfig::load(&directory.join(ADAPTER_CONFIG), registry)?;
-        let (mut adapter, unmatched) = Self::build(config, base, device)?;
-        for problem in unmatched {
+        let read = Read::new(directory, registry, base, device)?;
+        for problem in read.unmatched {
             tracing::warn!("{}: {problem}", directory.display());
         }
-        let path = directory.join(ADAPTER_WEIGHTS);
-        let problems = adapter.read(&path, base)?;
+        let (path, problems) = (read.path, read.problems);
         if problems.is_empty() {
-            return Ok(adapter);
+            return Ok(read.adapter);
         }
         let shown: Vec<String> = problems.iter().take(8).map(ToString::to_string).collect();
         let more = problems.len() - shown.len();
@@ -101,34 +101,19 @@ impl Adapter {
         base: &Base,
         device: &Device,
     ) -> Result<AdapterCheck> {
-        let config = AdapterConfig::load(&directory.join(ADAPTER_CONFIG), registry)?;
-        let (mut adapter, unmatched) = Self::build(config, base, device)?;
-        let expected = adapter.specs(base);
-        let problems = adapter.read(&directory.join(ADAPTER_WEIGHTS), base)?;
+        let Read { adapter, unmatched, problems, dialect, .. } =
+            Read::new(directory, registry, base, device)?;
+        let mut file = Exchange::describe().in_dialect(dialect);
+        adapter.method.clone().exchange(&mut file, base);
+        let expected = file.into_specs();
         let unmatched: Vec<String> = unmatched.iter().map(ToString::to_string).collect();
         let ok = problems.is_empty() && unmatched.is_empty();
         Ok(AdapterCheck { ok, expected, problems, unmatched })
     }
 
-    fn read(&mut self, path: &Path, base: &Base) -> Result<Vec<KeyProblem>> {
-        let mut tensors = read_safetensors(path)?;
-        let mut file = Exchange::read(&mut tensors);
-        self.method.exchange(&mut file, base);
-        let mut problems = file.into_problems();
-        // With `bias: all`, HF PEFT also saves its wrappers' own copies of a saved module's biases.
-        let is_copy =
-            |key: &str| key.contains(".modules_to_save.") || key.contains(".original_module.");
-        let unexpected = tensors.into_iter().filter(|(key, _)| !is_copy(key));
-        problems.extend(
-            unexpected
-                .map(|(key, data)| KeyProblem::Unexpected { key, found: data.shape().to_vec() }),
-        );
-        Ok(problems)
-    }
-
     /// The tensors of the adapter file.
     pub fn specs(&self, base: &Base) -> Vec<TensorSpec> {
-        let mut file = Exchange::describe();
+        let mut file = Exchange::describe().in_dialect(self.config.method.dialect());
         self.method.clone().exchange(&mut file, base);
         file.into_specs()
     }
@@ -137,7 +122,8 @@ impl Adapter {
     pub fn tensors(&self, base: &Base) -> TensorMap {
         let mut tensors = TensorMap::new();
         // Writing changes nothing; a clone of handles is what the one description costs.
-        self.method.valid().exchange(&mut Exchange::write(&mut tensors), base);
+        let mut file = Exchange::write(&mut tensors).in_dialect(self.config.method.dialect());
+        self.method.valid().exchange(&mut file, base);
         tensors
     }
 
@@ -149,4 +135,57 @@ impl Adapter {
         write_safetensors(&directory.join(ADAPTER_WEIGHTS), &self.tensors(base))?;
         self.config.save(&directory.join(ADAPTER_CONFIG))
     }
+}
+
+/// An adapter directory, read as far as it can be.
+struct Read {
+    adapter: Adapter,
+    /// Targets that match nothing.
+    unmatched: Vec<Error>,
+    /// Keys that do not fit.
+    problems: Vec<KeyProblem>,
+    dialect: Dialect,
+    /// The file with the method's tensors.
+    path: PathBuf,
+}
+
+impl Read {
+    fn new(directory: &Path, registry: &Registry, base: &Base, device: &Device) -> Result<Self> {
+        let hub = HubDirectory::open(directory)?;
+        let config = match &hub {
+            Some(hub) => hub.config(registry, base)?,
+            None => AdapterConfig::load(&directory.join(ADAPTER_CONFIG), registry)?,
+        };
+        let dialect = hub.as_ref().map_or(config.method.dialect(), HubDirectory::dialect);
+        let (mut adapter, unmatched) = Adapter::build(config, base, device)?;
+        let (path, mut tensors) = match &hub {
+            Some(hub) => (hub.weights().to_path_buf(), hub.tensors()?),
+            None => {
+                // HF PEFT saves what is left after training.
+                adapter.method.finish();
+                let path = directory.join(ADAPTER_WEIGHTS);
+                let tensors = read_safetensors(&path)?;
+                (path, tensors)
+            }
+        };
+        tensors.retain(|key, _| !is_copy(key));
+        let mut file = Exchange::read(&mut tensors).in_dialect(dialect.clone());
+        adapter.method.exchange(&mut file, base);
+        let mut problems = file.into_problems();
+        problems.extend(
+            tensors
+                .into_iter()
+                .map(|(key, data)| KeyProblem::Unexpected { key, found: data.shape().to_vec() }),
+        );
+        Ok(Self { adapter, unmatched, problems, dialect, path })
+    }
+}
+
+/// Whether a file holds the same tensor under another key.
+fn is_copy(key: &str) -> bool {
+    // With `bias: all`, HF PEFT also saves its wrappers' own copies of a saved module's biases;
+    // adapter-hub/adapters saves its pool of prefixes once more with each layer.
+    [".modules_to_save.", ".original_module.", ".prefix_tuning.pool."]
+        .iter()
+        .any(|part| key.contains(part))
 }

@@ -3,10 +3,11 @@
 use std::fmt;
 
 use burn::module::Param;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, TensorData};
 use serde::Serialize;
 
 use super::TensorMap;
+use crate::site::KEY_PREFIX;
 
 /// How a parameter lies in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,75 @@ pub enum Layout {
     /// Its last two axes swapped: PyTorch's `Linear` holds `[d_out, d_in]`, Burn's
     /// `[d_in, d_out]`.
     Transposed,
+}
+
+/// Whose layout a file has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// HF PEFT's: `base_model.model.<path>.<name>`.
+    #[default]
+    Peft,
+    /// HF PEFT's for prompts and prefixes, which leaves out `model.`: `base_model.<path>.<name>`.
+    PeftPrompt,
+    /// adapter-hub/adapters', whose keys hold the adapter's name.
+    AdapterHub {
+        /// The name.
+        adapter: String,
+    },
+}
+
+/// The key of a tensor in each [`Dialect`], with the shape that it has there.
+///
+/// ```
+/// # use peft_core::Key;
+/// let key = Key::from("base_model.model.query.lora_A.weight").hub("query.loras.{}.lora_A");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    peft: String,
+    hub: String,
+    peft_shape: Option<Vec<usize>>,
+    hub_shape: Option<Vec<usize>>,
+}
+
+impl<S: Into<String>> From<S> for Key {
+    /// HF PEFT's key; adapter-hub's is the same without `base_model.model.`.
+    fn from(peft: S) -> Self {
+        let peft = peft.into();
+        let hub = peft.strip_prefix(KEY_PREFIX).unwrap_or(&peft).to_string();
+        Self { peft, hub, peft_shape: None, hub_shape: None }
+    }
+}
+
+impl Key {
+    /// With adapter-hub's key, in which `{}` stands for the adapter's name.
+    pub fn hub(mut self, key: impl Into<String>) -> Self {
+        self.hub = key.into();
+        self
+    }
+
+    /// With another shape in HF PEFT's file, of as many values.
+    pub fn peft_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
+        self.peft_shape = Some(shape.into());
+        self
+    }
+
+    /// With another shape in adapter-hub's file, of as many values.
+    pub fn hub_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
+        self.hub_shape = Some(shape.into());
+        self
+    }
+
+    fn in_dialect(self, dialect: &Dialect) -> (String, Option<Vec<usize>>) {
+        match dialect {
+            Dialect::Peft => (self.peft, self.peft_shape),
+            Dialect::PeftPrompt => match self.peft.strip_prefix(KEY_PREFIX) {
+                Some(rest) => (format!("base_model.{rest}"), self.peft_shape),
+                None => (self.peft, self.peft_shape),
+            },
+            Dialect::AdapterHub { adapter } => (self.hub.replace("{}", adapter), self.hub_shape),
+        }
+    }
 }
 
 /// A tensor that an adapter file should hold.
@@ -91,6 +161,7 @@ impl fmt::Display for KeyProblem {
 /// ```
 pub struct Exchange<'f> {
     mode: Mode<'f>,
+    dialect: Dialect,
 }
 
 enum Mode<'f> {
@@ -102,17 +173,23 @@ enum Mode<'f> {
 impl<'f> Exchange<'f> {
     /// Collects the tensors into `file`.
     pub fn write(file: &'f mut TensorMap) -> Self {
-        Self { mode: Mode::Write(file) }
+        Self { mode: Mode::Write(file), dialect: Dialect::Peft }
     }
 
     /// Takes the tensors out of `file` into the parameters.
     pub fn read(file: &'f mut TensorMap) -> Self {
-        Self { mode: Mode::Read(file, Vec::new()) }
+        Self { mode: Mode::Read(file, Vec::new()), dialect: Dialect::Peft }
     }
 
     /// Lists the tensors.
     pub fn describe() -> Self {
-        Self { mode: Mode::Describe(Vec::new()) }
+        Self { mode: Mode::Describe(Vec::new()), dialect: Dialect::Peft }
+    }
+
+    /// The same for a file in this layout.
+    pub fn in_dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
     }
 
     /// One tensor and its key.
@@ -121,19 +198,21 @@ impl<'f> Exchange<'f> {
     /// If another tensor was written under the same key: one of the two would be lost.
     pub fn param<const D: usize>(
         &mut self,
-        key: impl Into<String>,
+        key: impl Into<Key>,
         param: &mut Param<Tensor<D>>,
         layout: Layout,
     ) {
-        let key = key.into();
-        let mut shape = param.lazy_shape().to_vec();
+        let (key, in_file) = key.into().in_dialect(&self.dialect);
+        let mut own = param.lazy_shape().to_vec();
         if layout == Layout::Transposed {
-            shape.swap(D - 2, D - 1);
+            own.swap(D - 2, D - 1);
         }
+        let shape = in_file.unwrap_or_else(|| own.clone());
+        debug_assert_eq!(shape.iter().product::<usize>(), own.iter().product::<usize>(), "{key}");
         match &mut self.mode {
             Mode::Write(file) => {
-                let value = oriented(param.base(), layout);
-                let old = file.insert(key.clone(), value.into_data().convert::<f32>());
+                let value = oriented(param.base(), layout).into_data().convert::<f32>();
+                let old = file.insert(key.clone(), reshaped(value, shape));
                 assert!(old.is_none(), "two tensors have the key {key}");
             }
             Mode::Describe(specs) => {
@@ -149,7 +228,8 @@ impl<'f> Exchange<'f> {
                 Some(data) => {
                     let (id, old, mapper) = param.clone().consume();
                     let device = old.device();
-                    let new = Tensor::<D>::from_data(data.convert::<f32>(), (&device, DType::F32));
+                    let data = reshaped(data.convert::<f32>(), own);
+                    let new = Tensor::<D>::from_data(data, (&device, DType::F32));
                     // Through its data, so that it lies in memory as a parameter that was
                     // trained does: the layout decides the order in which products are summed.
                     let new = Tensor::<D>::from_data(oriented(new, layout).into_data(), &device);
@@ -175,6 +255,12 @@ impl<'f> Exchange<'f> {
             _ => Vec::new(),
         }
     }
+}
+
+/// The same values in another shape.
+fn reshaped(data: TensorData, shape: Vec<usize>) -> TensorData {
+    let dtype = data.dtype();
+    TensorData::from_bytes_vec(data.as_bytes().to_vec(), shape, dtype)
 }
 
 fn oriented<const D: usize>(tensor: Tensor<D>, layout: Layout) -> Tensor<D> {

@@ -9,38 +9,6 @@ use super::{FrozenLinear, Pass};
 use crate::Result;
 use crate::checkpoint::Loader;
 
-/// What tokens may look at: `None` where every position of the batch is a token.
-#[derive(Debug, Clone)]
-pub struct AttentionMask {
-    /// `[batch, 1, 1, positions]`, 0 where there is a token, very negative where there is not.
-    bias: Option<Tensor<4>>,
-}
-
-impl AttentionMask {
-    /// From `[batch, tokens]`, true where there is a token.
-    pub fn new(mask: Tensor<2, Bool>, full: bool) -> Self {
-        let bias = (!full).then(|| {
-            let [batch, tokens] = mask.dims();
-            let device = mask.device();
-            Tensor::<2>::zeros([batch, tokens], &device)
-                .mask_fill(mask.bool_not(), MASKED)
-                .reshape([batch, 1, 1, tokens])
-        });
-        Self { bias }
-    }
-
-    /// The bias for `positions` keys: those that a method put in front are seen by every token.
-    fn over(&self, positions: usize) -> Option<Tensor<4>> {
-        let bias = self.bias.clone()?;
-        let [batch, _, _, tokens] = bias.dims();
-        if tokens == positions {
-            return Some(bias);
-        }
-        let front = Tensor::zeros([batch, 1, 1, positions - tokens], &bias.device());
-        Some(Tensor::cat(vec![front, bias], 3))
-    }
-}
-
 /// Far below any score, and finite, so that a row without tokens gives no NaN.
 const MASKED: f32 = -1e9;
 
@@ -79,7 +47,14 @@ impl SelfAttention {
     }
 
     /// `[batch, tokens, d]` to the same.
-    pub fn forward(&self, hidden: Tensor<3>, mask: &AttentionMask, pass: Pass<'_>) -> Tensor<3> {
+    ///
+    /// `mask` is `[batch, tokens]`, true where there is a token; `None` where that is everywhere.
+    pub fn forward(
+        &self,
+        hidden: Tensor<3>,
+        mask: Option<&Tensor<2, Bool>>,
+        pass: Pass<'_>,
+    ) -> Tensor<3> {
         let [batch, tokens, d] = hidden.dims();
         let d_head = d / self.heads;
         let split = |x: Tensor<3>| {
@@ -90,16 +65,24 @@ impl SelfAttention {
         let states = KeyValue {
             key: split(self.key.forward(hidden.clone(), pass)),
             value: split(self.value.forward(hidden.clone(), pass)),
+            mask: mask.cloned(),
         };
-        let KeyValue { key, value } = pass.hooks.key_value(&self.site, &hidden, states);
-        let positions = key.dims()[2];
+        let KeyValue { key, value, mask } = pass.hooks.key_value(&self.site, &hidden, states);
         let scores = split(query).matmul(key.swap_dims(2, 3));
-        let scores = match mask.over(positions) {
-            Some(bias) => scores + bias,
+        let scores = match mask {
+            Some(mask) => scores + score_bias(mask),
             None => scores,
         };
         let weights = pass.dropout(softmax(scores, 3), self.dropout);
         let context = weights.matmul(value).swap_dims(1, 2).reshape([batch, tokens, d]);
         self.output.forward(context, pass)
     }
+}
+
+/// `[batch, 1, 1, positions]`: 0 where there is something to attend to, [`MASKED`] where not.
+fn score_bias(mask: Tensor<2, Bool>) -> Tensor<4> {
+    let [batch, positions] = mask.dims();
+    Tensor::<2>::zeros([batch, positions], &mask.device())
+        .mask_fill(mask.bool_not(), MASKED)
+        .reshape([batch, 1, 1, positions])
 }

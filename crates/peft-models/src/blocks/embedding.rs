@@ -104,6 +104,7 @@ impl Embeddings {
             _ => self.segments.forward(Tensor::zeros([1, 1], &device)),
         };
         let hidden = self.norm.forward(hidden + segments + positions, pass);
-        Ok(Embedded { hidden: pass.dropout(hidden, self.dropout), mask })
+        let embedded = Embedded { hidden: pass.dropout(hidden, self.dropout), mask };
+        Ok(pass.hooks.layers_input(&self.site, embedded))
     }
 }

@@ -1,9 +1,9 @@
 //! The feed-forward network.
 
 use burn::tensor::Tensor;
-use peft_core::Role;
+use peft_core::{Activation, Role};
 
-use super::{Activation, FrozenLinear, Pass};
+use super::{FrozenLinear, Pass};
 use crate::Result;
 use crate::checkpoint::Loader;
 

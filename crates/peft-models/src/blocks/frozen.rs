@@ -148,6 +148,7 @@ impl Sublayer {
         let norm = self.norm.layer();
         // A method that puts its function around the norm meets the norm as methods leave it.
         let norm = norm.with(pass.hooks);
-        pass.hooks.residual(&ResidualLayer::new(&self.site, Some(&norm)), states)
+        let layer = ResidualLayer::new(&self.site, Some(&norm));
+        layer.forward(pass.hooks.residual(&layer, states))
     }
 }

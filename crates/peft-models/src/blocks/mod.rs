@@ -1,14 +1,12 @@
 //! The blocks that hosts share, each with its hooks wired once.
 
-mod activation;
 mod attention;
 mod embedding;
 mod feed_forward;
 mod frozen;
 mod pass;
 
-pub use activation::Activation;
-pub use attention::{AttentionMask, SelfAttention};
+pub use attention::SelfAttention;
 pub use embedding::{Embeddings, Positions};
 pub use feed_forward::FeedForward;
 pub use frozen::{FrozenEmbedding, FrozenLinear, FrozenNorm, Sublayer};

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::store::pytorch_reader::{self, PytorchReader};
-use burn::tensor::{DType, TensorData};
-use peft_core::{TensorMap, read_safetensors};
+use burn::tensor::TensorData;
+use peft_core::{TensorMap, read_pytorch, read_safetensors};
 use serde_json::Value;
 
 use crate::{Error, Result};
@@ -32,8 +31,8 @@ impl Checkpoint {
             ("model.safetensors.index.json", |path| {
                 shards(path, |path| Ok(read_safetensors(path)?))
             }),
-            ("pytorch_model.bin", pytorch),
-            ("pytorch_model.bin.index.json", |path| shards(path, pytorch)),
+            ("pytorch_model.bin", |path| Ok(read_pytorch(path)?)),
+            ("pytorch_model.bin.index.json", |path| shards(path, |path| Ok(read_pytorch(path)?))),
         ];
         for (name, read) in forms {
             let path = directory.join(name);
@@ -95,31 +94,4 @@ fn shards(index: &Path, read: impl Fn(&Path) -> Result<TensorMap>) -> Result<Ten
         }
     }
     Ok(tensors)
-}
-
-fn pytorch(path: &Path) -> Result<TensorMap> {
-    let reader = PytorchReader::new(path).map_err(|e| Error::file(path, e))?;
-    let mut tensors = TensorMap::new();
-    for (key, tensor) in reader.tensors() {
-        let bytes = tensor.read().map_err(|e| Error::file(path, format!("{key}: {e}")))?;
-        let dtype = burn_dtype(tensor.dtype()).ok_or_else(|| {
-            Error::file(path, format!("{key}: type {:?} is not supported", tensor.dtype()))
-        })?;
-        let data = TensorData::from_bytes_vec(bytes, tensor.shape(), dtype);
-        tensors.insert(key.clone(), data);
-    }
-    Ok(tensors)
-}
-
-fn burn_dtype(dtype: pytorch_reader::DType) -> Option<DType> {
-    use pytorch_reader::DType as Stored;
-    Some(match dtype {
-        Stored::F64 => DType::F64,
-        Stored::F32 => DType::F32,
-        Stored::F16 => DType::F16,
-        Stored::BF16 => DType::BF16,
-        Stored::I64 => DType::I64,
-        Stored::I32 => DType::I32,
-        _ => return None,
-    })
 }

@@ -1,0 +1,262 @@
+//! The directory of adapter-hub/adapters.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{
+    ADAPTER_CONFIG, Adapter, AdapterConfig, Dialect, Exchange, TaskType, TensorMap, read_pytorch,
+    read_safetensors, write_atomically, write_safetensors,
+};
+use crate::{Base, Error, Method, Registry, Result};
+
+const WEIGHTS: [&str; 2] = ["adapter.safetensors", "pytorch_adapter.bin"];
+const HEAD_CONFIG: &str = "head_config.json";
+const HEAD_WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
+const FUSION_CONFIG: &str = "adapter_fusion_config.json";
+const FUSION_WEIGHTS: [&str; 2] =
+    ["model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"];
+
+/// What adapter-hub/adapters notes about the model of an adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HubModel {
+    /// The class in transformers: `BertForSequenceClassification`.
+    #[serde(default)]
+    pub model_class: String,
+    /// The id on the hub, or a path.
+    #[serde(default)]
+    pub model_name: String,
+    /// The architecture: `bert`.
+    #[serde(default)]
+    pub model_type: String,
+    /// The width of the hidden states.
+    #[serde(default)]
+    pub hidden_size: usize,
+}
+
+/// What an adapter directory says about its task, whatever the layout.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SavedTask {
+    /// The task, if it is known.
+    pub task: Option<TaskType>,
+    /// The number of outputs of the saved head, if there is one.
+    pub labels: Option<usize>,
+}
+
+impl SavedTask {
+    /// Reads what is known without the model.
+    ///
+    /// # Errors
+    /// If a file is missing or broken.
+    pub fn load(directory: &Path) -> Result<Self> {
+        if let Some(hub) = HubDirectory::open(directory)? {
+            let task = hub.task();
+            let labels = match &hub.head {
+                Some(head) => outputs(&read_any(head)?, ""),
+                None => None,
+            };
+            return Ok(Self { task, labels });
+        }
+        let path = directory.join(ADAPTER_CONFIG);
+        let fields = read_object(&path)?;
+        let task = fields.get("task_type").cloned().unwrap_or_default();
+        let task = serde_json::from_value(task.clone())
+            .map_err(|e| Error::config("task_type", task, e.to_string()))?;
+        let tensors = read_safetensors(&directory.join(super::ADAPTER_WEIGHTS))?;
+        let labels = ["base_model.model.", "base_model."];
+        Ok(Self { task, labels: labels.iter().find_map(|prefix| outputs(&tensors, prefix)) })
+    }
+}
+
+fn outputs(tensors: &TensorMap, prefix: &str) -> Option<usize> {
+    let heads = ["classifier.weight", "classifier.out_proj.weight"];
+    let head = heads.iter().find_map(|name| tensors.get(&format!("{prefix}{name}")))?;
+    Some(head.shape()[0])
+}
+
+/// A directory in adapter-hub's layout.
+pub(super) struct HubDirectory {
+    path: PathBuf,
+    /// The adapter's name, or the names of the adapters that are fused.
+    name: String,
+    /// The method's own part of the configuration.
+    config: Map<String, Value>,
+    model: HubModel,
+    weights: PathBuf,
+    head: Option<PathBuf>,
+}
+
+impl HubDirectory {
+    /// Opens `directory`; `None` if it has another layout.
+    pub(super) fn open(directory: &Path) -> Result<Option<Self>> {
+        let fusion = directory.join(FUSION_CONFIG);
+        let is_fusion = fusion.exists();
+        let path = if is_fusion { fusion } else { directory.join(ADAPTER_CONFIG) };
+        let fields = read_object(&path)?;
+        if fields.contains_key("peft_type") || !fields.contains_key("config") {
+            return Ok(None);
+        }
+        let of = |e: serde_json::Error| Error::file(&path, e);
+        let model = serde_json::from_value(Value::Object(fields.clone())).map_err(of)?;
+        let mut config: Map<String, Value> =
+            serde_json::from_value(fields["config"].clone()).map_err(of)?;
+        let weights = if is_fusion { FUSION_WEIGHTS } else { WEIGHTS };
+        if is_fusion {
+            config.insert("architecture".into(), "fusion".into());
+            let names = fields.get("adapter_names").cloned().unwrap_or_default();
+            config.insert("adapter_names".into(), names);
+        }
+        let name = fields.get("name").and_then(Value::as_str);
+        let name = name.ok_or_else(|| Error::file(&path, "no name of an adapter"))?.to_string();
+        let weights = existing(directory, weights).ok_or_else(|| {
+            Error::file(directory, format!("no weights: neither {}", weights.join(" nor ")))
+        })?;
+        let head = existing(directory, HEAD_WEIGHTS);
+        Ok(Some(Self { path, name, config, model, weights, head }))
+    }
+
+    fn task(&self) -> Option<TaskType> {
+        let class = &self.model.model_class;
+        let tasks = [
+            ("ForSequenceClassification", TaskType::SequenceClassification),
+            ("ForTokenClassification", TaskType::TokenClassification),
+            ("Model", TaskType::FeatureExtraction),
+        ];
+        tasks.into_iter().find(|(end, _)| class.ends_with(end)).map(|(_, task)| task)
+    }
+
+    /// The configuration in our terms.
+    pub(super) fn config(&self, registry: &Registry, base: &Base) -> Result<AdapterConfig> {
+        let method = registry.configure_hub(&self.config, base)?.ok_or_else(|| {
+            let architecture = self.config.get("architecture").unwrap_or(&Value::Null);
+            Error::Unsupported {
+                field: "architecture".into(),
+                value: architecture.to_string(),
+                origin: self.path.display().to_string(),
+            }
+        })?;
+        let mut config = AdapterConfig::new(method);
+        config.base_model_name_or_path =
+            Some(self.model.model_name.clone()).filter(|n| !n.is_empty());
+        match (&self.head, self.task()) {
+            (Some(_), Some(task)) => config = config.with_task(task),
+            (None, task) => config.task_type = task,
+            (Some(_), None) => {}
+        }
+        Ok(config)
+    }
+
+    /// How keys are written here.
+    pub(super) fn dialect(&self) -> Dialect {
+        Dialect::AdapterHub { adapter: self.name.clone() }
+    }
+
+    /// The tensors, the head's included.
+    pub(super) fn tensors(&self) -> Result<TensorMap> {
+        let mut tensors = read_any(&self.weights)?;
+        if let Some(head) = &self.head {
+            tensors.extend(read_any(head)?);
+        }
+        Ok(tensors)
+    }
+
+    /// The file with the method's tensors, for messages.
+    pub(super) fn weights(&self) -> &Path {
+        &self.weights
+    }
+}
+
+impl Adapter {
+    /// Writes the adapter as adapter-hub/adapters lays it out: the method under `name`, and the
+    /// head in files of its own.
+    ///
+    /// # Errors
+    /// If that library does not have the method, or a file cannot be written.
+    pub fn save_adapter_hub(
+        &self,
+        directory: &Path,
+        name: &str,
+        model: &HubModel,
+        base: &Base,
+    ) -> Result<()> {
+        let mut config = self.config.method.to_adapter_hub(base)?;
+        let dialect = Dialect::AdapterHub { adapter: name.into() };
+        let mut tensors = TensorMap::new();
+        let mut file = Exchange::write(&mut tensors).in_dialect(dialect);
+        self.method.clone().exchange(&mut file, base);
+        // Every key of a method holds the adapter's name.
+        let is_head = |key: &str| !key.contains(&format!(".{name}."));
+        let (head, own): (TensorMap, TensorMap) =
+            tensors.into_iter().partition(|(key, _)| is_head(key));
+        if !head.is_empty() {
+            let labels = outputs(&head, "");
+            let names: Map<String, Value> =
+                (0..labels.unwrap_or(0)).map(|i| (format!("LABEL_{i}"), Value::from(i))).collect();
+            write_safetensors(&directory.join(HEAD_WEIGHTS[0]), &head)?;
+            let mut fields = described(model, Value::Null, None);
+            fields.insert("label2id".into(), Value::Object(names));
+            fields.insert("num_labels".into(), labels.into());
+            write_object(&directory.join(HEAD_CONFIG), &fields)?;
+        }
+        let is_fusion = config.get("architecture") == Some(&Value::from("fusion"));
+        let (weights, path) = if is_fusion {
+            (FUSION_WEIGHTS[0], FUSION_CONFIG)
+        } else {
+            (WEIGHTS[0], ADAPTER_CONFIG)
+        };
+        write_safetensors(&directory.join(weights), &own)?;
+        let names = match config.as_object_mut() {
+            Some(fields) if is_fusion => {
+                fields.remove("architecture");
+                fields.remove("adapter_names")
+            }
+            _ => None,
+        };
+        let mut fields = described(model, config, Some(name));
+        if let Some(names) = names {
+            fields.insert("adapter_names".into(), names);
+        }
+        write_object(&directory.join(path), &fields)
+    }
+}
+
+fn described(model: &HubModel, config: Value, name: Option<&str>) -> Map<String, Value> {
+    let fields = json!({
+        "config": config,
+        "hidden_size": model.hidden_size,
+        "model_class": model.model_class,
+        "model_name": model.model_name,
+        "model_type": model.model_type,
+        "name": name,
+        "version": "adapters.1.3.0",
+    });
+    match fields {
+        Value::Object(fields) => fields,
+        _ => unreachable!("an object"),
+    }
+}
+
+fn existing(directory: &Path, names: [&str; 2]) -> Option<PathBuf> {
+    names.map(|name| directory.join(name)).into_iter().find(|path| path.exists())
+}
+
+fn read_any(path: &Path) -> Result<TensorMap> {
+    match path.extension().is_some_and(|extension| extension == "bin") {
+        true => read_pytorch(path),
+        false => read_safetensors(path),
+    }
+}
+
+fn read_object(path: &Path) -> Result<Map<String, Value>> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+    match serde_json::from_str(&text).map_err(|e| Error::file(path, format!("not JSON: {e}")))? {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(Error::file(path, "not a JSON object")),
+    }
+}
+
+fn write_object(path: &Path, fields: &Map<String, Value>) -> Result<()> {
+    let text = serde_json::to_string_pretty(fields).map_err(|e| Error::file(path, e))?;
+    write_atomically(path, |file| writeln!(file, "{text}"))
+}
