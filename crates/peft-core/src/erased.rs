@@ -12,7 +12,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::{
     Base, Calibration, Change, Embedded, Exchange, Hooks, KeyValue, LinearLayer, Method, NormLayer,
-    Progress, ResidualLayer, ResidualStates, Site,
+    Probe, Progress, ResidualLayer, ResidualStates, Site,
 };
 
 /// A method whose type is known at run time only.
@@ -26,6 +26,17 @@ impl BoxedMethod {
     /// Boxes a method.
     pub fn new(method: impl Method) -> Self {
         Self { method: Box::new(method), saved: true }
+    }
+
+    /// The method itself, if it is an `M`; otherwise the box again.
+    ///
+    /// # Errors
+    /// The box, if it holds another type.
+    pub fn downcast<M: Method>(self) -> Result<M, Self> {
+        match self.downcast_ref::<M>() {
+            Some(_) => Ok(*self.method.into_any().downcast().expect("it was just looked at")),
+            None => Err(self),
+        }
     }
 
     /// The method as a fixed part of the model: nothing of it is trained, and nothing is written
@@ -54,6 +65,7 @@ impl Clone for BoxedMethod {
 trait AnyMethod: Hooks {
     fn as_hooks(&self) -> &dyn Hooks;
     fn as_any(&self) -> &dyn Any;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
     fn boxed_clone(&self) -> Box<dyn AnyMethod>;
     fn visit_any(&self, visitor: &mut dyn AnyVisitor);
     fn map_any(self: Box<Self>, mapper: &mut dyn AnyMapper) -> Box<dyn AnyMethod>;
@@ -71,6 +83,7 @@ trait AnyMethod: Hooks {
     fn after_step_any(&mut self, progress: Progress);
     fn finish_any(&mut self);
     fn virtual_tokens_any(&self) -> usize;
+    fn observe_any(&mut self, probe: &Probe);
     fn lr_factors_any(&self) -> Vec<(String, f64)>;
 }
 
@@ -79,6 +92,9 @@ impl<M: Method> AnyMethod for M {
         self
     }
     fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
     fn boxed_clone(&self) -> Box<dyn AnyMethod> {
@@ -131,6 +147,9 @@ impl<M: Method> AnyMethod for M {
     }
     fn virtual_tokens_any(&self) -> usize {
         self.virtual_tokens()
+    }
+    fn observe_any(&mut self, probe: &Probe) {
+        self.observe(probe);
     }
     fn lr_factors_any(&self) -> Vec<(String, f64)> {
         self.lr_factors()
@@ -205,6 +224,9 @@ impl Hooks for BoxedMethod {
     fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
         self.method.as_hooks().residual(layer, states)
     }
+    fn residual_input(&self, layer: &ResidualLayer<'_>, states: &ResidualStates) -> Tensor<3> {
+        self.method.as_hooks().residual_input(layer, states)
+    }
     fn reads_hidden_states(&self) -> bool {
         self.method.as_hooks().reads_hidden_states()
     }
@@ -242,6 +264,9 @@ impl Method for BoxedMethod {
     }
     fn virtual_tokens(&self) -> usize {
         self.method.virtual_tokens_any()
+    }
+    fn observe(&mut self, probe: &Probe) {
+        self.method.observe_any(probe);
     }
     fn lr_factors(&self) -> Vec<(String, f64)> {
         self.method.lr_factors_any()

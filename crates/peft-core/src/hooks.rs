@@ -140,6 +140,12 @@ pub trait Hooks: Debug + Send + Sync {
         states
     }
 
+    /// What the method's function reads at the end of a sublayer, `[batch, tokens, d]`: the input of
+    /// a gate or of a fusion's query beside it. The normalised sum, unless it says otherwise.
+    fn residual_input(&self, layer: &ResidualLayer<'_>, states: &ResidualStates) -> Tensor<3> {
+        layer.forward(states.clone())
+    }
+
     /// Whether [`head_input`](Self::head_input) reads every layer's output; the model keeps them
     /// only then.
     fn reads_hidden_states(&self) -> bool {

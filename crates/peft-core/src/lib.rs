@@ -12,6 +12,7 @@ mod layer;
 mod merge;
 mod method;
 mod modules_to_save;
+mod probe;
 mod registry;
 mod reparameterize;
 mod site;
@@ -20,7 +21,9 @@ mod targets;
 pub use accounting::{Accounting, SiteCounts, num_trainable};
 pub use activation::Activation;
 pub use base::{Base, BaseSite};
-pub use compose::Stack;
+pub use compose::{
+    Average, Composition, Fuse, FusionConfig, GateNames, Gated, Parallel, PerLayer, PerRow, Stack,
+};
 pub use erased::BoxedMethod;
 pub use error::{Error, Result};
 pub use format::{
@@ -35,6 +38,7 @@ pub use method::{
     Calibration, Change, ComputationFunction, Method, MethodCard, MethodConfig, Progress,
 };
 pub use modules_to_save::ModulesToSave;
+pub use probe::{Observation, Probe};
 pub use registry::{AnyConfig, MethodEntry, Registry};
 pub use reparameterize::{Reparameterized, reparameterize};
 pub use site::{Role, Site, SiteKind};

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{Base, Error, Exchange, Hooks, Result, Site};
+use crate::{Base, Error, Exchange, Hooks, Probe, Result, Site};
 
 /// How far a training run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,10 @@ pub trait Method: Module + Hooks + 'static {
     fn virtual_tokens(&self) -> usize {
         0
     }
+
+    /// Records what the method decides while it runs (gates, attention over adapters) into `probe`
+    /// from now on.
+    fn observe(&mut self, _probe: &Probe) {}
 
     /// Factors on the learning rate: a list of (regular expression for the end of a parameter's
     /// path, whole components; factor). Empty for one rate.

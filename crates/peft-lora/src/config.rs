@@ -2,11 +2,13 @@
 
 use burn::tensor::Device;
 use peft_core::{
-    Base, Error, MethodConfig, PatternMap, Result, Role, Targets, pattern_value, unmatched_patterns,
+    Base, ComputationFunction, Error, MethodCard, MethodConfig, PatternMap, Result, Role, Targets,
+    pattern_value, unmatched_patterns,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::{Lora, LoraInit};
+use crate::{Lora, LoraInit, hub};
 
 /// The linear layers that LoRA adapts unless told otherwise: queries and values (Hu et al., §7.1).
 pub(crate) const DEFAULT_ROLES: &[Role] = &[Role::Query, Role::Value];
@@ -145,7 +147,22 @@ impl MethodConfig for LoraConfig {
         ("init", "init_lora_weights"),
         ("lr_ratio", "loraplus_lr_ratio"),
     ];
+    const CARD: MethodCard = MethodCard {
+        functions: &[ComputationFunction::Parameter],
+        sites: "query, value",
+        trainable: "r (d_in + d_out) per matrix; DoRA: + d_out",
+        merges: "yes",
+        formats: "peft, adapters",
+    };
     type Method = Lora;
+
+    fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
+        hub::write(self, base)
+    }
+
+    fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
+        hub::read(config, base)
+    }
 
     fn validate(&self) -> Result<()> {
         let ranks = self.rank_pattern.iter().map(|(k, r)| (format!("rank_pattern[{k:?}]"), *r));

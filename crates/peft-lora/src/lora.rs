@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Tensor, module::linear};
 use peft_core::{
-    Base, Change, Error, Exchange, Hooks, Layout, LinearLayer, Method, NormLayer, Result, Site,
+    Base, Change, Error, Exchange, Hooks, Key, Layout, LinearLayer, Method, NormLayer, Result, Site,
 };
 
 use crate::config::DEFAULT_ROLES;
@@ -201,10 +201,14 @@ impl Method for Lora {
             let layer = self.layers.get_mut(site.index).and_then(Option::as_mut);
             let adapted = layer.is_some();
             if let Some(layer) = layer {
-                file.param(site.key("lora_A.weight"), &mut layer.lora_a, Layout::Transposed);
-                file.param(site.key("lora_B.weight"), &mut layer.lora_b, Layout::Transposed);
+                let key = |peft: &str, hub: &str| {
+                    Key::from(site.key(peft)).hub(format!("{}.loras.{{}}.{hub}", site.path))
+                };
+                file.param(key("lora_A.weight", "lora_A"), &mut layer.lora_a, Layout::Transposed);
+                file.param(key("lora_B.weight", "lora_B"), &mut layer.lora_b, Layout::Transposed);
                 if let Some(magnitude) = &mut layer.magnitude {
-                    file.param(site.key("lora_magnitude_vector"), magnitude, Layout::AsIs);
+                    let key = key("lora_magnitude_vector", "m.weight");
+                    file.param(key.hub_shape([site.d_out(), 1]), magnitude, Layout::AsIs);
                 }
             }
             if let Some(bias) = self.biases.get_mut(site.index).and_then(Option::as_mut) {

@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use peft_core::{
-    ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterCheck, AdapterConfig, Registry, TaskType,
-    read_safetensors,
-};
+use peft_core::{Adapter, AdapterCheck, Registry, SavedTask, TaskType};
 use peft_models::{Encoder, EncoderConfig, EncoderTask, Task};
 
 use crate::data::{Columns, Goal, Labels};
@@ -40,7 +37,7 @@ impl AdaptedModel {
             let task = own_task(&model);
             return Ok(Self { model, adapter: None, task });
         };
-        let model = model_for(directory, path, registry, device)?;
+        let model = model_for(directory, path, device)?;
         let adapter = Adapter::load(path, registry, model.base(), device)?;
         let task = match path.join(TASK_FILE).exists() {
             true => Some(TaskFile::load(path)?),
@@ -59,32 +56,20 @@ impl AdaptedModel {
         registry: &Registry,
         device: &Device,
     ) -> Result<AdapterCheck> {
-        let model = model_for(directory, adapter, registry, device)?;
+        let model = model_for(directory, adapter, device)?;
         Ok(Adapter::check(adapter, registry, model.base(), device)?)
     }
 }
 
-fn model_for(
-    directory: &Path,
-    adapter: &Path,
-    registry: &Registry,
-    device: &Device,
-) -> Result<Encoder> {
-    let config = AdapterConfig::load(&adapter.join(ADAPTER_CONFIG), registry)?;
+fn model_for(directory: &Path, adapter: &Path, device: &Device) -> Result<Encoder> {
+    let saved = SavedTask::load(adapter)?;
     let own = EncoderConfig::load(&directory.join("config.json"))?.own_task();
-    let labels = match read_safetensors(&adapter.join(ADAPTER_WEIGHTS)) {
-        Ok(tensors) => ["classifier.weight", "classifier.out_proj.weight"]
-            .iter()
-            .find_map(|name| tensors.get(&format!("base_model.model.{name}")))
-            .map(|head| head.shape()[0]),
-        Err(error) => return Err(error.into()),
-    };
     let own_labels = match own {
         Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
         Task::Encode => 2,
     };
-    let labels = labels.unwrap_or(own_labels);
-    let task = match config.task_type {
+    let labels = saved.labels.unwrap_or(own_labels);
+    let task = match saved.task {
         Some(TaskType::SequenceClassification) => Task::ClassifySequence { labels },
         Some(TaskType::TokenClassification) => Task::ClassifyTokens { labels },
         Some(TaskType::FeatureExtraction) => Task::Encode,

@@ -3,9 +3,10 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+use super::each_member;
 use crate::{
-    Base, BoxedMethod, Calibration, Change, Embedded, Exchange, Hooks, KeyValue, LinearLayer,
-    Method, NormLayer, Progress, ResidualLayer, ResidualStates, Site,
+    BoxedMethod, Change, Embedded, Hooks, KeyValue, LinearLayer, Method, NormLayer, ResidualLayer,
+    ResidualStates, Site,
 };
 
 /// Methods applied one on another: each sees the model as the methods before it leave it.
@@ -94,6 +95,12 @@ impl Hooks for Chain<'_> {
     fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
         self.0.iter().fold(states, |states, method| method.residual(layer, states))
     }
+    fn residual_input(&self, layer: &ResidualLayer<'_>, states: &ResidualStates) -> Tensor<3> {
+        match self.split() {
+            Some((top, rest)) => top.residual_input(layer, &rest.residual(layer, states.clone())),
+            None => layer.forward(states.clone()),
+        }
+    }
     fn reads_hidden_states(&self) -> bool {
         self.0.iter().any(|method| method.reads_hidden_states())
     }
@@ -147,6 +154,9 @@ impl Hooks for Stack {
     fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
         self.chain().residual(layer, states)
     }
+    fn residual_input(&self, layer: &ResidualLayer<'_>, states: &ResidualStates) -> Tensor<3> {
+        self.chain().residual_input(layer, states)
+    }
     fn reads_hidden_states(&self) -> bool {
         self.chain().reads_hidden_states()
     }
@@ -159,12 +169,6 @@ impl Hooks for Stack {
 }
 
 impl Method for Stack {
-    fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
-        for method in &mut self.methods {
-            method.exchange(file, base);
-        }
-    }
-
     fn change(&self, site: &Site) -> Change {
         // Upper bounds: two masks may choose different entries, two low ranks add up.
         let [d_in, d_out] = site.shape;
@@ -179,33 +183,9 @@ impl Method for Stack {
         self.methods.iter().find_map(|method| method.merge_obstacle())
     }
 
-    fn prepare(&mut self, batches: &mut dyn Calibration) {
-        for method in &mut self.methods {
-            method.prepare(batches);
-        }
-    }
-
-    fn penalty(&self) -> Option<Tensor<1>> {
-        self.methods.iter().filter_map(|m| m.penalty()).reduce(|sum, term| sum + term)
-    }
-
-    fn after_step(&mut self, progress: Progress) {
-        for method in &mut self.methods {
-            method.after_step(progress);
-        }
-    }
-
-    fn finish(&mut self) {
-        for method in &mut self.methods {
-            method.finish();
-        }
-    }
-
     fn virtual_tokens(&self) -> usize {
         self.methods.iter().map(Method::virtual_tokens).sum()
     }
 
-    fn lr_factors(&self) -> Vec<(String, f64)> {
-        self.methods.iter().flat_map(|m| m.lr_factors()).collect()
-    }
+    each_member!(methods);
 }

@@ -9,6 +9,7 @@ use super::{
     ADAPTER_CONFIG, Adapter, AdapterConfig, Dialect, Exchange, TaskType, TensorMap, read_pytorch,
     read_safetensors, write_atomically, write_safetensors,
 };
+use crate::compose::FUSION_PATHS;
 use crate::{Base, Error, Method, Registry, Result};
 
 const WEIGHTS: [&str; 2] = ["adapter.safetensors", "pytorch_adapter.bin"];
@@ -112,6 +113,13 @@ impl HubDirectory {
         let weights = existing(directory, weights).ok_or_else(|| {
             Error::file(directory, format!("no weights: neither {}", weights.join(" nor ")))
         })?;
+        if is_fusion {
+            // The configuration does not say where the fused adapters are; the keys do.
+            let tensors = read_any(&weights)?;
+            let paths = tensors.keys().filter_map(|key| key.split_once(".adapter_fusion_layer."));
+            let paths: Vec<Value> = paths.map(|(path, _)| path.into()).collect();
+            config.insert(FUSION_PATHS.into(), Value::Array(paths));
+        }
         let head = existing(directory, HEAD_WEIGHTS);
         Ok(Some(Self { path, name, config, model, weights, head }))
     }
