@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, TensorData};
-use peft_core::{Adapter, AdapterConfig, Registry, TensorMap, read_safetensors};
+use peft_core::{
+    Adapter, Composition, Error, Registry, TensorMap, num_trainable, read_safetensors,
+};
 use peft_models::{Encoder, EncoderInput};
 use serde_json::Value;
 
@@ -29,6 +31,11 @@ pub struct Case {
     pub root: PathBuf,
     /// The base's name.
     pub architecture: String,
+    /// How the adapters of the case are composed, as the reference prints it:
+    /// `Stack[lang, task]`.
+    pub active: Option<String>,
+    /// The number of values that the reference counts as trained.
+    pub trainable: Option<usize>,
 }
 
 impl Case {
@@ -42,7 +49,10 @@ impl Case {
                 let meta: Value = serde_json::from_str(&meta).ok()?;
                 let name = format!("{kind}/{}", directory.file_name()?.to_str()?);
                 let architecture = meta.get("arch")?.as_str()?.to_string();
-                Some(Self { name, directory, root: root.into(), architecture })
+                let active = meta.get("active").and_then(Value::as_str).map(String::from);
+                let trainable = meta.get("trainable").and_then(Value::as_u64).map(|n| n as usize);
+                let root = root.to_path_buf();
+                Some(Self { name, directory, root, architecture, active, trainable })
             })
             .collect();
         cases.sort_by(|a, b| a.name.cmp(&b.name));
@@ -70,17 +80,56 @@ impl Case {
         device: &Device,
     ) -> Result<Adapter, Outcome> {
         let directory = self.directory.join(folder);
-        let config = AdapterConfig::load(&directory.join(peft_core::ADAPTER_CONFIG), registry);
-        if let Err(
-            error @ (peft_core::Error::UnknownMethod { .. }
-            | peft_core::Error::Unsupported { .. }
-            | peft_core::Error::File { .. }),
-        ) = config
-        {
-            return Err(Outcome::NotSupported(error.to_string()));
+        Adapter::load(&directory, registry, model.base(), device).map_err(|error| match error {
+            Error::UnknownMethod { .. } | Error::Unsupported { .. } => {
+                Outcome::NotSupported(error.to_string())
+            }
+            error => Outcome::Failed(error.to_string()),
+        })
+    }
+
+    /// The adapters of the case, composed as `active` says, and how many values all of them train
+    /// when they are new, the head's apart where the reference leaves it out.
+    pub fn composed(
+        &self,
+        registry: &Registry,
+        model: &Encoder,
+        device: &Device,
+    ) -> Result<(Adapter, usize), Outcome> {
+        let failed = |error: Error| Outcome::Failed(error.to_string());
+        let fresh = |adapter: &Adapter| {
+            let new = Adapter::new(adapter.config.clone(), model.base(), device).map_err(failed)?;
+            let (head, method) = new.parts();
+            // adapter-hub/adapters counts without the head, HF PEFT with it.
+            let head = head.filter(|_| self.active.is_none());
+            Ok(num_trainable(&method) + head.map_or(0, |head| num_trainable(&head)))
+        };
+        let (how, names) = match self.active.as_deref().and_then(|a| a.split_once('[')) {
+            Some((how, names)) => (how, names.trim_end_matches(']').split(", ").collect()),
+            None => ("Stack", vec!["task"]),
+        };
+        if names == ["task"] {
+            let adapter = self.adapter(".", registry, model, device)?;
+            let trainable = fresh(&adapter)?;
+            return Ok((adapter, trainable));
         }
-        Adapter::load(&directory, registry, model.base(), device)
-            .map_err(|error| Outcome::Failed(error.to_string()))
+        let adapters: Vec<Adapter> = names
+            .iter()
+            .map(|name| self.adapter(name, registry, model, device))
+            .collect::<Result<_, _>>()?;
+        let composition = match how {
+            "Stack" => Composition::Stack,
+            "Fuse" => Composition::Fuse,
+            "Average" => Composition::Average,
+            "Parallel" => Composition::Parallel,
+            other => return Err(Outcome::NotSupported(format!("the composition {other}"))),
+        };
+        let fusion = (composition == Composition::Fuse)
+            .then(|| self.adapter("fusion", registry, model, device))
+            .transpose()?;
+        let all = adapters.iter().chain(&fusion);
+        let trainable = all.map(fresh).sum::<Result<usize, Outcome>>()?;
+        Ok((composition.of(adapters, fusion).map_err(failed)?, trainable))
     }
 
     /// The recorded tensors.

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
-use peft_core::{Registry, TensorMap};
+use peft_core::{Registry, Stack, TensorMap, num_trainable};
 use peft_models::Pass;
 
 use crate::case::{Case, Outcome, input, values};
@@ -24,7 +24,14 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
     if expected.is_empty() {
         return Err(Outcome::Failed("no losses".into()));
     }
-    let mut method = adapter.method;
+    // adapter-hub/adapters leaves the head out of what it trains, unless told; the count tells.
+    let (head, own) = adapter.parts();
+    let mut method = match head {
+        Some(head) if case.trainable == Some(num_trainable(&own)) => {
+            Stack::new(vec![head.frozen(), own])
+        }
+        _ => adapter.method,
+    };
     // As meta.json says of every curve.
     let mut optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.01).init();
     let mut furthest = 0.0f32;

@@ -38,8 +38,14 @@ fn compare(
     };
     check("base", &model, &())?;
     if !case.name.starts_with("bases/") {
-        let adapter = case.adapter(".", registry, &model, device)?;
+        let (adapter, trainable) = case.composed(registry, &model, device)?;
         check("adapted", &model, &adapter.method.valid())?;
+        if let Some(expected) = case.trainable
+            && expected != trainable
+        {
+            let counts = format!("{trainable} values trained, the reference counts {expected}");
+            return Err(Outcome::Failed(counts));
+        }
         if recorded.contains_key("merged_logits") {
             let failed = |e: &dyn std::fmt::Display| Outcome::Failed(e.to_string());
             let merged = merged_tensors(&adapter, model.base()).map_err(|e| failed(&e))?;
@@ -69,7 +75,13 @@ fn distance(
         model.infer(&input(recorded, device)?, hooks).map_err(|error| failed(error.to_string()))?;
     let [batch, rows, labels] = output.dims();
     let mask = match recorded.get("attention_mask") {
-        Some(mask) if rows > 1 => values(mask.clone()),
+        Some(mask) if rows > 1 => {
+            // Virtual tokens have logits too, before those of the text.
+            let text = values(mask.clone());
+            let tokens = text.len() / batch;
+            let row = |text: &[f32]| [vec![1.0; rows - tokens], text.to_vec()].concat();
+            text.chunks(tokens).flat_map(row).collect()
+        }
         _ => vec![1.0; batch * rows],
     };
     let count = expected.shape().num_elements();

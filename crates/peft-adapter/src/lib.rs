@@ -1,1 +1,26 @@
 #![doc = include_str!("../README.md")]
+
+mod adapter;
+mod bottleneck;
+mod config;
+mod fields;
+mod hub;
+mod invertible;
+mod norm;
+mod phm;
+mod presets;
+mod projection;
+mod validate;
+
+pub use adapter::AdapterLayer;
+pub use bottleneck::Bottleneck;
+pub use config::BottleneckConfig;
+pub use fields::{
+    HypercomplexInit, InitWeights, InvertibleKind, PhmInit, ReductionFactor, ResidualBeforeNorm,
+    Scaling,
+};
+pub use invertible::{Coupling, Glow, Nice, Subnet};
+pub use norm::TrainedNorm;
+pub use phm::{Factors, PhmLinear, SharedPhm, Slices, kronecker_sum};
+pub use presets::presets;
+pub use projection::Projection;

@@ -11,7 +11,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    check, devices, eval, fetch, forward, inspect, merge, methods, predict, train, unmerge,
+    check, convert, devices, eval, fetch, forward, inspect, merge, methods, observe, predict, train,
+    unmerge,
 };
 
 /// Large tensors come and go with every operation: an allocator that keeps their blocks saves a
@@ -49,6 +50,10 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Check an adapter directory against a model, key by key
     Check(check::Check),
+    /// Rewrite an adapter for the other library: Hugging Face PEFT, adapter-hub/adapters
+    Convert(convert::Convert),
+    /// Show what gates and fusions decide on texts, and plot it
+    Observe(observe::Observe),
     /// Fetch a model and print where it is
     Fetch(fetch::Fetch),
     /// Run a model on token indices from a safetensors file
@@ -73,6 +78,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Convert(command) => command.run(),
+        Command::Observe(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Merge(command) => command.run(),
         Command::Unmerge(command) => command.run(),

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use clap::Args;
-use peft::train::{AdaptedModel, ResolvedModel, TaskFile, resolve};
+use clap::{Args, ValueEnum};
+use peft::core::Composition;
+use peft::train::{AdaptedModel, AdapterPaths, ResolvedModel, TaskFile, resolve};
 use serde_json::{Map, Value};
 
 /// Which model.
@@ -28,13 +29,12 @@ impl ModelOptions {
     /// The model with an adapter over it.
     pub fn load(
         &self,
-        adapter: Option<&PathBuf>,
+        adapters: &AdapterPaths,
         device: &Device,
     ) -> anyhow::Result<(ResolvedModel, AdaptedModel)> {
         let resolved = self.resolve()?;
         let registry = peft::registry();
-        let adapter = adapter.map(PathBuf::as_path);
-        let adapted = AdaptedModel::load(&resolved.directory, adapter, &registry, device)?;
+        let adapted = AdaptedModel::load(&resolved.directory, adapters, &registry, device)?;
         let made_for =
             adapted.adapter.as_ref().and_then(|a| a.config.base_model_name_or_path.as_ref());
         if let Some(made_for) = made_for
@@ -45,6 +45,54 @@ impl ModelOptions {
             tracing::warn!("the adapter was made for {made_for}, not for {}", resolved.name);
         }
         Ok((resolved, adapted))
+    }
+}
+
+/// Which adapters.
+#[derive(Args)]
+pub struct AdapterOptions {
+    /// An adapter's directory; several are composed in order, the first nearest to the model
+    #[arg(long = "adapter", value_name = "DIR")]
+    pub adapters: Vec<PathBuf>,
+    /// How several adapters become one
+    #[arg(long, requires = "adapters")]
+    pub compose: Option<ComposeName>,
+    /// The directory of a trained fusion, for --compose fuse
+    #[arg(long, value_name = "DIR", requires = "compose")]
+    pub fusion: Option<PathBuf>,
+}
+
+/// How several adapters become one.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ComposeName {
+    /// One on another
+    Stack,
+    /// Side by side: an output for each
+    Parallel,
+    /// The mean of what they compute
+    Average,
+    /// Attention over them (AdapterFusion)
+    Fuse,
+}
+
+impl AdapterOptions {
+    pub fn paths(&self) -> AdapterPaths {
+        let composition = self.compose.map(|name| match name {
+            ComposeName::Stack => Composition::Stack,
+            ComposeName::Parallel => Composition::Parallel,
+            ComposeName::Average => Composition::Average,
+            ComposeName::Fuse => Composition::Fuse,
+        });
+        let (adapters, fusion) = (self.adapters.clone(), self.fusion.clone());
+        AdapterPaths { adapters, composition, fusion }
+    }
+
+    /// What to run one after another: each adapter of those side by side, else all of them as one.
+    pub fn runs(&self) -> Vec<AdapterPaths> {
+        match self.compose {
+            Some(ComposeName::Parallel) => self.adapters.iter().map(AdapterPaths::one).collect(),
+            _ => vec![self.paths()],
+        }
     }
 }
 

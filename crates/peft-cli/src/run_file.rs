@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use peft::core::Composition;
 use peft::train::TrainSettings;
 use peft::train::data::{Columns, Goal};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,12 @@ pub struct RunFile {
     pub method: String,
     /// The seed of everything that is random.
     pub seed: u64,
+    /// Adapters under the one that is trained, which stay as they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<PathBuf>,
+    /// How they are composed with it: `stack` or `fuse`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compose: Option<Composition>,
     /// Settings of the method, as adapter_config.json has them.
     pub method_settings: Map<String, Value>,
     /// The data.
@@ -52,6 +59,8 @@ impl Default for RunFile {
             method: "lora".into(),
             seed: 0,
             method_settings: Map::new(),
+            adapters: Vec::new(),
+            compose: None,
             data: DataSettings::default(),
             train: TrainSettings::default(),
         }

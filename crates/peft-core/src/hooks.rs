@@ -13,13 +13,27 @@ pub struct Embedded {
     pub hidden: Tensor<3>,
     /// `[batch, tokens]`, true where there is a token; `None` where every position is one.
     pub mask: Option<Tensor<2, Bool>>,
+    /// By row, how many positions are taken before the first one here; empty where none are.
+    pub shift: Vec<usize>,
 }
 
 impl Embedded {
+    /// Embeddings whose positions are counted from 0.
+    pub fn new(hidden: Tensor<3>, mask: Option<Tensor<2, Bool>>) -> Self {
+        Self { hidden, mask, shift: Vec::new() }
+    }
+
+    /// With `positions` more taken before the first one, in every row.
+    pub fn shifted(mut self, positions: usize) -> Self {
+        self.shift.resize(self.hidden.dims()[0], 0);
+        self.shift.iter_mut().for_each(|shift| *shift += positions);
+        self
+    }
+
     /// With virtual tokens `[batch, added, d]` before the text; every one is a token.
     pub fn prepend(self, virtual_tokens: Tensor<3>) -> Self {
         let mask = self.mask.map(|mask| prepend_true(mask, virtual_tokens.dims()[1]));
-        Self { hidden: Tensor::cat(vec![virtual_tokens, self.hidden], 1), mask }
+        Self { hidden: Tensor::cat(vec![virtual_tokens, self.hidden], 1), mask, ..self }
     }
 }
 

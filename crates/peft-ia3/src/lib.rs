@@ -1,1 +1,8 @@
 #![doc = include_str!("../README.md")]
+
+mod config;
+mod hub;
+mod ia3;
+
+pub use config::Ia3Config;
+pub use ia3::{Ia3, Ia3Layer};

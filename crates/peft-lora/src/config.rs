@@ -2,8 +2,8 @@
 
 use burn::tensor::Device;
 use peft_core::{
-    Base, ComputationFunction, Error, MethodCard, MethodConfig, PatternMap, Result, Role, Targets,
-    pattern_value, unmatched_patterns,
+    Base, ComputationFunction, Error, MethodCard, MethodConfig, PatternMap, Result, Role, Site,
+    Targets, pattern_value, unmatched_patterns,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -115,6 +115,14 @@ fn whole_if_it_is<S: serde::Serializer>(
 }
 
 impl LoraConfig {
+    /// The linear layers of `base` that are adapted.
+    ///
+    /// # Errors
+    /// If the targets select nothing.
+    pub fn sites<'b>(&self, base: &'b Base) -> Result<Vec<&'b Site>> {
+        self.targets.resolve(base, DEFAULT_ROLES)
+    }
+
     /// The rank at a module.
     ///
     /// # Errors

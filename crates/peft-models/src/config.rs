@@ -30,6 +30,15 @@ impl Architecture {
         }
     }
 
+    /// `model_type` in `config.json`: `bert`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bert => "bert",
+            Self::Roberta => "roberta",
+            Self::XlmRoberta => "xlm-roberta",
+        }
+    }
+
     /// The class name's first part: `Bert`.
     fn class(self) -> &'static str {
         match self {
@@ -199,18 +208,24 @@ impl EncoderConfig {
             .collect()
     }
 
+    /// The class in transformers for a task: `BertForSequenceClassification`.
+    pub fn class_name(&self, task: Task) -> String {
+        let class = self.model_type.class();
+        match task {
+            Task::Encode => format!("{class}Model"),
+            Task::ClassifySequence { .. } => format!("{class}ForSequenceClassification"),
+            Task::ClassifyTokens { .. } => format!("{class}ForTokenClassification"),
+        }
+    }
+
     /// `config.json` for the same encoder with another head.
     pub fn to_json(&self, task: Task, labels: &[String]) -> Value {
         let mut raw = self.raw.clone();
-        let class = self.model_type.class();
-        let (class, count) = match task {
-            Task::Encode => (format!("{class}Model"), 0),
-            Task::ClassifySequence { labels } => {
-                (format!("{class}ForSequenceClassification"), labels)
-            }
-            Task::ClassifyTokens { labels } => (format!("{class}ForTokenClassification"), labels),
+        let count = match task {
+            Task::Encode => 0,
+            Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
         };
-        raw.insert("architectures".into(), json!([class]));
+        raw.insert("architectures".into(), json!([self.class_name(task)]));
         if count > 0 {
             let name = |i: usize| labels.get(i).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
             let ids = (0..count).map(|i| (i.to_string(), json!(name(i)))).collect();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Bool, Device, Tensor};
-use peft_core::{Base, Embedded, Hooks, ResidualStates, Role, TaskType};
+use peft_core::{Base, Embedded, Hooks, HubModel, ResidualStates, Role, TaskType};
 
 use crate::blocks::{Embeddings, FeedForward, Pass, Positions, SelfAttention, Sublayer};
 use crate::checkpoint::{Checkpoint, LoadReport, Loader};
@@ -129,6 +129,17 @@ impl Encoder {
         }
     }
 
+    /// What adapter-hub/adapters notes about a model; `name` is its id or path.
+    pub fn hub_model(&self, name: &str) -> HubModel {
+        let config = &self.config;
+        HubModel {
+            model_class: config.class_name(self.task),
+            model_name: name.into(),
+            model_type: config.model_type.name().into(),
+            hidden_size: config.hidden_size,
+        }
+    }
+
     /// The longest text, in tokens.
     pub fn max_tokens(&self) -> usize {
         self.embeddings.limit()
@@ -140,7 +151,7 @@ impl Encoder {
     /// # Errors
     /// If the input does not fit the model.
     pub fn forward(&self, input: &EncoderInput, pass: Pass<'_>) -> Result<Tensor<3>> {
-        let Embedded { hidden, mask } = self.embeddings.forward(input, pass)?;
+        let Embedded { hidden, mask, .. } = self.embeddings.forward(input, pass)?;
         let keep = pass.hooks.reads_hidden_states();
         let mut states = vec![hidden];
         for layer in &self.layers {

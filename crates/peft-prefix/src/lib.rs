@@ -1,1 +1,13 @@
 #![doc = include_str!("../README.md")]
+
+mod model;
+mod p_tuning;
+mod prefix;
+mod prompt;
+mod sequence;
+mod start;
+
+pub use model::ModelDimensions;
+pub use p_tuning::{EncoderType, PTuning, PTuningConfig, PromptPart};
+pub use prefix::{PrefixInit, PrefixTuning, PrefixTuningConfig};
+pub use prompt::{Combine, PromptInit, PromptTuning, PromptTuningConfig};

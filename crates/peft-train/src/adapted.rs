@@ -1,13 +1,13 @@
 //! A model with an adapter, from their directories.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use peft_core::{Adapter, AdapterCheck, Registry, SavedTask, TaskType};
+use peft_core::{Adapter, AdapterCheck, Composition, Registry, SavedTask, TaskType};
 use peft_models::{Encoder, EncoderConfig, EncoderTask, Task};
 
 use crate::data::{Columns, Goal, Labels};
-use crate::{Result, TASK_FILE, TaskFile};
+use crate::{Error, Result, TASK_FILE, TaskFile};
 
 /// A frozen model, loaded for the task of an adapter, with that adapter.
 #[derive(Debug, Clone)]
@@ -22,25 +22,25 @@ pub struct AdaptedModel {
 }
 
 impl AdaptedModel {
-    /// Loads the model in `directory`, for the task of the adapter in `adapter` if there is one.
+    /// Loads the model in `directory`, for the task of the adapters, if there are any.
     ///
     /// # Errors
-    /// If either is broken, or the adapter is for another model.
+    /// If one is broken, an adapter is for another model, or the adapters do not go together.
     pub fn load(
         directory: &Path,
-        adapter: Option<&Path>,
+        adapters: &AdapterPaths,
         registry: &Registry,
         device: &Device,
     ) -> Result<Self> {
-        let Some(path) = adapter else {
+        let Some(last) = adapters.fusion.as_ref().or(adapters.adapters.last()) else {
             let (model, _) = Encoder::load(directory, None, device)?;
             let task = own_task(&model);
             return Ok(Self { model, adapter: None, task });
         };
-        let model = model_for(directory, path, device)?;
-        let adapter = Adapter::load(path, registry, model.base(), device)?;
-        let task = match path.join(TASK_FILE).exists() {
-            true => Some(TaskFile::load(path)?),
+        let model = model_for(directory, last, device)?;
+        let adapter = adapters.load(&model, registry, device)?;
+        let task = match last.join(TASK_FILE).exists() {
+            true => Some(TaskFile::load(last)?),
             false => own_task(&model),
         };
         Ok(Self { model, adapter: Some(adapter), task })
@@ -58,6 +58,58 @@ impl AdaptedModel {
     ) -> Result<AdapterCheck> {
         let model = model_for(directory, adapter, device)?;
         Ok(Adapter::check(adapter, registry, model.base(), device)?)
+    }
+}
+
+/// Which adapters, and how they become one.
+#[derive(Debug, Clone, Default)]
+pub struct AdapterPaths {
+    /// Adapter directories; of a stack, the first is nearest to the base.
+    pub adapters: Vec<PathBuf>,
+    /// How they are composed; needed where there are several.
+    pub composition: Option<Composition>,
+    /// The directory of a trained fusion.
+    pub fusion: Option<PathBuf>,
+}
+
+impl AdapterPaths {
+    /// One adapter.
+    pub fn one(adapter: impl Into<PathBuf>) -> Self {
+        Self { adapters: vec![adapter.into()], ..Self::default() }
+    }
+
+    /// Each of the adapters over `model`.
+    ///
+    /// # Errors
+    /// If one is broken, or for another model.
+    pub fn load_each(
+        &self,
+        model: &Encoder,
+        registry: &Registry,
+        device: &Device,
+    ) -> Result<Vec<Adapter>> {
+        let load = |path: &PathBuf| Ok(Adapter::load(path, registry, model.base(), device)?);
+        self.adapters.iter().map(load).collect()
+    }
+
+    /// The adapters, composed, over `model`.
+    ///
+    /// # Errors
+    /// If one is broken, for another model, or they do not go together.
+    pub fn load(&self, model: &Encoder, registry: &Registry, device: &Device) -> Result<Adapter> {
+        let mut adapters = self.load_each(model, registry, device)?;
+        let fusion = self.fusion.as_ref();
+        let fusion =
+            fusion.map(|path| Adapter::load(path, registry, model.base(), device)).transpose()?;
+        match (self.composition, adapters.len()) {
+            (Some(composition), _) => Ok(composition.of(adapters, fusion)?),
+            (None, 1) if fusion.is_none() => Ok(adapters.remove(0)),
+            (None, _) => Err(Error::setting(
+                "compose",
+                "nothing",
+                "several adapters must be composed: stack, parallel, average or fuse",
+            )),
+        }
     }
 }
 

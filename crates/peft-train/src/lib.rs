@@ -5,15 +5,17 @@ mod builtin;
 pub mod data;
 mod error;
 mod evaluate;
+mod heatmap;
 mod loss;
 pub mod metrics;
 mod resolve;
 mod run;
 
-pub use adapted::AdaptedModel;
+pub use adapted::{AdaptedModel, AdapterPaths};
 pub use builtin::write_builtin;
 pub use error::{Error, Result};
 pub use evaluate::{evaluate, predict};
+pub use heatmap::Heatmap;
 pub use resolve::{ResolvedModel, resolve};
 pub use run::{
     Entry, History, Outcome, RunDirectory, Schedule, TASK_FILE, TaskFile, TrainData, TrainSettings,

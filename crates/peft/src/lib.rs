@@ -1,10 +1,20 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "adapter")]
+pub use peft_adapter as adapter;
 pub use peft_core as core;
+#[cfg(feature = "ia3")]
+pub use peft_ia3 as ia3;
 #[cfg(feature = "lora")]
 pub use peft_lora as lora;
 pub use peft_models as models;
+#[cfg(feature = "prefix")]
+pub use peft_prefix as prefix;
+#[cfg(feature = "sparse")]
+pub use peft_sparse as sparse;
 pub use peft_train as train;
+#[cfg(feature = "unipelt")]
+pub use peft_unipelt as unipelt;
 
 mod devices;
 mod registry;

@@ -1,40 +1,41 @@
 //! Every method of the workspace that is compiled in.
 
-use peft_core::Registry;
+use peft_core::{FusionConfig, MethodConfig, Registry};
 
 /// The registry of the methods compiled in; register your own beside them.
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
+    registry.register::<FusionConfig>();
+    #[cfg(feature = "adapter")]
+    with_presets::<peft_adapter::BottleneckConfig>(&mut registry, peft_adapter::presets());
+    #[cfg(feature = "ia3")]
+    registry.register::<peft_ia3::Ia3Config>();
     #[cfg(feature = "lora")]
-    register_lora(&mut registry);
+    with_presets::<peft_lora::LoraConfig>(&mut registry, peft_lora::presets());
+    #[cfg(feature = "prefix")]
+    registry
+        .register::<peft_prefix::PrefixTuningConfig>()
+        .register::<peft_prefix::PromptTuningConfig>()
+        .register::<peft_prefix::PTuningConfig>();
+    #[cfg(feature = "sparse")]
+    {
+        registry.register::<peft_sparse::BitFitConfig>().register::<peft_sparse::LnTuningConfig>();
+        registry.register::<peft_sparse::HeadOnlyConfig>();
+        with_presets::<peft_sparse::LayerGroupConfig>(&mut registry, peft_sparse::presets());
+    }
+    #[cfg(feature = "unipelt")]
+    with_presets::<peft_unipelt::UniPeltConfig>(&mut registry, peft_unipelt::presets());
     registry
 }
 
-#[cfg(feature = "lora")]
-fn register_lora(registry: &mut Registry) {
-    use peft_lora::LoraConfig;
-    use serde_json::json;
-
-    registry
-        .register::<LoraConfig>()
-        .preset::<LoraConfig>(
-            "rslora",
-            "LoRA scaled by alpha / sqrt(r) (Kalajdzievski 2023)",
-            json!({"use_rslora": true}),
-        )
-        .preset::<LoraConfig>(
-            "dora",
-            "LoRA with magnitude and direction apart (Liu et al. 2024)",
-            json!({"use_dora": true}),
-        )
-        .preset::<LoraConfig>(
-            "pissa",
-            "LoRA started from the principal singular vectors (Meng et al. 2024)",
-            json!({"init_lora_weights": "pissa"}),
-        )
-        .preset::<LoraConfig>(
-            "lora+",
-            "LoRA whose B learns 16 times as fast as its A (Hayou et al. 2024)",
-            json!({"loraplus_lr_ratio": 16.0}),
-        );
+/// The method, and the names that it has with other defaults.
+#[allow(dead_code)]
+fn with_presets<C: MethodConfig>(
+    registry: &mut Registry,
+    presets: Vec<(&'static str, &'static str, serde_json::Value)>,
+) {
+    registry.register::<C>();
+    for (name, about, fields) in presets {
+        registry.preset::<C>(name, about, fields);
+    }
 }

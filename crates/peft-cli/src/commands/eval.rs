@@ -9,9 +9,10 @@ use clap::Args;
 use peft::core::Hooks;
 use peft::train::data::{Columns, Dataset};
 use peft::train::evaluate;
+use serde_json::json;
 
 use super::train::Tokens;
-use crate::options::{DeviceOptions, ModelOptions, known_task};
+use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::print_json;
 
 /// Measure an adapter on labelled texts; without --adapter, the model's own head.
@@ -19,9 +20,8 @@ use crate::output::print_json;
 pub struct Eval {
     #[command(flatten)]
     model: ModelOptions,
-    /// The adapter's directory
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    #[command(flatten)]
+    adapters: AdapterOptions,
     /// Labelled texts: .tsv, .csv, .jsonl
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
@@ -44,23 +44,40 @@ impl Eval {
             bail!("--batch-size must be at least 1");
         }
         let device = self.device.device()?;
-        let (resolved, adapted) = self.model.load(self.adapter.as_ref(), &device)?;
-        let task = known_task(adapted.task)?;
-        let columns = self.columns.as_ref().unwrap_or(&task.columns);
-        let data = Dataset::load(&self.data, columns, &task.labels)?;
-        if data.examples.iter().any(|example| example.target.is_none()) {
-            bail!("{}: the columns name no label, which evaluation needs", self.data.display());
+        let runs = self.adapters.runs();
+        let mut results = Vec::new();
+        for paths in &runs {
+            let (resolved, adapted) = self.model.load(paths, &device)?;
+            let task = known_task(adapted.task)?;
+            let columns = self.columns.as_ref().unwrap_or(&task.columns);
+            let data = Dataset::load(&self.data, columns, &task.labels)?;
+            if data.examples.iter().any(|example| example.target.is_none()) {
+                bail!("{}: the columns name no label, which evaluation needs", self.data.display());
+            }
+            let tokens = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?;
+            let data = tokens.of(&data)?;
+            let method = adapted.adapter.map(|adapter| adapter.method.valid());
+            let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
+            let metrics = evaluate(&adapted.model, hooks, &data, &task.labels, self.batch_size)?;
+            results.push((paths.adapters.last(), metrics));
         }
-        let tokens = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?;
-        let data = tokens.of(&data)?;
-        let method = adapted.adapter.map(|adapter| adapter.method.valid());
-        let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
-        let metrics = evaluate(&adapted.model, hooks, &data, &task.labels, self.batch_size)?;
-        if self.json {
-            print_json(&metrics)?;
-        } else {
-            for (name, value) in metrics.as_map() {
-                println!("{name:20} {value}");
+        match &results[..] {
+            [(_, metrics)] if self.json => print_json(metrics)?,
+            _ if self.json => {
+                let each = results.iter().map(|(adapter, metrics)| {
+                    json!({"adapter": adapter, "metrics": metrics})
+                });
+                print_json(&json!({"adapters": each.collect::<Vec<_>>()}))?;
+            }
+            _ => {
+                for (adapter, metrics) in &results {
+                    if let (Some(adapter), true) = (adapter, results.len() > 1) {
+                        println!("{}", adapter.display());
+                    }
+                    for (name, value) in metrics.as_map() {
+                        println!("{name:20} {value}");
+                    }
+                }
             }
         }
         Ok(ExitCode::SUCCESS)

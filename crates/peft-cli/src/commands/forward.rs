@@ -10,7 +10,7 @@ use peft::core::{Hooks, TensorMap, merged_tensors, read_safetensors, write_safet
 use peft::models::{Checkpoint, Encoder, EncoderInput, EncoderTask, Task};
 use serde_json::json;
 
-use crate::options::{DeviceOptions, ModelOptions};
+use crate::options::{AdapterOptions, DeviceOptions, ModelOptions};
 use crate::output::print_json;
 
 /// Run a model on token indices from a safetensors file.
@@ -22,9 +22,8 @@ use crate::output::print_json;
 pub struct Forward {
     #[command(flatten)]
     model: ModelOptions,
-    /// The adapter's directory
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    #[command(flatten)]
+    adapters: AdapterOptions,
     /// The inputs
     #[arg(long, value_name = "FILE")]
     inputs: PathBuf,
@@ -32,7 +31,7 @@ pub struct Forward {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Fold the adapter into the weights first
-    #[arg(long, requires = "adapter")]
+    #[arg(long, requires = "adapters")]
     merged: bool,
     /// Print one JSON object
     #[arg(long)]
@@ -52,7 +51,7 @@ impl Forward {
         let segments = inputs.remove("token_type_ids");
         let input = EncoderInput::from_data(ids, mask, segments, &device)
             .with_context(|| self.inputs.display().to_string())?;
-        let (_, adapted) = self.model.load(self.adapter.as_ref(), &device)?;
+        let (_, adapted) = self.model.load(&self.adapters.paths(), &device)?;
         let mut model = adapted.model;
         let mut method = adapted.adapter.as_ref().map(|adapter| adapter.method.valid());
         if self.merged {

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use peft::core::{TensorMap, merged_tensors, write_atomically, write_safetensors};
 use peft::models::Encoder;
-use peft::train::TaskFile;
+use peft::train::{AdapterPaths, TaskFile};
 use serde_json::json;
 
 use crate::options::{DeviceOptions, ModelOptions};
@@ -38,7 +38,7 @@ impl Merge {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         refuse_used(&self.out)?;
         let device = self.device.device()?;
-        let (resolved, adapted) = self.model.load(Some(&self.adapter), &device)?;
+        let (resolved, adapted) = self.model.load(&AdapterPaths::one(&self.adapter), &device)?;
         let adapter = adapted.adapter.context("an adapter was asked for")?;
         let tensors = merged_tensors(&adapter, adapted.model.base())?;
         let task = adapted.task.as_ref();

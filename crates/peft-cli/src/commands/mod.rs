@@ -1,6 +1,7 @@
 //! The subcommands, a file each.
 
 pub mod check;
+pub mod convert;
 pub mod devices;
 pub mod eval;
 pub mod fetch;
@@ -8,6 +9,7 @@ pub mod forward;
 pub mod inspect;
 pub mod merge;
 pub mod methods;
+pub mod observe;
 pub mod predict;
 pub mod train;
 pub mod unmerge;

@@ -13,7 +13,7 @@ use peft::train::{TaskFile, predict};
 use serde_json::{Map, Value, json};
 
 use super::train::Tokens;
-use crate::options::{DeviceOptions, ModelOptions, known_task};
+use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::print_json;
 
 /// Label texts, given as arguments, in a file, or both.
@@ -21,9 +21,8 @@ use crate::output::print_json;
 pub struct Predict {
     #[command(flatten)]
     model: ModelOptions,
-    /// The adapter's directory
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    #[command(flatten)]
+    adapters: AdapterOptions,
     /// Texts: .tsv, .csv, .jsonl; labels are not read
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
@@ -52,27 +51,39 @@ impl Predict {
             bail!("--batch-size must be at least 1");
         }
         let device = self.device.device()?;
-        let (resolved, adapted) = self.model.load(self.adapter.as_ref(), &device)?;
-        let task = known_task(adapted.task)?;
-        let examples = self.examples(&task)?;
-        let dataset = Dataset { examples, labels: task.labels.clone() };
-        let tokens = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?;
-        let data = tokens.of(&dataset)?;
-        let method = adapted.adapter.map(|adapter| adapter.method.valid());
-        let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
-        let outputs = predict(&adapted.model, hooks, &data, self.batch_size)?;
-        let rows = dataset.examples.iter().zip(&outputs).map(|(e, o)| row(e, o, &task));
+        let runs = self.adapters.runs();
+        let mut labelled = Vec::new();
+        for paths in &runs {
+            let (resolved, adapted) = self.model.load(paths, &device)?;
+            let task = known_task(adapted.task)?;
+            let examples = self.examples(&task)?;
+            let dataset = Dataset { examples, labels: task.labels.clone() };
+            let tokens = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?;
+            let data = tokens.of(&dataset)?;
+            let method = adapted.adapter.map(|adapter| adapter.method.valid());
+            let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
+            let outputs = predict(&adapted.model, hooks, &data, self.batch_size)?;
+            let rows = dataset.examples.iter().zip(&outputs).map(|(e, o)| row(e, o, &task));
+            labelled.extend(rows.map(|mut row| {
+                if let (Some(adapter), true) = (paths.adapters.last(), runs.len() > 1) {
+                    row.insert("adapter".into(), json!(adapter));
+                }
+                row
+            }));
+        }
         if self.json {
-            print_json(&json!({"predictions": rows.collect::<Vec<_>>()}))?;
-        } else {
-            for row in rows {
-                let label = row["label"].as_str().map(String::from);
-                let label =
-                    label.unwrap_or_else(|| format!("{:.4}", row["value"].as_f64().unwrap_or(0.0)));
-                let score = row.get("score").and_then(Value::as_f64);
-                let score = score.map_or(String::new(), |score| format!("{score:.4}\t"));
-                println!("{label}\t{score}{}", row["text"].as_str().unwrap_or(""));
-            }
+            print_json(&json!({"predictions": labelled}))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        for row in labelled {
+            let label = row["label"].as_str().map(String::from);
+            let label =
+                label.unwrap_or_else(|| format!("{:.4}", row["value"].as_f64().unwrap_or(0.0)));
+            let score = row.get("score").and_then(Value::as_f64);
+            let score = score.map_or(String::new(), |score| format!("{score:.4}\t"));
+            let adapter = row.get("adapter").and_then(Value::as_str);
+            let adapter = adapter.map_or(String::new(), |adapter| format!("{adapter}\t"));
+            println!("{adapter}{label}\t{score}{}", row["text"].as_str().unwrap_or(""));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -5,19 +5,21 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use peft::core::{Accounting, Adapter, AdapterConfig, TaskType, write_atomically};
+use peft::core::{
+    Accounting, Adapter, AdapterConfig, Composition, Method, TaskType, write_atomically,
+};
 use peft::models::{Encoder, EncoderTask, Task, TextTokenizer};
 use peft::train::data::{
     Columns, Dataset, Goal, Labels, TokenizedSet, read_records, split, subset,
 };
 use peft::train::metrics::Metric;
 use peft::train::{
-    Outcome, ResolvedModel, RunDirectory, Schedule, TaskFile, TrainData, Trainer, resolve,
+    AdapterPaths, Outcome, ResolvedModel, RunDirectory, Schedule, TaskFile, TrainData, Trainer, resolve,
     write_builtin,
 };
 use serde_json::{Value, json};
 
-use crate::options::{DeviceOptions, SettingOptions};
+use crate::options::{AdapterOptions, DeviceOptions, SettingOptions};
 use crate::output::{grouped, print_json};
 use crate::run_file::RunFile;
 
@@ -53,6 +55,8 @@ pub struct Train {
     method: Option<String>,
     #[command(flatten)]
     settings: SettingOptions,
+    #[command(flatten)]
+    adapters: AdapterOptions,
     /// Seed of everything that is random [default: 0]
     #[arg(long)]
     seed: Option<u64>,
@@ -165,9 +169,10 @@ impl Train {
         let device = self.device.device()?;
         let resolved = resolve(&run.model, self.offline)?;
         let data = LoadedData::new(&run, &directory)?;
-        let (trainer_data, task, model) = data.for_model(&run, &resolved, &device)?;
+        let model = data.model(&run, &resolved, &device)?;
 
         let mut fields = run.method_settings.clone();
+        tokenize_prompt(&mut fields, &resolved)?;
         let registry = peft::registry();
         let saved = fields.remove("modules_to_save");
         let method = registry.configure(&run.method, fields)?;
@@ -181,7 +186,12 @@ impl Train {
             on = on.gradient_checkpointing();
         }
         device.seed(run.seed);
-        let adapter = Adapter::new(config, model.base(), &on)?;
+        let mut adapter = Adapter::new(config, model.base(), &on)?;
+        if !run.adapters.is_empty() {
+            let below = AdapterPaths { adapters: run.adapters.clone(), ..AdapterPaths::default() };
+            adapter = adapter.over(below.load_each(&model, &registry, &on)?)?;
+        }
+        let (trainer_data, task) = data.tokenized(&run, &resolved, &model, &adapter)?;
         let counts = Accounting::new(&adapter, model.base());
         if !self.json {
             eprintln!(
@@ -248,6 +258,18 @@ impl Train {
             run.train.early_stopping => self.early_stopping.map(Some);
             run.train.metric => self.metric.map(Some);
             run.train.checkpoint_every => self.checkpoint_every;
+        }
+        if !self.adapters.adapters.is_empty() {
+            run.adapters = self.adapters.adapters.clone();
+            run.compose = self.adapters.paths().composition;
+        }
+        match run.compose {
+            None | Some(Composition::Stack) => {}
+            Some(Composition::Fuse) if self.method.is_none() => run.method = "fusion".into(),
+            Some(Composition::Fuse) => {}
+            Some(Composition::Average | Composition::Parallel) => {
+                bail!("an average, and adapters side by side, have nothing of their own to train")
+            }
         }
         if let Some(method) = &self.method {
             if *method != run.method {
@@ -352,30 +374,60 @@ impl LoadedData {
         Ok(Self { train: rest, valid, test })
     }
 
-    fn for_model(
-        self,
+    fn model(
+        &self,
         run: &RunFile,
         resolved: &ResolvedModel,
         device: &burn::tensor::Device,
-    ) -> anyhow::Result<(TrainData, TaskFile, Encoder)> {
-        let labels = self.train.labels.clone();
-        let task = Task::ClassifySequence { labels: labels.outputs() };
+    ) -> anyhow::Result<Encoder> {
+        let task = Task::ClassifySequence { labels: self.train.labels.outputs() };
         let (model, report) =
             Encoder::load(&resolved.directory, Some(EncoderTask { task, seed: run.seed }), device)?;
         tracing::info!(new = ?report.initialized, unused = ?report.unused, "loaded");
-        let max_length = run.data.max_length.min(model.max_tokens());
-        if max_length < run.data.max_length {
-            tracing::warn!("max_length: the model has {max_length} positions, texts are cut there");
+        Ok(model)
+    }
+
+    fn tokenized(
+        self,
+        run: &RunFile,
+        resolved: &ResolvedModel,
+        model: &Encoder,
+        adapter: &Adapter,
+    ) -> anyhow::Result<(TrainData, TaskFile)> {
+        // Virtual tokens take positions of the model too.
+        let room = model.max_tokens().saturating_sub(adapter.method.virtual_tokens());
+        if room < 3 {
+            bail!("the method leaves {room} of {} positions for the text", model.max_tokens());
         }
-        let tokens = Tokens::load(&resolved.directory, max_length, &model)?;
+        let max_length = run.data.max_length.min(room);
+        if max_length < run.data.max_length {
+            tracing::warn!("max_length: there is room for {max_length} tokens, texts are cut there");
+        }
+        let tokens = Tokens::load(&resolved.directory, max_length, model)?;
         let columns = run.data.columns.clone();
         let data = TrainData {
             train: tokens.of(&self.train)?,
             valid: self.valid.as_ref().map(|set| tokens.of(set)).transpose()?,
             test: self.test.as_ref().map(|set| tokens.of(set)).transpose()?,
         };
-        Ok((data, TaskFile { labels, columns, max_length }, model))
+        Ok((data, TaskFile { labels: self.train.labels, columns, max_length }))
     }
+}
+
+/// The text that a prompt starts from, as the token indices that the method needs.
+fn tokenize_prompt(
+    fields: &mut serde_json::Map<String, Value>,
+    resolved: &ResolvedModel,
+) -> anyhow::Result<()> {
+    let is_text = fields.get("prompt_tuning_init").and_then(Value::as_str) == Some("TEXT");
+    let text = fields.get("prompt_tuning_init_text").and_then(Value::as_str);
+    if let (true, Some(text)) = (is_text, text) {
+        let tokenizer = TextTokenizer::load(&resolved.directory, usize::MAX)?;
+        let encoded = tokenizer.encode(&[(text.to_string(), None)])?;
+        let ids = &encoded[0].ids;
+        fields.insert("prompt_tuning_init_ids".into(), json!(ids));
+    }
+    Ok(())
 }
 
 /// A tokenizer with what a batch needs beside it.

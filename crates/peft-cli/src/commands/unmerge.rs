@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use peft::core::unmerged_tensors;
+use peft::train::AdapterPaths;
 use serde_json::json;
 
 use super::merge::write_model;
@@ -38,7 +39,7 @@ impl Unmerge {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         refuse_used(&self.out)?;
         let device = self.device.device()?;
-        let (resolved, adapted) = self.model.load(Some(&self.adapter), &device)?;
+        let (resolved, adapted) = self.model.load(&AdapterPaths::one(&self.adapter), &device)?;
         let adapter = adapted.adapter.context("an adapter was asked for")?;
         let (tensors, kept) = unmerged_tensors(&adapter, adapted.model.base())?;
         let task = adapted.task.as_ref();

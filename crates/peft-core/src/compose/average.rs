@@ -133,8 +133,8 @@ impl Average {
         let parts: Vec<Embedded> = self.methods.iter().map(|m| of(m, embedded.clone())).collect();
         let hidden: Vec<_> = parts.iter().map(|part| part.hidden.clone()).collect();
         same_length(&hidden, 1);
-        let mask = parts.into_iter().next().and_then(|part| part.mask);
-        Embedded { hidden: self.sum(hidden), mask }
+        let first = parts.into_iter().next().expect("an average has members");
+        Embedded { hidden: self.sum(hidden), ..first }
     }
 
     fn sum<const D: usize>(&self, parts: Vec<Tensor<D>>) -> Tensor<D> {

@@ -52,14 +52,17 @@ impl PerRow {
         embedded: Embedded,
         of: impl Fn(&dyn Hooks, Embedded) -> Embedded,
     ) -> Embedded {
-        let Embedded { hidden, mask } = embedded;
+        let Embedded { hidden, mask, shift } = embedded;
         let masks = self.groups.split_mask(mask);
+        let shifts = self.groups.split_rows(&shift);
         let parts: Vec<Embedded> = self
             .groups
             .split(hidden)
             .into_iter()
-            .zip(masks)
-            .map(|((method, hidden), mask)| of(self.hooks(method), Embedded { hidden, mask }))
+            .zip(masks.into_iter().zip(shifts))
+            .map(|((method, hidden), (mask, shift))| {
+                of(self.hooks(method), Embedded { hidden, mask, shift })
+            })
             .collect();
         let longest = parts.iter().map(|part| part.hidden.dims()[1]).max().unwrap_or(0);
         let masks = parts.iter().map(|part| {
@@ -67,9 +70,11 @@ impl PerRow {
             (part.mask.clone(), rows, length)
         });
         let mask = self.groups.join_mask(masks.collect(), longest, End::Back);
+        let shifts = parts.iter().map(|part| (part.shift.clone(), part.hidden.dims()[0]));
+        let shift = self.groups.join_rows(shifts.collect());
         // Filled up at the end, so that positions count as they do for the row alone.
         let hidden = parts.into_iter().map(|part| fill(part.hidden, 1, longest, End::Back));
-        Embedded { hidden: self.groups.join(hidden.collect()), mask }
+        Embedded { hidden: self.groups.join(hidden.collect()), mask, shift }
     }
 }
 
@@ -161,6 +166,31 @@ impl Groups {
                 .into_iter()
                 .map(|(_, part)| Some(part.greater_elem(0.5)))
                 .collect(),
+        }
+    }
+
+    /// A number for each row, or none at all, by group.
+    fn split_rows(&self, values: &[usize]) -> Vec<Vec<usize>> {
+        let of = |rows: &Vec<i64>| match values {
+            [] => Vec::new(),
+            _ => rows.iter().map(|row| values[*row as usize]).collect(),
+        };
+        self.rows.iter().map(|(_, rows)| of(rows)).collect()
+    }
+
+    /// Numbers of the groups' rows, 0 where a group has none, in the order of the batch.
+    fn join_rows(&self, parts: Vec<(Vec<usize>, usize)>) -> Vec<usize> {
+        if parts.iter().all(|(values, _)| values.is_empty()) {
+            return Vec::new();
+        }
+        let filled = parts.into_iter().flat_map(|(mut values, rows)| {
+            values.resize(rows, 0);
+            values
+        });
+        let joined: Vec<usize> = filled.collect();
+        match self.back.is_empty() {
+            true => joined,
+            false => self.back.iter().map(|place| joined[*place as usize]).collect(),
         }
     }
 
@@ -319,10 +349,11 @@ impl Hooks for Parallel {
     }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         let count = self.methods.len();
-        let Embedded { hidden, mask } = embedded;
+        let Embedded { hidden, mask, shift } = embedded;
         let embedded = Embedded {
             hidden: Tensor::cat(vec![hidden; count], 0),
             mask: mask.map(|mask| Tensor::cat(vec![mask; count], 0)),
+            shift: shift.repeat(count),
         };
         self.rows(embedded.hidden.dims()[0]).embed(site, embedded)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Int, Tensor, TensorData};
 use peft_core::{Embedded, Role, Site, SiteKind};
 
 use super::{FrozenEmbedding, FrozenNorm, Pass};
@@ -76,19 +76,32 @@ impl Embeddings {
     pub fn forward(&self, input: &EncoderInput, pass: Pass<'_>) -> Result<Embedded> {
         input.check(self.vocab, self.segments.len())?;
         let tokens = input.ids().dims()[1];
-        let embedded = Embedded { hidden: self.words.forward(input.ids()), mask: input.mask() };
-        let Embedded { hidden, mask } = pass.hooks.embed(&self.site, embedded);
-        let length = hidden.dims()[1];
-        if length > self.limit {
+        let embedded = Embedded::new(self.words.forward(input.ids()), input.mask());
+        let Embedded { hidden, mask, shift } = pass.hooks.embed(&self.site, embedded);
+        let [batch, length, _] = hidden.dims();
+        let needed = length + shift.iter().max().copied().unwrap_or(0);
+        if needed > self.limit {
             return Err(Error::Input(format!(
-                "{length} tokens, but the model has {} positions: truncate the texts",
+                "{needed} tokens, but the model has {} positions: truncate the texts",
                 self.limit
             )));
         }
         let device = hidden.device().without_autodiff();
+        let shift = match &shift[..] {
+            // All rows alike: one row of positions serves all.
+            [first, rest @ ..] if rest.iter().all(|s| s == first) => vec![*first],
+            [] => vec![0],
+            _ => {
+                assert_eq!(shift.len(), batch, "a shift for each row");
+                shift
+            }
+        };
+        let rows = shift.len();
+        let shift: Vec<i64> = shift.into_iter().map(|shift| shift as i64).collect();
+        let shift = Tensor::<2, Int>::from_data(TensorData::new(shift, [rows, 1]), &device);
         let in_order = |from: usize| {
             let indices = Tensor::<1, Int>::arange(from as i64..(from + length) as i64, &device);
-            self.positions.forward(indices.unsqueeze())
+            self.positions.forward(indices.unsqueeze::<2>() + shift.clone())
         };
         let positions = match self.start {
             Positions::FromZero => in_order(0),
@@ -96,7 +109,8 @@ impl Embeddings {
             Positions::After { pad } if length != tokens => in_order(pad + 1),
             Positions::After { pad } => {
                 let is_token = input.ids().not_equal_elem(pad as i64).int();
-                self.positions.forward(is_token.clone().cumsum(1) * is_token + pad as i64)
+                let counted = is_token.clone().cumsum(1) + shift;
+                self.positions.forward(counted * is_token + pad as i64)
             }
         };
         let segments = match input.segments() {
@@ -104,7 +118,7 @@ impl Embeddings {
             _ => self.segments.forward(Tensor::zeros([1, 1], &device)),
         };
         let hidden = self.norm.forward(hidden + segments + positions, pass);
-        let embedded = Embedded { hidden: pass.dropout(hidden, self.dropout), mask };
+        let embedded = Embedded::new(pass.dropout(hidden, self.dropout), mask);
         Ok(pass.hooks.layers_input(&self.site, embedded))
     }
 }

@@ -350,7 +350,8 @@ impl<'m> Trainer<'m> {
     fn best_method(&self, last: &Stack) -> Result<Stack> {
         let path = self.directory.best().join(peft_core::ADAPTER_WEIGHTS);
         let mut tensors = peft_core::read_safetensors(&path)?;
-        let mut file = peft_core::Exchange::read(&mut tensors);
+        let dialect = self.adapter.config.method.dialect();
+        let mut file = peft_core::Exchange::read(&mut tensors).in_dialect(dialect);
         let mut method = last.clone();
         method.exchange(&mut file, self.model.base());
         match file.into_problems().first() {

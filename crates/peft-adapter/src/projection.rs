@@ -1,0 +1,150 @@
+//! The two projections of an adapter.
+
+use burn::module::{Module, Param};
+use burn::nn::{Initializer, Linear};
+use burn::tensor::{Device, Distribution, Tensor};
+use peft_core::{Exchange, Key, Layout};
+
+use crate::phm::{PhmLinear, SharedPhm};
+use crate::{BottleneckConfig, InitWeights};
+
+/// Which of an adapter's projections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// `[d, m]`.
+    Down,
+    /// `[m, d]`.
+    Up,
+}
+
+/// A projection down to the bottleneck or up from it.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)]
+pub enum Projection {
+    /// `y = x W + b`.
+    Dense(Linear),
+    /// `y = x (Σ_i A_i ⊗ W_i) + b`.
+    Phm(PhmLinear),
+}
+
+impl Projection {
+    pub(crate) fn new(
+        config: &BottleneckConfig,
+        position: Position,
+        shape: [usize; 2],
+        device: &Device,
+    ) -> Self {
+        if config.phm_layer {
+            return Self::Phm(PhmLinear::new(config, position, shape, device));
+        }
+        let [d_in, d_out] = shape;
+        let init = |initializer: Initializer| {
+            drawn(initializer.init_with(shape, Some(d_in), Some(d_out), device))
+        };
+        let weight = match (config.init_weights, position) {
+            (InitWeights::Bert, _) => init(BERT),
+            // Kaiming-uniform with a = sqrt(5).
+            (InitWeights::MamAdapter, Position::Down) => {
+                init(Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false })
+            }
+            (InitWeights::MamAdapter, Position::Up) => init(Initializer::Zeros),
+            (InitWeights::Houlsby, _) => Param::from_tensor(truncated_normal(shape, 0.01, device)),
+        };
+        Self::Dense(Linear { weight, bias: Some(zeros(d_out, device)) })
+    }
+
+    /// `[batch, tokens, d_in]` to `[batch, tokens, d_out]`.
+    pub(crate) fn forward(&self, input: Tensor<3>, shared: Option<&SharedPhm>) -> Tensor<3> {
+        match self {
+            Self::Dense(linear) => linear.forward(input),
+            Self::Phm(linear) => linear.forward(input, shared),
+        }
+    }
+
+    /// The tensors under the keys that `key` makes of their names.
+    pub(crate) fn exchange(&mut self, file: &mut Exchange<'_>, key: impl Fn(&str) -> Key) {
+        match self {
+            Self::Dense(linear) => exchange_linear(linear, file, key),
+            Self::Phm(linear) => linear.exchange(file, key),
+        }
+    }
+}
+
+pub(crate) fn exchange_linear(
+    linear: &mut Linear,
+    file: &mut Exchange<'_>,
+    key: impl Fn(&str) -> Key,
+) {
+    file.param(key("weight"), &mut linear.weight, Layout::Transposed);
+    if let Some(bias) = &mut linear.bias {
+        file.param(key("bias"), bias, Layout::AsIs);
+    }
+}
+
+/// BERT's own start: `N(0, 0.02)`.
+const BERT: Initializer = Initializer::Normal { mean: 0.0, std: 0.02 };
+
+/// A linear layer that starts as BERT's do.
+pub(crate) fn bert_linear([d_in, d_out]: [usize; 2], device: &Device) -> Linear {
+    Linear { weight: drawn(BERT.init([d_in, d_out], device)), bias: Some(zeros(d_out, device)) }
+}
+
+pub(crate) fn zeros(d: usize, device: &Device) -> Param<Tensor<1>> {
+    Param::from_tensor(Tensor::zeros([d], device))
+}
+
+/// Burn's initialisers draw when a parameter is first used. Drawn at once, parameters do not
+/// depend on what else takes random numbers in between.
+pub(crate) fn drawn<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+    param.val();
+    param
+}
+
+/// `N(0, std)` without the values beyond two standard deviations.
+fn truncated_normal(shape: [usize; 2], std: f64, device: &Device) -> Tensor<2> {
+    let draw = || Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), device);
+    // One in 22 lies outside and is drawn again; after eight times, one in 10^12 is left.
+    let values = (0..8).fold(draw(), |values, _| {
+        let outside = values.clone().abs().greater_elem(2.0);
+        values.mask_where(outside, draw())
+    });
+    values.clamp(-2.0, 2.0) * std
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weight(init_weights: InitWeights, position: Position) -> Vec<f32> {
+        let config = BottleneckConfig { init_weights, ..BottleneckConfig::default() };
+        let shape = [64, 256];
+        match Projection::new(&config, position, shape, &Device::default()) {
+            Projection::Dense(linear) => {
+                assert_eq!(linear.weight.dims(), shape);
+                linear.weight.val().into_data().try_into_vec().expect("floats")
+            }
+            Projection::Phm(_) => panic!("a plain projection"),
+        }
+    }
+
+    fn deviation(values: &[f32]) -> f32 {
+        (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt()
+    }
+
+    #[test]
+    fn projections_start_as_the_reference_lets_them() {
+        let bert = deviation(&weight(InitWeights::Bert, Position::Up));
+        assert!((bert - 0.02).abs() < 1e-3, "{bert}");
+
+        let mam = weight(InitWeights::MamAdapter, Position::Down);
+        let bound = 1.0 / 64f32.sqrt();
+        assert!(mam.iter().all(|v| v.abs() <= bound));
+        assert!((deviation(&mam) - bound / 3f32.sqrt()).abs() < 3e-3, "{}", deviation(&mam));
+        assert!(weight(InitWeights::MamAdapter, Position::Up).iter().all(|v| *v == 0.0));
+
+        // The deviation of a normal distribution cut at two deviations is 0.8796 of its own.
+        let houlsby = weight(InitWeights::Houlsby, Position::Down);
+        assert!(houlsby.iter().all(|v| v.abs() <= 0.02));
+        assert!((deviation(&houlsby) - 0.008_796).abs() < 3e-4, "{}", deviation(&houlsby));
+    }
+}

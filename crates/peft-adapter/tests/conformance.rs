@@ -1,0 +1,222 @@
+//! Bottleneck adapters and their variants have the properties that every method must have.
+
+use peft_adapter::{
+    BottleneckConfig, InitWeights, InvertibleKind, ReductionFactor, ResidualBeforeNorm, Scaling,
+    presets,
+};
+use peft_conformance::{Expect, conformance};
+
+const HIDDEN: usize = 24;
+const LAYERS: usize = 2;
+
+/// A preset, or the defaults, with a bottleneck of this width.
+fn preset(name: &str, width: usize) -> BottleneckConfig {
+    let presets = presets();
+    let found = presets.into_iter().find(|(preset, ..)| *preset == name);
+    let config = found.map_or(BottleneckConfig::default(), |(_, _, fields)| {
+        serde_json::from_value(fields).expect("a preset can be read")
+    });
+    BottleneckConfig { bottleneck_size: Some(width), ..config }
+}
+
+/// One adapter after each feed-forward network, that starts as the identity.
+fn pfeiffer() -> BottleneckConfig {
+    BottleneckConfig { init_weights: InitWeights::MamAdapter, ..preset("pfeiffer", WIDTH) }
+}
+
+const WIDTH: usize = 8;
+/// `W_d`, `b_d`, `W_u`, `b_u`.
+const ADAPTER: usize = 2 * HIDDEN * WIDTH + WIDTH + HIDDEN;
+/// Gain and bias.
+const NORM: usize = 2 * HIDDEN;
+
+fn trains(trainable: usize) -> Expect {
+    Expect { trainable: Some(trainable), ..Expect::default() }
+}
+
+/// The start is near the base, not the base itself. Where it is nearer than the suite can tell
+/// from the base, a wide bottleneck or a large scale moves it away.
+fn near(trainable: usize) -> Expect {
+    Expect { identity_at_init: false, ..trains(trainable) }
+}
+
+const WIDE: usize = 4 * HIDDEN;
+const WIDE_ADAPTER: usize = 2 * HIDDEN * WIDE + WIDE + HIDDEN;
+
+conformance!(default, preset("pfeiffer", WIDE), near(LAYERS * WIDE_ADAPTER));
+
+conformance!(houlsby, preset("houlsby", WIDE), near(2 * LAYERS * WIDE_ADAPTER));
+
+conformance!(
+    houlsby_start,
+    BottleneckConfig {
+        init_weights: InitWeights::Houlsby,
+        scaling: Scaling::Fixed(8.0),
+        ..preset("houlsby", WIDE)
+    },
+    near(2 * LAYERS * WIDE_ADAPTER)
+);
+
+conformance!(
+    trained_norms,
+    BottleneckConfig {
+        init_weights: InitWeights::MamAdapter,
+        train_norms: true,
+        ..preset("houlsby", WIDTH)
+    },
+    trains(LAYERS * (2 * ADAPTER + 2 * NORM))
+);
+
+conformance!(
+    reduction_factors,
+    BottleneckConfig {
+        bottleneck_size: None,
+        reduction_factor: ReductionFactor::PerLayer(
+            [("1".into(), 4.0), ("default".into(), 2.4)].into()
+        ),
+        ..super::pfeiffer()
+    },
+    trains(2 * HIDDEN * (10 + 6) + 10 + 6 + 2 * HIDDEN)
+);
+
+conformance!(pfeiffer, super::pfeiffer(), trains(LAYERS * ADAPTER));
+
+conformance!(parallel, preset("parallel", WIDTH), trains(LAYERS * ADAPTER));
+
+conformance!(scaled_parallel, preset("scaled-parallel", WIDTH), trains(LAYERS * ADAPTER));
+
+conformance!(
+    parallel_with_norm,
+    BottleneckConfig { ln_after: true, mh_adapter: true, ..preset("parallel", WIDTH) },
+    trains(2 * LAYERS * (ADAPTER + NORM))
+);
+
+conformance!(
+    learned_scale,
+    BottleneckConfig { scaling: Scaling::Learned, ..super::pfeiffer() },
+    trains(LAYERS * (ADAPTER + 1))
+);
+
+conformance!(
+    channel_scale,
+    BottleneckConfig { scaling: Scaling::Channel, ..super::pfeiffer() },
+    trains(LAYERS * (ADAPTER + HIDDEN))
+);
+
+conformance!(
+    residual_from_the_norm,
+    BottleneckConfig { residual_before_ln: ResidualBeforeNorm::Input, ..super::pfeiffer() },
+    near(LAYERS * ADAPTER)
+);
+
+conformance!(
+    residual_from_the_sum,
+    BottleneckConfig { residual_before_ln: ResidualBeforeNorm::PostAdd, ..super::pfeiffer() },
+    near(LAYERS * ADAPTER)
+);
+
+conformance!(
+    norms_before_and_after,
+    BottleneckConfig { ln_before: true, ln_after: true, ..super::pfeiffer() },
+    trains(LAYERS * (ADAPTER + 2 * NORM))
+);
+
+conformance!(
+    norm_after_the_residual,
+    BottleneckConfig { ln_after: true, adapter_residual_before_ln: true, ..super::pfeiffer() },
+    near(LAYERS * (ADAPTER + NORM))
+);
+
+conformance!(
+    one_layer_left_out,
+    BottleneckConfig { leave_out: vec![0], ..super::pfeiffer() },
+    trains(ADAPTER)
+);
+
+/// `n`, unless another is said.
+const PRODUCTS: usize = 4;
+const RULE: usize = PRODUCTS * PRODUCTS * PRODUCTS;
+/// `W_left`, `W_right` and a bias of both projections.
+const COMPACTER: usize = 2 * (HIDDEN + WIDTH) + WIDTH + HIDDEN;
+
+/// A rule of each layer's own starts near zero, at a distance that the suite takes neither for the
+/// base nor for another model; a scale moves it away.
+fn scaled(config: BottleneckConfig) -> BottleneckConfig {
+    BottleneckConfig { scaling: Scaling::Fixed(32.0), ..config }
+}
+
+conformance!(
+    phm,
+    scaled(preset("phm", WIDTH)),
+    near(2 * LAYERS * (2 * RULE + 2 * HIDDEN * WIDTH / PRODUCTS + WIDTH + HIDDEN))
+);
+
+// A shared rule starts so near to zero that the first output is the base's to five digits.
+conformance!(compacter, preset("compacter", WIDTH), trains(2 * LAYERS * COMPACTER + RULE));
+
+conformance!(compacter_plus_plus, preset("compacter++", WIDTH), trains(LAYERS * COMPACTER + RULE));
+
+conformance!(
+    shared_weights,
+    BottleneckConfig { shared_w_phm: true, ..preset("compacter", WIDTH) },
+    trains(2 * (HIDDEN + WIDTH) + 2 * LAYERS * (WIDTH + HIDDEN) + RULE)
+);
+
+conformance!(
+    shared_full_weights,
+    BottleneckConfig {
+        shared_w_phm: true,
+        factorized_phm_w: false,
+        phm_bias: false,
+        ..preset("compacter", WIDTH)
+    },
+    trains(2 * HIDDEN * WIDTH / PRODUCTS + RULE)
+);
+
+conformance!(
+    factored_rule_of_rank_two_weights,
+    BottleneckConfig {
+        phm_dim: 2,
+        phm_rank: 2,
+        factorized_phm_rule: true,
+        ..preset("compacter", WIDTH)
+    },
+    trains(2 * LAYERS * (2 * 2 * (HIDDEN + WIDTH) + WIDTH + HIDDEN) + 2 * 2 * 2)
+);
+
+conformance!(
+    fixed_rule,
+    BottleneckConfig {
+        learn_phm: false,
+        shared_phm_rule: false,
+        phm_dim: 8,
+        scaling: Scaling::Fixed(32.0),
+        ..preset("compacter", WIDTH)
+    },
+    near(2 * LAYERS * COMPACTER)
+);
+
+/// Two networks from one half of the channels to the other, with half as many between.
+const NICE: usize = 2 * (2 * (HIDDEN / 2) * (HIDDEN / 4) + HIDDEN / 4 + HIDDEN / 2);
+/// The same with twice as many outputs.
+const GLOW: usize = NICE + 2 * ((HIDDEN / 2) * (HIDDEN / 4) + HIDDEN / 2);
+
+fn invertible(kind: InvertibleKind, factor: Option<f64>) -> BottleneckConfig {
+    BottleneckConfig {
+        inv_adapter: Some(kind),
+        inv_adapter_reduction_factor: factor,
+        ..preset("pfeiffer", WIDE)
+    }
+}
+
+conformance!(nice, invertible(InvertibleKind::Nice, None), near(LAYERS * WIDE_ADAPTER + NICE));
+
+conformance!(glow, invertible(InvertibleKind::Glow, Some(2.0)), near(LAYERS * WIDE_ADAPTER + GLOW));
+
+conformance!(
+    nice_alone,
+    BottleneckConfig { output_adapter: false, ..invertible(InvertibleKind::Nice, Some(1.0 / 8.0)) },
+    near(2 * (2 * (HIDDEN / 2) * (4 * HIDDEN) + 4 * HIDDEN + HIDDEN / 2))
+);
+
+conformance!(houlsby_inv, preset("houlsby-inv", WIDE), near(2 * LAYERS * WIDE_ADAPTER + NICE));

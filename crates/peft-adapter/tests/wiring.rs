@@ -1,0 +1,200 @@
+//! Adapters meet a sublayer as their equations say.
+
+use burn::tensor::{Device, Distribution, Tensor, Tolerance};
+use peft_adapter::{Bottleneck, BottleneckConfig};
+use peft_conformance::Host;
+use peft_core::{Dialect, Exchange, Method};
+use peft_core::{
+    Hooks, MethodConfig, NormLayer, ResidualLayer, ResidualStates, Role, Site, TensorMap,
+};
+use serde_json::{Value, json};
+
+const HIDDEN: usize = 24;
+
+struct Setting {
+    host: Host,
+    bottleneck: Bottleneck,
+    states: ResidualStates,
+}
+
+fn setting(fields: Value) -> Setting {
+    let device = Device::default();
+    let host = Host::new(&device);
+    let mut config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
+    config.bottleneck_size = Some(8);
+    config.validate().expect("it makes sense");
+    let bottleneck = config.init(host.encoder.base(), &device).expect("it fits");
+    let normal = Distribution::Normal(0.0, 1.0);
+    let random = || Tensor::<3>::random([2, 3, HIDDEN], normal, &device);
+    let states = ResidualStates { input: random(), output: random(), residual: random() };
+    Setting { host, bottleneck, states }
+}
+
+impl Setting {
+    fn site(&self, role: Role, layer: usize) -> &Site {
+        let mut sites = self.host.encoder.base().sites();
+        sites.find(|s| s.role == role && s.layer == Some(layer)).expect("the host has it")
+    }
+
+    /// `o'`, and what `expected` makes of the states, of the sublayer's norm and of `s f`.
+    #[track_caller]
+    fn assert_output(
+        &self,
+        expected: impl Fn(&ResidualStates, &dyn Fn(Tensor<3>) -> Tensor<3>, &Update) -> Tensor<3>,
+    ) {
+        let norm_site = self.site(Role::FeedForwardNorm, 1);
+        let entry = self.host.encoder.base().at(norm_site);
+        let gain = entry.gain.as_ref().expect("a norm has a gain");
+        let norm = NormLayer::new(norm_site, gain, entry.bias.as_ref(), 1e-12);
+        let site = self.site(Role::FeedForwardSublayer, 1);
+        let layer = ResidualLayer::new(site, Some(&norm));
+        let found = self.bottleneck.residual(&layer, self.states.clone()).output;
+        let update: &Update = &|x| self.bottleneck.update(site, x).expect("it is adapted");
+        let expected = expected(&self.states, &|x| norm.forward(x), update);
+        found.into_data().assert_approx_eq(&expected.into_data(), Tolerance::<f32>::absolute(1e-6));
+    }
+}
+
+type Update<'u> = dyn Fn(Tensor<3>) -> Tensor<3> + 'u;
+
+#[test]
+fn the_output_is_that_of_the_equation() {
+    setting(json!({ "original_ln_before": false }))
+        .assert_output(|s, _, f| s.output.clone() + f(s.output.clone()));
+    setting(json!({})).assert_output(|s, norm, f| {
+        s.output.clone() + f(norm(s.output.clone() + s.residual.clone()))
+    });
+    setting(json!({ "residual_before_ln": false })).assert_output(|s, norm, f| {
+        let x = norm(s.output.clone() + s.residual.clone());
+        x.clone() + f(x)
+    });
+    setting(json!({ "residual_before_ln": "post_add" })).assert_output(|s, norm, f| {
+        let sum = s.output.clone() + s.residual.clone();
+        sum.clone() + f(norm(sum))
+    });
+    setting(json!({ "is_parallel": true, "adapter_residual_before_ln": true }))
+        .assert_output(|s, _, f| s.output.clone() + f(s.residual.clone()));
+}
+
+#[test]
+fn a_layer_left_out_at_inference_is_the_base() {
+    let setting = setting(json!({ "mh_adapter": true, "train_norms": true }));
+    let dropped = setting.bottleneck.clone().leave_out(&[0]);
+    for role in [Role::AttentionSublayer, Role::FeedForwardSublayer] {
+        assert!(setting.bottleneck.layer(setting.site(role, 0)).is_some());
+        assert!(dropped.layer(setting.site(role, 0)).is_none());
+        assert!(dropped.layer(setting.site(role, 1)).is_some());
+    }
+    assert!(dropped.norm(setting.site(Role::FeedForwardNorm, 0)).is_none());
+    assert!(dropped.norm(setting.site(Role::FeedForwardNorm, 1)).is_some());
+    let none = setting.host.logits(&setting.bottleneck.clone().leave_out(&[0, 1]));
+    assert_eq!(none, setting.host.logits(&()));
+}
+
+#[test]
+fn unembedding_undoes_the_invertible_adapter() {
+    for kind in ["nice", "glow"] {
+        let setting = setting(json!({ "inv_adapter": kind }));
+        let mut sites = setting.host.encoder.base().sites();
+        let site = sites.find(|site| site.role == Role::Embeddings).expect("it has embeddings");
+        let hidden = setting.states.input.clone();
+        let embedded = peft_core::Embedded::new(hidden.clone(), None);
+        let inner = setting.bottleneck.layers_input(site, embedded).hidden;
+        let back = setting.bottleneck.unembed(site, inner).into_data();
+        back.assert_approx_eq(&hidden.into_data(), Tolerance::<f32>::absolute(1e-5));
+    }
+}
+
+#[test]
+fn files_of_adapter_hub_have_its_keys() {
+    let keys = |fields: Value| -> Vec<String> {
+        let mut setting = setting(fields);
+        let mut file = TensorMap::new();
+        let dialect = Dialect::AdapterHub { adapter: "task".into() };
+        let mut exchange = Exchange::write(&mut file).in_dialect(dialect);
+        setting.bottleneck.exchange(&mut exchange, setting.host.encoder.base());
+        file.keys().cloned().collect()
+    };
+    let adapter = "bert.encoder.layer.1.output.adapters.task";
+    let dense = keys(json!({ "leave_out": [0], "inv_adapter": "nice", "scaling": "learned" }));
+    let names = ["adapter_down.0.bias", "adapter_down.0.weight", "adapter_up.bias"];
+    let mut expected: Vec<String> = names.iter().map(|name| format!("{adapter}.{name}")).collect();
+    expected.extend(["adapter_up.weight", "scaling"].map(|name| format!("{adapter}.{name}")));
+    for network in ["F", "G"] {
+        for name in ["0.bias", "0.weight", "2.bias", "2.weight"] {
+            expected.push(format!("bert.invertible_adapters.task.{network}.{name}"));
+        }
+    }
+    assert_eq!(dense, expected);
+
+    let compacter = keys(json!({ "leave_out": [0], "phm_layer": true }));
+    let mut expected = Vec::new();
+    for projection in ["adapter_down.0", "adapter_up"] {
+        for name in ["W_left", "W_right", "b"] {
+            expected.push(format!("{adapter}.{projection}.{name}"));
+        }
+    }
+    expected.push("bert.shared_parameters.task.phm_rule".into());
+    assert_eq!(compacter, expected);
+}
+
+#[test]
+fn what_adapter_hub_writes_is_read_as_it_was() {
+    let host = Host::new(&Device::default());
+    let base = host.encoder.base();
+    for (name, _, fields) in peft_adapter::presets() {
+        let config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
+        let Value::Object(hub) = config.to_adapter_hub(base).expect("that library has it") else {
+            panic!("an object");
+        };
+        assert_eq!(hub.len(), 33, "the number of fields that the library writes");
+        let read = BottleneckConfig::from_adapter_hub(&hub, base).expect("it is ours");
+        assert_eq!(read.expect("it is supported"), config, "{name}");
+    }
+    let glow = BottleneckConfig {
+        inv_adapter: Some(peft_adapter::InvertibleKind::Glow),
+        ..BottleneckConfig::default()
+    };
+    let refused = glow.to_adapter_hub(base).expect_err("its coupling is another").to_string();
+    assert!(refused.contains("adapter-hub/adapters"), "{refused}");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let base = Host::new(&Device::default());
+    let base = base.encoder.base();
+    let refused = |fields: Value| {
+        let config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
+        config.init(base, &Device::default()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let error = refused(json!({ "phm_layer": true, "reduction_factor": 4 })).unwrap_err();
+    assert!(
+        error.starts_with("phm_dim = 4: must divide the hidden size 24 and the bottleneck 6 at"),
+        "{error}"
+    );
+    let error = refused(json!({ "leave_out": [0, 1] })).unwrap_err();
+    assert_eq!(error, "leave_out = [0, 1]: leaves no layer with an adapter");
+    let error = refused(json!({ "reduction_factor": { "1": 4 } })).unwrap_err();
+    assert!(error.starts_with("reduction_factor = {\"1\":4}: needs a \"default\""), "{error}");
+    let shared = json!({
+        "phm_layer": true,
+        "shared_W_phm": true,
+        "reduction_factor": { "1": 3, "default": 6 },
+    });
+    let error = refused(shared).unwrap_err();
+    assert!(error.starts_with("shared_W_phm = true: the layers must have one shape"), "{error}");
+
+    let unmatched = |fields: Value| {
+        let config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
+        let unmatched = config.unmatched(base).expect("no pattern is wrong");
+        unmatched.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let fields = json!({ "leave_out": [1, 7], "reduction_factor": { "9": 2, "default": 4 } });
+    assert_eq!(
+        unmatched(fields),
+        [
+            "leave_out 7 matches no layer of the model; it has: 0 to 1",
+            "reduction_factor 9 matches no layer of the model; it has: 0 to 1",
+        ]
+    );
+}

@@ -1,0 +1,76 @@
+//! `peft convert`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use peft::core::Method;
+use peft::train::{AdapterPaths, TASK_FILE};
+use serde_json::json;
+
+use crate::options::{DeviceOptions, ModelOptions};
+use crate::output::{print_json, refuse_used};
+
+/// Rewrite an adapter for the other library: Hugging Face PEFT, or adapter-hub/adapters.
+#[derive(Args)]
+pub struct Convert {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// The adapter's directory, in either layout
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// The layout to write
+    #[arg(long, value_name = "LAYOUT")]
+    to: LayoutName,
+    /// The adapter's name, which adapter-hub/adapters writes into its files
+    #[arg(long, default_value = "default")]
+    name: String,
+    /// The directory to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LayoutName {
+    /// Hugging Face PEFT
+    Peft,
+    /// adapter-hub/adapters
+    Adapters,
+}
+
+impl Convert {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        refuse_used(&self.out)?;
+        let device = self.device.device()?;
+        let (resolved, adapted) = self.model.load(&AdapterPaths::one(&self.adapter), &device)?;
+        let mut adapter = adapted.adapter.context("an adapter was asked for")?;
+        let model = adapted.model;
+        // A prefix still in training (adapter-hub keeps its network) is written as it is used.
+        adapter.method.finish();
+        match self.to {
+            LayoutName::Peft => adapter.save(&self.out, model.base())?,
+            LayoutName::Adapters => {
+                let name = adapter.config.base_model_name_or_path.clone();
+                let described = model.hub_model(&name.unwrap_or(resolved.name));
+                adapter.save_adapter_hub(&self.out, &self.name, &described, model.base())?;
+            }
+        }
+        if self.adapter.join(TASK_FILE).exists()
+            && let Some(task) = &adapted.task
+        {
+            task.save(&self.out)?;
+        }
+        if self.json {
+            print_json(&json!({"out": self.out, "method": adapter.config.method.name()}))?;
+        } else {
+            println!("{}: {}", self.out.display(), adapter.config.method.name());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,147 @@
+//! The configuration of (IA)³, with HF PEFT's fields.
+
+use burn::tensor::Device;
+use peft_core::{
+    Base, ComputationFunction, Error, MethodCard, MethodConfig, ModuleNames, Result, Role, Site,
+    Targets,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Ia3, hub};
+
+/// The linear layers that are scaled unless told otherwise.
+const DEFAULT_ROLES: &[Role] = &[Role::Key, Role::Value, Role::FeedForwardDown];
+
+/// Configuration of [`Ia3`].
+///
+/// | field (also) | default | meaning |
+/// |---|---|---|
+/// | `target_modules`, `exclude_modules`, `layers_to_transform`, `layers_pattern` | key, value, feed-forward down | see [`Targets`] |
+/// | `feedforward_modules` (`feedforward`) | feed-forward down | the targets whose input is scaled, not their output: names for the end of a path, or a regular expression for the whole of it |
+/// | `init_ia3_weights` (`init`) | true | start at ones; false: at values from `N(0, 1)`, which is not the base; for tests |
+/// | `fan_in_fan_out` | false | says that the checkpoint stores `[d_in, d_out]`; the model knows, so it is carried, not needed |
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ia3Config {
+    /// What is scaled.
+    #[serde(flatten)]
+    pub targets: Targets,
+    /// The targets whose input is scaled.
+    pub feedforward_modules: Option<ModuleNames>,
+    /// Whether the checkpoint stores the weights as `[d_in, d_out]`.
+    pub fan_in_fan_out: bool,
+    /// Whether the scales start at one.
+    #[serde(rename = "init_ia3_weights")]
+    pub init: bool,
+}
+
+impl Default for Ia3Config {
+    fn default() -> Self {
+        Self {
+            targets: Targets::default(),
+            feedforward_modules: None,
+            fan_in_fan_out: false,
+            init: true,
+        }
+    }
+}
+
+impl Ia3Config {
+    /// The layers that are scaled, each with whether its input is.
+    ///
+    /// # Errors
+    /// If the targets select nothing, or `feedforward_modules` is not a regular expression.
+    pub fn layers<'b>(&self, base: &'b Base) -> Result<Vec<(&'b Site, bool)>> {
+        let sites = self.targets.resolve(base, DEFAULT_ROLES)?;
+        let pattern = match &self.feedforward_modules {
+            Some(ModuleNames::Pattern(_)) => Some(self.matching_pattern(base)?),
+            _ => None,
+        };
+        let of_input = |site: &Site| match (&self.feedforward_modules, &pattern) {
+            (None, _) => site.role == Role::FeedForwardDown,
+            (Some(ModuleNames::List(names)), _) => names.iter().any(|n| site.path.ends_with(n)),
+            (Some(_), pattern) => pattern.iter().flatten().any(|index| *index == site.index),
+        };
+        Ok(sites.into_iter().map(|site| (site, of_input(site))).collect())
+    }
+
+    /// The linear sites that match the expression in `feedforward_modules`, by [`Site::index`].
+    fn matching_pattern(&self, base: &Base) -> Result<Vec<usize>> {
+        let matched = self.feedforward_targets().resolve(base, &[]);
+        match matched {
+            Ok(sites) => Ok(sites.iter().map(|site| site.index).collect()),
+            // HF PEFT takes an expression that matches nothing, too.
+            Err(Error::NoMatch { .. }) => Ok(Vec::new()),
+            Err(error) => Err(in_feedforward(error)),
+        }
+    }
+
+    /// `feedforward_modules` in the place of targets, to be matched as they are.
+    fn feedforward_targets(&self) -> Targets {
+        Targets { target_modules: self.feedforward_modules.clone(), ..Targets::default() }
+    }
+}
+
+/// The same error, of the field that the user wrote.
+fn in_feedforward(error: Error) -> Error {
+    match error {
+        Error::Pattern { pattern, reason, .. } => {
+            Error::Pattern { field: "feedforward_modules".into(), pattern, reason }
+        }
+        other => other,
+    }
+}
+
+impl MethodConfig for Ia3Config {
+    const NAME: &'static str = "ia3";
+    const PEFT_TYPE: &'static str = "IA3";
+    const ABOUT: &'static str = "learned scales of keys, values and feed-forward (Liu et al. 2022)";
+    // The paper's.
+    const LEARNING_RATE: f64 = 3e-3;
+    const ALIASES: &'static [(&'static str, &'static str)] =
+        &[("feedforward", "feedforward_modules"), ("init", "init_ia3_weights")];
+    const CARD: MethodCard = MethodCard {
+        functions: &[ComputationFunction::Parameter],
+        sites: "key, value, feed-forward down",
+        trainable: "d_out per layer, d_in for a feed-forward one",
+        merges: "yes",
+        formats: "peft, adapters",
+    };
+    type Method = Ia3;
+
+    fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
+        hub::write(self, base)
+    }
+
+    fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
+        hub::read(config, base)
+    }
+
+    fn validate(&self) -> Result<()> {
+        let lists = (&self.feedforward_modules, &self.targets.target_modules);
+        if let (Some(ModuleNames::List(inner)), Some(ModuleNames::List(targets))) = lists
+            && let Some(name) = inner.iter().find(|name| !targets.contains(name))
+        {
+            return Err(Error::config(
+                "feedforward_modules",
+                format!("{name:?}"),
+                "must be one of target_modules too",
+            ));
+        }
+        self.targets.validate()?;
+        if let Some(ModuleNames::Pattern(_)) = &self.feedforward_modules {
+            self.feedforward_targets().validate().map_err(in_feedforward)?;
+        }
+        Ok(())
+    }
+
+    fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
+        self.targets.unmatched(base, DEFAULT_ROLES)
+    }
+
+    fn init(&self, base: &Base, device: &Device) -> Result<Ia3> {
+        self.validate()?;
+        Ia3::new(self, base, device)
+    }
+}

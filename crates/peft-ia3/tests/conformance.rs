@@ -1,0 +1,144 @@
+//! (IA)³ has the properties that every method must have, and the files of its references.
+
+use burn::tensor::Device;
+use peft_conformance::{Expect, Host, conformance};
+use peft_core::{Dialect, Error, Exchange, Method, MethodConfig, ModuleNames, Targets};
+use peft_ia3::Ia3Config;
+use serde_json::{Value, json};
+
+const HIDDEN: usize = 24;
+const INNER: usize = 40;
+const LAYERS: usize = 2;
+
+fn trains(trainable: usize) -> Expect {
+    Expect { trainable: Some(trainable), ..Expect::default() }
+}
+
+fn on(names: ModuleNames, feedforward: &[&str]) -> Ia3Config {
+    Ia3Config {
+        targets: Targets { target_modules: Some(names), ..Targets::default() },
+        feedforward_modules: Some(ModuleNames::list(feedforward.iter().copied())),
+        ..Ia3Config::default()
+    }
+}
+
+// Outputs of keys and values, inputs of the second feed-forward layer.
+conformance!(ia3, Ia3Config::default(), trains(LAYERS * (2 * HIDDEN + INNER)));
+
+// HF PEFT's default for BERT, in which a name stands for the attention's output too.
+conformance!(
+    by_names,
+    on(ModuleNames::list(["key", "value", "output.dense"]), &["output.dense"]),
+    trains(LAYERS * (2 * HIDDEN + HIDDEN + INNER))
+);
+
+// As adapter-hub/adapters: outputs only.
+conformance!(
+    outputs,
+    on(ModuleNames::list(["key", "value", "intermediate.dense"]), &[]),
+    trains(LAYERS * (2 * HIDDEN + INNER))
+);
+
+conformance!(
+    inputs_by_a_pattern,
+    Ia3Config {
+        feedforward_modules: Some(ModuleNames::Pattern(r".*layer\.\d+\..*dense".into())),
+        ..on(ModuleNames::Pattern("all-linear".into()), &[])
+    },
+    // Outputs of query, key, value and the pooler; inputs of the rest.
+    trains(LAYERS * (3 * HIDDEN + HIDDEN + HIDDEN + INNER) + HIDDEN)
+);
+
+conformance!(
+    random,
+    Ia3Config { init: false, ..Ia3Config::default() },
+    Expect { identity_at_init: false, ..Expect::default() }
+);
+
+fn text(error: Option<Error>) -> String {
+    error.expect("it is an error").to_string()
+}
+
+fn keys(config: &Ia3Config, host: &Host, dialect: Dialect) -> Vec<(String, Vec<usize>)> {
+    let base = host.encoder.base();
+    let mut method = config.init(base, &Device::default()).expect("it fits");
+    let mut file = Exchange::describe().in_dialect(dialect);
+    method.exchange(&mut file, base);
+    file.into_specs().into_iter().map(|spec| (spec.key, spec.shape)).collect()
+}
+
+#[test]
+fn keys_are_hf_pefts() {
+    let host = Host::new(&Device::default());
+    let config = on(ModuleNames::list(["key", "output.dense"]), &["output.dense"]);
+    let layer = |rest: &str| format!("base_model.model.bert.encoder.layer.0.{rest}.ia3_l");
+    let expected = [
+        (layer("attention.self.key"), vec![24, 1]),
+        (layer("attention.output.dense"), vec![1, 24]),
+        (layer("output.dense"), vec![1, 40]),
+    ];
+    assert_eq!(keys(&config, &host, Dialect::Peft)[..3], expected);
+}
+
+#[test]
+fn adapter_hubs_configuration_is_read_and_written() {
+    let host = Host::new(&Device::default());
+    let base = host.encoder.base();
+    let file = json!({
+        "alpha": 1, "architecture": "lora", "attn_matrices": ["k", "v"],
+        "composition_mode": "scale", "dropout": 0.0, "dtype": null, "init_weights": "ia3",
+        "init_weights_seed": null, "intermediate_lora": true, "leave_out": [1],
+        "output_lora": false, "r": 1, "selfattn_lora": true, "use_dora": false,
+        "use_gating": false, "vera_b": null, "vera_d": null,
+    });
+    let read = |file: &Value| {
+        let Value::Object(fields) = file else { unreachable!("an object") };
+        Ia3Config::from_adapter_hub(fields, base)
+    };
+    let config = read(&file).expect("it is (IA)³").expect("it is supported");
+    assert_eq!(config.to_adapter_hub(base).expect("it has (IA)³"), file);
+    let layer = |rest: &str| format!("bert.encoder.layer.0.{rest}.loras.task.lora_B");
+    let expected = [
+        (layer("attention.self.key"), vec![24, 1]),
+        (layer("attention.self.value"), vec![24, 1]),
+        (layer("intermediate.dense"), vec![40, 1]),
+    ];
+    let dialect = Dialect::AdapterHub { adapter: "task".into() };
+    assert_eq!(keys(&config, &host, dialect), expected);
+
+    let mut lora = file.clone();
+    lora["composition_mode"] = "add".into();
+    assert!(read(&lora).is_none(), "that is LoRA");
+    for (field, value) in [("alpha", json!(2)), ("r", json!(4)), ("use_gating", json!(true))] {
+        let mut other = file.clone();
+        other[field] = value.clone();
+        assert_eq!(
+            text(read(&other).and_then(Result::err)),
+            format!("{field} = {value} in adapter-hub/adapters is not supported")
+        );
+    }
+    assert_eq!(
+        text(Ia3Config::default().to_adapter_hub(base).err()),
+        "ia3 cannot be written for adapter-hub/adapters: it scales outputs only, and the input of \
+         bert.encoder.layer.0.output.dense is scaled: train with feedforward_modules = []"
+    );
+    assert_eq!(
+        text(on(ModuleNames::list(["pooler.dense"]), &[]).to_adapter_hub(base).err()),
+        "ia3 cannot be written for adapter-hub/adapters: it scales no module like \
+         bert.pooler.dense"
+    );
+}
+
+#[test]
+fn a_feed_forward_module_is_a_target() {
+    let config = on(ModuleNames::list(["key", "value"]), &["output.dense"]);
+    assert_eq!(
+        text(config.validate().err()),
+        "feedforward_modules = \"output.dense\": must be one of target_modules too"
+    );
+    let config = Ia3Config {
+        feedforward_modules: Some(ModuleNames::Pattern("dense(".into())),
+        ..Ia3Config::default()
+    };
+    assert!(text(config.validate().err()).starts_with("feedforward_modules: \"dense(\" is not"));
+}

@@ -1,0 +1,80 @@
+//! What the methods of this crate ask of a model.
+
+use peft_core::{Base, Error, Result, Role, Site};
+use serde::{Deserialize, Serialize};
+
+/// What HF PEFT notes about the model in the files of its prompt methods.
+///
+/// The model knows all of it, so the fields may be left out; where a file has them, they are
+/// compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelDimensions {
+    /// The number of heads of an attention; carried only.
+    pub num_attention_heads: Option<usize>,
+    /// The number of layers.
+    pub num_layers: Option<usize>,
+    /// 1; HF PEFT writes 2 for a model with an encoder and a decoder.
+    pub num_transformer_submodules: Option<usize>,
+    /// The hidden size.
+    pub token_dim: Option<usize>,
+}
+
+impl ModelDimensions {
+    pub(crate) fn validate(&self) -> Result<()> {
+        match self.num_transformer_submodules {
+            None | Some(1) => Ok(()),
+            Some(other) => Err(Error::config(
+                "num_transformer_submodules",
+                other,
+                "must be 1: a model with an encoder and a decoder is not supported",
+            )),
+        }
+    }
+
+    /// Compares a field with what the model has.
+    pub(crate) fn check(field: &str, noted: Option<usize>, found: usize) -> Result<()> {
+        match noted {
+            Some(noted) if noted != found => {
+                Err(Error::config(field, noted, format!("the model's is {found}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The site of the embeddings as a whole.
+pub(crate) fn embeddings<'b>(base: &'b Base, method: &str) -> Result<&'b Site> {
+    let site = base.sites().find(|site| site.role == Role::Embeddings);
+    site.map(|site| site.as_ref()).ok_or_else(|| {
+        Error::config("num_virtual_tokens", "(any)", format!("{method} needs a model of tokens"))
+    })
+}
+
+/// The table of the tokens' embeddings.
+pub(crate) fn words(base: &Base) -> Option<&Site> {
+    base.sites().find(|site| site.role == Role::WordEmbedding).map(|site| site.as_ref())
+}
+
+/// What stands before the parts of the model in adapter-hub's keys: `bert.`, or nothing for a bare
+/// encoder.
+pub(crate) fn model_prefix(base: &Base) -> String {
+    let site = base.sites().find(|site| site.role == Role::Embeddings);
+    match site.and_then(|site| site.path.split_once('.')) {
+        Some((model, _)) => format!("{model}."),
+        None => String::new(),
+    }
+}
+
+/// Refuses an empty prompt.
+pub(crate) fn at_least_one(field: &str, value: usize) -> Result<()> {
+    if value == 0 { Err(Error::config(field, value, "must be at least 1")) } else { Ok(()) }
+}
+
+/// Refuses what is not a probability of dropping.
+pub(crate) fn dropout(field: &str, value: f64) -> Result<()> {
+    if (0.0..1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(field, value, "must be at least 0, below 1"))
+}

@@ -1,0 +1,125 @@
+//! P-tuning.
+
+mod config;
+mod encoder;
+mod template;
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use peft_core::{Base, Change, Embedded, Exchange, Hooks, Layout, Method, Result, Site};
+
+use crate::model::{ModelDimensions, embeddings, words};
+use crate::sequence::{Piece, assemble};
+use crate::start;
+
+use encoder::PromptEncoder;
+
+pub use config::{EncoderType, PTuningConfig};
+pub use template::PromptPart;
+
+/// P-tuning (Liu et al. 2021, arXiv 2103.10385): `L` virtual tokens `P = encoder(E)`, both
+/// `[L, d]`, among the embeddings of the text. `E` and the encoder are trained together;
+/// [`finish`](Method::finish) keeps `P` alone.
+///
+/// Created with [`PTuningConfig`].
+#[derive(Module, Debug)]
+pub struct PTuning {
+    source: Source,
+    /// The frozen embeddings of all anchor tokens, `[anchors, d]`.
+    anchors: Option<Param<Tensor<2>>>,
+    #[module(skip)]
+    parts: Vec<PromptPart>,
+}
+
+/// Where virtual tokens come from.
+#[derive(Module, Debug)]
+enum Source {
+    /// The virtual tokens themselves, `[L, d]`.
+    Table(Param<Tensor<2>>),
+    /// What is trained in their place.
+    Encoder(PromptEncoder),
+}
+
+impl PTuning {
+    fn new(config: &PTuningConfig, base: &Base, device: &Device) -> Result<Self> {
+        let d = embeddings(base, "P-tuning")?.d_out();
+        ModelDimensions::check("token_dim", config.model.token_dim, d)?;
+        let parts = config.parts();
+        let ids = template::anchors(&parts, base)?;
+        let anchors = words(base)
+            .filter(|_| !ids.is_empty())
+            .map(|site| start::constant(start::rows(base.weight(site), &ids, device)));
+        let source = Source::Encoder(PromptEncoder::new(config, d, device));
+        Ok(Self { source, anchors, parts })
+    }
+
+    /// The virtual tokens `P`, `[L, d]`.
+    pub fn virtual_embeddings(&self) -> Tensor<2> {
+        match &self.source {
+            Source::Table(table) => table.val(),
+            Source::Encoder(encoder) => encoder.forward(),
+        }
+    }
+
+    /// The parts of the sequence, in their order.
+    pub fn parts(&self) -> &[PromptPart] {
+        &self.parts
+    }
+}
+
+/// Takes the next rows off a table.
+fn take(table: &Tensor<2>, from: &mut usize, rows: usize) -> Piece {
+    let taken = table.clone().narrow(0, *from, rows);
+    *from += rows;
+    Piece::Rows(taken)
+}
+
+impl Hooks for PTuning {
+    fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
+        let tokens = self.virtual_embeddings();
+        let anchors = self.anchors.as_ref().map(Param::val);
+        let (mut token, mut anchor) = (0, 0);
+        let pieces = self.parts.iter().filter_map(|part| match part {
+            PromptPart::Virtual(rows) => Some(take(&tokens, &mut token, *rows)),
+            PromptPart::Anchor(ids) => {
+                anchors.as_ref().map(|table| take(table, &mut anchor, ids.len()))
+            }
+            PromptPart::Bos => Some(Piece::First),
+            PromptPart::Text => Some(Piece::Text),
+        });
+        assemble(embedded, pieces.collect())
+    }
+}
+
+impl Method for PTuning {
+    fn exchange(&mut self, file: &mut Exchange<'_>, _base: &Base) {
+        match &mut self.source {
+            Source::Table(table) => file.param("prompt_embeddings", table, Layout::AsIs),
+            Source::Encoder(encoder) => encoder.exchange(file),
+        }
+    }
+
+    fn change(&self, _site: &Site) -> Change {
+        Change::default()
+    }
+
+    fn merge_obstacle(&self) -> Option<String> {
+        Some("it lengthens the input, which no weight or bias can express".into())
+    }
+
+    fn finish(&mut self) {
+        if let Source::Encoder(encoder) = &self.source {
+            let table = encoder.valid().forward();
+            self.source = Source::Table(start::computed(table, &encoder.embedding));
+        }
+    }
+
+    fn virtual_tokens(&self) -> usize {
+        let added = |part: &PromptPart| match part {
+            PromptPart::Virtual(tokens) => *tokens,
+            PromptPart::Anchor(ids) => ids.len(),
+            PromptPart::Bos | PromptPart::Text => 0,
+        };
+        self.parts.iter().map(added).sum()
+    }
+}

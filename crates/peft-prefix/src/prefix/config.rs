@@ -1,0 +1,178 @@
+//! The configuration of prefix tuning.
+
+use burn::tensor::Device;
+use peft_core::{
+    Activation, Base, ComputationFunction, Error, MethodCard, MethodConfig, Result, Role, Site,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::hub;
+use crate::model::{ModelDimensions, at_least_one, dropout};
+use crate::prefix::PrefixTuning;
+
+/// How a prefix starts, if not at random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefixInit {
+    /// Keys and values are zero. That is not the base: every query spreads some of its attention
+    /// over the prefix.
+    Zero,
+}
+
+/// Configuration of [`PrefixTuning`].
+///
+/// | field (also) | default | meaning |
+/// |---|---|---|
+/// | `num_virtual_tokens` (`prefix_length`) | 20 | length `L` of the prefix |
+/// | `prefix_projection` | false | train an embedding and an MLP that give the prefix, not the prefix |
+/// | `encoder_hidden_size` (`bottleneck_size`) | the hidden size | width `m` of the MLP |
+/// | `init_weights` | random | `"zero"`: the prefix starts at zero |
+/// | `non_linearity` (`activation`) | `tanh` | of the MLP |
+/// | `dropout` (`prefix_dropout`) | 0 | on the prefix's keys and values, in training |
+/// | `leave_out` (`skip_layers`) | none | layers without a prefix, from 0 |
+/// | `shift_positions` (`shift`) | true | the text's positions start at `L`, as with HF PEFT; false: at 0, as with adapter-hub/adapters |
+/// | `num_layers`, `token_dim`, ... | | see [`ModelDimensions`] |
+///
+/// The last five of ours, `non_linearity` to `shift_positions`, are written only where they differ
+/// from the default: HF PEFT does not know them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PrefixTuningConfig {
+    /// The length of the prefix.
+    pub num_virtual_tokens: usize,
+    /// Whether an MLP gives the prefix in training.
+    pub prefix_projection: bool,
+    /// The width of the MLP; the hidden size where it is not given.
+    pub encoder_hidden_size: Option<usize>,
+    /// How the prefix starts.
+    pub init_weights: Option<PrefixInit>,
+    /// The activation of the MLP.
+    #[serde(skip_serializing_if = "is_tanh")]
+    pub non_linearity: Activation,
+    /// Dropout on the prefix's keys and values.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropout: f64,
+    /// Layers without a prefix.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub leave_out: Vec<usize>,
+    /// Whether the positions of the text are counted from the prefix on.
+    #[serde(skip_serializing_if = "is_true")]
+    pub shift_positions: bool,
+    /// What HF PEFT notes about the model.
+    #[serde(flatten)]
+    pub model: ModelDimensions,
+}
+
+impl Default for PrefixTuningConfig {
+    fn default() -> Self {
+        Self {
+            num_virtual_tokens: 20,
+            prefix_projection: false,
+            encoder_hidden_size: None,
+            init_weights: None,
+            non_linearity: Activation::Tanh,
+            dropout: 0.0,
+            leave_out: Vec::new(),
+            shift_positions: true,
+            model: ModelDimensions::default(),
+        }
+    }
+}
+
+fn is_tanh(activation: &Activation) -> bool {
+    *activation == Activation::Tanh
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+impl PrefixTuningConfig {
+    /// The self-attentions of `base` that get a prefix, in the order of their slices in the table.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn sites<'b>(&self, base: &'b Base) -> Result<Vec<&'b Site>> {
+        let left_out =
+            |site: &Site| site.layer.is_some_and(|layer| self.leave_out.contains(&layer));
+        let attentions = base.sites().filter(|site| site.role == Role::SelfAttention);
+        let sites: Vec<&Site> =
+            attentions.map(|site| site.as_ref()).filter(|site| !left_out(site)).collect();
+        if sites.is_empty() {
+            let left_out = format!("{:?}", self.leave_out);
+            return Err(Error::config(
+                "leave_out",
+                left_out,
+                "leaves no attention of the model for a prefix",
+            ));
+        }
+        Ok(sites)
+    }
+}
+
+impl MethodConfig for PrefixTuningConfig {
+    const NAME: &'static str = "prefix";
+    const PEFT_TYPE: &'static str = "PREFIX_TUNING";
+    const ABOUT: &'static str = "learned keys and values in every attention (Li and Liang 2021)";
+    // The values of a flat prefix move on their own, so they need far larger steps than weights.
+    const LEARNING_RATE: f64 = 1e-2;
+    const PROMPT_LEARNING: bool = true;
+    const ALIASES: &'static [(&'static str, &'static str)] = &[
+        ("prefix_length", "num_virtual_tokens"),
+        ("bottleneck_size", "encoder_hidden_size"),
+        ("activation", "non_linearity"),
+        ("prefix_dropout", "dropout"),
+        ("skip_layers", "leave_out"),
+        ("shift", "shift_positions"),
+    ];
+    const CARD: MethodCard = MethodCard {
+        functions: &[ComputationFunction::Input],
+        sites: "every self-attention",
+        trainable: "2 L d per layer; with an MLP in training more, in the file the same",
+        merges: "no",
+        formats: "peft, adapters",
+    };
+    type Method = PrefixTuning;
+
+    fn learning_rate(&self) -> f64 {
+        // An MLP has weights again.
+        if self.prefix_projection { 1e-3 } else { Self::LEARNING_RATE }
+    }
+
+    fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
+        hub::write(self, base)
+    }
+
+    fn from_adapter_hub(config: &Map<String, Value>, _base: &Base) -> Option<Result<Self>> {
+        hub::read(config)
+    }
+
+    fn validate(&self) -> Result<()> {
+        at_least_one("num_virtual_tokens", self.num_virtual_tokens)?;
+        if let Some(width) = self.encoder_hidden_size {
+            at_least_one("encoder_hidden_size", width)?;
+        }
+        dropout("dropout", self.dropout)?;
+        self.model.validate()
+    }
+
+    fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
+        let layers: Vec<usize> = base.sites().filter_map(|site| site.layer).collect();
+        let missed = self.leave_out.iter().filter(|layer| !layers.contains(layer));
+        let count = layers.iter().max().map_or(0, |last| last + 1);
+        let error = |layer| {
+            Error::config("leave_out", layer, format!("the model has {count} layers, from 0"))
+        };
+        Ok(missed.map(error).collect())
+    }
+
+    fn init(&self, base: &Base, device: &Device) -> Result<PrefixTuning> {
+        self.validate()?;
+        PrefixTuning::new(self, base, device)
+    }
+}

@@ -1,0 +1,74 @@
+//! The configuration of prefix tuning as adapter-hub/adapters writes it.
+
+use peft_core::{Activation, Base, Error, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::PrefixTuningConfig;
+
+/// Its `PrefixTuningConfig`, as far as it means something here.
+#[derive(Debug, Deserialize)]
+struct HubPrefix {
+    #[serde(default)]
+    leave_out: Vec<usize>,
+    flat: bool,
+    prefix_length: usize,
+    bottleneck_size: usize,
+    non_linearity: Activation,
+    dropout: f64,
+    #[serde(default)]
+    use_gating: bool,
+}
+
+/// What `config` says in that library's terms. A file is written when its MLP is gone, so the
+/// prefix is flat.
+pub(super) fn write(config: &PrefixTuningConfig, base: &Base) -> Result<Value> {
+    if config.shift_positions {
+        return Err(Error::no_format(
+            "prefix",
+            "adapter-hub/adapters",
+            "it counts the positions of the text from 0: train with shift_positions = false",
+        ));
+    }
+    config.sites(base)?;
+    Ok(json!({
+        "architecture": "prefix_tuning",
+        "bottleneck_size": 512,
+        "cross_prefix": true,
+        "dropout": config.dropout,
+        "encoder_prefix": true,
+        "flat": true,
+        "init_weights_seed": null,
+        "leave_out": config.leave_out,
+        "non_linearity": config.non_linearity,
+        "prefix_length": config.num_virtual_tokens,
+        "shared_gating": true,
+        "use_gating": false,
+    }))
+}
+
+/// What that library's `config` says in ours; `None` where it is not of prefix tuning.
+pub(super) fn read(config: &Map<String, Value>) -> Option<Result<PrefixTuningConfig>> {
+    let architecture = config.get("architecture").and_then(Value::as_str);
+    (architecture == Some("prefix_tuning")).then(|| {
+        let hub: HubPrefix = serde_json::from_value(Value::Object(config.clone()))
+            .map_err(|error| Error::config("config", "PrefixTuningConfig", error.to_string()))?;
+        if hub.use_gating {
+            return Err(Error::config(
+                "use_gating",
+                true,
+                "a gated prefix is part of UniPELT, and read with the whole of it",
+            ));
+        }
+        Ok(PrefixTuningConfig {
+            num_virtual_tokens: hub.prefix_length,
+            prefix_projection: !hub.flat,
+            encoder_hidden_size: (!hub.flat).then_some(hub.bottleneck_size),
+            non_linearity: hub.non_linearity,
+            dropout: hub.dropout,
+            leave_out: hub.leave_out,
+            shift_positions: false,
+            ..PrefixTuningConfig::default()
+        })
+    })
+}

@@ -1,0 +1,142 @@
+//! Prompt tuning.
+
+mod config;
+mod hub;
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Distribution, Int, Tensor};
+use peft_core::{
+    Base, Change, Embedded, Error, Exchange, Hooks, Key, Layout, Method, Result, Site,
+};
+
+use crate::model::{ModelDimensions, embeddings, model_prefix, words};
+use crate::sequence::{Piece, assemble};
+use crate::start;
+
+pub use config::{Combine, PromptInit, PromptTuningConfig};
+
+/// Prompt tuning (Lester et al. 2021, arXiv 2104.08691): `L` learned embeddings `P`, `[L, d]`,
+/// before those of the text, `X' = [P; X]`.
+///
+/// Created with [`PromptTuningConfig`].
+#[derive(Module, Debug)]
+pub struct PromptTuning {
+    /// `P`, `[L, d]`.
+    prompt: Param<Tensor<2>>,
+    #[module(skip)]
+    combine: Combine,
+    #[module(skip)]
+    after_embeddings: bool,
+}
+
+impl PromptTuning {
+    fn new(config: &PromptTuningConfig, base: &Base, device: &Device) -> Result<Self> {
+        let d = embeddings(base, "prompt tuning")?.d_out();
+        ModelDimensions::check("token_dim", config.model.token_dim, d)?;
+        let shape = [config.num_virtual_tokens, d];
+        let prompt = match (config.prompt_tuning_init, config.inference_mode) {
+            (PromptInit::Random, _) => match config.random_uniform_scale {
+                Some(scale) => {
+                    let uniform = Distribution::Uniform(-scale, scale);
+                    Param::from_tensor(Tensor::random(shape, uniform, device))
+                }
+                None => start::normal(shape, device),
+            },
+            // What it starts from is read over.
+            (_, true) => start::normal(shape, device),
+            (init, false) => Param::from_tensor(words_of(config, init, base, device)?),
+        };
+        let (combine, after_embeddings) = (config.combine, config.after_embeddings);
+        Ok(Self { prompt, combine, after_embeddings })
+    }
+
+    /// The prompt `P`, `[L, d]`.
+    pub fn prompt(&self) -> Tensor<2> {
+        self.prompt.val()
+    }
+
+    fn insert(&self, embedded: Embedded) -> Embedded {
+        let prompt = Piece::Rows(self.prompt.val());
+        let pieces = match self.combine {
+            Combine::Prefix => vec![prompt, Piece::Text],
+            Combine::PrefixAfterBos => vec![Piece::First, prompt, Piece::Text],
+        };
+        assemble(embedded, pieces)
+    }
+}
+
+/// Embeddings of a text's tokens, or of tokens drawn from the vocabulary: `[L, d]`.
+fn words_of(
+    config: &PromptTuningConfig,
+    init: PromptInit,
+    base: &Base,
+    device: &Device,
+) -> Result<Tensor<2>> {
+    let Some(site) = words(base) else {
+        let init = serde_json::to_string(&init).unwrap_or_default();
+        let expected = "needs a model with a table of words; RANDOM does not";
+        return Err(Error::config("prompt_tuning_init", init, expected));
+    };
+    let (length, vocabulary) = (config.num_virtual_tokens, site.d_in());
+    let ids: Vec<usize> = match (init, &config.prompt_tuning_init_ids) {
+        (PromptInit::Text, Some(ids)) => {
+            if let Some(outside) = ids.iter().find(|id| **id >= vocabulary) {
+                return Err(Error::config(
+                    "prompt_tuning_init_ids",
+                    outside,
+                    format!("the model's vocabulary has {vocabulary} entries, from 0"),
+                ));
+            }
+            // Repeated where the text is shorter than the prompt, cut where it is longer.
+            ids.iter().copied().cycle().take(length).collect()
+        }
+        (PromptInit::Text, None) => {
+            let text = config.prompt_tuning_init_text.as_deref().unwrap_or_default();
+            return Err(Error::config(
+                "prompt_tuning_init_text",
+                format!("{text:?}"),
+                "has to be tokenised first: the command does it, a program gives the tokens as \
+                 prompt_tuning_init_ids",
+            ));
+        }
+        _ => {
+            let last = vocabulary as f64;
+            let drawn =
+                Tensor::<1, Int>::random([length], Distribution::Uniform(0.0, last), device);
+            let drawn = drawn.into_data().convert::<i64>();
+            // A draw from the upper end can be rounded up to it.
+            drawn.iter::<i64>().map(|id| (id as usize).min(vocabulary - 1)).collect()
+        }
+    };
+    Ok(start::rows(base.weight(site), &ids, device))
+}
+
+impl Hooks for PromptTuning {
+    fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
+        if self.after_embeddings { embedded } else { self.insert(embedded) }
+    }
+
+    fn layers_input(&self, _site: &Site, embedded: Embedded) -> Embedded {
+        if self.after_embeddings { self.insert(embedded) } else { embedded }
+    }
+}
+
+impl Method for PromptTuning {
+    fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
+        let model = model_prefix(base);
+        let hub = format!("{model}prompt_tuning.prompt_tunings.{{}}.prompt_embedding.weight");
+        file.param(Key::from("prompt_embeddings").hub(hub), &mut self.prompt, Layout::AsIs);
+    }
+
+    fn change(&self, _site: &Site) -> Change {
+        Change::default()
+    }
+
+    fn merge_obstacle(&self) -> Option<String> {
+        Some("it lengthens the input, which no weight or bias can express".into())
+    }
+
+    fn virtual_tokens(&self) -> usize {
+        self.prompt.lazy_shape().dims::<2>()[0]
+    }
+}

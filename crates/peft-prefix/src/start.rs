@@ -1,0 +1,41 @@
+//! Parameters: how they start, and how they end.
+
+use burn::module::{Module, Param};
+use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+
+/// A table `[rows, columns]` with values from `N(0, 1)`, as PyTorch's `Embedding` starts.
+pub(crate) fn normal(shape: [usize; 2], device: &Device) -> Param<Tensor<2>> {
+    Param::from_tensor(Tensor::random(shape, Distribution::Normal(0.0, 1.0), device))
+}
+
+/// A linear layer that starts as PyTorch's: weight and bias uniform in `±1/√d_in`, which is Burn's
+/// default too.
+pub(crate) fn linear(d_in: usize, d_out: usize, device: &Device) -> Linear {
+    LinearConfig::new(d_in, d_out).init(device)
+}
+
+/// A linear layer that starts at zero, its bias too.
+pub(crate) fn zero_linear(d_in: usize, d_out: usize, device: &Device) -> Linear {
+    LinearConfig::new(d_in, d_out).with_initializer(Initializer::Zeros).init(device)
+}
+
+/// Rows of a frozen table, `[indices, d]`, on `device`.
+pub(crate) fn rows(table: Tensor<2>, indices: &[usize], device: &Device) -> Tensor<2> {
+    let indices: Vec<i64> = indices.iter().map(|index| *index as i64).collect();
+    let count = indices.len();
+    let indices = TensorData::new(indices, [count]);
+    let indices = Tensor::<1, Int>::from_data(indices, &table.device());
+    Tensor::from_data(table.select(0, indices).into_data(), device)
+}
+
+/// A parameter that is not trained.
+pub(crate) fn constant(value: Tensor<2>) -> Param<Tensor<2>> {
+    Param::from_tensor(value).no_grad()
+}
+
+/// What an encoder computed, as a parameter in the place of `embedding`, which it read.
+pub(crate) fn computed(value: Tensor<2>, embedding: &Param<Tensor<2>>) -> Param<Tensor<2>> {
+    let value = Tensor::from_data(value.into_data(), &embedding.lazy_device());
+    Param::from_tensor(value).set_require_grad(embedding.is_require_grad())
+}

@@ -1,0 +1,397 @@
+//! What prompts do to a sequence, their files, and the errors of their configurations.
+
+use burn::module::Module;
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use peft_conformance::Host;
+use peft_core::{
+    Base, Dialect, Embedded, Error, Exchange, Hooks, KeyValue, Method, MethodConfig, Role, Site,
+    TensorMap,
+};
+use peft_prefix::{
+    Combine, EncoderType, PTuning, PTuningConfig, PrefixTuning, PrefixTuningConfig, PromptInit,
+    PromptPart, PromptTuningConfig,
+};
+use serde_json::{Value, json};
+
+fn host() -> Host {
+    Host::new(&Device::default())
+}
+
+fn site(base: &Base, role: Role) -> &Site {
+    base.sites().find(|site| site.role == role).expect("the host has it")
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().expect("floats")
+}
+
+/// Two texts of three and of two tokens, `[2, 3, d]`, and their mask.
+fn texts(d: usize) -> Embedded {
+    let device = Device::default();
+    let hidden = Tensor::<1>::from_data(
+        TensorData::new((0..6 * d).map(|i| i as f32).collect::<Vec<_>>(), [6 * d]),
+        &device,
+    );
+    let mask = TensorData::from([[true, true, true], [true, true, false]]);
+    let mask = Tensor::<2, Bool>::from_data(mask, &device);
+    Embedded::new(hidden.reshape([2, 3, d]), Some(mask))
+}
+
+fn mask(embedded: &Embedded) -> Vec<bool> {
+    embedded.mask.clone().expect("there is one").into_data().iter::<bool>().collect()
+}
+
+/// The keys and shapes of a method's file.
+fn keys(method: &mut impl Method, base: &Base, dialect: Dialect) -> Vec<(String, Vec<usize>)> {
+    let mut file = Exchange::describe().in_dialect(dialect);
+    method.exchange(&mut file, base);
+    file.into_specs().into_iter().map(|spec| (spec.key, spec.shape)).collect()
+}
+
+fn hub() -> Dialect {
+    Dialect::AdapterHub { adapter: "task".into() }
+}
+
+fn text(error: Option<Error>) -> String {
+    error.expect("it is an error").to_string()
+}
+
+fn method<C: MethodConfig>(config: &C, base: &Base) -> C::Method {
+    config.init(base, &Device::default()).expect("it fits")
+}
+
+fn prefix(host: &Host) -> PrefixTuning {
+    let config = PrefixTuningConfig { num_virtual_tokens: 5, ..PrefixTuningConfig::default() };
+    method(&config, host.encoder.base())
+}
+
+#[test]
+fn a_layer_gets_its_slices_of_the_table() {
+    let host = host();
+    let base = host.encoder.base();
+    let mut prefix = prefix(&host);
+    let mut file = TensorMap::new();
+    prefix.exchange(&mut Exchange::write(&mut file), base);
+    let table: Vec<f32> = file["prompt_embeddings"].iter::<f32>().collect();
+    let site = base.sites().filter(|site| site.role == Role::SelfAttention).nth(1).expect("two");
+    let empty = || Tensor::<4>::zeros([2, 3, 1, 8], &Device::default());
+    let states = KeyValue { key: empty(), value: empty(), mask: None };
+    let hidden = Tensor::zeros([2, 1, 24], &Device::default());
+    let states = prefix.key_value(site, &hidden, states);
+    for (which, states) in [(2, states.key), (3, states.value)] {
+        assert_eq!(states.dims(), [2, 3, 6, 8]);
+        let states = values(states);
+        for (position, head, place) in [(0, 0, 0), (4, 2, 7), (3, 1, 5)] {
+            let in_table = ((position * 4 + which) * 3 + head) * 8 + place;
+            for text in 0..2 {
+                let found = states[((text * 3 + head) * 6 + position) * 8 + place];
+                assert_eq!(found, table[in_table]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_projected_prefix_is_the_same_once_it_is_finished() {
+    let host = host();
+    let config = PrefixTuningConfig {
+        num_virtual_tokens: 4,
+        prefix_projection: true,
+        encoder_hidden_size: Some(10),
+        ..PrefixTuningConfig::default()
+    };
+    let mut prefix = method(&config, host.encoder.base());
+    let before = host.logits(&prefix.valid());
+    prefix.finish();
+    let after = host.logits(&prefix.valid());
+    let far = before.iter().zip(&after).fold(0.0f32, |far, (a, b)| far.max((a - b).abs()));
+    assert!(far < 1e-5, "{far}");
+}
+
+#[test]
+fn files_of_a_prefix() {
+    let host = host();
+    let base = host.encoder.base();
+    let pool = "bert.prefix_tuning.prefix_tunings.task.self_prefix";
+    let flat = keys(&mut prefix(&host), base, hub());
+    assert_eq!(flat, [(format!("{pool}.control_trans"), vec![480])]);
+    let config = PrefixTuningConfig {
+        num_virtual_tokens: 5,
+        prefix_projection: true,
+        encoder_hidden_size: Some(12),
+        ..PrefixTuningConfig::default()
+    };
+    let mut projected = method(&config, base);
+    let expected = [
+        ("wte.weight", vec![5, 24]),
+        ("control_trans.0.weight", vec![12, 24]),
+        ("control_trans.0.bias", vec![12]),
+        ("control_trans.2.weight", vec![96, 12]),
+        ("control_trans.2.bias", vec![96]),
+    ];
+    let expected = expected.map(|(name, shape)| (format!("{pool}.{name}"), shape));
+    assert_eq!(keys(&mut projected, base, hub()), expected);
+    projected.finish();
+    let file = keys(&mut projected, base, Dialect::PeftPrompt);
+    assert_eq!(file, [("prompt_embeddings".to_string(), vec![5, 96])]);
+}
+
+#[test]
+fn adapter_hubs_prefix_is_read_and_written() {
+    let host = host();
+    let base = host.encoder.base();
+    let file = json!({
+        "architecture": "prefix_tuning", "bottleneck_size": 12, "cross_prefix": true,
+        "dropout": 0.0, "encoder_prefix": true, "flat": false, "init_weights_seed": null,
+        "leave_out": [1], "non_linearity": "tanh", "prefix_length": 5, "shared_gating": true,
+        "use_gating": false,
+    });
+    let Value::Object(fields) = file.clone() else { unreachable!("an object") };
+    let config = PrefixTuningConfig::from_adapter_hub(&fields, base).expect("a prefix");
+    let config = config.expect("it is supported");
+    let expected = PrefixTuningConfig {
+        num_virtual_tokens: 5,
+        prefix_projection: true,
+        encoder_hidden_size: Some(12),
+        leave_out: vec![1],
+        shift_positions: false,
+        ..PrefixTuningConfig::default()
+    };
+    assert_eq!(config, expected);
+    let mut written = file;
+    written["flat"] = true.into();
+    written["bottleneck_size"] = 512.into();
+    assert_eq!(config.to_adapter_hub(base).expect("it has prefixes"), written);
+
+    let mut gated = fields;
+    gated.insert("use_gating".into(), true.into());
+    assert_eq!(
+        text(PrefixTuningConfig::from_adapter_hub(&gated, base).and_then(Result::err)),
+        "use_gating = true: a gated prefix is part of UniPELT, and read with the whole of it"
+    );
+    assert_eq!(
+        text(PrefixTuningConfig::default().to_adapter_hub(base).err()),
+        "prefix cannot be written for adapter-hub/adapters: it counts the positions of the text \
+         from 0: train with shift_positions = false"
+    );
+}
+
+#[test]
+fn a_prompt_goes_where_it_is_told() {
+    let host = host();
+    let base = host.encoder.base();
+    let embeddings = site(base, Role::Embeddings);
+    for (combine, text) in [(Combine::Prefix, [2, 3, 4]), (Combine::PrefixAfterBos, [0, 3, 4])] {
+        let config = PromptTuningConfig { num_virtual_tokens: 2, combine, ..Default::default() };
+        let prompt = method(&config, base);
+        let (before, after) = (texts(24), prompt.embed(embeddings, texts(24)));
+        assert_eq!(after.hidden.dims(), [2, 5, 24]);
+        for (from, to) in text.into_iter().enumerate() {
+            let row =
+                |embedded: &Embedded, place| values(embedded.hidden.clone().narrow(1, place, 1));
+            assert_eq!(row(&before, from), row(&after, to));
+        }
+        assert_eq!(mask(&after)[..5], [true; 5]);
+        assert_eq!(mask(&after)[5..], [true, true, true, true, false]);
+        let unchanged = prompt.layers_input(embeddings, texts(24));
+        assert_eq!(unchanged.hidden.dims(), [2, 3, 24]);
+    }
+}
+
+#[test]
+fn a_prompt_of_a_text_repeats_its_words() {
+    let host = host();
+    let base = host.encoder.base();
+    let config = PromptTuningConfig {
+        num_virtual_tokens: 5,
+        prompt_tuning_init: PromptInit::Text,
+        prompt_tuning_init_ids: Some(vec![17, 5]),
+        ..Default::default()
+    };
+    let prompt = values(method(&config, base).prompt());
+    let words = values(base.weight(site(base, Role::WordEmbedding)));
+    for (row, id) in [17, 5, 17, 5, 17].into_iter().enumerate() {
+        assert_eq!(prompt[row * 24..][..24], words[id * 24..][..24]);
+    }
+}
+
+#[test]
+fn a_text_has_to_be_tokenised_unless_the_prompt_is_read() {
+    let host = host();
+    let base = host.encoder.base();
+    let config = PromptTuningConfig {
+        prompt_tuning_init: PromptInit::Text,
+        prompt_tuning_init_text: Some("good or bad".into()),
+        ..Default::default()
+    };
+    assert_eq!(
+        text(config.init(base, &Device::default()).err()),
+        "prompt_tuning_init_text = \"good or bad\": has to be tokenised first: the command does \
+         it, a program gives the tokens as prompt_tuning_init_ids"
+    );
+    let loaded = PromptTuningConfig { inference_mode: true, ..config.clone() };
+    assert!(loaded.init(base, &Device::default()).is_ok());
+    let outside = PromptTuningConfig { prompt_tuning_init_ids: Some(vec![3, 60]), ..config };
+    assert_eq!(
+        text(outside.init(base, &Device::default()).err()),
+        "prompt_tuning_init_ids = 60: the model's vocabulary has 60 entries, from 0"
+    );
+    let nothing = PromptTuningConfig { prompt_tuning_init: PromptInit::Text, ..Default::default() };
+    assert_eq!(
+        text(nothing.validate().err()),
+        "prompt_tuning_init = \"TEXT\": needs prompt_tuning_init_text beside it"
+    );
+}
+
+#[test]
+fn adapter_hubs_prompt_is_read_and_written() {
+    let host = host();
+    let base = host.encoder.base();
+    let file = json!({
+        "architecture": "prompt_tuning", "combine": "prefix_after_bos", "init_weights_seed": null,
+        "prompt_init": "random_uniform", "prompt_init_text": null, "prompt_length": 5,
+    });
+    let Value::Object(fields) = file.clone() else { unreachable!("an object") };
+    let config = PromptTuningConfig::from_adapter_hub(&fields, base).expect("a prompt");
+    let config = config.expect("it is supported");
+    assert!(config.after_embeddings && config.combine == Combine::PrefixAfterBos);
+    assert_eq!(config.to_adapter_hub(base).expect("it has prompts"), file);
+    let key = "bert.prompt_tuning.prompt_tunings.task.prompt_embedding.weight";
+    assert_eq!(keys(&mut method(&config, base), base, hub()), [(key.to_string(), vec![5, 24])]);
+    assert_eq!(
+        text(PromptTuningConfig::default().to_adapter_hub(base).err()),
+        "prompt cannot be written for adapter-hub/adapters: it puts the prompt behind the \
+         embeddings' norm: train with after_embeddings = true"
+    );
+}
+
+fn around(host: &Host, encoder: EncoderType) -> PTuning {
+    let config = PTuningConfig {
+        num_virtual_tokens: 3,
+        encoder_reparameterization_type: encoder,
+        encoder_dropout: 0.5,
+        template: Some(vec![
+            PromptPart::Bos,
+            PromptPart::Virtual(2),
+            PromptPart::Anchor(vec![44, 9]),
+            PromptPart::Text,
+            PromptPart::Virtual(1),
+        ]),
+        ..PTuningConfig::default()
+    };
+    method(&config, host.encoder.base())
+}
+
+#[test]
+fn virtual_tokens_and_anchors_follow_the_template() {
+    let host = host();
+    let base = host.encoder.base();
+    let tuning = around(&host, EncoderType::Mlp);
+    assert_eq!(tuning.virtual_tokens(), 5);
+    let after = tuning.embed(site(base, Role::Embeddings), texts(24));
+    assert_eq!(after.hidden.dims(), [2, 8, 24]);
+    assert_eq!(mask(&after)[8..], [true, true, true, true, true, true, false, true]);
+    let row = |place| values(after.hidden.clone().narrow(1, place, 1).narrow(0, 0, 1));
+    let tokens = values(tuning.virtual_embeddings());
+    let words = values(base.weight(site(base, Role::WordEmbedding)));
+    let text = values(texts(24).hidden);
+    assert_eq!(row(0), text[..24]);
+    assert_eq!(row(2), tokens[24..48]);
+    assert_eq!(row(3), words[44 * 24..][..24]);
+    assert_eq!(row(4), words[9 * 24..][..24]);
+    assert_eq!(row(5), text[24..48]);
+    assert_eq!(row(7), tokens[48..]);
+}
+
+#[test]
+fn a_finished_encoder_leaves_its_output() {
+    let host = host();
+    for encoder in [EncoderType::Mlp, EncoderType::Lstm] {
+        let mut tuning = around(&host, encoder);
+        // Dropout is for training, not for what is kept.
+        let before = values(tuning.valid().virtual_embeddings());
+        tuning.finish();
+        assert_eq!(values(tuning.valid().virtual_embeddings()), before);
+        let file = keys(&mut tuning, host.encoder.base(), Dialect::PeftPrompt);
+        assert_eq!(file, [("prompt_embeddings".to_string(), vec![3, 24])]);
+    }
+}
+
+#[test]
+fn an_unfinished_encoder_is_written_and_read() {
+    let host = host();
+    let base = host.encoder.base();
+    let mut first = around(&host, EncoderType::Lstm);
+    let mut second = around(&host, EncoderType::Lstm);
+    let mut file = TensorMap::new();
+    first.exchange(&mut Exchange::write(&mut file), base);
+    let mut read = Exchange::read(&mut file);
+    second.exchange(&mut read, base);
+    assert_eq!(read.into_problems(), []);
+    let tokens = |tuning: &PTuning| values(tuning.valid().virtual_embeddings());
+    assert_eq!(tokens(&first), tokens(&second));
+}
+
+#[test]
+fn templates_that_make_no_sense_are_refused() {
+    let refused = |template: Value| {
+        let config: PTuningConfig =
+            serde_json::from_value(json!({"num_virtual_tokens": 2, "template": template}))
+                .expect("it can be read");
+        text(config.validate().err())
+    };
+    for (template, expected) in [
+        (json!([{"virtual": 2}]), "must hold \"text\" once"),
+        (json!(["text", {"virtual": 2}, "bos"]), "must hold \"bos\" before \"text\""),
+        (json!(["bos", "bos", {"virtual": 2}, "text"]), "may hold \"bos\" once"),
+        (json!([{"virtual": 0}, "text"]), "a group of virtual tokens is empty"),
+        (json!([{"anchor": []}, "text", {"virtual": 2}]), "an anchor has no tokens"),
+        (json!([{"virtual": 3}, "text"]), "holds 3 virtual tokens, but num_virtual_tokens is 2"),
+    ] {
+        assert_eq!(refused(template.clone()), format!("template = {template}: {expected}"));
+    }
+    let config = PTuningConfig {
+        num_virtual_tokens: 1,
+        template: Some(vec![
+            PromptPart::Anchor(vec![60]),
+            PromptPart::Virtual(1),
+            PromptPart::Text,
+        ]),
+        ..PTuningConfig::default()
+    };
+    assert_eq!(
+        text(config.init(host().encoder.base(), &Device::default()).err()),
+        "template = {\"anchor\": [60]}: the model's vocabulary has 60 entries, from 0"
+    );
+}
+
+#[test]
+fn a_configuration_that_does_not_fit_is_refused() {
+    let host = host();
+    let base = host.encoder.base();
+    let device = Device::default();
+    let config = |fields: Value| -> PrefixTuningConfig {
+        serde_json::from_value(fields).expect("it can be read")
+    };
+    for (fields, expected) in [
+        (json!({"num_virtual_tokens": 0}), "num_virtual_tokens = 0: must be at least 1"),
+        (json!({"encoder_hidden_size": 0}), "encoder_hidden_size = 0: must be at least 1"),
+        (json!({"dropout": 1.0}), "dropout = 1: must be at least 0, below 1"),
+        (json!({"token_dim": 32}), "token_dim = 32: the model's is 24"),
+        (json!({"num_layers": 3}), "num_layers = 3: the model's is 2"),
+        (
+            json!({"leave_out": [0, 1]}),
+            "leave_out = [0, 1]: leaves no attention of the model for a prefix",
+        ),
+        (
+            json!({"num_transformer_submodules": 2}),
+            "num_transformer_submodules = 2: must be 1: a model with an encoder and a decoder is \
+             not supported",
+        ),
+    ] {
+        assert_eq!(text(config(fields).init(base, &device).err()), expected);
+    }
+    let unmatched = config(json!({"leave_out": [1, 2]})).unmatched(base).expect("it fits");
+    let unmatched: Vec<String> = unmatched.iter().map(ToString::to_string).collect();
+    assert_eq!(unmatched, ["leave_out = 2: the model has 2 layers, from 0"]);
+}

@@ -1,0 +1,178 @@
+//! BitFit: biases.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use peft_core::{
+    Base, Change, ComputationFunction, Error, Exchange, Hooks, Layout, LinearLayer, Method,
+    MethodCard, MethodConfig, NormLayer, Result, Role, Site, SiteKind, Targets,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::select::{all_but_the_head, trained_copy};
+
+/// Which biases are trained where `target_modules` does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BiasTerms {
+    /// Those of all linear layers and norms.
+    #[default]
+    All,
+    /// Those of queries and of the first feed-forward layers: the paper's `b_q` and `b_m2`, half
+    /// as many values for nearly the same results (section 4).
+    QueryIntermediate,
+}
+
+/// Configuration of [`BitFit`].
+///
+/// | field (also) | default | meaning |
+/// |---|---|---|
+/// | `bias_terms` (`terms`) | `all` | `all`, `query_intermediate`; see [`BiasTerms`] |
+/// | `add_missing` | true | give a linear layer without a bias one of zeros, as t-few does for T5 |
+/// | `target_modules`, `exclude_modules`, `layers_to_transform`, `layers_pattern` | what `bias_terms` says | linear layers and norms, see [`Targets`] |
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BitFitConfig {
+    /// Which biases are trained, by default.
+    pub bias_terms: BiasTerms,
+    /// Whether a linear layer without a bias gets one.
+    pub add_missing: bool,
+    /// The modules whose biases are trained.
+    #[serde(flatten)]
+    pub targets: Targets,
+}
+
+impl Default for BitFitConfig {
+    fn default() -> Self {
+        Self { bias_terms: BiasTerms::All, add_missing: true, targets: Targets::default() }
+    }
+}
+
+impl BitFitConfig {
+    fn default_roles(&self, base: &Base) -> Vec<Role> {
+        match self.bias_terms {
+            BiasTerms::All => all_but_the_head(base),
+            BiasTerms::QueryIntermediate => vec![Role::Query, Role::FeedForwardUp],
+        }
+    }
+
+    /// The linear layers and norms that are meant.
+    fn sites<'b>(&self, base: &'b Base) -> Result<Vec<&'b Site>> {
+        let roles = self.default_roles(base);
+        let of = |kind| self.targets.resolve_kind(base, kind, &roles);
+        match (of(SiteKind::Linear), of(SiteKind::Norm)) {
+            (Ok(linears), Ok(norms)) => Ok([linears, norms].concat()),
+            (Ok(sites), Err(Error::NoMatch { .. })) | (Err(Error::NoMatch { .. }), Ok(sites)) => {
+                Ok(sites)
+            }
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
+    }
+}
+
+/// What an unmatched part is, whatever it was looked for among.
+fn part(error: &Error) -> Option<(&str, &str)> {
+    match error {
+        Error::NoMatch { field, pattern, .. } => Some((field, pattern)),
+        _ => None,
+    }
+}
+
+impl MethodConfig for BitFitConfig {
+    const NAME: &'static str = "bitfit";
+    const PEFT_TYPE: &'static str = "BITFIT";
+    const ABOUT: &'static str = "biases only (Ben Zaken et al. 2021)";
+    // The upper end of the paper's 1e-4 to 1e-3.
+    const LEARNING_RATE: f64 = 1e-3;
+    const ALIASES: &'static [(&'static str, &'static str)] = &[("terms", "bias_terms")];
+    const CARD: MethodCard = MethodCard {
+        functions: &[ComputationFunction::Parameter],
+        sites: "biases of linear layers and norms",
+        trainable: "d_out per layer",
+        merges: "yes, bit for bit",
+        formats: "",
+    };
+    type Method = BitFit;
+
+    fn validate(&self) -> Result<()> {
+        self.targets.validate()
+    }
+
+    fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
+        let roles = self.default_roles(base);
+        self.sites(base)?;
+        let of = |kind| self.targets.unmatched_kind(base, kind, &roles);
+        // What neither the linear layers nor the norms have.
+        match (of(SiteKind::Linear), of(SiteKind::Norm)) {
+            (Ok(linears), Ok(norms)) => {
+                let missed = |error: &Error| norms.iter().any(|n| part(n) == part(error));
+                Ok(linears.into_iter().filter(missed).collect())
+            }
+            (Ok(unmatched), Err(_)) | (Err(_), Ok(unmatched)) => Ok(unmatched),
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    fn init(&self, base: &Base, device: &Device) -> Result<BitFit> {
+        self.validate()?;
+        let mut biases = vec![None; base.len()];
+        for site in self.sites(base)? {
+            let bias = match &base.at(site).bias {
+                Some(bias) => Some(trained_copy(bias, device)),
+                None if self.add_missing && site.kind == SiteKind::Linear => {
+                    Some(Param::from_tensor(Tensor::zeros([site.d_out()], device)))
+                }
+                None => None,
+            };
+            biases[site.index] = bias;
+        }
+        if biases.iter().all(Option::is_none) {
+            return Err(Error::config(
+                "add_missing",
+                self.add_missing,
+                "none of the chosen modules has a bias",
+            ));
+        }
+        Ok(BitFit { biases })
+    }
+}
+
+/// BitFit (Ben Zaken et al. 2021, arXiv 2106.10199): `y = x W + b'`, in which the bias alone is
+/// trained. `b'` has shape `[d_out]` and starts at the base's `b`.
+///
+/// Created with [`BitFitConfig`].
+#[derive(Module, Debug)]
+pub struct BitFit {
+    /// By [`Site::index`].
+    biases: Vec<Option<Param<Tensor<1>>>>,
+}
+
+impl BitFit {
+    fn bias_at(&self, site: &Site) -> Option<Tensor<1>> {
+        self.biases.get(site.index)?.as_ref().map(Param::val)
+    }
+}
+
+impl Hooks for BitFit {
+    fn bias(&self, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
+        self.bias_at(layer.site())
+    }
+
+    fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
+        self.bias_at(layer.site())
+    }
+}
+
+impl Method for BitFit {
+    fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
+        for site in base.sites() {
+            if let Some(bias) = self.biases.get_mut(site.index).and_then(Option::as_mut) {
+                file.param(site.key("bias"), bias, Layout::AsIs);
+            }
+        }
+    }
+
+    fn change(&self, site: &Site) -> Change {
+        let bias = self.biases.get(site.index).is_some_and(Option::is_some);
+        Change { bias: if bias { site.d_out() } else { 0 }, ..Change::default() }
+    }
+}

@@ -1,0 +1,227 @@
+//! Selective methods have the properties that every method must have.
+
+use burn::tensor::{Device, Tensor};
+use peft_conformance::{Expect, Host, Subject, conformance, properties};
+use peft_core::{
+    Adapter, AdapterConfig, Base, Error, Exchange, Hooks, LinearLayer, Method, MethodConfig,
+    ModuleNames, Registry, Role, Targets, TaskType, num_trainable,
+};
+use peft_sparse::{
+    BiasTerms, BitFitConfig, HeadOnlyConfig, LayerChoice, LayerGroupConfig, LnTuningConfig,
+    ModuleChoice, presets,
+};
+use serde_json::{Value, json};
+
+const HIDDEN: usize = 24;
+const INNER: usize = 40;
+const LAYERS: usize = 2;
+const LABELS: usize = 3;
+
+/// The biases of the linear layers in a layer, and of the pooler.
+const LAYER_BIASES: usize = 4 * HIDDEN + INNER + HIDDEN;
+/// The embeddings' norm, and two norms of each layer.
+const NORMS: usize = 1 + 2 * LAYERS;
+
+const fn linear(d_in: usize, d_out: usize) -> usize {
+    d_in * d_out + d_out
+}
+
+/// All of a layer: four projections, two feed-forward layers, two norms.
+const LAYER: usize =
+    4 * linear(HIDDEN, HIDDEN) + linear(HIDDEN, INNER) + linear(INNER, HIDDEN) + 2 * 2 * HIDDEN;
+
+fn trains(trainable: usize) -> Expect {
+    Expect { trainable: Some(trainable), ..Expect::default() }
+}
+
+fn targets(names: &[&str]) -> Targets {
+    let target_modules = Some(ModuleNames::list(names.iter().copied()));
+    Targets { target_modules, ..Targets::default() }
+}
+
+conformance!(
+    bitfit,
+    BitFitConfig::default(),
+    trains(LAYERS * LAYER_BIASES + HIDDEN + NORMS * HIDDEN)
+);
+
+conformance!(
+    bitfit_of_queries_and_the_first_feed_forward_layers,
+    BitFitConfig { bias_terms: BiasTerms::QueryIntermediate, ..BitFitConfig::default() },
+    trains(LAYERS * (HIDDEN + INNER))
+);
+
+conformance!(
+    bitfit_by_names,
+    BitFitConfig { targets: targets(&["value", "LayerNorm"]), ..BitFitConfig::default() },
+    trains(LAYERS * HIDDEN + NORMS * HIDDEN)
+);
+
+conformance!(ln_tuning, LnTuningConfig::default(), trains(2 * NORMS * HIDDEN));
+
+conformance!(
+    ln_tuning_by_names,
+    LnTuningConfig { targets: targets(&["attention.output.LayerNorm"]) },
+    trains(2 * LAYERS * HIDDEN)
+);
+
+fn layers(count: i64) -> LayerGroupConfig {
+    LayerGroupConfig { layers: LayerChoice::Count(count), ..LayerGroupConfig::default() }
+}
+
+conformance!(last_layer, layers(1), trains(LAYER));
+
+conformance!(first_layer, layers(-1), trains(LAYER));
+
+conformance!(
+    attention_of_all_layers,
+    LayerGroupConfig { modules: ModuleChoice::Names(vec!["attention".into()]), ..layers(2) },
+    trains(LAYERS * (4 * linear(HIDDEN, HIDDEN) + 2 * HIDDEN))
+);
+
+conformance!(
+    full,
+    LayerGroupConfig { layers: LayerChoice::All, ..LayerGroupConfig::default() },
+    // The layers, the norm of the embeddings, the pooler.
+    trains(LAYERS * LAYER + 2 * HIDDEN + linear(HIDDEN, HIDDEN))
+);
+
+/// All properties but that something beside the head is trained.
+mod head_only {
+    use super::*;
+
+    fn subject() -> Subject {
+        Subject::new(HeadOnlyConfig::default(), Expect::default())
+    }
+
+    #[test]
+    fn it_starts_and_trains() {
+        properties::the_start_is_the_base(&subject());
+        properties::every_trained_parameter_gets_a_gradient(&subject());
+        properties::a_step_changes_only_what_is_trained(&subject());
+        properties::training_leaves_the_base_alone(&subject());
+        properties::off_is_the_base(&subject());
+        properties::gradient_checkpointing_changes_nothing(&subject());
+    }
+
+    #[test]
+    fn it_is_merged_and_saved() {
+        properties::merged_equals_unmerged(&subject());
+        properties::unmerging_gives_the_base_back(&subject());
+        properties::weight_agrees_with_linear(&subject());
+        properties::changes_what_it_says(&subject());
+        properties::a_saved_adapter_loads_as_it_was(&subject());
+    }
+
+    #[test]
+    fn nothing_but_the_head_is_trained() {
+        let config = AdapterConfig::new(Box::new(HeadOnlyConfig::default()));
+        let config = config.with_task(TaskType::SequenceClassification);
+        let adapter = Adapter::new(config, host().encoder.base(), &Device::default());
+        assert_eq!(num_trainable(&adapter.expect("it fits").method), linear(HIDDEN, LABELS));
+    }
+}
+
+fn host() -> Host {
+    Host::new(&Device::default())
+}
+
+fn text(error: Option<Error>) -> String {
+    error.expect("it is an error").to_string()
+}
+
+fn keys<C: MethodConfig>(config: &C, base: &Base) -> Vec<String> {
+    let mut file = Exchange::describe();
+    config.init(base, &Device::default()).expect("it fits").exchange(&mut file, base);
+    file.into_specs().into_iter().map(|spec| spec.key).collect()
+}
+
+#[test]
+fn keys_are_those_of_the_modules() {
+    let host = host();
+    let base = host.encoder.base();
+    let config = BitFitConfig { targets: targets(&["pooler.dense"]), ..BitFitConfig::default() };
+    assert_eq!(keys(&config, base), ["base_model.model.bert.pooler.dense.bias"]);
+    let config = LnTuningConfig { targets: targets(&["embeddings.LayerNorm"]) };
+    let norm = "base_model.model.bert.embeddings.LayerNorm.ln_tuning_layers";
+    assert_eq!(keys(&config, base), [format!("{norm}.weight"), format!("{norm}.bias")]);
+    let names = vec!["intermediate".into()];
+    let config = LayerGroupConfig { modules: ModuleChoice::Names(names), ..layers(-1) };
+    let dense = "base_model.model.bert.encoder.layer.0.intermediate.dense";
+    assert_eq!(keys(&config, base), [format!("{dense}.weight"), format!("{dense}.bias")]);
+}
+
+#[test]
+fn a_layer_without_a_bias_gets_one_of_zeros() {
+    let device = Device::default();
+    let mut base = Base::new(&device);
+    let weight = Tensor::<2>::ones([4, 3], &device);
+    let site = base.linear("wi", Role::Other, None, weight.clone(), None);
+    let bitfit = BitFitConfig::default().init(&base, &device).expect("it fits");
+    let layer = LinearLayer::new(&site, &weight, None);
+    let bias = bitfit.bias(&layer).expect("it was added").into_data();
+    assert_eq!(bias.try_into_vec::<f32>().expect("floats"), [0.0; 3]);
+    assert_eq!(bitfit.change(&site).bias, 3);
+    let without = BitFitConfig { add_missing: false, ..BitFitConfig::default() };
+    assert_eq!(
+        text(without.init(&base, &device).err()),
+        "add_missing = false: none of the chosen modules has a bias"
+    );
+}
+
+#[test]
+fn names_that_select_nothing_are_told() {
+    let host = host();
+    let base = host.encoder.base();
+    let unmatched = |errors: peft_core::Result<Vec<Error>>| -> Vec<String> {
+        let told = |error: &Error| match error {
+            Error::NoMatch { field, pattern, .. } => format!("{field} {pattern}"),
+            other => other.to_string(),
+        };
+        errors.expect("something matches").iter().map(told).collect()
+    };
+    let bitfit = |names: &[&str]| BitFitConfig { targets: targets(names), ..Default::default() };
+    assert_eq!(unmatched(bitfit(&["value", "LayerNorm"]).unmatched(base)), [""; 0]);
+    let missed = unmatched(bitfit(&["value", "LayerNorm", "qurey"]).unmatched(base));
+    assert_eq!(missed, ["target_modules \"qurey\""]);
+    let missed = unmatched(bitfit(&["LayerNorm", "qurey"]).unmatched(base));
+    assert_eq!(missed, ["target_modules \"qurey\""]);
+    let names = vec!["attention".into(), "attnetion".into()];
+    let config = LayerGroupConfig { modules: ModuleChoice::Names(names), ..layers(1) };
+    let missed = unmatched(config.unmatched(base));
+    assert_eq!(missed, ["freeze_trainable_modules \"attnetion\""]);
+}
+
+#[test]
+fn layers_that_are_not_there_are_refused() {
+    let host = host();
+    let base = host.encoder.base();
+    let error = |fields: Value| {
+        let config: LayerGroupConfig = serde_json::from_value(fields).expect("it can be read");
+        text(config.init(base, &Device::default()).err())
+    };
+    assert_eq!(
+        error(json!({"freeze_trainable_layers": -3})),
+        "freeze_trainable_layers = -3: the model has 2 layers"
+    );
+    assert_eq!(
+        error(json!({"freeze_trainable_layers": 0})),
+        "freeze_trainable_layers = 0: must be a number of last layers, a negative one of first \
+         layers, or \"all\""
+    );
+    assert_eq!(
+        error(json!({"freeze_trainable_modules": "attn"})),
+        "freeze_trainable_modules [\"attn\"] matches no module of the chosen layers of the model; \
+         it has: LayerNorm, dense, key, query, value"
+    );
+}
+
+#[test]
+fn presets_are_fields_of_the_configuration() {
+    let mut registry = Registry::new();
+    for (name, about, fields) in presets() {
+        registry.preset::<LayerGroupConfig>(name, about, fields);
+    }
+    let config = registry.configure("full", Default::default()).expect("it is registered");
+    assert_eq!(config.to_fields()["freeze_trainable_layers"], "all");
+}

@@ -1,0 +1,160 @@
+//! The configuration of hybrids.
+
+use burn::tensor::Device;
+use peft_adapter::BottleneckConfig;
+use peft_core::{
+    Base, BoxedMethod, ComputationFunction, Error, GateNames, Gated, MethodCard, MethodConfig,
+    Result, Site, Stack,
+};
+use peft_lora::LoraConfig;
+use peft_prefix::PrefixTuningConfig;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::hub;
+
+const PREFIX_GATE: GateNames =
+    GateNames { peft: "prefix_gate", hub: "prefix_tuning.prefix_gates.{}" };
+const ADAPTER_GATE: GateNames = GateNames { peft: "adapter_gate", hub: "adapters.{}.gate" };
+const LORA_GATE: GateNames = GateNames { peft: "lora_gate", hub: "loras.{}.gate" };
+
+/// Configuration of a hybrid of up to three methods, each with a gate or none: UniPELT (Mao et al.
+/// 2022, arXiv 2110.07577) by default, MAM (He et al. 2022, arXiv 2110.04366) as a preset.
+///
+/// | field | default | meaning |
+/// |---|---|---|
+/// | `prefix` | 10 tokens through an MLP of 512 | a prefix, or `null` |
+/// | `adapter` | Pfeiffer's, `reduction_factor` 16 | bottleneck adapters, or `null` |
+/// | `lora` | rank 8 on queries and values | LoRA, or `null` |
+/// | `use_gating` | true | a learned gate beside each; see [`Gated`] |
+///
+/// Each field is the configuration of that method, with its own defaults for what it does not name.
+/// With gates, the gate takes the place of LoRA's `alpha / r`, as in the paper's code and in
+/// adapter-hub/adapters.
+///
+/// The method is a [`Stack`] of its parts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UniPeltConfig {
+    /// The prefix.
+    pub prefix: Option<PrefixTuningConfig>,
+    /// The bottleneck adapters.
+    pub adapter: Option<BottleneckConfig>,
+    /// LoRA.
+    pub lora: Option<LoraConfig>,
+    /// Whether each has a gate.
+    pub use_gating: bool,
+}
+
+impl Default for UniPeltConfig {
+    fn default() -> Self {
+        Self {
+            prefix: Some(PrefixTuningConfig {
+                num_virtual_tokens: 10,
+                prefix_projection: true,
+                encoder_hidden_size: Some(512),
+                // As in adapter-hub/adapters, which the settings are from.
+                shift_positions: false,
+                ..PrefixTuningConfig::default()
+            }),
+            adapter: Some(BottleneckConfig::default()),
+            lora: Some(LoraConfig { alpha: 2.0, ..LoraConfig::default() }),
+            use_gating: true,
+        }
+    }
+}
+
+impl UniPeltConfig {
+    /// LoRA as it is under its gate: with a scale of 1.
+    fn gated_lora(lora: &LoraConfig) -> LoraConfig {
+        LoraConfig { alpha: lora.rank as f64, use_rslora: false, ..lora.clone() }
+    }
+}
+
+impl MethodConfig for UniPeltConfig {
+    const NAME: &'static str = "unipelt";
+    const PEFT_TYPE: &'static str = "UNIPELT";
+    const ABOUT: &'static str =
+        "prefix, adapter and LoRA, each with a learned gate (Mao et al. 2022)";
+    // That of its parts on a small encoder; gates start at one half, which the rate makes up for.
+    const LEARNING_RATE: f64 = 1e-3;
+    const CARD: MethodCard = MethodCard {
+        functions: &[
+            ComputationFunction::Parameter,
+            ComputationFunction::Input,
+            ComputationFunction::Function,
+        ],
+        sites: "self-attention; query, value; feed-forward sublayer",
+        trainable: "that of its parts; with gates + d + 1 at each of their sites",
+        merges: "no",
+        formats: "adapters",
+    };
+    type Method = Stack;
+
+    fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
+        hub::write(self, base)
+    }
+
+    fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
+        hub::read(config, base)
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.prefix.is_none() && self.adapter.is_none() && self.lora.is_none() {
+            return Err(Error::config(
+                "lora",
+                "null",
+                "one of prefix, adapter and lora must be there",
+            ));
+        }
+        self.prefix.as_ref().map_or(Ok(()), MethodConfig::validate)?;
+        self.adapter.as_ref().map_or(Ok(()), MethodConfig::validate)?;
+        let Some(lora) = &self.lora else { return Ok(()) };
+        if self.use_gating && lora.rank_pattern.iter().next().is_some() {
+            return Err(Error::config(
+                "lora.rank_pattern",
+                "(given)",
+                "not with gates, which take the place of a scale that depends on the rank",
+            ));
+        }
+        lora.validate()
+    }
+
+    fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
+        let mut unmatched = Vec::new();
+        if let Some(prefix) = &self.prefix {
+            unmatched.extend(MethodConfig::unmatched(prefix, base)?);
+        }
+        if let Some(adapter) = &self.adapter {
+            unmatched.extend(MethodConfig::unmatched(adapter, base)?);
+        }
+        if let Some(lora) = &self.lora {
+            unmatched.extend(MethodConfig::unmatched(lora, base)?);
+        }
+        Ok(unmatched)
+    }
+
+    fn init(&self, base: &Base, device: &Device) -> Result<Stack> {
+        self.validate()?;
+        let gated = |method: BoxedMethod, names, sites: Vec<&Site>, bias| match self.use_gating {
+            true => BoxedMethod::new(Gated::new(method, names, sites, bias, base, device)),
+            false => method,
+        };
+        let mut methods = Vec::new();
+        if let Some(prefix) = &self.prefix {
+            let method = BoxedMethod::new(prefix.init(base, device)?);
+            methods.push(gated(method, PREFIX_GATE, prefix.sites(base)?, None));
+        }
+        if let Some(adapter) = &self.adapter {
+            let method = BoxedMethod::new(adapter.init(base, device)?);
+            let sites = adapter.adapted_sites(base)?.into_iter().map(AsRef::as_ref).collect();
+            methods.push(gated(method, ADAPTER_GATE, sites, Some(0.0)));
+        }
+        if let Some(lora) = &self.lora {
+            let scaled = if self.use_gating { Self::gated_lora(lora) } else { lora.clone() };
+            let method = BoxedMethod::new(scaled.init(base, device)?);
+            methods.push(gated(method, LORA_GATE, lora.sites(base)?, None));
+        }
+        Ok(Stack::new(methods))
+    }
+}

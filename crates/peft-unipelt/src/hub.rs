@@ -1,0 +1,73 @@
+//! Hybrids as adapter-hub/adapters writes them: a union of configurations.
+
+use peft_adapter::BottleneckConfig;
+use peft_core::{Base, Error, MethodConfig, Result};
+use peft_lora::LoraConfig;
+use peft_prefix::PrefixTuningConfig;
+use serde_json::{Map, Value, json};
+
+use crate::UniPeltConfig;
+
+const LIBRARY: &str = "adapter-hub/adapters";
+const GATING: &str = "use_gating";
+
+/// What `config` says in that library's terms.
+pub(crate) fn write(config: &UniPeltConfig, base: &Base) -> Result<Value> {
+    let mut parts = Vec::new();
+    if let Some(prefix) = &config.prefix {
+        parts.push(prefix.to_adapter_hub(base)?);
+    }
+    if let Some(adapter) = &config.adapter {
+        parts.push(adapter.to_adapter_hub(base)?);
+    }
+    if let Some(lora) = &config.lora {
+        parts.push(lora.to_adapter_hub(base)?);
+    }
+    for part in &mut parts {
+        part[GATING] = Value::Bool(config.use_gating);
+    }
+    Ok(json!({"architecture": "union", "configs": parts}))
+}
+
+/// What that library's `config` says in ours; `None` where it is not a union.
+pub(crate) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<UniPeltConfig>> {
+    let is_union = config.get("architecture").and_then(Value::as_str) == Some("union");
+    is_union.then(|| read_union(config, base))
+}
+
+fn read_union(config: &Map<String, Value>, base: &Base) -> Result<UniPeltConfig> {
+    let unsupported = |value: &Value| {
+        let (field, value, origin) = ("configs".into(), value.to_string(), LIBRARY.into());
+        Err(Error::Unsupported { field, value, origin })
+    };
+    let Some(Value::Array(configs)) = config.get("configs") else {
+        return unsupported(&Value::Null);
+    };
+    let mut found = UniPeltConfig { prefix: None, adapter: None, lora: None, use_gating: false };
+    let mut gates = Vec::new();
+    for part in configs {
+        let Value::Object(fields) = part else { return unsupported(part) };
+        let mut fields = fields.clone();
+        gates.push(fields.insert(GATING.into(), Value::Bool(false)) == Some(Value::Bool(true)));
+        if found.prefix.is_none()
+            && let Some(prefix) = PrefixTuningConfig::from_adapter_hub(&fields, base)
+        {
+            found.prefix = Some(prefix?);
+        } else if found.adapter.is_none()
+            && let Some(adapter) = BottleneckConfig::from_adapter_hub(&fields, base)
+        {
+            found.adapter = Some(adapter?);
+        } else if found.lora.is_none()
+            && let Some(lora) = LoraConfig::from_adapter_hub(&fields, base)
+        {
+            found.lora = Some(lora?);
+        } else {
+            return unsupported(part);
+        }
+    }
+    found.use_gating = gates.contains(&true);
+    if gates.contains(&!found.use_gating) {
+        return Err(Error::config(GATING, "true and false", "all parts have gates, or none has"));
+    }
+    Ok(found)
+}
