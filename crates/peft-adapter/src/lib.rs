@@ -8,7 +8,7 @@ mod hub;
 mod invertible;
 mod norm;
 mod phm;
-mod presets;
+mod preset;
 mod projection;
 mod validate;
 
@@ -22,5 +22,5 @@ pub use fields::{
 pub use invertible::{Coupling, Glow, Nice, Subnet};
 pub use norm::TrainedNorm;
 pub use phm::{Factors, PhmLinear, SharedPhm, Slices, kronecker_sum};
-pub use presets::presets;
+pub use preset::presets;
 pub use projection::Projection;

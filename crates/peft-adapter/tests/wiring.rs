@@ -1,11 +1,11 @@
 //! Adapters meet a sublayer as their equations say.
 
 use burn::tensor::{Device, Distribution, Tensor, Tolerance};
-use peft_adapter::{Bottleneck, BottleneckConfig};
+use peft_adapter::{Bottleneck, BottleneckConfig, InvertibleKind, presets};
 use peft_conformance::Host;
-use peft_core::{Dialect, Exchange, Method};
 use peft_core::{
-    Hooks, MethodConfig, NormLayer, ResidualLayer, ResidualStates, Role, Site, TensorMap,
+    Dialect, Embedded, Exchange, Hooks, Method, MethodConfig, NormLayer, ResidualLayer,
+    ResidualStates, Role, Site, TensorMap,
 };
 use serde_json::{Value, json};
 
@@ -98,7 +98,7 @@ fn unembedding_undoes_the_invertible_adapter() {
         let mut sites = setting.host.encoder.base().sites();
         let site = sites.find(|site| site.role == Role::Embeddings).expect("it has embeddings");
         let hidden = setting.states.input.clone();
-        let embedded = peft_core::Embedded::new(hidden.clone(), None);
+        let embedded = Embedded::new(hidden.clone(), None);
         let inner = setting.bottleneck.layers_input(site, embedded).hidden;
         let back = setting.bottleneck.unembed(site, inner).into_data();
         back.assert_approx_eq(&hidden.into_data(), Tolerance::<f32>::absolute(1e-5));
@@ -142,7 +142,7 @@ fn files_of_adapter_hub_have_its_keys() {
 fn what_adapter_hub_writes_is_read_as_it_was() {
     let host = Host::new(&Device::default());
     let base = host.encoder.base();
-    for (name, _, fields) in peft_adapter::presets() {
+    for (name, _, fields) in presets() {
         let config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
         let Value::Object(hub) = config.to_adapter_hub(base).expect("that library has it") else {
             panic!("an object");
@@ -151,10 +151,8 @@ fn what_adapter_hub_writes_is_read_as_it_was() {
         let read = BottleneckConfig::from_adapter_hub(&hub, base).expect("it is ours");
         assert_eq!(read.expect("it is supported"), config, "{name}");
     }
-    let glow = BottleneckConfig {
-        inv_adapter: Some(peft_adapter::InvertibleKind::Glow),
-        ..BottleneckConfig::default()
-    };
+    let glow =
+        BottleneckConfig { inv_adapter: Some(InvertibleKind::Glow), ..BottleneckConfig::default() };
     let refused = glow.to_adapter_hub(base).expect_err("its coupling is another").to_string();
     assert!(refused.contains("adapter-hub/adapters"), "{refused}");
 }

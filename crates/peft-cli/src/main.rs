@@ -11,8 +11,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    check, convert, devices, eval, fetch, forward, inspect, merge, methods, observe, predict, train,
-    unmerge,
+    check, convert, devices, eval, fetch, forward, inspect, merge, methods, observe, predict,
+    train, unmerge,
 };
 
 /// Large tensors come and go with every operation: an allocator that keeps their blocks saves a

@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use crate::{Adapter, Base, Method, Role, SiteKind, TensorSpec};
+use crate::{Adapter, Base, Exchange, Method, Role, SiteKind, TensorSpec};
 
 /// What an adapter trains and changes at one site.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -66,7 +66,10 @@ pub struct Accounting {
 impl Accounting {
     /// Counts what `adapter` trains and changes in `base`.
     pub fn new(adapter: &Adapter, base: &Base) -> Self {
-        let specs = adapter.specs(base);
+        // In the dialect whose keys begin with the paths of sites.
+        let mut file = Exchange::describe();
+        adapter.method.clone().exchange(&mut file, base);
+        let specs = file.into_specs();
         let trained_at = trained_by_site(&specs, base);
         let mut sites = Vec::new();
         for site in base.sites() {

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use burn::tensor::{Bool, Tensor, module::linear};
+use burn::tensor::{Bool, Int, Tensor, module::linear};
 
 use crate::{LinearLayer, NormLayer, ResidualLayer, ResidualStates, Site};
 
@@ -13,6 +13,8 @@ pub struct Embedded {
     pub hidden: Tensor<3>,
     /// `[batch, tokens]`, true where there is a token; `None` where every position is one.
     pub mask: Option<Tensor<2, Bool>>,
+    /// `[batch, tokens]`, which of a pair's texts a token is of; `None` where all are of the first.
+    pub segments: Option<Tensor<2, Int>>,
     /// By row, how many positions are taken before the first one here; empty where none are.
     pub shift: Vec<usize>,
 }
@@ -20,7 +22,7 @@ pub struct Embedded {
 impl Embedded {
     /// Embeddings whose positions are counted from 0.
     pub fn new(hidden: Tensor<3>, mask: Option<Tensor<2, Bool>>) -> Self {
-        Self { hidden, mask, shift: Vec::new() }
+        Self { hidden, mask, segments: None, shift: Vec::new() }
     }
 
     /// With `positions` more taken before the first one, in every row.
@@ -30,10 +32,16 @@ impl Embedded {
         self
     }
 
-    /// With virtual tokens `[batch, added, d]` before the text; every one is a token.
+    /// With virtual tokens `[batch, added, d]` before the text; every one is a token, and of the
+    /// first segment.
     pub fn prepend(self, virtual_tokens: Tensor<3>) -> Self {
-        let mask = self.mask.map(|mask| prepend_true(mask, virtual_tokens.dims()[1]));
-        Self { hidden: Tensor::cat(vec![virtual_tokens, self.hidden], 1), mask, ..self }
+        let [batch, added, _] = virtual_tokens.dims();
+        let mask = self.mask.map(|mask| prepend_true(mask, added));
+        let segments = self.segments.map(|segments| {
+            Tensor::cat(vec![Tensor::zeros([batch, added], &segments.device()), segments], 1)
+        });
+        let hidden = Tensor::cat(vec![virtual_tokens, self.hidden], 1);
+        Self { hidden, mask, segments, ..self }
     }
 }
 

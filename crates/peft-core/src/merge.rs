@@ -83,7 +83,9 @@ pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Ve
             continue;
         }
         let key = format!("{}.weight", site.path);
-        if saved.iter().any(|spec| spec.key == site.key("weight")) {
+        // A gain is replaced, whatever its key.
+        let is_norm = site.kind == SiteKind::Norm;
+        if is_norm || saved.iter().any(|spec| spec.key == site.key("weight")) {
             kept.push(key);
             continue;
         }

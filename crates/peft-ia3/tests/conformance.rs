@@ -42,11 +42,11 @@ conformance!(
 conformance!(
     inputs_by_a_pattern,
     Ia3Config {
-        feedforward_modules: Some(ModuleNames::Pattern(r".*layer\.\d+\..*dense".into())),
-        ..on(ModuleNames::Pattern("all-linear".into()), &[])
+        feedforward_modules: Some(ModuleNames::Pattern(r".*layer\.\d+\.output\.dense".into())),
+        ..on(ModuleNames::Pattern(r".*(key|value|output\.dense)".into()), &[])
     },
-    // Outputs of query, key, value and the pooler; inputs of the rest.
-    trains(LAYERS * (3 * HIDDEN + HIDDEN + HIDDEN + INNER) + HIDDEN)
+    // The attention's output is not of the feed-forward network here: its output is scaled.
+    trains(LAYERS * (2 * HIDDEN + HIDDEN + INNER))
 );
 
 conformance!(

@@ -109,6 +109,20 @@ fn a_projected_prefix_is_the_same_once_it_is_finished() {
 }
 
 #[test]
+fn positions_go_on_behind_a_prefix_unless_told_otherwise() {
+    let host = host();
+    let base = host.encoder.base();
+    let embeddings = site(base, Role::Embeddings);
+    let shifted = prefix(&host);
+    assert_eq!(shifted.embed(embeddings, texts(24)).shift, [5, 5]);
+    assert_eq!(shifted.virtual_tokens(), 5);
+    let config = PrefixTuningConfig { shift_positions: false, ..PrefixTuningConfig::default() };
+    let unshifted = method(&config, base);
+    assert!(unshifted.embed(embeddings, texts(24)).shift.is_empty());
+    assert_eq!(unshifted.virtual_tokens(), 0);
+}
+
+#[test]
 fn files_of_a_prefix() {
     let host = host();
     let base = host.encoder.base();

@@ -147,13 +147,13 @@ impl LayerGroupConfig {
     }
 }
 
-fn no_module(name: &str, sites: &[&Site]) -> Error {
+fn no_module(pattern: String, sites: &[&Site]) -> Error {
     let mut names: Vec<&str> = sites.iter().map(|site| site.name()).collect();
     names.sort_unstable();
     names.dedup();
     Error::NoMatch {
         field: "freeze_trainable_modules".into(),
-        pattern: format!("{name:?}"),
+        pattern,
         what: "module of the chosen layers".into(),
         available: names.join(", "),
     }
@@ -197,7 +197,7 @@ impl MethodConfig for LayerGroupConfig {
         let sites = self.in_layers(base)?;
         let ModuleChoice::Names(names) = &self.modules else { return Ok(Vec::new()) };
         let missed = |name: &&String| !sites.iter().any(|site| has_component(site, name));
-        Ok(names.iter().filter(missed).map(|name| no_module(name, &sites)).collect())
+        Ok(names.iter().filter(missed).map(|name| no_module(format!("{name:?}"), &sites)).collect())
     }
 
     fn init(&self, base: &Base, device: &Device) -> Result<LayerGroup> {
@@ -207,7 +207,7 @@ impl MethodConfig for LayerGroupConfig {
         let paths: Vec<String> = chosen.map(|site| site.path.clone()).collect();
         if paths.is_empty() {
             let names = serde_json::to_string(&self.modules).unwrap_or_default();
-            return Err(no_module(&names, &sites));
+            return Err(no_module(names, &sites));
         }
         // The copies that are kept of a saved module are what is wanted here, too. A whole path
         // selects the module itself.

@@ -64,9 +64,9 @@ impl Eval {
         match &results[..] {
             [(_, metrics)] if self.json => print_json(metrics)?,
             _ if self.json => {
-                let each = results.iter().map(|(adapter, metrics)| {
-                    json!({"adapter": adapter, "metrics": metrics})
-                });
+                let each = results
+                    .iter()
+                    .map(|(adapter, metrics)| json!({"adapter": adapter, "metrics": metrics}));
                 print_json(&json!({"adapters": each.collect::<Vec<_>>()}))?;
             }
             _ => {

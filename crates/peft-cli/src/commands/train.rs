@@ -14,8 +14,8 @@ use peft::train::data::{
 };
 use peft::train::metrics::Metric;
 use peft::train::{
-    AdapterPaths, Outcome, ResolvedModel, RunDirectory, Schedule, TaskFile, TrainData, Trainer, resolve,
-    write_builtin,
+    AdapterPaths, Outcome, ResolvedModel, RunDirectory, Schedule, TaskFile, TrainData, Trainer,
+    resolve, write_builtin,
 };
 use serde_json::{Value, json};
 
@@ -401,7 +401,9 @@ impl LoadedData {
         }
         let max_length = run.data.max_length.min(room);
         if max_length < run.data.max_length {
-            tracing::warn!("max_length: there is room for {max_length} tokens, texts are cut there");
+            tracing::warn!(
+                "max_length: there is room for {max_length} tokens, texts are cut there"
+            );
         }
         let tokens = Tokens::load(&resolved.directory, max_length, model)?;
         let columns = run.data.columns.clone();

@@ -67,8 +67,11 @@ impl Hooks for Average {
         self.mean_change(|m| m.weight(layer), || layer.weight())
     }
     fn bias(&self, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
-        let unchanged =
-            || layer.bias().unwrap_or_else(|| layer.weight().sum_dim(0).squeeze_dim(0) * 0);
+        let unchanged = || {
+            layer
+                .bias()
+                .unwrap_or_else(|| Tensor::zeros([layer.site().d_out()], &layer.weight().device()))
+        };
         self.mean_change(|m| m.bias(layer), unchanged)
     }
     fn linear(&self, layer: &LinearLayer<'_>, input: Tensor<3>) -> Tensor<3> {
@@ -78,7 +81,7 @@ impl Hooks for Average {
         self.mean_change(|m| m.norm_gain(layer), || layer.gain())
     }
     fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        let unchanged = || layer.bias().unwrap_or_else(|| layer.gain() * 0);
+        let unchanged = || layer.bias().unwrap_or_else(|| layer.gain().zeros_like());
         self.mean_change(|m| m.norm_bias(layer), unchanged)
     }
     fn norm(&self, layer: &NormLayer<'_>, input: Tensor<3>) -> Tensor<3> {

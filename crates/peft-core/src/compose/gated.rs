@@ -155,7 +155,8 @@ impl Gated {
         let Some(gate) = self.gate(site, &embedded.hidden) else { return embedded };
         let base = embedded.hidden.clone();
         let own = base.dims()[1];
-        let Embedded { hidden, mask, shift } = apply(&self.method, embedded);
+        let full = apply(&self.method, embedded);
+        let hidden = full.hidden.clone();
         let added = hidden.dims()[1] - own;
         let hidden = match added {
             0 => between(base, hidden, gate),
@@ -164,7 +165,7 @@ impl Gated {
                 Tensor::cat(vec![front, hidden.narrow(1, added, own)], 1)
             }
         };
-        Embedded { hidden, mask, shift }
+        Embedded { hidden, ..full }
     }
 }
 

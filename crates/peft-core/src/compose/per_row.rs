@@ -52,16 +52,21 @@ impl PerRow {
         embedded: Embedded,
         of: impl Fn(&dyn Hooks, Embedded) -> Embedded,
     ) -> Embedded {
-        let Embedded { hidden, mask, shift } = embedded;
+        let Embedded { hidden, mask, segments, shift } = embedded;
         let masks = self.groups.split_mask(mask);
+        let segments = match segments {
+            Some(segments) => self.groups.split(segments.float()).into_iter().map(Some).collect(),
+            None => vec![None; self.groups.rows.len()],
+        };
         let shifts = self.groups.split_rows(&shift);
         let parts: Vec<Embedded> = self
             .groups
             .split(hidden)
             .into_iter()
-            .zip(masks.into_iter().zip(shifts))
-            .map(|((method, hidden), (mask, shift))| {
-                of(self.hooks(method), Embedded { hidden, mask, shift })
+            .zip(masks.into_iter().zip(segments.into_iter().zip(shifts)))
+            .map(|((method, hidden), (mask, (segments, shift)))| {
+                let segments = segments.map(|(_, segments): (_, Tensor<2>)| segments.int());
+                of(self.hooks(method), Embedded { hidden, mask, segments, shift })
             })
             .collect();
         let longest = parts.iter().map(|part| part.hidden.dims()[1]).max().unwrap_or(0);
@@ -72,9 +77,14 @@ impl PerRow {
         let mask = self.groups.join_mask(masks.collect(), longest, End::Back);
         let shifts = parts.iter().map(|part| (part.shift.clone(), part.hidden.dims()[0]));
         let shift = self.groups.join_rows(shifts.collect());
+        let segments: Option<Vec<Tensor<2>>> = parts
+            .iter()
+            .map(|part| Some(fill(part.segments.clone()?.float(), 1, longest, End::Back)))
+            .collect();
+        let segments = segments.map(|parts| self.groups.join(parts).int());
         // Filled up at the end, so that positions count as they do for the row alone.
         let hidden = parts.into_iter().map(|part| fill(part.hidden, 1, longest, End::Back));
-        Embedded { hidden: self.groups.join(hidden.collect()), mask, shift }
+        Embedded { hidden: self.groups.join(hidden.collect()), mask, segments, shift }
     }
 }
 
@@ -349,10 +359,11 @@ impl Hooks for Parallel {
     }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         let count = self.methods.len();
-        let Embedded { hidden, mask, shift } = embedded;
+        let Embedded { hidden, mask, segments, shift } = embedded;
         let embedded = Embedded {
             hidden: Tensor::cat(vec![hidden; count], 0),
             mask: mask.map(|mask| Tensor::cat(vec![mask; count], 0)),
+            segments: segments.map(|segments| Tensor::cat(vec![segments; count], 0)),
             shift: shift.repeat(count),
         };
         self.rows(embedded.hidden.dims()[0]).embed(site, embedded)

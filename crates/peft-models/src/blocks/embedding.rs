@@ -76,8 +76,11 @@ impl Embeddings {
     pub fn forward(&self, input: &EncoderInput, pass: Pass<'_>) -> Result<Embedded> {
         input.check(self.vocab, self.segments.len())?;
         let tokens = input.ids().dims()[1];
-        let embedded = Embedded::new(self.words.forward(input.ids()), input.mask());
-        let Embedded { hidden, mask, shift } = pass.hooks.embed(&self.site, embedded);
+        let embedded = Embedded {
+            segments: input.segments(),
+            ..Embedded::new(self.words.forward(input.ids()), input.mask())
+        };
+        let Embedded { hidden, mask, segments, shift } = pass.hooks.embed(&self.site, embedded);
         let [batch, length, _] = hidden.dims();
         let needed = length + shift.iter().max().copied().unwrap_or(0);
         if needed > self.limit {
@@ -113,9 +116,9 @@ impl Embeddings {
                 self.positions.forward(counted * is_token + pad as i64)
             }
         };
-        let segments = match input.segments() {
-            Some(segments) if length == tokens => self.segments.forward(segments),
-            _ => self.segments.forward(Tensor::zeros([1, 1], &device)),
+        let segments = match segments {
+            Some(segments) => self.segments.forward(segments),
+            None => self.segments.forward(Tensor::zeros([1, 1], &device)),
         };
         let hidden = self.norm.forward(hidden + segments + positions, pass);
         let embedded = Embedded::new(pass.dropout(hidden, self.dropout), mask);

@@ -34,7 +34,7 @@ pub enum PrefixInit {
 /// | `shift_positions` (`shift`) | true | the text's positions start at `L`, as with HF PEFT; false: at 0, as with adapter-hub/adapters |
 /// | `num_layers`, `token_dim`, ... | | see [`ModelDimensions`] |
 ///
-/// The last five of ours, `non_linearity` to `shift_positions`, are written only where they differ
+/// `non_linearity`, `dropout`, `leave_out` and `shift_positions` are written only where they differ
 /// from the default: HF PEFT does not know them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -167,12 +167,9 @@ impl Hooks for PrefixTuning {
         }
     }
 
-    // HF PEFT passes the prefix as past keys and values, behind which positions go on.
     fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
-        match self.shift_positions {
-            true => embedded.shifted(self.length()),
-            false => embedded,
-        }
+        // HF PEFT passes the prefix as past keys and values, behind which positions go on.
+        if self.shift_positions { embedded.shifted(self.length()) } else { embedded }
     }
 }
 

@@ -1,0 +1,64 @@
+//! What goes into a model and what comes out, beside an adapter.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use burn::module::Module;
+use burn::tensor::TensorData;
+use peft_core::{Adapter, Hooks, Method, TensorMap, merged_tensors, read_safetensors};
+use peft_models::{Checkpoint, Encoder, EncoderConfig, EncoderInput, EncoderTask, Task};
+
+/// The recorded inputs of a fixture; of another base, two texts of made-up tokens, one of them
+/// filled up.
+pub fn inputs(model: &Path, config: &EncoderConfig) -> Result<TensorMap> {
+    let recorded = model.join("io.safetensors");
+    if recorded.is_file() {
+        let mut tensors = read_safetensors(&recorded)?;
+        tensors.retain(|name, _| name == "input_ids" || name == "attention_mask");
+        return Ok(tensors);
+    }
+    let (vocabulary, pad) = (config.vocab_size as i64, config.pad_token_id as i64);
+    let [rows, tokens, short] = [2, 12, 7];
+    let (mut ids, mut mask) = (Vec::new(), Vec::new());
+    for (row, token) in (0..rows).flat_map(|row| (0..tokens).map(move |token| (row, token))) {
+        let is_token = row == 0 || token < short;
+        // Past the special tokens, which come first.
+        let id = 5 + (1 + row * tokens + token) * 7919 % (vocabulary - 5);
+        ids.push(if is_token { id } else { pad });
+        mask.push(i64::from(is_token));
+    }
+    let shape = [rows as usize, tokens as usize];
+    Ok(TensorMap::from([
+        ("input_ids".into(), TensorData::new(ids, shape)),
+        ("attention_mask".into(), TensorData::new(mask, shape)),
+    ]))
+}
+
+/// The inputs, `logits` under the adapter, and `merged_logits` where it can be merged.
+pub fn io(encoder: &Encoder, adapter: &Adapter, inputs: &TensorMap) -> Result<TensorMap> {
+    let mut io = inputs.clone();
+    io.insert("logits".into(), output(encoder, inputs, &adapter.method.valid())?);
+    if adapter.method.merge_obstacle().is_none() {
+        let base = encoder.base();
+        let mut checkpoint = Checkpoint::from_tensors("merged", merged_tensors(adapter, base)?);
+        let task = EncoderTask { task: encoder.task(), seed: 0 };
+        let config = encoder.config().clone();
+        let (merged, report) =
+            Encoder::from_checkpoint(config, &mut checkpoint, task, base.device())?;
+        ensure!(report.initialized.is_empty(), "the merged model lacks {:?}", report.initialized);
+        io.insert("merged_logits".into(), output(&merged, inputs, &())?);
+    }
+    Ok(io)
+}
+
+/// The output as the reference lays it out: `[batch, labels]` of a sequence.
+fn output(model: &Encoder, inputs: &TensorMap, hooks: &dyn Hooks) -> Result<TensorData> {
+    let ids = inputs.get("input_ids").context("no input_ids")?.clone();
+    let mask = inputs.get("attention_mask").cloned();
+    let input = EncoderInput::from_data(ids, mask, None, model.base().device())?;
+    let output = model.infer(&input, hooks)?;
+    Ok(match model.task() {
+        Task::ClassifySequence { .. } => output.squeeze_dim::<2>(1).into_data(),
+        Task::ClassifyTokens { .. } | Task::Encode => output.into_data(),
+    })
+}

@@ -1,0 +1,168 @@
+//! Adapters that this library writes, for the reference libraries to load.
+
+mod io;
+mod variants;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Distribution, Tensor};
+use peft_core::{Adapter, AdapterConfig, Method, Registry, TensorMap, write_safetensors};
+use peft_models::{Encoder, EncoderTask, Task};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+pub use variants::Library;
+use variants::{Variant, variants};
+
+/// Labels of a head for a base that has none.
+const LABELS: usize = 3;
+/// The standard deviation of the noise in every trained parameter: as much as training does to
+/// factors of such sizes, and far above what is compared.
+const NOISE: f64 = 0.05;
+/// What adapter-hub's files call an adapter.
+const NAME: &str = "task";
+/// The adapters below a fusion.
+const FUSED: [&str; 2] = ["one", "two"];
+
+/// One adapter, or a fusion of several, with its inputs and outputs beside it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Written {
+    /// `peft/bert-dora`.
+    pub name: String,
+    /// Who loads it.
+    pub library: Library,
+    /// The base's directory.
+    pub model: PathBuf,
+    /// The directories of the adapters.
+    pub adapters: Vec<PathBuf>,
+    /// The directory of the fusion of these adapters.
+    pub fusion: Option<PathBuf>,
+    /// `input_ids`, `attention_mask`, `logits`, and `merged_logits` where it merges.
+    pub io: PathBuf,
+}
+
+/// Writes an adapter of every variant over the base in `model` to folders of their own in `out`.
+///
+/// # Errors
+/// If the base cannot be loaded, an adapter cannot be built on it, or a file cannot be written.
+pub fn write_all(
+    model: &Path,
+    out: &Path,
+    registry: &Registry,
+    device: &Device,
+) -> Result<Vec<Written>> {
+    let base_name = model.file_name().context("a base is a directory with a name")?;
+    let (with_head, bare) = load(model, device)?;
+    let inputs = io::inputs(model, with_head.config())?;
+    let mut written = Vec::new();
+    for (number, variant) in variants().iter().enumerate() {
+        let folder = match variant.library {
+            Library::Peft => "peft",
+            Library::Adapters => "adapters",
+        };
+        let name = format!("{folder}/{}-{}", base_name.to_string_lossy(), variant.name);
+        let encoder = if variant.bare { &bare } else { &with_head };
+        device.seed(number as u64);
+        let writer = Writer { model, encoder, registry, directory: out.join(&name) };
+        let case = writer.write(variant, &name, &inputs).with_context(|| name.clone())?;
+        written.push(case);
+    }
+    Ok(written)
+}
+
+/// The base with its own head, or a new one where it has none, and without any.
+fn load(model: &Path, device: &Device) -> Result<(Encoder, Encoder)> {
+    let for_task = |task| Encoder::load(model, Some(EncoderTask { task, seed: 0 }), device);
+    let (own, _) = Encoder::load(model, None, device)?;
+    if own.task() == Task::Encode {
+        return Ok((for_task(Task::ClassifySequence { labels: LABELS })?.0, own));
+    }
+    Ok((own, for_task(Task::Encode)?.0))
+}
+
+/// Where a case is written, and what it is over.
+struct Writer<'a> {
+    model: &'a Path,
+    encoder: &'a Encoder,
+    registry: &'a Registry,
+    directory: PathBuf,
+}
+
+impl Writer<'_> {
+    fn write(&self, variant: &Variant, name: &str, inputs: &TensorMap) -> Result<Written> {
+        let library = variant.library;
+        let (adapter, adapters, fusion) = match variant.fused {
+            None => {
+                let adapter = self.adapter(variant.method, &variant.fields)?;
+                let directory = self.save(&adapter, library, NAME, NAME)?;
+                (adapter, vec![directory], None)
+            }
+            Some(method) => {
+                let (mut below, mut directories) = (Vec::new(), Vec::new());
+                for name in FUSED {
+                    let member = self.adapter(method, &json!({}))?;
+                    directories.push(self.save(&member, library, name, name)?);
+                    below.push(member);
+                }
+                let mut fields = variant.fields.clone();
+                fields["adapter_names"] = json!(FUSED);
+                let fusion = self.adapter(variant.method, &fields)?.over(below)?;
+                let directory = self.save(&fusion, library, "fusion", &FUSED.join(","))?;
+                (fusion, directories, Some(directory))
+            }
+        };
+        let io = self.directory.join("io.safetensors");
+        write_safetensors(&io, &io::io(self.encoder, &adapter, inputs)?)?;
+        Ok(Written { name: name.into(), library, model: self.model.into(), adapters, fusion, io })
+    }
+
+    /// A new adapter with noise in all that is trained, as it is after training.
+    fn adapter(&self, method: &str, fields: &Value) -> Result<Adapter> {
+        let base = self.encoder.base();
+        let fields: Map<String, Value> = serde_json::from_value(fields.clone())?;
+        let config = AdapterConfig::new(self.registry.configure(method, fields)?);
+        let config = config.with_task(self.encoder.task_type());
+        let mut adapter = Adapter::new(config, base, base.device())?;
+        adapter.method = adapter.method.map(&mut Noise);
+        adapter.method.finish();
+        Ok(adapter)
+    }
+
+    /// Saves to the folder, under a name that is part of adapter-hub's keys.
+    fn save(
+        &self,
+        adapter: &Adapter,
+        library: Library,
+        folder: &str,
+        name: &str,
+    ) -> Result<PathBuf> {
+        let directory = self.directory.join(folder);
+        let base = self.encoder.base();
+        match library {
+            Library::Peft => adapter.save(&directory, base)?,
+            Library::Adapters => {
+                let model = self.encoder.hub_model(&self.model.to_string_lossy());
+                adapter.save_adapter_hub(&directory, name, &model, base)?;
+            }
+        }
+        Ok(directory)
+    }
+}
+
+/// Adds noise to what is trained, and leaves constants (the start of PiSSA) alone.
+struct Noise;
+
+impl ModuleMapper for Noise {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !param.is_require_grad() {
+            return param;
+        }
+        param.map(|tensor| {
+            let device = tensor.device();
+            let noise = tensor.random_like(Distribution::Normal(0.0, NOISE));
+            Tensor::from_data((tensor + noise).into_data(), &device).require_grad()
+        })
+    }
+}

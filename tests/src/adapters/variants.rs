@@ -1,0 +1,181 @@
+//! The configurations that adapters are written with.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// The library that is to load an adapter, and whose layout it is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Library {
+    /// Hugging Face PEFT.
+    Peft,
+    /// adapter-hub/adapters.
+    Adapters,
+}
+
+/// A configuration to write an adapter with.
+pub struct Variant {
+    /// `houlsby`, as it is called in the adapter's own name.
+    pub name: &'static str,
+    /// Who loads it.
+    pub library: Library,
+    /// The method, as the registry has it.
+    pub method: &'static str,
+    /// The method's fields.
+    pub fields: Value,
+    /// Over the encoder alone, whatever the base was saved as.
+    pub bare: bool,
+    /// The method of the two adapters below a fusion.
+    pub fused: Option<&'static str>,
+}
+
+impl Variant {
+    fn over_encoder(self) -> Self {
+        Self { bare: true, ..self }
+    }
+
+    fn over(self, fused: &'static str) -> Self {
+        Self { fused: Some(fused), ..self }
+    }
+}
+
+/// Every configuration, those of one library together.
+pub fn variants() -> Vec<Variant> {
+    let mut all = lora_for_peft();
+    all.extend(others_for_peft());
+    all.extend(bottlenecks_for_adapters());
+    all.extend(others_for_adapters());
+    all
+}
+
+fn peft(name: &'static str, method: &'static str, fields: Value) -> Variant {
+    Variant { name, library: Library::Peft, method, fields, bare: false, fused: None }
+}
+
+fn adapters(name: &'static str, method: &'static str, fields: Value) -> Variant {
+    Variant { library: Library::Adapters, ..peft(name, method, fields) }
+}
+
+fn lora_for_peft() -> Vec<Variant> {
+    let query_value = json!(["query", "value"]);
+    vec![
+        peft("lora", "lora", json!({"target_modules": query_value, "r": 4, "lora_alpha": 8})),
+        peft("all-linear", "lora", json!({"target_modules": "all-linear", "r": 3})),
+        peft("rslora", "rslora", json!({"target_modules": query_value, "r": 4, "lora_alpha": 3})),
+        peft("dora", "dora", json!({"target_modules": "all-linear", "r": 4})),
+        peft("pissa", "pissa", json!({"target_modules": "all-linear", "r": 4, "lora_alpha": 6})),
+        peft("bias-lora-only", "lora", json!({"target_modules": query_value, "bias": "lora_only"})),
+        peft("bias-all", "lora", json!({"target_modules": query_value, "bias": "all"})),
+        peft(
+            "patterns",
+            "lora",
+            json!({
+                "target_modules": ["query", "key", "value", "dense"],
+                "layers_to_transform": [1],
+                "layers_pattern": "layer",
+                "r": 4,
+                "lora_alpha": 6,
+                "rank_pattern": {"query": 2},
+                "alpha_pattern": {"key": 20},
+            }),
+        ),
+        peft("encoder", "lora", json!({"target_modules": query_value})).over_encoder(),
+    ]
+}
+
+fn others_for_peft() -> Vec<Variant> {
+    let prompt = json!({"num_virtual_tokens": 4});
+    let encoded = |kind| {
+        json!({
+            "num_virtual_tokens": 4,
+            "encoder_hidden_size": 12,
+            "encoder_reparameterization_type": kind,
+        })
+    };
+    let projected =
+        json!({"num_virtual_tokens": 5, "prefix_projection": true, "encoder_hidden_size": 12});
+    // The names stand for the attention's output too.
+    let scaled = json!({
+        "target_modules": ["key", "value", "output.dense"],
+        "feedforward_modules": ["output.dense"],
+    });
+    vec![
+        peft("ia3", "ia3", json!({})),
+        peft("ia3-names", "ia3", scaled),
+        peft("ln-tuning", "ln-tuning", json!({})),
+        peft("ln-tuning-names", "ln-tuning", json!({"target_modules": ["output.LayerNorm"]})),
+        peft("prefix", "prefix", json!({"num_virtual_tokens": 5})),
+        peft("prefix-projection", "prefix", projected),
+        peft("prompt", "prompt", prompt.clone()),
+        peft("p-tuning-mlp", "p-tuning", encoded("MLP")),
+        peft("p-tuning-lstm", "p-tuning", encoded("LSTM")),
+        peft("encoder-ia3", "ia3", json!({})).over_encoder(),
+        peft("encoder-ln-tuning", "ln-tuning", json!({})).over_encoder(),
+        peft("encoder-prefix", "prefix", json!({"num_virtual_tokens": 5})).over_encoder(),
+        peft("encoder-prompt", "prompt", prompt).over_encoder(),
+    ]
+}
+
+fn bottlenecks_for_adapters() -> Vec<Variant> {
+    // `phm_dim` has to divide the bottleneck, which these bases' width makes narrow.
+    let wide = json!({"reduction_factor": 4});
+    let parallel = |scaling: Value| json!({"is_parallel": true, "original_ln_before": false, "scaling": scaling});
+    let norms = json!({"ln_after": true, "residual_before_ln": "post_add"});
+    let rule = json!({"reduction_factor": 4, "factorized_phm_rule": true, "shared_W_phm": true});
+    vec![
+        adapters("houlsby", "houlsby", json!({})),
+        adapters("pfeiffer", "pfeiffer", json!({})),
+        adapters("adapterdrop", "pfeiffer", json!({"leave_out": [0]})),
+        adapters("factors", "pfeiffer", json!({"reduction_factor": {"0": 4, "default": 8}})),
+        adapters("bottleneck-size", "pfeiffer", json!({"bottleneck_size": 5})),
+        adapters("norms", "pfeiffer", norms),
+        adapters("parallel", "parallel", json!({})),
+        adapters("scaled-parallel", "scaled-parallel", json!({})),
+        adapters("learned-scale", "pfeiffer", parallel("learned".into())),
+        adapters("channel-scale", "pfeiffer", parallel("channel".into())),
+        adapters("phm", "phm", wide.clone()),
+        adapters("compacter", "compacter", wide.clone()),
+        adapters("compacter++", "compacter++", wide),
+        adapters("compacter-shared", "compacter", rule),
+        adapters("pfeiffer-inv", "pfeiffer-inv", json!({})),
+        adapters("houlsby-inv", "houlsby-inv", json!({})),
+        adapters("encoder-pfeiffer-inv", "pfeiffer-inv", json!({})).over_encoder(),
+        adapters("encoder-compacter", "compacter", json!({"reduction_factor": 4})).over_encoder(),
+        adapters("fusion", "fusion", json!({})).over("pfeiffer"),
+        adapters("fusion-houlsby", "fusion", json!({"mh_adapter": true})).over("houlsby"),
+        adapters("encoder-fusion", "fusion", json!({})).over("pfeiffer").over_encoder(),
+    ]
+}
+
+fn others_for_adapters() -> Vec<Variant> {
+    let query_value = json!(["query", "value"]);
+    let prefix = json!({"num_virtual_tokens": 5, "shift_positions": false});
+    let projected = json!({
+        "num_virtual_tokens": 5,
+        "prefix_projection": true,
+        "encoder_hidden_size": 12,
+        "shift_positions": false,
+    });
+    let prompt = json!({"num_virtual_tokens": 4, "after_embeddings": true});
+    let after_first =
+        json!({"num_virtual_tokens": 4, "after_embeddings": true, "combine": "prefix_after_bos"});
+    // It scales outputs only.
+    let outputs = json!({
+        "target_modules": ["key", "value", "intermediate.dense"],
+        "feedforward_modules": [],
+    });
+    vec![
+        adapters("prefix", "prefix", prefix.clone()),
+        adapters("prefix-projection", "prefix", projected),
+        adapters("prompt", "prompt", prompt.clone()),
+        adapters("prompt-after-bos", "prompt", after_first),
+        adapters("ia3", "ia3", outputs),
+        adapters("lora", "lora", json!({"target_modules": query_value, "r": 4, "lora_alpha": 8})),
+        adapters("dora", "dora", json!({"target_modules": query_value, "r": 4})),
+        adapters("mam", "mam", json!({})),
+        adapters("unipelt", "unipelt", json!({})),
+        adapters("encoder-prefix", "prefix", prefix).over_encoder(),
+        adapters("encoder-prompt", "prompt", prompt).over_encoder(),
+        adapters("encoder-unipelt", "unipelt", json!({})).over_encoder(),
+    ]
+}
