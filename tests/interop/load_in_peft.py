@@ -10,17 +10,13 @@ The base model is loaded with Transformers and the adapter with
   outputs are compared with `logits` there;
 * where the file has `merged_logits`, the same is done after `merge_and_unload()`.
 
-One JSON object goes to standard output; the exit status is 0 only if `ok` is true.
+One JSON object for each case goes to standard output; the exit status is 0 only if `ok` is
+true in all of them.
 """
 
-import argparse
-import contextlib
-import json
 import os
 import sys
-import warnings
 
-import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from peft.utils.save_and_load import (
     get_peft_model_state_dict,
@@ -28,34 +24,8 @@ from peft.utils.save_and_load import (
     set_peft_model_state_dict,
 )
 from safetensors.torch import load_file
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
 
-CLASSES = {
-    "SEQ_CLS": AutoModelForSequenceClassification,
-    "TOKEN_CLS": AutoModelForTokenClassification,
-    "FEATURE_EXTRACTION": AutoModel,
-}
-# The last layer of a classification head, as PEFT names it in an adapter file
-HEAD_ENDS = (
-    "classifier.weight",
-    "classifier.out_proj.weight",
-    "score.weight",
-)
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-PREFIX = "base_model.model."
-
-
-def head_labels(weights):
-    """The number of labels that the adapter's own head has, or None without one."""
-    for name, tensor in weights.items():
-        if name.endswith(HEAD_ENDS):
-            return tensor.shape[0]
-    return None
+import cases
 
 
 def pick_task(asked, config, recorded, labels):
@@ -64,32 +34,12 @@ def pick_task(asked, config, recorded, labels):
         return asked
     if config.task_type is not None:
         task = getattr(config.task_type, "value", str(config.task_type))
-        if task not in CLASSES:
+        if task not in cases.CLASSES:
             raise ValueError(f"this script does not cover the task type {task}")
         return task
     if labels is None:
         return "FEATURE_EXTRACTION"
     return "TOKEN_CLS" if recorded["logits"].dim() == 3 else "SEQ_CLS"
-
-
-def load_base(model, task, labels):
-    """The base model, and the names that its checkpoint lacked."""
-    options = {}
-    if task != "FEATURE_EXTRACTION":
-        if labels is None:
-            labels = AutoConfig.from_pretrained(model).num_labels
-        else:
-            # The adapter brings a head of its own, which replaces the base model's
-            options["ignore_mismatched_sizes"] = True
-        options["num_labels"] = labels
-    base, info = CLASSES[task].from_pretrained(
-        model, dtype=torch.float32, output_loading_info=True, **options
-    )
-    lacking = set(info["missing_keys"])
-    # Names alone, or each with its two shapes
-    for entry in info.get("mismatched_keys", []):
-        lacking.add(entry if isinstance(entry, str) else entry[0])
-    return base, lacking
 
 
 def written_by_peft(model):
@@ -104,45 +54,24 @@ def name_in_file(name):
     return name.replace(".default.", ".").removesuffix(".default")
 
 
-def run(model, inputs):
-    """The model's outputs: its logits, or the last hidden state of a bare encoder."""
-    model.eval()
-    with torch.no_grad():
-        output = model(**inputs)
-    logits = getattr(output, "logits", None)
-    return output.last_hidden_state if logits is None else logits
-
-
-def difference(actual, expected, mask):
-    """The greatest difference; of outputs per token, only real tokens count."""
-    if actual.shape != expected.shape:
-        raise ValueError(
-            f"the outputs have shape {tuple(actual.shape)}, "
-            f"the recorded ones {tuple(expected.shape)}"
-        )
-    gap = (actual.double() - expected.double()).abs()
-    if mask is not None and gap.dim() == 3:
-        gap = gap[mask.bool()]
-    return gap.max().item()
-
-
-def check(args, report):
+def check(case, report):
     """Fill in the report."""
-    config = PeftConfig.from_pretrained(args.adapter)
+    [adapter] = case["adapters"]
+    config = PeftConfig.from_pretrained(adapter)
     # On the CPU, as load_peft_weights would otherwise pick an accelerator
-    weights = load_peft_weights(args.adapter, device="cpu")
-    recorded = load_file(args.io)
-    labels = head_labels(weights)
-    task = pick_task(args.task, config, recorded, labels)
+    weights = load_peft_weights(adapter, device="cpu")
+    recorded = load_file(case["io"])
+    labels = cases.head_labels(weights)
+    task = pick_task(case.get("task", "auto"), config, recorded, labels)
     report["task"] = task
-    base, lacking = load_base(args.model, task, labels)
+    base, lacking = cases.load_base(case["model"], task, labels)
 
     try:
-        model = PeftModel.from_pretrained(base, args.adapter, torch_device="cpu")
+        model = PeftModel.from_pretrained(base, adapter, torch_device="cpu")
     except KeyError:
         # PEFT stops at the first name of `modules_to_save` that the file lacks. Name
         # all of them, from a model that has the adapter's structure and no weights.
-        base, _ = load_base(args.model, task, labels)
+        base, _ = cases.load_base(case["model"], task, labels)
         expected = written_by_peft(get_peft_model(base, config))
         report["missing"] = sorted(expected - set(weights))
         report["unexpected"] = sorted(set(weights) - expected)
@@ -155,77 +84,43 @@ def check(args, report):
     copies = {name for name in expected if ".modules_to_save." in name or ".original_module." in name}
     missing = expected - copies - set(weights)
     # PEFT's own list holds every parameter of the base model as well; the adapter's are
-    # the ones with the adapter's name in theirs
+    # the ones with the adapter's name in theirs. The encoder of a prompt is set apart from
+    # the others, and from this account
     missing |= {
         name_in_file(name)
         for name in result.missing_keys
-        if ".default." in name or name.endswith(".default")
+        if (".default." in name or name.endswith(".default"))
+        and not name.startswith("prompt_encoder.default.")
     }
-    # What neither the base checkpoint nor the adapter holds is random. The hidden states of a
-    # bare encoder, which are what is compared, do not pass its pooler
-    unused = "pooler." if task == "FEATURE_EXTRACTION" else None
-    for name in lacking:
-        if unused is not None and name.startswith(unused):
-            continue
-        if PREFIX + name not in weights:
-            missing.add(f"{name} (base model)")
+    unexpected = set(result.unexpected_keys) - copies
+    # As above: it is a name of the file, not of the model
+    if config.is_prompt_learning:
+        unexpected.discard("prompt_embeddings")
+    # With a prompt, PEFT wraps the base model once less
+    prefix = "base_model." if config.is_prompt_learning else "base_model.model."
+    supplied = {name.removeprefix(prefix) for name in weights}
+    missing |= cases.left_random(lacking, supplied, task)
     report["missing"] = sorted(missing)
-    report["unexpected"] = sorted((set(weights) - expected) | (set(result.unexpected_keys) - copies))
+    report["unexpected"] = sorted((set(weights) - expected) | unexpected)
 
-    inputs = {name: recorded[name] for name in INPUTS if name in recorded}
+    inputs = cases.inputs_of(recorded)
     mask = inputs.get("attention_mask")
-    report["max_abs_diff"] = difference(run(model, inputs), recorded["logits"], mask)
+    output = cases.run(model, inputs)
+    report["max_abs_diff"] = cases.difference(output, recorded["logits"], mask)
     if "merged_logits" in recorded:
-        merged = model.merge_and_unload()
-        report["merged_max_abs_diff"] = difference(
-            run(merged, inputs), recorded["merged_logits"], mask
-        )
-
-    gaps = [report["max_abs_diff"]]
-    if report["merged_max_abs_diff"] is not None:
-        gaps.append(report["merged_max_abs_diff"])
-    # Written so that a NaN is not ok
-    close = all(gap <= args.tolerance for gap in gaps)
-    report["ok"] = close and not report["missing"] and not report["unexpected"]
+        merged = cases.run(model.merge_and_unload(), inputs)
+        report["merged_max_abs_diff"] = cases.difference(merged, recorded["merged_logits"], mask)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", required=True, help="the base model: a directory, or a name on the Hub")
-    parser.add_argument("--adapter", required=True, help="the adapter's directory")
-    parser.add_argument("--io", required=True, help="the recorded inputs and outputs, in safetensors")
-    parser.add_argument("--task", default="auto", choices=["auto", *CLASSES])
-    parser.add_argument("--tolerance", type=float, default=1e-4)
-    parser.add_argument("--threads", type=int, default=None, help="how many threads torch may use")
+    parser = cases.parser(__doc__)
+    parser.add_argument("--adapter", help="the adapter's directory")
+    parser.add_argument("--task", default="auto", choices=["auto", *cases.CLASSES])
     args = parser.parse_args()
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-
-    report = {
-        "missing": [],
-        "unexpected": [],
-        "max_abs_diff": None,
-        "merged_max_abs_diff": None,
-        "ok": False,
-    }
-    # Standard output is for the report alone
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            check(args, report)
-        except Exception as error:  # the report says what went wrong
-            report["error"] = f"{type(error).__name__}: {error}"
-            report["ok"] = False
-    messages = sorted({str(warning.message) for warning in caught if warning.category is UserWarning})
-    if messages:
-        report["warnings"] = messages
-    for name in ("max_abs_diff", "merged_max_abs_diff"):
-        if report[name] is not None and report[name] != report[name]:
-            report[name] = "NaN"
-    print(json.dumps(report))
-    sys.stdout.flush()
-    return 0 if report["ok"] else 1
+    case = {"model": args.model, "adapters": [args.adapter], "io": args.io, "task": args.task}
+    if args.cases is None and not (args.model and args.adapter and args.io):
+        parser.error("either --cases, or --model, --adapter and --io")
+    return cases.go_through(check, args, case)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ impl Setting {
         let gain = entry.gain.as_ref().expect("a norm has a gain");
         let norm = NormLayer::new(norm_site, gain, entry.bias.as_ref(), 1e-12);
         let site = self.site(Role::FeedForwardSublayer, 1);
-        let layer = ResidualLayer::new(site, Some(&norm));
+        let layer = ResidualLayer::new(site, Some(&norm), &());
         let found = self.bottleneck.residual(&layer, self.states.clone()).output;
         let update: &Update = &|x| self.bottleneck.update(site, x).expect("it is adapted");
         let expected = expected(&self.states, &|x| norm.forward(x), update);

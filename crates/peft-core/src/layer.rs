@@ -144,12 +144,19 @@ pub struct ResidualStates {
 pub struct ResidualLayer<'a> {
     site: &'a Site,
     norm: Option<&'a NormLayer<'a>>,
+    hooks: &'a dyn Hooks,
 }
 
 impl<'a> ResidualLayer<'a> {
-    /// The end of the sublayer at `site`; `norm` already holds the methods that change it.
-    pub fn new(site: &'a Site, norm: Option<&'a NormLayer<'a>>) -> Self {
-        Self { site, norm }
+    /// The end of the sublayer at `site`, with its frozen norm, in a model under `hooks`: a method
+    /// that puts its function around the norm meets the norm as methods leave it.
+    pub fn new(site: &'a Site, norm: Option<&'a NormLayer<'a>>, hooks: &'a dyn Hooks) -> Self {
+        Self { site, norm, hooks }
+    }
+
+    /// The same place in a model under other methods.
+    pub fn under<'b>(&'b self, hooks: &'b dyn Hooks) -> ResidualLayer<'b> {
+        ResidualLayer { hooks, ..*self }
     }
 
     /// Where the sublayer is.
@@ -161,7 +168,7 @@ impl<'a> ResidualLayer<'a> {
     pub fn forward(&self, states: ResidualStates) -> Tensor<3> {
         let sum = states.residual + states.output;
         match self.norm {
-            Some(norm) => norm.forward(sum),
+            Some(norm) => self.hooks.norm(norm, sum),
             None => sum,
         }
     }

@@ -13,7 +13,8 @@ use crate::{
 ///
 /// Each method sees its own rows only. Where methods lengthen texts by different numbers of
 /// positions, shorter rows are filled up and masked. A method includes its head, so that rows of
-/// different tasks with as many outputs can share a batch.
+/// different tasks with as many outputs can share a batch. It is the method of the whole model:
+/// what shall be below one of its members belongs into that member, in a [`Stack`](crate::Stack).
 #[derive(Module, Debug)]
 pub struct PerRow {
     methods: Vec<BoxedMethod>,
@@ -282,7 +283,9 @@ impl Hooks for PerRow {
             .zip(outputs.into_iter().zip(residuals))
             .map(|((method, input), ((_, output), (_, residual)))| {
                 let states = ResidualStates { input, output, residual };
-                self.hooks(method).residual(layer, states)
+                // Its own norm, not that of a batch of all rows.
+                let hooks = self.hooks(method);
+                hooks.residual(&layer.under(hooks), states)
             })
             .collect();
         let joined =

@@ -146,9 +146,7 @@ impl Sublayer {
     /// The next hidden state, `[batch, tokens, d]`.
     pub fn forward(&self, states: ResidualStates, pass: Pass<'_>) -> Tensor<3> {
         let norm = self.norm.layer();
-        // A method that puts its function around the norm meets the norm as methods leave it.
-        let norm = norm.with(pass.hooks);
-        let layer = ResidualLayer::new(&self.site, Some(&norm));
+        let layer = ResidualLayer::new(&self.site, Some(&norm), pass.hooks);
         layer.forward(pass.hooks.residual(&layer, states))
     }
 }

@@ -1,0 +1,231 @@
+//! Adapters composed: a batch of mixed rows, side by side, averages, stacks and fusions, over the
+//! recorded adapters.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use peft_core::{
+    Adapter, Average, BoxedMethod, Composition, Error, Hooks, Method, PerLayer, PerRow, Probe,
+    merged_tensors,
+};
+use peft_models::{Checkpoint, Encoder, EncoderInput, EncoderTask};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+fn model(name: &str) -> Encoder {
+    let (model, _) = Encoder::load(&fixture(name), None, &Device::default()).expect("a base");
+    model
+}
+
+fn adapter(name: &str, model: &Encoder) -> Adapter {
+    let registry = peft::registry();
+    Adapter::load(&fixture(name), &registry, model.base(), model.base().device())
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Six texts of different lengths.
+fn texts() -> Vec<Vec<u32>> {
+    [9u32, 4, 12, 3, 7, 5]
+        .iter()
+        .enumerate()
+        .map(|(row, length)| (0..*length).map(|i| 5 + (31 * i + 17 * row as u32) % 90).collect())
+        .collect()
+}
+
+fn input(texts: &[Vec<u32>], device: &Device) -> EncoderInput {
+    let rows: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+    EncoderInput::from_rows(&rows, None, 0, device).expect("the texts fit")
+}
+
+fn logits(model: &Encoder, texts: &[Vec<u32>], hooks: &dyn Hooks) -> Vec<Vec<f32>> {
+    let output = model.infer(&input(texts, model.base().device()), hooks).expect("it fits");
+    rows(output)
+}
+
+fn rows(output: Tensor<3>) -> Vec<Vec<f32>> {
+    let [batch, _, labels] = output.dims();
+    let data: TensorData = output.reshape([batch, labels]).into_data();
+    let values = data.convert::<f32>().try_into_vec::<f32>().expect("floats");
+    values.chunks(labels).map(<[f32]>::to_vec).collect()
+}
+
+fn distance(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().flatten().zip(b.iter().flatten()).fold(0.0, |far, (a, b)| far.max((a - b).abs()))
+}
+
+/// Logits on the CPU agree within 1e-5; devices that round differently get more.
+fn tolerance() -> f32 {
+    match std::env::var("BURN_DEVICE").as_deref() {
+        Ok("flex" | "ndarray") | Err(_) => 1e-5,
+        Ok(_) => 1e-3,
+    }
+}
+
+fn assert_mixed(base: &str, names: [&str; 4]) {
+    let model = model(base);
+    let methods: Vec<BoxedMethod> =
+        names.map(|name| BoxedMethod::new(adapter(name, &model).method.valid())).into();
+    let texts = texts();
+    // Not in the order of adapters, one of them twice, and one row without any.
+    let of_rows = [Some(2), Some(0), None, Some(1), Some(3), Some(0)];
+    let mixed = logits(&model, &texts, &PerRow::new(methods.clone(), &of_rows));
+    for (row, (text, method)) in texts.iter().zip(of_rows).enumerate() {
+        let alone = match method {
+            Some(method) => logits(&model, std::slice::from_ref(text), &methods[method]),
+            None => logits(&model, std::slice::from_ref(text), &()),
+        };
+        let distance = distance(&mixed[row..=row], &alone);
+        assert!(distance <= tolerance(), "row {row} of {base}: {distance:e}");
+        let base = logits(&model, std::slice::from_ref(text), &());
+        let changed = self::distance(&alone, &base);
+        assert!(method.is_none() || changed > 1e-2, "the adapter changes row {row} by {changed:e}");
+    }
+}
+
+#[test]
+fn each_row_of_a_mixed_batch_is_as_if_alone() {
+    // A prefix, a prompt before the text, one after the embeddings, a function, a weight.
+    let names = ["peft/bert-prefix", "peft/bert-prompt", "adapters/bert-houlsby", "peft/bert-lora"];
+    assert_mixed("bases/bert", names);
+    // No gates: their mean runs over padding, so they depend on the batch, as in the reference.
+    let names =
+        ["adapters/bert-prompt", "adapters/bert-compacter", "peft/bert-ia3", "adapters/bert-mam"];
+    assert_mixed("bases/bert", names);
+    let names = ["peft/roberta-prompt", "adapters/roberta-prefix", "peft/roberta-ia3"];
+    assert_mixed("bases/roberta", [names[0], names[1], names[2], "peft/roberta-lora"]);
+}
+
+#[test]
+fn side_by_side_each_is_as_if_alone() {
+    let model = model("bases/bert");
+    let names = ["peft/bert-prefix", "adapters/bert-pfeiffer", "peft/bert-prompt"];
+    let adapters: Vec<Adapter> = names.iter().map(|name| adapter(name, &model)).collect();
+    let alone: Vec<Vec<f32>> = adapters
+        .iter()
+        .flat_map(|adapter| logits(&model, &texts(), &adapter.method.valid()))
+        .collect();
+    let parallel = Composition::Parallel.of(adapters, None).expect("they go together");
+    let together = logits(&model, &texts(), &parallel.method.valid());
+    assert!(distance(&together, &alone) <= tolerance());
+}
+
+#[test]
+fn an_average_of_one_is_that_one_and_of_weights_is_mergeable() {
+    let model = model("bases/bert");
+    let lora = adapter("peft/bert-lora", &model).parts().1;
+    let other = adapter("peft/bert-lora-all", &model).parts().1;
+    let one = Average::new(vec![(lora.clone(), 3.0)]);
+    let expected = logits(&model, &texts(), &lora.valid());
+    assert!(distance(&logits(&model, &texts(), &one.valid()), &expected) <= tolerance());
+
+    // Of weights, the mean of outputs is the output of the mean.
+    let mut mean = adapter("peft/bert-lora", &model);
+    let average = Average::new(vec![(lora, 1.0), (other, 3.0)]);
+    mean.method = peft_core::Stack::new(vec![BoxedMethod::new(average)]);
+    let expected = logits(&model, &texts(), &mean.method.valid());
+    let merged = merged_tensors(&mean, model.base()).expect("both can be merged");
+    let mut checkpoint = Checkpoint::from_tensors("merged", merged);
+    let task = EncoderTask { task: model.task(), seed: 0 };
+    let device = model.base().device();
+    let merged = Encoder::from_checkpoint(model.config().clone(), &mut checkpoint, task, device);
+    let merged = merged.expect("it is whole").0;
+    assert!(distance(&logits(&merged, &texts(), &()), &expected) <= 10.0 * tolerance());
+}
+
+#[test]
+fn a_stack_of_functions_depends_on_its_order() {
+    let model = model("bases/bert");
+    let names = ["adapters/bert-houlsby", "adapters/bert-pfeiffer"];
+    let of = |names: [&str; 2]| {
+        let adapters = names.map(|name| adapter(name, &model)).into();
+        let mut stack = Composition::Stack.of(adapters, None).expect("they go together");
+        // The heads differ with the order too; the method alone is compared.
+        stack.method = peft_core::Stack::new(vec![stack.parts().1]);
+        logits(&model, &texts(), &stack.method.valid())
+    };
+    let [first, second] = [of(names), of([names[1], names[0]])];
+    assert!(distance(&first, &second) > 1e-4);
+}
+
+#[test]
+fn per_layer_acts_in_its_layers_only() {
+    let model = model("bases/bert");
+    let houlsby = adapter("adapters/bert-houlsby", &model).parts().1;
+    let lora = adapter("peft/bert-lora", &model).parts().1;
+    let everywhere = PerLayer::new(vec![houlsby.clone(), lora.clone()], vec![Some(0), Some(0)]);
+    let expected = logits(&model, &texts(), &houlsby.valid());
+    assert_eq!(logits(&model, &texts(), &everywhere.valid()), expected);
+    let nowhere = PerLayer::new(vec![houlsby.clone()], vec![None, None]);
+    assert_eq!(logits(&model, &texts(), &nowhere.valid()), logits(&model, &texts(), &()));
+    // Another method in each layer: neither alone.
+    let each = PerLayer::new(vec![houlsby, lora.clone()], vec![Some(0), Some(1)]);
+    let each = logits(&model, &texts(), &each.valid());
+    assert!(distance(&each, &expected) > 1e-4);
+    assert!(distance(&each, &logits(&model, &texts(), &lora.valid())) > 1e-4);
+}
+
+#[test]
+fn combinations_that_make_no_sense_are_refused_with_the_reason() {
+    let model = model("bases/bert");
+    let refused = |composition: Composition, names: &[&str], fusion: Option<&str>, why: &str| {
+        let adapters = names.iter().map(|name| adapter(name, &model)).collect();
+        let fusion = fusion.map(|name| adapter(name, &model));
+        match composition.of(adapters, fusion) {
+            Err(error @ Error::Compose { .. }) => {
+                let text = error.to_string();
+                assert!(text.contains(why), "{text}");
+            }
+            other => panic!("{composition:?} of {names:?} gave {:?}", other.map(|_| ())),
+        }
+    };
+    let (prefix, lora) = ("peft/bert-prefix", "peft/bert-lora");
+    refused(Composition::Average, &[lora, prefix], None, "stack it");
+    let fusion = Some("adapters/bert-fusion/fusion");
+    refused(Composition::Fuse, &[lora], fusion, "does not only that");
+    refused(Composition::Fuse, &["adapters/bert-pfeiffer"], None, "trained");
+    refused(Composition::Fuse, &["adapters/bert-pfeiffer"], Some(lora), "is not a fusion");
+    refused(Composition::Stack, &[], None, "at least one");
+}
+
+#[test]
+fn gates_and_fusions_can_be_observed() {
+    let model = model("bases/bert");
+    let observe = |mut adapter: Adapter| {
+        let probe = Probe::default();
+        adapter.method.observe(&probe);
+        logits(&model, &texts(), &adapter.method.valid());
+        probe.observations()
+    };
+    let gates = observe(adapter("adapters/bert-unipelt", &model));
+    // A prefix, an adapter, and LoRA at queries and values, in two layers.
+    assert_eq!(gates.len(), 2 * 4);
+    assert!(gates.iter().all(|seen| seen.count == 6 && seen.mean.len() == 1));
+    assert!(gates.iter().all(|seen| seen.mean[0] > 0.0 && seen.mean[0] < 1.0));
+
+    let names = ["adapters/bert-fusion/ada", "adapters/bert-fusion/bob"];
+    let adapters = names.map(|name| adapter(name, &model)).into();
+    let fusion = adapter("adapters/bert-fusion/fusion", &model);
+    let fused = Composition::Fuse.of(adapters, Some(fusion)).expect("they go together");
+    let attention = observe(fused);
+    assert_eq!(attention.len(), 2);
+    for seen in attention {
+        let sum: f64 = seen.mean.iter().sum();
+        assert!(seen.mean.len() == 2 && (sum - 1.0).abs() < 1e-5, "{seen:?}");
+    }
+}
+
+#[test]
+fn a_frozen_adapter_is_neither_trained_nor_saved() {
+    let model = model("bases/bert");
+    let language = adapter("adapters/bert-madx-stack/lang", &model);
+    let task = adapter("adapters/bert-madx-stack/task", &model);
+    let (trainable, specs) =
+        (peft_core::num_trainable(&task.method), task.specs(model.base()).len());
+    let stacked = task.over(vec![language]).expect("they go together");
+    assert_eq!(peft_core::num_trainable(&stacked.method), trainable);
+    assert_eq!(stacked.specs(model.base()).len(), specs);
+}
