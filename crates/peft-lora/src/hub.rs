@@ -52,6 +52,9 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
     if config.init == LoraInit::Pissa {
         return refuse("it has no PiSSA");
     }
+    if config.use_dora {
+        return refuse("its DoRA rescales the bias too, and leaves alpha / r out of the norm");
+    }
     let sites = config.targets.resolve(base, DEFAULT_ROLES)?;
     let has = |role: Role| sites.iter().any(|site| site.role == role);
     let adaptable = |site: &Site| {
@@ -88,7 +91,7 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
         init_weights: "lora".into(),
         init_weights_seed: None,
         use_gating: false,
-        use_dora: config.use_dora,
+        use_dora: false,
         vera_d: None,
         vera_b: None,
         dtype: None,
@@ -122,6 +125,10 @@ impl HubLora {
         if self.use_gating {
             return unsupported("use_gating", "true outside of a union (UniPELT)".into());
         }
+        // It rescales the bias too, and leaves alpha / r out of the norm.
+        if self.use_dora {
+            return unsupported("use_dora", "true".into());
+        }
         let adapted = |site: &Site| {
             let in_attention = MATRICES.iter().any(|(name, role)| {
                 *role == site.role && self.attn_matrices.iter().any(|matrix| matrix == name)
@@ -143,7 +150,6 @@ impl HubLora {
             rank: self.r,
             alpha: self.alpha,
             dropout: self.dropout,
-            use_dora: self.use_dora,
             targets,
             ..LoraConfig::default()
         })

@@ -1,0 +1,124 @@
+//! Several adapters, and adapters of the other library.
+
+use crate::workbench::Workbench;
+
+const TRAIN: &str = "train --model model --train train.tsv --test test.tsv --epochs 1 \
+                     --batch-size 32 --max-length 24 --limit 96 --json";
+
+/// Two adapters, `a` and `b`.
+fn bench() -> Workbench {
+    let bench = Workbench::new();
+    for (name, seed) in [("a", 1), ("b", 2)] {
+        let set = "--set reduction_factor=4";
+        bench
+            .json(&format!("{TRAIN} --method pfeiffer {set} --lr 1e-2 --seed {seed} --out {name}"));
+    }
+    bench
+}
+
+#[test]
+fn a_fusion_is_trained_over_adapters_used_and_looked_at() {
+    let bench = bench();
+    let two = "--adapter a/adapter --adapter b/adapter --compose fuse";
+    let trained = bench.json(&format!("{TRAIN} {two} --lr 1e-2 --out fused"));
+    // Query, key and value of width 32 in two layers, and the head; not the adapters.
+    assert_eq!(trained["trainable"], 2 * (3 * 32 * 32 + 2 * 32) + 32 * 10 + 10);
+    let with = format!("{two} --fusion fused/adapter");
+    let evaluated = bench.json(&format!("eval --model model {with} --data test.tsv --json"));
+    let (a, b) = (evaluated["loss"].as_f64().unwrap(), trained["test"]["loss"].as_f64().unwrap());
+    assert!((a - b).abs() < 1e-5, "{a} from the file, {b} in training");
+    let seen =
+        bench.json(&format!("observe --model model {with} --data test.tsv --plot map.svg --json"));
+    let seen = seen["observations"].as_array().unwrap();
+    assert_eq!(seen.len(), 2);
+    for layer in seen {
+        let means: Vec<f64> =
+            layer["mean"].as_array().unwrap().iter().filter_map(|m| m.as_f64()).collect();
+        assert!(means.len() == 2 && (means.iter().sum::<f64>() - 1.0).abs() < 1e-4, "{means:?}");
+    }
+    let plot = std::fs::read_to_string(bench.path("map.svg")).unwrap();
+    assert!(
+        plot.contains("layer 1") && plot.contains(">\na\n"),
+        "the plot names layers and adapters"
+    );
+
+    let error = bench.error(&format!("eval --model model {two} --data test.tsv"));
+    assert!(error.contains("a fusion is trained"), "{error}");
+}
+
+#[test]
+fn a_task_adapter_is_trained_over_another_and_saved_alone() {
+    let bench = bench();
+    let over = "--adapter a/adapter --compose stack";
+    let trained = bench.json(&format!("{TRAIN} {over} --method houlsby --out task"));
+    let stacked = "--adapter a/adapter --adapter task/adapter --compose stack";
+    let both = bench.json(&format!("eval --model model {stacked} --data test.tsv --json"));
+    let (a, b) = (both["loss"].as_f64().unwrap(), trained["test"]["loss"].as_f64().unwrap());
+    assert!((a - b).abs() < 1e-5, "{a} from the files, {b} in training");
+    // Another one below, as a language is swapped at test time.
+    let swapped = stacked.replace("a/adapter --adapter task", "b/adapter --adapter task");
+    let swapped = bench.json(&format!("eval --model model {swapped} --data test.tsv --json"));
+    assert_ne!(swapped["loss"], both["loss"]);
+    // The run file says what was below.
+    bench.json("train task/run.toml --out again --json");
+    let adapter = |run: &str| {
+        std::fs::read(bench.path(run).join("adapter/adapter_model.safetensors")).unwrap()
+    };
+    assert!(adapter("task") == adapter("again"), "the same run gave another adapter");
+}
+
+#[test]
+fn averages_and_adapters_side_by_side() {
+    let bench = bench();
+    let two = "--adapter a/adapter --adapter b/adapter";
+    let average =
+        bench.json(&format!("eval --model model {two} --compose average --data test.tsv --json"));
+    assert!(average["accuracy"].is_number());
+    let each =
+        bench.json(&format!("eval --model model {two} --compose parallel --data test.tsv --json"));
+    let alone = bench.json("eval --model model --adapter b/adapter --data test.tsv --json");
+    assert_eq!(each["adapters"][1]["metrics"], alone);
+    let rows = bench
+        .json(&format!("predict --model model {two} --compose parallel --data test.tsv --json"));
+    assert_eq!(rows["predictions"].as_array().unwrap().len(), 2 * 60);
+    let error = bench.error(&format!("eval --model model {two} --data test.tsv"));
+    assert!(error.contains("compose"), "{error}");
+    let error = bench.error(&format!("{TRAIN} {two} --compose average --out never"));
+    assert!(error.contains("nothing of their own to train"), "{error}");
+    assert!(!bench.path("never").exists());
+}
+
+#[test]
+fn an_adapter_is_converted_there_and_back() {
+    let bench = Workbench::new();
+    for (method, more) in [
+        ("pfeiffer", "--set reduction_factor=4"),
+        ("lora", ""),
+        (
+            "ia3",
+            "--set feedforward_modules=[] --set target_modules=[\"key\",\"value\",\"intermediate.dense\"]",
+        ),
+        ("mam", ""),
+    ] {
+        bench.json(&format!("{TRAIN} --method {method} {more} --out {method}"));
+        let there =
+            format!("convert --model model --adapter {method}/adapter --to adapters --name t");
+        bench.json(&format!("{there} --out {method}-hub --json"));
+        let back = format!("convert --model model --adapter {method}-hub --to peft");
+        bench.json(&format!("{back} --out {method}-back --json"));
+        let loss = |adapter: &str| {
+            let eval = format!("eval --model model --adapter {adapter} --data test.tsv --json");
+            bench.json(&eval)["loss"].as_f64().unwrap()
+        };
+        let here = loss(&format!("{method}/adapter"));
+        for adapter in [format!("{method}-hub"), format!("{method}-back")] {
+            assert!((loss(&adapter) - here).abs() < 1e-6, "{adapter}");
+        }
+    }
+    let dir = "bitfit/adapter";
+    bench.json(&format!("{TRAIN} --method bitfit --out bitfit"));
+    let error =
+        bench.error(&format!("convert --model model --adapter {dir} --to adapters --out x"));
+    assert!(error.contains("does not have the method"), "{error}");
+    assert!(!bench.path("x").exists());
+}
