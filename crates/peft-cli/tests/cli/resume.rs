@@ -60,6 +60,43 @@ fn killed_ten_times_and_resumed_it_ends_with_the_same_adapter() {
     }
 }
 
+/// What a finished adapter no longer has (the encoder of virtual tokens, the network of a prefix) is
+/// in the checkpoint of a run, and so are gates.
+#[test]
+fn runs_of_methods_that_drop_parameters_at_the_end_resume_too() {
+    let bench = Workbench::new();
+    let adapter = |run: &str| {
+        std::fs::read(bench.path(run).join("adapter/adapter_model.safetensors")).unwrap()
+    };
+    for (method, more) in [
+        ("p-tuning", "--set num_virtual_tokens=4 --set encoder_reparameterization_type=LSTM"),
+        ("mam", ""),
+        ("unipelt", ""),
+    ] {
+        let train = TRAIN.replace(" --set rank=4 --set dropout=0.1", "") + " --max-length 24";
+        let train =
+            format!("{train} --method {method} {more} --epochs 2").replace("--epochs 4 ", "");
+        bench.json(&format!("{train} --out {method}"));
+        let cut = format!("{method}-cut");
+        let mut child = bench
+            .command(&format!("{train} --out {cut}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let checkpoint = bench.path(&cut).join("checkpoint/position.json");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !checkpoint.exists() {
+            assert!(Instant::now() < deadline, "{method}: no checkpoint was written");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        bench.json(&format!("{train} --resume --out {cut}"));
+        assert!(adapter(method) == adapter(&cut), "{method}: the resumed run has another adapter");
+    }
+}
+
 #[test]
 fn a_checkpoint_of_other_settings_is_refused() {
     let bench = Workbench::new();
