@@ -156,13 +156,14 @@ fn per_layer_acts_in_its_layers_only() {
     let model = model("bases/bert");
     let houlsby = adapter("adapters/bert-houlsby", &model).parts().1;
     let lora = adapter("peft/bert-lora", &model).parts().1;
-    let everywhere = PerLayer::new(vec![houlsby.clone(), lora.clone()], vec![Some(0), Some(0)]);
+    let everywhere =
+        PerLayer::new(vec![houlsby.clone(), lora.clone()], vec![Some(0), Some(0)], None);
     let expected = logits(&model, &texts(), &houlsby.valid());
     assert_eq!(logits(&model, &texts(), &everywhere.valid()), expected);
-    let nowhere = PerLayer::new(vec![houlsby.clone()], vec![None, None]);
+    let nowhere = PerLayer::new(vec![houlsby.clone()], vec![None, None], None);
     assert_eq!(logits(&model, &texts(), &nowhere.valid()), logits(&model, &texts(), &()));
     // Another method in each layer: neither alone.
-    let each = PerLayer::new(vec![houlsby, lora.clone()], vec![Some(0), Some(1)]);
+    let each = PerLayer::new(vec![houlsby, lora.clone()], vec![Some(0), Some(1)], None);
     let each = logits(&model, &texts(), &each.valid());
     assert!(distance(&each, &expected) > 1e-4);
     assert!(distance(&each, &logits(&model, &texts(), &lora.valid())) > 1e-4);
@@ -228,4 +229,25 @@ fn a_frozen_adapter_is_neither_trained_nor_saved() {
     let stacked = task.over(vec![language]).expect("they go together");
     assert_eq!(peft_core::num_trainable(&stacked.method), trainable);
     assert_eq!(stacked.specs(model.base()).len(), specs);
+}
+
+#[test]
+fn layers_left_out_at_inference_are_those_of_a_model_without_them() {
+    let model = model("bases/bert");
+    // Trained without the first layer, so that leaving it out again changes nothing.
+    let dropped = adapter("adapters/bert-adapterdrop", &model);
+    let expected = logits(&model, &texts(), &dropped.method.valid());
+    let left_out = dropped.clone().leave_out(&[0], model.base());
+    assert_eq!(logits(&model, &texts(), &left_out.method.valid()), expected);
+    // Without both layers, only the head is left.
+    let nothing = dropped.clone().leave_out(&[0, 1], model.base());
+    let (head, _) = dropped.parts();
+    let head = logits(&model, &texts(), &head.expect("it has a head").valid());
+    assert_eq!(logits(&model, &texts(), &nothing.method.valid()), head);
+    // What is in no layer stays: an invertible adapter at the embeddings.
+    let invertible = adapter("adapters/bert-invertible", &model);
+    let kept = invertible.clone().leave_out(&[0, 1], model.base());
+    let kept = logits(&model, &texts(), &kept.method.valid());
+    assert!(distance(&kept, &logits(&model, &texts(), &())) > 1e-3);
+    assert!(distance(&kept, &logits(&model, &texts(), &invertible.method.valid())) > 1e-3);
 }

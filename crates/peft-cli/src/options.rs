@@ -60,6 +60,9 @@ pub struct AdapterOptions {
     /// The directory of a trained fusion, for --compose fuse
     #[arg(long, value_name = "DIR", requires = "compose")]
     pub fusion: Option<PathBuf>,
+    /// Layers in which the adapter is not used, from 0: `0,1` (AdapterDrop)
+    #[arg(long, value_name = "LAYERS", requires = "adapters", value_delimiter = ',')]
+    pub leave_out: Vec<usize>,
 }
 
 /// How several adapters become one.
@@ -84,13 +87,19 @@ impl AdapterOptions {
             ComposeName::Fuse => Composition::Fuse,
         });
         let (adapters, fusion) = (self.adapters.clone(), self.fusion.clone());
-        AdapterPaths { adapters, composition, fusion }
+        AdapterPaths { adapters, composition, fusion, leave_out: self.leave_out.clone() }
     }
 
     /// What to run one after another: each adapter of those side by side, else all of them as one.
     pub fn runs(&self) -> Vec<AdapterPaths> {
         match self.compose {
-            Some(ComposeName::Parallel) => self.adapters.iter().map(AdapterPaths::one).collect(),
+            Some(ComposeName::Parallel) => {
+                let one = |adapter: &PathBuf| AdapterPaths {
+                    leave_out: self.leave_out.clone(),
+                    ..AdapterPaths::one(adapter)
+                };
+                self.adapters.iter().map(one).collect()
+            }
             _ => vec![self.paths()],
         }
     }

@@ -70,6 +70,8 @@ pub struct AdapterPaths {
     pub composition: Option<Composition>,
     /// The directory of a trained fusion.
     pub fusion: Option<PathBuf>,
+    /// Layers in which the adapter is not used, from 0.
+    pub leave_out: Vec<usize>,
 }
 
 impl AdapterPaths {
@@ -101,15 +103,21 @@ impl AdapterPaths {
         let fusion = self.fusion.as_ref();
         let fusion =
             fusion.map(|path| Adapter::load(path, registry, model.base(), device)).transpose()?;
-        match (self.composition, adapters.len()) {
-            (Some(composition), _) => Ok(composition.of(adapters, fusion)?),
-            (None, 1) if fusion.is_none() => Ok(adapters.remove(0)),
-            (None, _) => Err(Error::setting(
-                "compose",
-                "nothing",
-                "several adapters must be composed: stack, parallel, average or fuse",
-            )),
-        }
+        let adapter = match (self.composition, adapters.len()) {
+            (Some(composition), _) => composition.of(adapters, fusion)?,
+            (None, 1) if fusion.is_none() => adapters.remove(0),
+            (None, _) => {
+                return Err(Error::setting(
+                    "compose",
+                    "nothing",
+                    "several adapters must be composed: stack, parallel, average or fuse",
+                ));
+            }
+        };
+        Ok(match self.leave_out[..] {
+            [] => adapter,
+            _ => adapter.leave_out(&self.leave_out, model.base()),
+        })
     }
 }
 

@@ -1,11 +1,12 @@
-//! Measurements against Hugging Face PEFT.
+//! Measurements.
 
 mod epoch;
+mod methods;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 
-/// Measure against Hugging Face PEFT.
+/// Measure methods, and against Hugging Face PEFT.
 ///
 /// The environment variable PEFT_PYTHON may name a Python that has the packages of
 /// tests/interop/requirements.txt; without it, they are installed into a virtual environment.
@@ -18,11 +19,13 @@ pub struct Args {
 #[derive(Subcommand)]
 enum What {
     Epoch(epoch::Args),
+    Methods(methods::Args),
 }
 
 /// Runs the task.
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Epoch(args) => epoch::run(args),
+        What::Methods(args) => methods::run(args),
     }
 }

@@ -259,6 +259,9 @@ impl Train {
             run.train.metric => self.metric.map(Some);
             run.train.checkpoint_every => self.checkpoint_every;
         }
+        if !self.adapters.leave_out.is_empty() {
+            bail!("--leave-out is for using an adapter; in training it is a setting of the method");
+        }
         if !self.adapters.adapters.is_empty() {
             run.adapters = self.adapters.adapters.clone();
             run.compose = self.adapters.paths().composition;

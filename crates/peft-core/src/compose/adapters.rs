@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adapter, Average, BoxedMethod, ComputationFunction, Error, Fuse, Parallel, Result, Stack,
-    num_trainable,
+    Adapter, Average, Base, BoxedMethod, ComputationFunction, Error, Fuse, ModulesToSave, Parallel,
+    PerLayer, Result, Stack, num_trainable,
 };
 
 /// How several adapters become one.
@@ -120,11 +120,20 @@ impl Adapter {
     /// # Panics
     /// If the adapter has no method.
     pub fn parts(&self) -> (Option<BoxedMethod>, BoxedMethod) {
-        match self.method.methods() {
-            [method] => (None, method.clone()),
-            [saved, .., method] => (Some(saved.clone()), method.clone()),
-            [] => panic!("an adapter has a method"),
-        }
+        let methods = self.method.methods();
+        let is_saved = |m: &&BoxedMethod| m.downcast_ref::<ModulesToSave>().is_some();
+        let saved = methods.first().filter(is_saved).cloned();
+        (saved, methods.last().expect("an adapter has a method").clone())
+    }
+
+    /// Without the method in some layers, counted from 0, which then are the base's: AdapterDrop at
+    /// inference (Rücklé et al. 2021, arXiv 2010.11918), for any method. The file stays as it is.
+    pub fn leave_out(self, layers: &[usize], base: &Base) -> Self {
+        let (saved, method) = self.parts();
+        let count = base.sites().filter_map(|site| site.layer).max().map_or(0, |last| last + 1);
+        let of_layer = (0..count).map(|layer| (!layers.contains(&layer)).then_some(0)).collect();
+        let method = BoxedMethod::new(PerLayer::new(vec![method], of_layer, Some(0)));
+        self.with_method(saved.into_iter().chain([method]).collect())
     }
 
     fn with_method(self, methods: Vec<BoxedMethod>) -> Self {

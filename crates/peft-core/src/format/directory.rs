@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::hub::HubDirectory;
 use super::{
-    AdapterConfig, Dialect, Exchange, KeyProblem, TensorMap, TensorSpec, read_safetensors,
+    AdapterConfig, Dialect, Exchange, KeyProblem, TensorMap, TensorSpec, read_tensors,
     write_safetensors,
 };
 use crate::modules_to_save::is_saved;
@@ -163,8 +163,8 @@ impl Read {
             None => {
                 // HF PEFT saves what is left after training.
                 adapter.method.finish();
-                let path = directory.join(ADAPTER_WEIGHTS);
-                let tensors = read_safetensors(&path)?;
+                let path = weights_in(directory);
+                let tensors = read_tensors(&path)?;
                 (path, tensors)
             }
         };
@@ -179,6 +179,12 @@ impl Read {
         );
         Ok(Self { adapter, unmatched, problems, dialect, path })
     }
+}
+
+/// The file with HF PEFT's tensors; old versions wrote PyTorch's own format.
+pub(super) fn weights_in(directory: &Path) -> PathBuf {
+    let (new, old) = (directory.join(ADAPTER_WEIGHTS), directory.join("adapter_model.bin"));
+    if old.exists() && !new.exists() { old } else { new }
 }
 
 /// Whether a file holds the same tensor under another key.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ADAPTER_CONFIG, Adapter, AdapterConfig, Dialect, Exchange, TaskType, TensorMap, read_pytorch,
-    read_safetensors, write_atomically, write_safetensors,
+    ADAPTER_CONFIG, Adapter, AdapterConfig, Dialect, Exchange, TaskType, TensorMap, read_tensors,
+    write_atomically, write_safetensors,
 };
 use crate::compose::FUSION_PATHS;
 use crate::{Base, Error, Method, Registry, Result};
@@ -54,7 +54,7 @@ impl SavedTask {
         if let Some(hub) = HubDirectory::open(directory)? {
             let task = hub.task();
             let labels = match &hub.head {
-                Some(head) => outputs(&read_any(head)?, ""),
+                Some(head) => outputs(&read_tensors(head)?, ""),
                 None => None,
             };
             return Ok(Self { task, labels });
@@ -64,7 +64,7 @@ impl SavedTask {
         let task = fields.get("task_type").cloned().unwrap_or_default();
         let task = serde_json::from_value(task.clone())
             .map_err(|e| Error::config("task_type", task, e.to_string()))?;
-        let tensors = read_safetensors(&directory.join(super::ADAPTER_WEIGHTS))?;
+        let tensors = read_tensors(&super::directory::weights_in(directory))?;
         let labels = ["base_model.model.", "base_model."];
         Ok(Self { task, labels: labels.iter().find_map(|prefix| outputs(&tensors, prefix)) })
     }
@@ -115,7 +115,7 @@ impl HubDirectory {
         })?;
         if is_fusion {
             // The configuration does not say where the fused adapters are; the keys do.
-            let tensors = read_any(&weights)?;
+            let tensors = read_tensors(&weights)?;
             let paths = tensors.keys().filter_map(|key| key.split_once(".adapter_fusion_layer."));
             let paths: Vec<Value> = paths.map(|(path, _)| path.into()).collect();
             config.insert(FUSION_PATHS.into(), Value::Array(paths));
@@ -162,9 +162,9 @@ impl HubDirectory {
 
     /// The tensors, the head's included.
     pub(super) fn tensors(&self) -> Result<TensorMap> {
-        let mut tensors = read_any(&self.weights)?;
+        let mut tensors = read_tensors(&self.weights)?;
         if let Some(head) = &self.head {
-            tensors.extend(read_any(head)?);
+            tensors.extend(read_tensors(head)?);
         }
         Ok(tensors)
     }
@@ -247,13 +247,6 @@ fn described(model: &HubModel, config: Value, name: Option<&str>) -> Map<String,
 
 fn existing(directory: &Path, names: [&str; 2]) -> Option<PathBuf> {
     names.map(|name| directory.join(name)).into_iter().find(|path| path.exists())
-}
-
-fn read_any(path: &Path) -> Result<TensorMap> {
-    match path.extension().is_some_and(|extension| extension == "bin") {
-        true => read_pytorch(path),
-        false => read_safetensors(path),
-    }
 }
 
 fn read_object(path: &Path) -> Result<Map<String, Value>> {

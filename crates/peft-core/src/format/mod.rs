@@ -1,4 +1,4 @@
-//! The adapter directory: HF PEFT's own layout.
+//! The adapter directory, in HF PEFT's layout and in adapter-hub/adapters'.
 
 mod atomic;
 mod config;
@@ -15,3 +15,11 @@ pub use exchange::{Dialect, Exchange, Key, KeyProblem, Layout, TensorSpec};
 pub use hub::{HubModel, SavedTask};
 pub use pytorch::read_pytorch;
 pub use tensors::{TensorMap, read_safetensors, write_safetensors};
+
+/// Reads every tensor of a file of either kind.
+fn read_tensors(path: &std::path::Path) -> crate::Result<TensorMap> {
+    match path.extension().is_some_and(|extension| extension == "bin") {
+        true => read_pytorch(path),
+        false => read_safetensors(path),
+    }
+}
