@@ -101,8 +101,15 @@ fn each_row_of_a_mixed_batch_is_as_if_alone() {
 
 #[test]
 fn side_by_side_each_is_as_if_alone() {
-    let model = model("bases/bert");
-    let names = ["peft/bert-prefix", "adapters/bert-pfeiffer", "peft/bert-prompt"];
+    assert_side_by_side(
+        "bases/bert",
+        &["peft/bert-prefix", "adapters/bert-pfeiffer", "peft/bert-prompt"],
+    );
+    assert_side_by_side("bases/roberta", &["adapters/roberta-prefix", "peft/roberta-ia3"]);
+}
+
+fn assert_side_by_side(base: &str, names: &[&str]) {
+    let model = model(base);
     let adapters: Vec<Adapter> = names.iter().map(|name| adapter(name, &model)).collect();
     let alone: Vec<Vec<f32>> = adapters
         .iter()

@@ -1,20 +1,22 @@
-//! Adapters that the library writes, loaded by Hugging Face PEFT.
+//! Adapters that the library writes, loaded by Hugging Face PEFT and by adapter-hub/adapters.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args as ClapArgs;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::python::python;
 use crate::table;
 use crate::workspace::Workspace;
 
-/// Write adapters and load them with Hugging Face PEFT.
+/// Write adapters and load them with the libraries whose layouts they have.
 ///
-/// The library writes adapters of many configurations, with all that is trained in them set to
-/// noise, and records their outputs. PEFT must find every name that it expects in their files and
-/// none more, and compute the same outputs, merged and not. See tests/interop/README.md.
+/// The library writes adapters of many methods and configurations, with all that is trained in
+/// them set to noise, and records their outputs. Hugging Face PEFT, or adapter-hub/adapters, must
+/// find every name that it expects in their files and none more, and compute the same outputs,
+/// merged and not. See tests/interop/README.md.
 ///
 /// The environment variable PEFT_PYTHON may name a Python that has the packages of
 /// tests/interop/requirements.txt; without it, they are installed into a virtual environment.
@@ -23,7 +25,7 @@ pub struct Args {
     /// A base model's directory, instead of those of the fixtures; may be given several times.
     #[arg(long, value_name = "DIR")]
     model: Vec<PathBuf>,
-    /// Only cases whose name contains this.
+    /// Only cases whose name contains this: `adapters/`, `bert-dora`.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Keep the adapters, and say where they are.
@@ -31,22 +33,30 @@ pub struct Args {
     keep: bool,
 }
 
-/// One adapter, as `write-adapters` lists it.
-#[derive(Deserialize)]
+/// The libraries, as `write-adapters` calls them, and the scripts that load with them.
+const SCRIPTS: [(&str, &str); 2] =
+    [("peft", "load_in_peft.py"), ("adapters", "load_in_adapters.py")];
+
+/// One adapter, or one fusion of several, as `write-adapters` lists it.
+#[derive(Serialize, Deserialize)]
 struct Case {
     name: String,
+    library: String,
     model: PathBuf,
-    adapter: PathBuf,
+    adapters: Vec<PathBuf>,
+    fusion: Option<PathBuf>,
     io: PathBuf,
 }
 
-/// What `load_in_peft.py` prints.
+/// What a script prints about a case.
 #[derive(Deserialize)]
 struct Report {
+    name: String,
     missing: Vec<String>,
     unexpected: Vec<String>,
     max_abs_diff: Option<f64>,
     merged_max_abs_diff: Option<f64>,
+    notes: Vec<String>,
     ok: bool,
     error: Option<String>,
 }
@@ -60,36 +70,20 @@ pub fn run(args: &Args) -> Result<()> {
     let cases = write_adapters(&workspace, args, &folder)?;
     ensure!(!cases.is_empty(), "no case");
 
-    let head = ["case", "missing", "unexpected", "difference", "merged", "result"];
-    let mut rows = vec![head.map(String::from).to_vec()];
-    let mut problems = Vec::new();
-    for (number, case) in cases.iter().enumerate() {
-        eprintln!("{}/{} {}", number + 1, cases.len(), case.name);
-        let report = load(&workspace, &python, case)?;
-        let shown = |distance: Option<f64>| distance.map_or("-".into(), |d| format!("{d:.1e}"));
-        rows.push(vec![
-            case.name.clone(),
-            report.missing.len().to_string(),
-            report.unexpected.len().to_string(),
-            shown(report.max_abs_diff),
-            shown(report.merged_max_abs_diff),
-            if report.ok { "ok" } else { "FAILED" }.into(),
-        ]);
-        if !report.ok {
-            problems.push(describe(case, &report));
+    let mut reports = HashMap::new();
+    for (library, script) in SCRIPTS {
+        let own: Vec<&Case> = cases.iter().filter(|case| case.library == library).collect();
+        if !own.is_empty() {
+            reports.extend(load(&workspace, &python, script, &own, &folder)?);
         }
     }
-    println!("{}", table::render(&rows));
-    for problem in &problems {
-        println!("{problem}");
-    }
-    println!("{} of {} adapters agree", cases.len() - problems.len(), cases.len());
+    let failed = print(&cases, &reports)?;
     if args.keep {
         println!("the adapters are in {}", folder.display());
     } else {
         workspace.shell.remove_path(&folder)?;
     }
-    ensure!(problems.is_empty(), "{} adapters do not agree", problems.len());
+    ensure!(failed == 0, "{failed} adapters do not agree");
     Ok(())
 }
 
@@ -109,36 +103,69 @@ fn write_adapters(workspace: &Workspace, args: &Args, folder: &Path) -> Result<V
     Ok(cases)
 }
 
-fn load(workspace: &Workspace, python: &Path, case: &Case) -> Result<Report> {
-    let command = workspace
-        .shell
-        .cmd(python)
-        .arg(workspace.root.join("tests/interop/load_in_peft.py"))
-        .arg("--model")
-        .arg(&case.model)
-        .arg("--adapter")
-        .arg(&case.adapter)
-        .arg("--io")
-        .arg(&case.io);
-    // The script fails with its status where the report says so too; what it said on the way
-    // matters only where there is no report.
-    let output = command.quiet().ignore_status().output()?;
-    let printed = String::from_utf8_lossy(&output.stdout);
-    match serde_json::from_str(&printed) {
-        Ok(report) => Ok(report),
-        Err(_) => bail!("{}: no report\n{}", case.name, String::from_utf8_lossy(&output.stderr)),
-    }
+/// Loads all cases of a library in one process: starting one takes longer than a case.
+fn load(
+    workspace: &Workspace,
+    python: &Path,
+    script: &str,
+    cases: &[&Case],
+    folder: &Path,
+) -> Result<HashMap<String, Report>> {
+    let list = folder.join(script).with_extension("json");
+    workspace.shell.write_file(&list, serde_json::to_string(cases)?)?;
+    let script = workspace.root.join("tests/interop").join(script);
+    let command = workspace.shell.cmd(python).arg(script).arg("--cases").arg(list);
+    // The script fails with its status where a report says so too.
+    let printed = command.quiet().ignore_status().read()?;
+    let reports = printed.lines().map(|line| {
+        let report: Report = serde_json::from_str(line).context("a report is JSON")?;
+        Ok((report.name.clone(), report))
+    });
+    reports.collect()
 }
 
-fn describe(case: &Case, report: &Report) -> String {
-    let mut text = format!("{}:", case.name);
+/// Prints the results; the number of adapters that do not agree.
+fn print(cases: &[Case], reports: &HashMap<String, Report>) -> Result<usize> {
+    let head = ["case", "missing", "unexpected", "difference", "merged", "result"];
+    let mut rows = vec![head.map(String::from).to_vec()];
+    let mut remarks = Vec::new();
+    let mut failed = 0;
+    for case in cases {
+        let name = &case.name;
+        let report = reports.get(name).with_context(|| format!("{name}: no report"))?;
+        let shown = |distance: Option<f64>| distance.map_or("-".into(), |d| format!("{d:.1e}"));
+        rows.push(vec![
+            name.clone(),
+            report.missing.len().to_string(),
+            report.unexpected.len().to_string(),
+            shown(report.max_abs_diff),
+            shown(report.merged_max_abs_diff),
+            if report.ok { "ok" } else { "FAILED" }.into(),
+        ]);
+        if !report.ok {
+            failed += 1;
+        }
+        if !report.ok || !report.notes.is_empty() {
+            remarks.push(describe(report));
+        }
+    }
+    println!("{}", table::render(&rows));
+    for remark in &remarks {
+        println!("{remark}");
+    }
+    println!("{} of {} adapters agree", cases.len() - failed, cases.len());
+    Ok(failed)
+}
+
+fn describe(report: &Report) -> String {
+    let mut text = format!("{}:", report.name);
     for (what, names) in [("missing", &report.missing), ("unexpected", &report.unexpected)] {
         for name in names {
             text.push_str(&format!("\n  {what}: {name}"));
         }
     }
-    if let Some(error) = &report.error {
-        text.push_str(&format!("\n  {error}"));
+    for line in report.error.iter().chain(&report.notes) {
+        text.push_str(&format!("\n  {line}"));
     }
     text
 }

@@ -132,14 +132,16 @@ in src/config.rs. To have it in the command and in `peft::registry()`, add
     peft-{{{{name}}}} = {{ path = \"crates/peft-{{{{name}}}}\", version = \"0.1.0\" }}
 
   to crates/peft/Cargo.toml, under [features] and [dependencies]:
-    {{{{name}}}} = [\"dep:peft-{{{{name}}}}\"]
+    {{{{name}}}} = [\"dep:peft-{{{{name}}}}\"], and its name in `methods`
     peft-{{{{name}}}} = {{ workspace = true, optional = true }}
 
   to crates/peft/src/registry.rs, in `registry`:
     #[cfg(feature = \"{{{{name}}}}\")]
     registry.register::<peft_{{{{module}}}}::{{{{type}}}}Config>();
 
-and `{{{{name}}}}` to the features of `peft` that crates/peft-cli and tests ask for.
+  to crates/peft/src/lib.rs:
+    #[cfg(feature = \"{{{{name}}}}\")]
+    pub use peft_{{{{module}}}} as {{{{module}}}};
 "
     ))
 }

@@ -245,6 +245,18 @@ impl MethodConfig for BottleneckConfig {
     };
     type Method = Bottleneck;
 
+    fn card(&self) -> MethodCard {
+        // An invertible adapter changes the input too, trained norms change parameters.
+        use ComputationFunction::{Function, Input, Parameter};
+        let functions: &[_] = match (self.inv_adapter.is_some(), self.train_norms) {
+            (false, false) => &[Function],
+            (true, false) => &[Input, Function],
+            (false, true) => &[Parameter, Function],
+            (true, true) => &[Parameter, Input, Function],
+        };
+        MethodCard { functions, ..Self::CARD }
+    }
+
     /// 3e-3 with `phm_layer`, as Mahabadi et al.: the rule starts near zero, and its products with
     /// the other factors get small gradients.
     fn learning_rate(&self) -> f64 {

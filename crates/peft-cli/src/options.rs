@@ -1,6 +1,6 @@
 //! Flags that several subcommands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use burn::tensor::Device;
@@ -103,6 +103,16 @@ impl AdapterOptions {
             _ => vec![self.paths()],
         }
     }
+}
+
+/// What an adapter in a directory is best called: of `runs/a/adapter`, `a`.
+pub fn adapter_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    let name = match path.parent().and_then(|parent| parent.file_name()) {
+        Some(parent) if name == "adapter" => parent,
+        _ => name,
+    };
+    name.to_string_lossy().into_owned()
 }
 
 /// What the outputs of a model mean, which texts cannot be labelled without.

@@ -44,7 +44,7 @@ pub struct RunFile {
     /// How they are composed with it: `stack` or `fuse`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compose: Option<Composition>,
-    /// Settings of the method, as adapter_config.json has them.
+    /// Settings of the method, as adapter_config.json has them; `"null"` for null, which TOML lacks.
     pub method_settings: Map<String, Value>,
     /// The data.
     pub data: DataSettings,
@@ -138,11 +138,20 @@ impl RunFile {
     /// Reads a run file; paths in it are relative to the working directory, as flags are.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        toml::from_str(&text).with_context(|| path.display().to_string())
+        let mut run: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let is_null = |value: &&mut Value| **value == NULL;
+        run.method_settings.values_mut().filter(is_null).for_each(|value| *value = Value::Null);
+        Ok(run)
     }
 
     /// The file's text.
     pub fn to_text(&self) -> anyhow::Result<String> {
-        Ok(toml::to_string_pretty(self)?)
+        let mut run = self.clone();
+        let nulls = run.method_settings.values_mut().filter(|value| value.is_null());
+        nulls.for_each(|value| *value = NULL.into());
+        Ok(toml::to_string_pretty(&run)?)
     }
 }
+
+/// TOML has no null.
+const NULL: &str = "null";

@@ -39,7 +39,7 @@ pub use method::{
 };
 pub use modules_to_save::ModulesToSave;
 pub use probe::{Observation, Probe};
-pub use registry::{AnyConfig, MethodEntry, Registry};
+pub use registry::{AnyConfig, MethodEntry, Registry, configure};
 pub use reparameterize::{Reparameterized, reparameterize};
 pub use site::{Role, Site, SiteKind};
 pub use targets::{ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns};

@@ -142,6 +142,11 @@ pub trait MethodConfig:
     /// The method that it configures.
     type Method: Method;
 
+    /// What a table of methods says about it with these fields.
+    fn card(&self) -> MethodCard {
+        Self::CARD
+    }
+
     /// The learning rate to start from with these fields.
     fn learning_rate(&self) -> f64 {
         Self::LEARNING_RATE

@@ -58,7 +58,7 @@ impl<C: MethodConfig> AnyConfig for C {
         MethodConfig::learning_rate(self)
     }
     fn card(&self) -> MethodCard {
-        C::CARD
+        MethodConfig::card(self)
     }
     fn dialect(&self) -> Dialect {
         if C::PROMPT_LEARNING { Dialect::PeftPrompt } else { Dialect::Peft }
@@ -143,13 +143,14 @@ impl Registry {
         preset: Value,
     ) -> &mut Self {
         let Value::Object(preset) = preset else { panic!("a preset is an object of fields") };
-        build::<C>(preset.clone()).unwrap_or_else(|e| panic!("the preset {name} is wrong: {e}"));
+        let config = configure::<C>(preset.clone());
+        let config = config.unwrap_or_else(|e| panic!("the preset {name} is wrong: {e}"));
         let entry = MethodEntry {
             name,
             peft_type: C::PEFT_TYPE,
             about,
             preset,
-            card: C::CARD,
+            card: MethodConfig::card(&config),
             fields: field_names::<C>,
             build: build::<C>,
             from_hub: |config, base| {
@@ -237,9 +238,11 @@ fn defaults<C: MethodConfig>() -> C {
         .unwrap_or_else(|e| panic!("{} has a field without a default: {e}", C::NAME))
 }
 
-/// Turns fields into a checked configuration: defaults for what is not given, aliases resolved, an
-/// error for a field that the method does not have.
-fn build<C: MethodConfig>(fields: Map<String, Value>) -> Result<Box<dyn AnyConfig>> {
+/// Turns fields into a checked configuration: defaults for what is not given, aliases resolved.
+///
+/// # Errors
+/// A field that the method does not have, or a value that cannot be right.
+pub fn configure<C: MethodConfig>(fields: Map<String, Value>) -> Result<C> {
     let defaults = defaults::<C>();
     let names = field_names::<C>();
     let mut all = to_fields(&defaults);
@@ -266,5 +269,9 @@ fn build<C: MethodConfig>(fields: Map<String, Value>) -> Result<Box<dyn AnyConfi
     let config: C = serde_json::from_value(Value::Object(all))
         .map_err(|e| Error::config(C::NAME, "(all fields)", e.to_string()))?;
     config.validate()?;
-    Ok(Box::new(config))
+    Ok(config)
+}
+
+fn build<C: MethodConfig>(fields: Map<String, Value>) -> Result<Box<dyn AnyConfig>> {
+    Ok(Box::new(configure::<C>(fields)?))
 }

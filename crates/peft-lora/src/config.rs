@@ -164,6 +164,11 @@ impl MethodConfig for LoraConfig {
     };
     type Method = Lora;
 
+    fn card(&self) -> MethodCard {
+        let other = self.use_dora || self.use_rslora || self.init == LoraInit::Pissa;
+        MethodCard { formats: if other { "peft" } else { Self::CARD.formats }, ..Self::CARD }
+    }
+
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
         hub::write(self, base)
     }

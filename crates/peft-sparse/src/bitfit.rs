@@ -89,7 +89,7 @@ impl MethodConfig for BitFitConfig {
         sites: "biases of linear layers and norms",
         trainable: "d_out per layer",
         merges: "yes, bit for bit",
-        formats: "",
+        formats: "ours, in the layout of peft",
     };
     type Method = BitFit;
 

@@ -17,8 +17,13 @@ impl MethodConfig for HeadOnlyConfig {
     // One new layer on fixed features is close to a convex problem, and bears far larger steps than
     // weights under which other layers lie.
     const LEARNING_RATE: f64 = 5e-3;
-    const CARD: MethodCard =
-        MethodCard { functions: &[], sites: "none", trainable: "0", merges: "yes", formats: "" };
+    const CARD: MethodCard = MethodCard {
+        functions: &[],
+        sites: "none",
+        trainable: "0",
+        merges: "yes",
+        formats: "ours, in the layout of peft",
+    };
     type Method = HeadOnly;
 
     fn validate(&self) -> Result<()> {

@@ -172,7 +172,7 @@ impl MethodConfig for LayerGroupConfig {
         sites: "linear layers and norms of the last two layers",
         trainable: "all of a layer",
         merges: "yes, bit for bit",
-        formats: "",
+        formats: "ours, in the layout of peft",
     };
     type Method = LayerGroup;
 

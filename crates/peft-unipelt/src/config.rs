@@ -4,11 +4,11 @@ use burn::tensor::Device;
 use peft_adapter::BottleneckConfig;
 use peft_core::{
     Base, BoxedMethod, ComputationFunction, Error, GateNames, Gated, MethodCard, MethodConfig,
-    Result, Site, Stack,
+    Result, Site, Stack, configure,
 };
 use peft_lora::LoraConfig;
 use peft_prefix::PrefixTuningConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 
 use crate::hub;
@@ -37,13 +37,24 @@ const LORA_GATE: GateNames = GateNames { peft: "lora_gate", hub: "loras.{}.gate"
 #[serde(default)]
 pub struct UniPeltConfig {
     /// The prefix.
+    #[serde(deserialize_with = "part")]
     pub prefix: Option<PrefixTuningConfig>,
     /// The bottleneck adapters.
+    #[serde(deserialize_with = "part")]
     pub adapter: Option<BottleneckConfig>,
     /// LoRA.
+    #[serde(deserialize_with = "part")]
     pub lora: Option<LoraConfig>,
     /// Whether each has a gate.
     pub use_gating: bool,
+}
+
+/// A part's configuration, or null; a field that it does not have is an error.
+fn part<'de, D: Deserializer<'de>, C: MethodConfig>(
+    deserializer: D,
+) -> std::result::Result<Option<C>, D::Error> {
+    let fields: Option<Map<String, Value>> = Option::deserialize(deserializer)?;
+    fields.map(configure).transpose().map_err(D::Error::custom)
 }
 
 impl Default for UniPeltConfig {

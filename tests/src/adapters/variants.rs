@@ -102,8 +102,10 @@ fn others_for_peft() -> Vec<Variant> {
     vec![
         peft("ia3", "ia3", json!({})),
         peft("ia3-names", "ia3", scaled),
+        peft("ia3-layers", "ia3", json!({"target_modules": ["key"], "layers_to_transform": [1]})),
         peft("ln-tuning", "ln-tuning", json!({})),
         peft("ln-tuning-names", "ln-tuning", json!({"target_modules": ["output.LayerNorm"]})),
+        peft("ln-tuning-layers", "ln-tuning", json!({"layers_to_transform": [1]})),
         peft("prefix", "prefix", json!({"num_virtual_tokens": 5})),
         peft("prefix-projection", "prefix", projected),
         peft("prompt", "prompt", prompt.clone()),
@@ -171,7 +173,6 @@ fn others_for_adapters() -> Vec<Variant> {
         adapters("prompt-after-bos", "prompt", after_first),
         adapters("ia3", "ia3", outputs),
         adapters("lora", "lora", json!({"target_modules": query_value, "r": 4, "lora_alpha": 8})),
-        adapters("dora", "dora", json!({"target_modules": query_value, "r": 4})),
         adapters("mam", "mam", json!({})),
         adapters("unipelt", "unipelt", json!({})),
         adapters("encoder-prefix", "prefix", prefix).over_encoder(),

@@ -12,7 +12,7 @@ use peft::train::{Heatmap, predict};
 use serde_json::json;
 
 use super::train::Tokens;
-use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
+use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, adapter_name, known_task};
 use crate::output::print_json;
 
 /// Show what gates and fusions decide on texts, and plot it.
@@ -84,15 +84,7 @@ impl Observe {
     fn heatmap(&self, observations: &[Observation]) -> Heatmap {
         let adapters = observations.iter().map(|seen| seen.mean.len()).max().unwrap_or(1);
         if adapters > 1 {
-            let names = self.adapters.adapters.iter().map(|path| {
-                let name = path.file_name().unwrap_or(path.as_os_str());
-                // `runs/a/adapter` is better known as `a`.
-                let name = match path.parent().and_then(|parent| parent.file_name()) {
-                    Some(parent) if name == "adapter" => parent,
-                    _ => name,
-                };
-                name.to_string_lossy().into_owned()
-            });
+            let names = self.adapters.adapters.iter().map(|path| adapter_name(path));
             let row = |seen: &Observation| {
                 (short(seen), seen.mean.iter().map(|mean| Some(*mean)).collect())
             };

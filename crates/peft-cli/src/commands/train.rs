@@ -19,7 +19,7 @@ use peft::train::{
 };
 use serde_json::{Value, json};
 
-use crate::options::{AdapterOptions, DeviceOptions, SettingOptions};
+use crate::options::{AdapterOptions, DeviceOptions, SettingOptions, adapter_name};
 use crate::output::{grouped, print_json};
 use crate::run_file::RunFile;
 
@@ -266,20 +266,30 @@ impl Train {
             run.adapters = self.adapters.adapters.clone();
             run.compose = self.adapters.paths().composition;
         }
-        match run.compose {
-            None | Some(Composition::Stack) => {}
-            Some(Composition::Fuse) if self.method.is_none() => run.method = "fusion".into(),
-            Some(Composition::Fuse) => {}
+        if self.adapters.fusion.is_some() {
+            bail!("--fusion is for using a trained fusion; --compose fuse trains one");
+        }
+        let method = match run.compose {
             Some(Composition::Average | Composition::Parallel) => {
                 bail!("an average, and adapters side by side, have nothing of their own to train")
             }
-        }
-        if let Some(method) = &self.method {
-            if *method != run.method {
-                // Settings of one method mean nothing to another.
+            Some(Composition::Fuse) => self.method.clone().or(Some("fusion".into())),
+            None | Some(Composition::Stack) => self.method.clone(),
+        };
+        if let Some(method) = method {
+            if method != run.method {
+                // Settings of one method mean nothing to another, nor does a rate chosen for it.
                 run.method_settings.clear();
+                if self.run_file.is_none() && !self.resume {
+                    run.train.lr = self.lr;
+                }
             }
-            run.method = method.clone();
+            run.method = method;
+        }
+        if run.compose == Some(Composition::Fuse) {
+            // For information, and for adapter-hub/adapters, which names a fusion by them.
+            let names: Vec<String> = run.adapters.iter().map(|path| adapter_name(path)).collect();
+            run.method_settings.entry("adapter_names").or_insert_with(|| json!(names));
         }
         run.method_settings.extend(self.settings.fields());
         run.train.gradient_checkpointing |= self.gradient_checkpointing;

@@ -152,7 +152,11 @@ impl Gated {
         embedded: Embedded,
         apply: impl Fn(&BoxedMethod, Embedded) -> Embedded,
     ) -> Embedded {
-        let Some(gate) = self.gate(site, &embedded.hidden) else { return embedded };
+        let Some(gate) = self.gate(site, &embedded.hidden) else {
+            // Where it acts elsewhere, a method may still say where positions begin.
+            let shift = apply(&self.method, embedded.clone()).shift;
+            return Embedded { shift, ..embedded };
+        };
         let base = embedded.hidden.clone();
         let own = base.dims()[1];
         let full = apply(&self.method, embedded);

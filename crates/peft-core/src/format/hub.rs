@@ -10,7 +10,7 @@ use super::{
     write_atomically, write_safetensors,
 };
 use crate::compose::FUSION_PATHS;
-use crate::{Base, Error, Method, Registry, Result};
+use crate::{Base, BoxedMethod, Error, Method, Registry, Result};
 
 const WEIGHTS: [&str; 2] = ["adapter.safetensors", "pytorch_adapter.bin"];
 const HEAD_CONFIG: &str = "head_config.json";
@@ -189,14 +189,21 @@ impl Adapter {
         base: &Base,
     ) -> Result<()> {
         let mut config = self.config.method.to_adapter_hub(base)?;
-        let dialect = Dialect::AdapterHub { adapter: name.into() };
-        let mut tensors = TensorMap::new();
-        let mut file = Exchange::write(&mut tensors).in_dialect(dialect);
-        self.method.clone().exchange(&mut file, base);
-        // Every key of a method holds the adapter's name.
-        let is_head = |key: &str| !key.contains(&format!(".{name}."));
-        let (head, own): (TensorMap, TensorMap) =
-            tensors.into_iter().partition(|(key, _)| is_head(key));
+        let is_fusion = config.get("architecture") == Some(&Value::from("fusion"));
+        // A fusion is called by what it fuses.
+        let fused: Option<Vec<String>> = config
+            .get("adapter_names")
+            .and_then(|names| serde_json::from_value(names.clone()).ok())
+            .filter(|names: &Vec<String>| is_fusion && !names.is_empty());
+        let name = &fused.map_or(name.to_string(), |names| names.join(","));
+        let written = |mut method: BoxedMethod| {
+            let mut tensors = TensorMap::new();
+            let dialect = Dialect::AdapterHub { adapter: name.clone() };
+            method.exchange(&mut Exchange::write(&mut tensors).in_dialect(dialect), base);
+            tensors
+        };
+        let (saved, method) = self.parts();
+        let (head, own) = (saved.map_or_else(TensorMap::new, written), written(method));
         if !head.is_empty() {
             let labels = outputs(&head, "");
             let names: Map<String, Value> =
@@ -207,7 +214,6 @@ impl Adapter {
             fields.insert("num_labels".into(), labels.into());
             write_object(&directory.join(HEAD_CONFIG), &fields)?;
         }
-        let is_fusion = config.get("architecture") == Some(&Value::from("fusion"));
         let (weights, path) = if is_fusion {
             (FUSION_WEIGHTS[0], FUSION_CONFIG)
         } else {

@@ -112,8 +112,12 @@ impl Embeddings {
             Positions::After { pad } if length != tokens => in_order(pad + 1),
             Positions::After { pad } => {
                 let is_token = input.ids().not_equal_elem(pad as i64).int();
-                let counted = is_token.clone().cumsum(1) + shift;
-                self.positions.forward(counted * is_token + pad as i64)
+                let counted = is_token.clone().cumsum(1);
+                // A method may have repeated the batch.
+                let repeats = batch / counted.dims()[0];
+                let repeated = |x: Tensor<2, Int>| Tensor::cat(vec![x; repeats], 0);
+                let (counted, is_token) = (repeated(counted), repeated(is_token));
+                self.positions.forward((counted + shift) * is_token + pad as i64)
             }
         };
         let segments = match segments {
