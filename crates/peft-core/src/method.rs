@@ -152,6 +152,15 @@ pub trait MethodConfig:
         Self::LEARNING_RATE
     }
 
+    /// The configuration for HF PEFT's file, over `base`: what that library would fill in or read
+    /// otherwise is written out.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    fn for_file(&self, _base: &Base) -> Result<Self> {
+        Ok(self.clone())
+    }
+
     /// The configuration as adapter-hub/adapters writes it, over `base`.
     ///
     /// # Errors

@@ -20,6 +20,11 @@ pub trait AnyConfig: Debug + Send + Sync {
     fn card(&self) -> MethodCard;
     /// The layout of its file.
     fn dialect(&self) -> Dialect;
+    /// As HF PEFT's file has it; see [`MethodConfig::for_file`].
+    ///
+    /// # Errors
+    /// As there.
+    fn for_file(&self, base: &Base) -> Result<Box<dyn AnyConfig>>;
     /// As adapter-hub/adapters writes it; see [`MethodConfig::to_adapter_hub`].
     ///
     /// # Errors
@@ -62,6 +67,9 @@ impl<C: MethodConfig> AnyConfig for C {
     }
     fn dialect(&self) -> Dialect {
         if C::PROMPT_LEARNING { Dialect::PeftPrompt } else { Dialect::Peft }
+    }
+    fn for_file(&self, base: &Base) -> Result<Box<dyn AnyConfig>> {
+        Ok(Box::new(MethodConfig::for_file(self, base)?))
     }
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
         MethodConfig::to_adapter_hub(self, base)

@@ -110,6 +110,20 @@ impl MethodConfig for Ia3Config {
     };
     type Method = Ia3;
 
+    /// By path: HF PEFT's own choice for BERT has the attention's output too, and it does not know
+    /// `layers_to_transform`.
+    fn for_file(&self, base: &Base) -> Result<Self> {
+        if self.targets.target_modules.is_some() && self.targets.layers_to_transform.is_none() {
+            return Ok(self.clone());
+        }
+        let layers = self.layers(base)?;
+        let of_input = layers.iter().filter(|(_, of_input)| *of_input);
+        let inputs = ModuleNames::list(of_input.map(|(site, _)| site.path.clone()));
+        let paths = ModuleNames::list(layers.iter().map(|(site, _)| site.path.clone()));
+        let targets = Targets { target_modules: Some(paths), ..Targets::default() };
+        Ok(Self { targets, feedforward_modules: Some(inputs), ..self.clone() })
+    }
+
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
         hub::write(self, base)
     }

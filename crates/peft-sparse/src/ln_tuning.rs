@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use peft_core::{
     Base, Change, ComputationFunction, Error, Exchange, Hooks, Layout, Method, MethodCard,
-    MethodConfig, NormLayer, Result, Site, SiteKind, Targets,
+    MethodConfig, ModuleNames, NormLayer, Result, Site, SiteKind, Targets,
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,17 @@ impl MethodConfig for LnTuningConfig {
 
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
         self.targets.unmatched_kind(base, SiteKind::Norm, &all_but_the_head(base))
+    }
+
+    /// By path: HF PEFT has no choice of its own for encoders, and it does not know
+    /// `layers_to_transform`.
+    fn for_file(&self, base: &Base) -> Result<Self> {
+        if self.targets.target_modules.is_some() && self.targets.layers_to_transform.is_none() {
+            return Ok(self.clone());
+        }
+        let norms = self.targets.resolve_kind(base, SiteKind::Norm, &all_but_the_head(base))?;
+        let paths = ModuleNames::list(norms.iter().map(|site| site.path.clone()));
+        Ok(Self { targets: Targets { target_modules: Some(paths), ..Targets::default() } })
     }
 
     fn init(&self, base: &Base, device: &Device) -> Result<LnTuning> {

@@ -111,6 +111,11 @@ impl Adapter {
         Ok(AdapterCheck { ok, expected, problems, unmatched })
     }
 
+    /// `base` without the modules that are trained as a whole, which are no targets.
+    pub fn targetable(&self, base: &Base) -> Base {
+        base.without(|site| is_saved(site, &self.config.modules_to_save))
+    }
+
     /// The tensors of the adapter file.
     pub fn specs(&self, base: &Base) -> Vec<TensorSpec> {
         let mut file = Exchange::describe().in_dialect(self.config.method.dialect());
@@ -133,7 +138,8 @@ impl Adapter {
     /// If a file cannot be written.
     pub fn save(&self, directory: &Path, base: &Base) -> Result<()> {
         write_safetensors(&directory.join(ADAPTER_WEIGHTS), &self.tensors(base))?;
-        self.config.save(&directory.join(ADAPTER_CONFIG))
+        let method = self.config.method.for_file(&self.targetable(base))?;
+        AdapterConfig { method, ..self.config.clone() }.save(&directory.join(ADAPTER_CONFIG))
     }
 }
 
