@@ -9,6 +9,7 @@ use clap::Args;
 use peft::core::{Method, Observation, Probe};
 use peft::train::data::{Columns, Dataset};
 use peft::train::{Heatmap, predict};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::train::Tokens;
@@ -26,8 +27,11 @@ pub struct Observe {
     #[command(flatten)]
     adapters: AdapterOptions,
     /// Texts: .tsv, .csv, .jsonl
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "from")]
+    data: Option<PathBuf>,
+    /// Compare what --json printed before: a row for each file, the mean over its layers
+    #[arg(long, value_name = "FILE", conflicts_with = "data", requires = "plot")]
+    from: Vec<PathBuf>,
     /// The columns of the file [default: those of the training data]
     #[arg(long)]
     columns: Option<Columns>,
@@ -46,6 +50,14 @@ pub struct Observe {
 
 impl Observe {
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        if !self.from.is_empty() {
+            let heatmap = compared(&self.from)?;
+            let plot = self.plot.context("--from needs --plot")?;
+            heatmap.write(&plot)?;
+            println!("{}", plot.display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let data = self.data.clone().context("no texts: give --data")?;
         if self.batch_size == 0 {
             bail!("--batch-size must be at least 1");
         }
@@ -54,7 +66,7 @@ impl Observe {
         let adapter = adapted.adapter.context("nothing to observe: give an --adapter")?;
         let task = known_task(adapted.task)?;
         let columns = self.columns.as_ref().unwrap_or(&task.columns);
-        let data = Dataset::load(&self.data, columns, &task.labels)?;
+        let data = Dataset::load(&data, columns, &task.labels)?;
         let data = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?.of(&data)?;
         let probe = Probe::default();
         let mut method = adapter.method;
@@ -65,11 +77,17 @@ impl Observe {
             let name = adapter.config.method.name();
             bail!("{name} decides nothing while it runs: it has neither gates nor a fusion");
         }
+        let heatmap = self.heatmap(&observations);
         if let Some(path) = &self.plot {
-            self.heatmap(&observations).write(path)?;
+            heatmap.write(path)?;
         }
         if self.json {
-            print_json(&json!({"observations": observations, "plot": self.plot}))?;
+            let adapters = self.adapters.adapters.iter().map(|path| adapter_name(path));
+            print_json(&json!({
+                "adapters": adapters.collect::<Vec<_>>(),
+                "observations": observations,
+                "plot": self.plot,
+            }))?;
         } else {
             for seen in &observations {
                 let means: Vec<String> = seen.mean.iter().map(|m| format!("{m:.4}")).collect();
@@ -116,4 +134,39 @@ impl Observe {
 fn short(seen: &Observation) -> String {
     let site = seen.path.rsplit('.').next().unwrap_or(&seen.path);
     seen.layer.map_or_else(|| site.to_string(), |layer| format!("layer {layer} {site}"))
+}
+
+/// Earlier outputs of fusions, a row each: the mean of the attention over all sites.
+fn compared(files: &[PathBuf]) -> anyhow::Result<Heatmap> {
+    #[derive(Deserialize)]
+    struct Earlier {
+        adapters: Vec<String>,
+        observations: Vec<Observation>,
+    }
+    let mut columns: Option<Vec<String>> = None;
+    let mut rows = Vec::new();
+    for path in files {
+        let shown = || path.display().to_string();
+        let text = std::fs::read_to_string(path).with_context(shown)?;
+        let last = text.lines().next_back().unwrap_or_default();
+        let earlier: Earlier = serde_json::from_str(last).with_context(shown)?;
+        let count = earlier.adapters.len();
+        if earlier.observations.iter().any(|seen| seen.mean.len() != count) {
+            bail!("{}: not of a fusion, which has a value for each adapter", path.display());
+        }
+        match &columns {
+            Some(columns) if *columns != earlier.adapters => {
+                bail!("{}: of other adapters than the files before", path.display())
+            }
+            _ => columns = Some(earlier.adapters),
+        }
+        let sites = earlier.observations.len().max(1) as f64;
+        let mean = |adapter: usize| {
+            Some(earlier.observations.iter().map(|seen| seen.mean[adapter]).sum::<f64>() / sites)
+        };
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        rows.push((name, (0..count).map(mean).collect()));
+    }
+    let columns = columns.unwrap_or_default();
+    Ok(Heatmap { title: "Attention over adapters, by target task".into(), columns, rows })
 }

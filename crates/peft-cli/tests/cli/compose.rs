@@ -29,6 +29,10 @@ fn a_fusion_is_trained_over_adapters_used_and_looked_at() {
     assert!((a - b).abs() < 1e-5, "{a} from the file, {b} in training");
     let seen =
         bench.json(&format!("observe --model model {with} --data test.tsv --plot map.svg --json"));
+    bench.write("intents.json", seen.to_string());
+    let compare = "observe --from intents.json --from intents.json --plot tasks.svg";
+    assert!(bench.run(compare).status.success());
+    assert!(std::fs::read_to_string(bench.path("tasks.svg")).unwrap().contains("intents"));
     let seen = seen["observations"].as_array().unwrap();
     assert_eq!(seen.len(), 2);
     for layer in seen {
