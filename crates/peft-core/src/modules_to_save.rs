@@ -68,9 +68,14 @@ impl ModulesToSave {
 
 /// Whether a site belongs to one of the modules named.
 pub(crate) fn is_saved(site: &Site, names: &[String]) -> bool {
-    let ends = site.path.match_indices('.').map(|(i, _)| i).chain([site.path.len()]);
     let has_tensors = !matches!(site.kind, SiteKind::Attention | SiteKind::Sublayer);
-    has_tensors && ends.into_iter().any(|end| names.iter().any(|n| site.path[..end].ends_with(n)))
+    has_tensors && is_in(&site.path, names)
+}
+
+/// Whether a module is, or lies in, one of the modules named.
+pub(crate) fn is_in(path: &str, names: &[String]) -> bool {
+    let mut ends = path.match_indices('.').map(|(i, _)| i).chain([path.len()]);
+    ends.any(|end| names.iter().any(|name| path[..end].ends_with(name)))
 }
 
 fn trained_copy<const D: usize>(tensor: Tensor<D>, device: &Device) -> Param<Tensor<D>> {

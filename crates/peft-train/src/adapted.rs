@@ -80,17 +80,17 @@ impl AdapterPaths {
         Self { adapters: vec![adapter.into()], ..Self::default() }
     }
 
-    /// Each of the adapters over `model`.
+    /// The methods of the adapters over `model`, whose head need not be theirs.
     ///
     /// # Errors
     /// If one is broken, or for another model.
-    pub fn load_each(
+    pub fn load_methods(
         &self,
         model: &Encoder,
         registry: &Registry,
         device: &Device,
     ) -> Result<Vec<Adapter>> {
-        let load = |path: &PathBuf| Ok(Adapter::load(path, registry, model.base(), device)?);
+        let load = |path: &PathBuf| Ok(Adapter::load_method(path, registry, model.base(), device)?);
         self.adapters.iter().map(load).collect()
     }
 
@@ -99,10 +99,20 @@ impl AdapterPaths {
     /// # Errors
     /// If one is broken, for another model, or they do not go together.
     pub fn load(&self, model: &Encoder, registry: &Registry, device: &Device) -> Result<Adapter> {
-        let mut adapters = self.load_each(model, registry, device)?;
-        let fusion = self.fusion.as_ref();
-        let fusion =
-            fusion.map(|path| Adapter::load(path, registry, model.base(), device)).transpose()?;
+        let base = model.base();
+        let whole = |path: &PathBuf| Adapter::load(path, registry, base, device);
+        let fusion = self.fusion.as_ref().map(whole).transpose()?;
+        // The head is the fusion's or the last adapter's; side by side, each has its own.
+        let has_head = fusion.as_ref().is_some_and(|fusion| fusion.parts().0.is_some());
+        let mut adapters = Vec::new();
+        for (number, path) in self.adapters.iter().enumerate() {
+            let last = number + 1 == self.adapters.len();
+            let own = self.composition == Some(Composition::Parallel) || (last && !has_head);
+            adapters.push(match own {
+                true => whole(path)?,
+                false => Adapter::load_method(path, registry, base, device)?,
+            });
+        }
         let adapter = match (self.composition, adapters.len()) {
             (Some(composition), _) => composition.of(adapters, fusion)?,
             (None, 1) if fusion.is_none() => adapters.remove(0),

@@ -189,7 +189,7 @@ impl Train {
         let mut adapter = Adapter::new(config, model.base(), &on)?;
         if !run.adapters.is_empty() {
             let below = AdapterPaths { adapters: run.adapters.clone(), ..AdapterPaths::default() };
-            adapter = adapter.over(below.load_each(&model, &registry, &on)?)?;
+            adapter = adapter.over(below.load_methods(&model, &registry, &on)?)?;
         }
         let (trainer_data, task) = data.tokenized(&run, &resolved, &model, &adapter)?;
         let counts = Accounting::new(&adapter, model.base());

@@ -51,6 +51,27 @@ fn a_fusion_is_trained_over_adapters_used_and_looked_at() {
 }
 
 #[test]
+fn adapters_of_other_tasks_have_other_heads() {
+    let bench = bench();
+    bench.write("two.tsv", "text\tlabel\n".to_string() + &"so good\tyes\nso bad\tno\n".repeat(8));
+    let two = "train --model model --train two.tsv --test two.tsv --epochs 1 --json";
+    for (how, more) in [("stack", "--method houlsby"), ("fuse", "")] {
+        let below = format!("--adapter a/adapter --adapter b/adapter --compose {how}");
+        let trained = bench.json(&format!("{two} {below} {more} --out {how}"));
+        let with = match how {
+            "stack" => {
+                "--adapter a/adapter --adapter b/adapter --adapter stack/adapter --compose stack"
+            }
+            _ => "--adapter a/adapter --adapter b/adapter --compose fuse --fusion fuse/adapter",
+        };
+        let evaluated = bench.json(&format!("eval --model model {with} --data two.tsv --json"));
+        let (a, b) =
+            (evaluated["loss"].as_f64().unwrap(), trained["test"]["loss"].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-5, "{how}: {a} from the files, {b} in training");
+    }
+}
+
+#[test]
 fn a_task_adapter_is_trained_over_another_and_saved_alone() {
     let bench = bench();
     let over = "--adapter a/adapter --compose stack";

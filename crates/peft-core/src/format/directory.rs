@@ -11,7 +11,7 @@ use super::{
     AdapterConfig, Dialect, Exchange, KeyProblem, TensorMap, TensorSpec, read_tensors,
     write_safetensors,
 };
-use crate::modules_to_save::is_saved;
+use crate::modules_to_save::{is_in, is_saved};
 use crate::{Base, BoxedMethod, Error, Method, ModulesToSave, Registry, Result, Stack};
 
 /// The file with an adapter's configuration.
@@ -76,7 +76,24 @@ impl Adapter {
         base: &Base,
         device: &Device,
     ) -> Result<Self> {
-        let read = Read::new(directory, registry, base, device)?;
+        Self::loaded(directory, Read::new(directory, registry, base, device, Heads::Read)?)
+    }
+
+    /// Reads the method of an adapter directory and passes over the modules saved beside it: an
+    /// adapter that is composed with others under another head.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_method(
+        directory: &Path,
+        registry: &Registry,
+        base: &Base,
+        device: &Device,
+    ) -> Result<Self> {
+        Self::loaded(directory, Read::new(directory, registry, base, device, Heads::PassOver)?)
+    }
+
+    fn loaded(directory: &Path, read: Read) -> Result<Self> {
         for problem in read.unmatched {
             tracing::warn!("{}: {problem}", directory.display());
         }
@@ -102,7 +119,7 @@ impl Adapter {
         device: &Device,
     ) -> Result<AdapterCheck> {
         let Read { adapter, unmatched, problems, dialect, .. } =
-            Read::new(directory, registry, base, device)?;
+            Read::new(directory, registry, base, device, Heads::Read)?;
         let mut file = Exchange::describe().in_dialect(dialect);
         adapter.method.clone().exchange(&mut file, base);
         let expected = file.into_specs();
@@ -155,14 +172,31 @@ struct Read {
     path: PathBuf,
 }
 
+/// What becomes of modules saved beside a method.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heads {
+    Read,
+    PassOver,
+}
+
 impl Read {
-    fn new(directory: &Path, registry: &Registry, base: &Base, device: &Device) -> Result<Self> {
+    fn new(
+        directory: &Path,
+        registry: &Registry,
+        base: &Base,
+        device: &Device,
+        heads: Heads,
+    ) -> Result<Self> {
         let hub = HubDirectory::open(directory)?;
-        let config = match &hub {
+        let mut config = match &hub {
             Some(hub) => hub.config(registry, base)?,
             None => AdapterConfig::load(&directory.join(ADAPTER_CONFIG), registry)?,
         };
         let dialect = hub.as_ref().map_or(config.method.dialect(), HubDirectory::dialect);
+        let passed_over = match heads {
+            Heads::Read => Vec::new(),
+            Heads::PassOver => std::mem::take(&mut config.modules_to_save),
+        };
         let (mut adapter, unmatched) = Adapter::build(config, base, device)?;
         let (path, mut tensors) = match &hub {
             Some(hub) => (hub.weights().to_path_buf(), hub.tensors()?),
@@ -174,7 +208,7 @@ impl Read {
                 (path, tensors)
             }
         };
-        tensors.retain(|key, _| !is_copy(key));
+        tensors.retain(|key, _| !is_copy(key) && !is_in(module_of(key), &passed_over));
         let mut file = Exchange::read(&mut tensors).in_dialect(dialect.clone());
         adapter.method.exchange(&mut file, base);
         let mut problems = file.into_problems();
@@ -191,6 +225,13 @@ impl Read {
 pub(super) fn weights_in(directory: &Path) -> PathBuf {
     let (new, old) = (directory.join(ADAPTER_WEIGHTS), directory.join("adapter_model.bin"));
     if old.exists() && !new.exists() { old } else { new }
+}
+
+/// The path of the module that a key is of.
+fn module_of(key: &str) -> &str {
+    let prefixes = ["base_model.model.", "base_model."];
+    let path = prefixes.iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key);
+    path.rsplit_once('.').map_or(path, |(module, _)| module)
 }
 
 /// Whether a file holds the same tensor under another key.
