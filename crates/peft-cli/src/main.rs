@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod commands;
+mod data;
 mod options;
 mod output;
 mod run_file;

@@ -11,7 +11,7 @@ use peft::train::data::{Columns, Dataset};
 use peft::train::evaluate;
 use serde_json::json;
 
-use super::train::Tokens;
+use crate::data::Tokens;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::print_json;
 

@@ -12,7 +12,7 @@ use peft::train::{Heatmap, predict};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::train::Tokens;
+use crate::data::Tokens;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, adapter_name, known_task};
 use crate::output::print_json;
 

@@ -12,7 +12,7 @@ use peft::train::metrics::Output;
 use peft::train::{TaskFile, predict};
 use serde_json::{Map, Value, json};
 
-use super::train::Tokens;
+use crate::data::Tokens;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::print_json;
 

@@ -3,157 +3,12 @@
 use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Distribution, Tensor, activation::softmax, module::linear};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use super::FusionConfig;
 use crate::{
-    Base, BoxedMethod, Change, ComputationFunction, Error, Exchange, Hooks, Key, Layout, Method,
-    MethodCard, MethodConfig, Probe, ResidualLayer, ResidualStates, Result, Role, Site,
+    Base, BoxedMethod, Change, Exchange, Hooks, Key, Layout, Method, Probe, ResidualLayer,
+    ResidualStates, Role, Site,
 };
-
-/// Configuration of [`Fuse`], with adapter-hub/adapters' fields.
-///
-/// | field | default | meaning |
-/// |---|---|---|
-/// | `query`, `key`, `value` | true | which projections there are |
-/// | `query_before_ln` | false | the query reads the sublayer's output, not what the adapters read |
-/// | `regularization` | true | `0.01 ‖V - I‖²` is added to the loss |
-/// | `residual_before` | false | values are added to the sublayer's output before they are weighed |
-/// | `value_before_softmax` | true | `V` is applied to each adapter's output, not to their mean |
-/// | `value_initialized` | true | `V` starts from the identity (1e-6 beside the diagonal) |
-/// | `dropout_prob` | 0 | dropout on the scores |
-/// | `adapter_names` | empty | the adapters, in order; for information |
-/// | `mh_adapter`, `output_adapter` | false, true | whether it fuses after attention, after the feed-forward network |
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs)]
-pub struct FusionConfig {
-    pub query: bool,
-    pub key: bool,
-    pub value: bool,
-    pub query_before_ln: bool,
-    pub regularization: bool,
-    pub residual_before: bool,
-    pub temperature: bool,
-    pub value_before_softmax: bool,
-    pub value_initialized: bool,
-    pub dropout_prob: Option<f64>,
-    pub adapter_names: Vec<String>,
-    pub mh_adapter: bool,
-    pub output_adapter: bool,
-}
-
-impl Default for FusionConfig {
-    fn default() -> Self {
-        Self {
-            query: true,
-            key: true,
-            value: true,
-            query_before_ln: false,
-            regularization: true,
-            residual_before: false,
-            temperature: false,
-            value_before_softmax: true,
-            value_initialized: true,
-            dropout_prob: None,
-            adapter_names: Vec::new(),
-            mh_adapter: false,
-            output_adapter: true,
-        }
-    }
-}
-
-/// Where the fused adapters are, in adapter-hub's reading of a file (see `format::hub`).
-pub(crate) const FUSION_PATHS: &str = "paths";
-
-impl MethodConfig for FusionConfig {
-    const NAME: &'static str = "fusion";
-    const PEFT_TYPE: &'static str = "ADAPTER_FUSION";
-    const ABOUT: &'static str = "attention over frozen adapters (Pfeiffer et al. 2021)";
-    // The paper's, for the fusion layers of BERT-base.
-    const LEARNING_RATE: f64 = 5e-5;
-    const CARD: MethodCard = MethodCard {
-        functions: &[ComputationFunction::Function],
-        sites: "sublayers at which the fused adapters act",
-        trainable: "L (3 d² + 2 d)",
-        merges: "no: the attention depends on the input",
-        formats: "adapters",
-    };
-    type Method = Fuse;
-
-    fn to_adapter_hub(&self, _base: &Base) -> Result<Value> {
-        let fields = serde_json::to_value(self)
-            .map_err(|e| Error::no_format(Self::NAME, "adapter-hub/adapters", e.to_string()))?;
-        let Value::Object(mut fields) = fields else { unreachable!("a struct") };
-        fields.retain(|field, _| !["mh_adapter", "output_adapter"].contains(&field.as_str()));
-        fields.insert("architecture".into(), "fusion".into());
-        Ok(Value::Object(fields))
-    }
-
-    fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
-        (config.get("architecture")?.as_str()? == "fusion").then(|| {
-            let mut fields = config.clone();
-            fields.remove("architecture");
-            let paths: Vec<String> = fields
-                .remove(FUSION_PATHS)
-                .and_then(|p| serde_json::from_value(p).ok())
-                .unwrap_or_default();
-            let has = |role| base.sites().any(|s| s.role == role && paths.contains(&s.path));
-            let config: Self = serde_json::from_value(Value::Object(fields))
-                .map_err(|e| Error::config("config", "AdapterFusionConfig", e.to_string()))?;
-            Ok(Self {
-                mh_adapter: has(Role::AttentionSublayer),
-                output_adapter: has(Role::FeedForwardSublayer),
-                ..config
-            })
-        })
-    }
-
-    fn validate(&self) -> Result<()> {
-        if self.temperature {
-            let only = "only false is supported: the reference's temperature of 50 falls to 1 within \
-                        the first 1,000 calls";
-            return Err(Error::config("temperature", true, only));
-        }
-        let dropout = self.dropout_prob.unwrap_or(0.0);
-        if !(0.0..1.0).contains(&dropout) {
-            return Err(Error::config("dropout_prob", dropout, "must be at least 0, below 1"));
-        }
-        if !(self.query || self.key || self.value) {
-            return Err(Error::config(
-                "query",
-                false,
-                "one of query, key and value must be trained",
-            ));
-        }
-        if !(self.mh_adapter || self.output_adapter) {
-            return Err(Error::config("output_adapter", false, "or mh_adapter must be true"));
-        }
-        Ok(())
-    }
-
-    fn init(&self, base: &Base, device: &Device) -> Result<Fuse> {
-        self.validate()?;
-        let mut layers = vec![None; base.len()];
-        for site in base.sites() {
-            let fused = match site.role {
-                Role::AttentionSublayer => self.mh_adapter,
-                Role::FeedForwardSublayer => self.output_adapter,
-                _ => false,
-            };
-            if fused {
-                layers[site.index] = Some(FusionLayer::new(self, site.d_out(), device));
-            }
-        }
-        Ok(Fuse {
-            methods: Vec::new(),
-            layers,
-            dropout: DropoutConfig::new(self.dropout_prob.unwrap_or(0.0)).init(),
-            config: self.clone(),
-            probe: None,
-        })
-    }
-}
 
 /// Attention over what adapters add to a sublayer (AdapterFusion, Pfeiffer et al. 2021,
 /// arXiv 2005.00247, §3.2). With `zₙ` (`[batch, tokens, d]`) the output of adapter `n`, and `x` what
@@ -224,6 +79,28 @@ impl FusionLayer {
 }
 
 impl Fuse {
+    /// The projections at every sublayer that `config` names, over no adapters yet.
+    pub(super) fn new(config: &FusionConfig, base: &Base, device: &Device) -> Self {
+        let mut layers = vec![None; base.len()];
+        for site in base.sites() {
+            let fused = match site.role {
+                Role::AttentionSublayer => config.mh_adapter,
+                Role::FeedForwardSublayer => config.output_adapter,
+                _ => false,
+            };
+            if fused {
+                layers[site.index] = Some(FusionLayer::new(config, site.d_out(), device));
+            }
+        }
+        Self {
+            methods: Vec::new(),
+            layers,
+            dropout: DropoutConfig::new(config.dropout_prob.unwrap_or(0.0)).init(),
+            config: config.clone(),
+            probe: None,
+        }
+    }
+
     /// The fusion over these adapters, which stay as they are.
     pub fn over(self, methods: Vec<BoxedMethod>) -> Self {
         Self { methods: methods.into_iter().map(BoxedMethod::frozen).collect(), ..self }

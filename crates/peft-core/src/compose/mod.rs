@@ -3,18 +3,23 @@
 mod adapters;
 mod average;
 mod fuse;
+mod fusion_config;
 mod gated;
+mod parallel;
 mod per_layer;
 mod per_row;
+mod rows;
 mod stack;
 
 pub use adapters::Composition;
 pub use average::Average;
-pub(crate) use fuse::FUSION_PATHS;
-pub use fuse::{Fuse, FusionConfig};
+pub use fuse::Fuse;
+pub(crate) use fusion_config::FUSION_PATHS;
+pub use fusion_config::FusionConfig;
 pub use gated::{GateNames, Gated};
+pub use parallel::Parallel;
 pub use per_layer::PerLayer;
-pub use per_row::{Parallel, PerRow};
+pub use per_row::PerRow;
 pub use stack::Stack;
 
 /// The part of [`Method`](crate::Method) that a composite passes on to each of its members.

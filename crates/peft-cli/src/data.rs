@@ -1,0 +1,123 @@
+//! The data of a training run.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use peft::core::{Adapter, Method};
+use peft::models::{Encoder, EncoderTask, Task, TextTokenizer};
+use peft::train::data::{Columns, Dataset, Labels, TokenizedSet, read_records, split, subset};
+use peft::train::{ResolvedModel, RunDirectory, TaskFile, TrainData, write_builtin};
+
+use crate::run_file::RunFile;
+
+/// The data before it is tokenized.
+pub struct LoadedData {
+    train: Dataset,
+    valid: Option<Dataset>,
+    test: Option<Dataset>,
+}
+
+impl LoadedData {
+    /// The files of a run, read and split.
+    pub fn new(run: &RunFile, directory: &RunDirectory) -> anyhow::Result<Self> {
+        let data = &run.data;
+        let built_in = data.train.is_none();
+        let folder = directory.path().join("data");
+        let built_in_file = |name: &str| built_in.then(|| folder.join(name));
+        if built_in {
+            write_builtin(&folder)?;
+        }
+        let file = |given: &Option<PathBuf>, name| given.clone().or_else(|| built_in_file(name));
+        let train = file(&data.train, "train.tsv").context("no training data")?;
+        let records = read_records(&train, &data.columns)?;
+        let labels = Labels::from_records(&train, data.task, &records)?;
+        let all = Dataset::from_records(&train, records, &labels)?;
+        let load = |path: Option<PathBuf>, columns: &Option<Columns>| {
+            let columns = columns.as_ref().unwrap_or(&data.columns);
+            path.map(|path: PathBuf| Dataset::load(&path, columns, &labels)).transpose()
+        };
+        let mut valid = load(file(&data.valid, "valid.tsv"), &data.valid_columns)?;
+        let mut test = load(file(&data.test, "test.tsv"), &data.test_columns)?;
+        let mut rest = all;
+        let total = rest.examples.len() as f64;
+        if let (Some(share), None) = (data.test_split, &data.test) {
+            let (train, part) = split(rest, share, run.seed);
+            (rest, test) = (train, Some(part));
+        }
+        if let (Some(share), None) = (data.valid_split, &data.valid) {
+            // A share of the whole file, whatever was taken for testing.
+            let share = share * total / rest.examples.len().max(1) as f64;
+            let (train, part) = split(rest, share.min(1.0), run.seed);
+            (rest, valid) = (train, Some(part));
+        }
+        if let Some(limit) = data.limit {
+            rest = subset(rest, limit);
+        }
+        if rest.examples.is_empty() {
+            bail!("no training examples are left after splitting");
+        }
+        Ok(Self { train: rest, valid, test })
+    }
+
+    /// The model of a run, with a head for these labels.
+    pub fn model(
+        &self,
+        run: &RunFile,
+        resolved: &ResolvedModel,
+        device: &burn::tensor::Device,
+    ) -> anyhow::Result<Encoder> {
+        let task = Task::ClassifySequence { labels: self.train.labels.outputs() };
+        let (model, report) =
+            Encoder::load(&resolved.directory, Some(EncoderTask { task, seed: run.seed }), device)?;
+        tracing::info!(new = ?report.initialized, unused = ?report.unused, "loaded");
+        Ok(model)
+    }
+
+    /// The data for a model under an adapter, and what its outputs mean.
+    pub fn tokenized(
+        self,
+        run: &RunFile,
+        resolved: &ResolvedModel,
+        model: &Encoder,
+        adapter: &Adapter,
+    ) -> anyhow::Result<(TrainData, TaskFile)> {
+        // Virtual tokens take positions of the model too.
+        let room = model.max_tokens().saturating_sub(adapter.method.virtual_tokens());
+        if room < 3 {
+            bail!("the method leaves {room} of {} positions for the text", model.max_tokens());
+        }
+        let max_length = run.data.max_length.min(room);
+        if max_length < run.data.max_length {
+            tracing::warn!(
+                "max_length: there is room for {max_length} tokens, texts are cut there"
+            );
+        }
+        let tokens = Tokens::load(&resolved.directory, max_length, model)?;
+        let columns = run.data.columns.clone();
+        let data = TrainData {
+            train: tokens.of(&self.train)?,
+            valid: self.valid.as_ref().map(|set| tokens.of(set)).transpose()?,
+            test: self.test.as_ref().map(|set| tokens.of(set)).transpose()?,
+        };
+        Ok((data, TaskFile { labels: self.train.labels, columns, max_length }))
+    }
+}
+
+/// A tokenizer with what a batch needs beside it.
+pub struct Tokens {
+    tokenizer: TextTokenizer,
+    pad: usize,
+}
+
+impl Tokens {
+    /// The tokenizer of the model in `directory`.
+    pub fn load(directory: &Path, max_length: usize, model: &Encoder) -> anyhow::Result<Self> {
+        let tokenizer = TextTokenizer::load(directory, max_length)?;
+        Ok(Self { tokenizer, pad: model.config().pad_token_id })
+    }
+
+    /// A data set as token indices.
+    pub fn of(&self, dataset: &Dataset) -> anyhow::Result<TokenizedSet> {
+        Ok(TokenizedSet::new(dataset, &self.tokenizer, self.pad)?)
+    }
+}
