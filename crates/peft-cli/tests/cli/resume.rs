@@ -116,6 +116,25 @@ fn a_checkpoint_of_other_settings_is_refused() {
     child.wait().unwrap();
     let error = bench.error("train --resume --out run --lr 0.5");
     assert!(error.contains("other settings"), "{error}");
+    // So are other adapters below: the same run over another one.
+    for (name, seed) in [("a", 1), ("b", 2)] {
+        let train = TRAIN.replace("--epochs 4", "--epochs 1");
+        bench.json(&format!("{train} --seed {seed} --out {name}"));
+    }
+    let over = |adapter: &str| {
+        let below = format!("--adapter {adapter}/adapter --compose stack");
+        format!("{TRAIN} {below} --epochs 50 --out over").replace("--epochs 4 ", "")
+    };
+    let mut child =
+        bench.command(&over("a")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !bench.path("over/checkpoint/position.json").exists() {
+        assert!(deadline + Duration::from_secs(60) > Instant::now(), "no checkpoint was written");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let error = bench.error(&(over("b") + " --resume"));
+    assert!(error.contains("other settings"), "{error}");
     // Without --resume, a used directory is left as it is.
     let error = bench.error(&format!("{TRAIN} --out run"));
     assert!(error.contains("already holds a run"), "{error}");

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod directory;
+mod frozen;
 mod gradients;
 mod history;
 mod plot;

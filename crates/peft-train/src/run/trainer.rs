@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Position};
 use super::progress::Progress;
-use super::{Entry, History, RunDirectory, TaskFile, TrainSettings, gradients, plot};
+use super::{Entry, History, RunDirectory, TaskFile, TrainSettings, frozen, gradients, plot};
 use crate::data::{Batches, Goal, TokenizedSet, mix};
 use crate::evaluate::evaluate;
 use crate::loss::loss;
@@ -86,7 +86,8 @@ impl<'m> Trainer<'m> {
         settings.validate()?;
         let device = model.base().device().clone();
         let config = serde_json::Value::Object(adapter.config.to_fields());
-        let fingerprint = serde_json::json!([settings, task, config, seed]).to_string();
+        let below = frozen::fingerprint(&adapter.method);
+        let fingerprint = serde_json::json!([settings, task, config, seed, below]).to_string();
         let visible = false;
         Ok(Self { model, adapter, task, settings, directory, seed, device, visible, fingerprint })
     }
