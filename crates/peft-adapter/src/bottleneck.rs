@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use peft_core::{
     Base, Change, Embedded, Error, Exchange, Hooks, Method, NormLayer, ResidualLayer,
-    ResidualStates, Result, Role, Site, SiteKind,
+    ResidualStates, Result, Site, SiteKind,
 };
 
 use crate::config::DEFAULT_INVERTIBLE_REDUCTION;
@@ -211,7 +211,7 @@ impl Method for Bottleneck {
                 norm.exchange(file, site);
             }
         }
-        let prefix = model_prefix(base);
+        let prefix = base.model_prefix();
         if let Some(shared) = &mut self.shared {
             shared.exchange(file, &prefix);
         }
@@ -227,11 +227,4 @@ impl Method for Bottleneck {
     fn merge_obstacle(&self) -> Option<String> {
         Some("it adds a function with a non-linearity to the sublayers".into())
     }
-}
-
-/// The name of the base model in a model with a head, and a dot: `bert.`; nothing without a head.
-fn model_prefix(base: &Base) -> String {
-    let embeddings = base.sites().find(|site| site.role == Role::Embeddings);
-    let first = embeddings.and_then(|site| site.path.split_once('.'));
-    first.map_or(String::new(), |(first, _)| format!("{first}."))
 }

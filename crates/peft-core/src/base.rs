@@ -170,6 +170,13 @@ impl Base {
         base
     }
 
+    /// The name of the base model in a model with a head, and a dot: `bert.`; nothing in a bare one.
+    pub fn model_prefix(&self) -> String {
+        let embeddings = self.sites().find(|site| site.role == Role::Embeddings);
+        let first = embeddings.and_then(|site| site.path.split_once('.'));
+        first.map_or(String::new(), |(first, _)| format!("{first}."))
+    }
+
     /// The number of frozen values in the model.
     pub fn num_params(&self) -> usize {
         self.sites.iter().map(|s| s.site.num_params()).sum()

@@ -36,6 +36,19 @@ pub struct Change {
     pub rank: usize,
 }
 
+impl Change {
+    /// What several methods change together at a site. Upper bounds: two masks may choose different
+    /// entries, two low ranks add up.
+    pub(crate) fn together(site: &Site, changes: impl Iterator<Item = Self>) -> Self {
+        let [d_in, d_out] = site.shape;
+        changes.fold(Self::default(), |sum, change| Self {
+            weight: (sum.weight + change.weight).min(d_in * d_out),
+            bias: (sum.bias + change.bias).min(d_out),
+            rank: (sum.rank + change.rank).min(d_in.min(d_out)),
+        })
+    }
+}
+
 /// A parameter-efficient fine-tuning method over one base model.
 ///
 /// It is a Burn [`Module`] that holds everything it trains (optimizers, records and devices

@@ -56,16 +56,6 @@ pub(crate) fn words(base: &Base) -> Option<&Site> {
     base.sites().find(|site| site.role == Role::WordEmbedding).map(|site| site.as_ref())
 }
 
-/// What stands before the parts of the model in adapter-hub's keys: `bert.`, or nothing for a bare
-/// encoder.
-pub(crate) fn model_prefix(base: &Base) -> String {
-    let site = base.sites().find(|site| site.role == Role::Embeddings);
-    match site.and_then(|site| site.path.split_once('.')) {
-        Some((model, _)) => format!("{model}."),
-        None => String::new(),
-    }
-}
-
 /// Refuses an empty prompt.
 pub(crate) fn at_least_one(field: &str, value: usize) -> Result<()> {
     if value == 0 { Err(Error::config(field, value, "must be at least 1")) } else { Ok(()) }

@@ -57,19 +57,7 @@ impl Composition {
                     format!("{name} puts something before the text, which has no mean; stack it");
                 return self.refuse(&adapters, reason);
             }
-            (Self::Fuse, _) => {
-                let only = |a: &Adapter| {
-                    a.config.method.card().functions == [ComputationFunction::Function]
-                };
-                if let Some(other) = adapters.iter().find(|a| !only(a)) {
-                    let name = other.config.method.name();
-                    let reason = format!(
-                        "a fusion is over functions that are added to a sublayer, and {name} \
-                         does not only that"
-                    );
-                    return self.refuse(&adapters, reason);
-                }
-            }
+            (Self::Fuse, _) => fusable(&adapters)?,
             _ => {}
         }
         let mut last_head = last.parts().0;
@@ -114,6 +102,17 @@ impl Composition {
     }
 }
 
+/// Refuses a fusion over anything but functions that are added to a sublayer.
+fn fusable(adapters: &[Adapter]) -> Result<()> {
+    let only = |a: &&Adapter| a.config.method.card().functions == [ComputationFunction::Function];
+    let Some(other) = adapters.iter().find(|adapter| !only(adapter)) else { return Ok(()) };
+    let name = other.config.method.name();
+    let reason = format!(
+        "a fusion is over functions that are added to a sublayer, and {name} does not only that"
+    );
+    Composition::Fuse.refuse(adapters, reason)
+}
+
 impl Adapter {
     /// The modules saved beside the method, if there are any, and the method.
     ///
@@ -150,13 +149,7 @@ impl Adapter {
         let methods: Vec<BoxedMethod> = below.iter().map(|a| a.parts().1.frozen()).collect();
         let stacked = match method.downcast::<Fuse>() {
             Ok(fuse) => {
-                let of_functions = |a: &Adapter| {
-                    a.config.method.card().functions == [ComputationFunction::Function]
-                };
-                if !below.iter().all(of_functions) {
-                    let reason = "a fusion is over functions that are added to a sublayer";
-                    return Composition::Fuse.refuse(&below, reason.into());
-                }
+                fusable(&below)?;
                 vec![BoxedMethod::new(fuse.over(methods))]
             }
             Err(method) => methods.into_iter().chain([method]).collect(),

@@ -148,12 +148,7 @@ impl Average {
 
 impl Method for Average {
     fn change(&self, site: &Site) -> Change {
-        let [d_in, d_out] = site.shape;
-        self.methods.iter().map(|m| m.change(site)).fold(Change::default(), |sum, change| Change {
-            weight: (sum.weight + change.weight).min(d_in * d_out),
-            bias: (sum.bias + change.bias).min(d_out),
-            rank: (sum.rank + change.rank).min(d_in.min(d_out)),
-        })
+        Change::together(site, self.methods.iter().map(|method| method.change(site)))
     }
 
     fn merge_obstacle(&self) -> Option<String> {

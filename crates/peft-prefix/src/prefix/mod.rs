@@ -11,7 +11,7 @@ use peft_core::{
     Role, Site,
 };
 
-use crate::model::{ModelDimensions, model_prefix};
+use crate::model::ModelDimensions;
 use crate::start;
 
 pub use config::{PrefixInit, PrefixTuningConfig};
@@ -175,7 +175,7 @@ impl Hooks for PrefixTuning {
 
 impl Method for PrefixTuning {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
-        let model = model_prefix(base);
+        let model = base.model_prefix();
         let hub =
             |name: &str| format!("{model}prefix_tuning.prefix_tunings.{{}}.self_prefix.{name}");
         let encoder = match &mut self.source {

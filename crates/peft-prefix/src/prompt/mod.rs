@@ -9,7 +9,7 @@ use peft_core::{
     Base, Change, Embedded, Error, Exchange, Hooks, Key, Layout, Method, Result, Site,
 };
 
-use crate::model::{ModelDimensions, embeddings, model_prefix, words};
+use crate::model::{ModelDimensions, embeddings, words};
 use crate::sequence::{Piece, assemble};
 use crate::start;
 
@@ -123,7 +123,7 @@ impl Hooks for PromptTuning {
 
 impl Method for PromptTuning {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
-        let model = model_prefix(base);
+        let model = base.model_prefix();
         let hub = format!("{model}prompt_tuning.prompt_tunings.{{}}.prompt_embedding.weight");
         file.param(Key::from("prompt_embeddings").hub(hub), &mut self.prompt, Layout::AsIs);
     }
