@@ -1,6 +1,6 @@
 //! The configuration of LoRA as adapter-hub/adapters writes it.
 
-use peft_core::{Base, Error, ModuleNames, Result, Role, Site, SiteKind, Targets};
+use peft_core::{Base, Error, HubModules, Result, Targets};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -13,14 +13,11 @@ const LIBRARY: &str = "adapter-hub/adapters";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct HubLora {
     architecture: String,
-    selfattn_lora: bool,
-    intermediate_lora: bool,
-    output_lora: bool,
-    leave_out: Vec<usize>,
+    #[serde(flatten)]
+    modules: HubModules,
     r: usize,
     alpha: f64,
     dropout: f64,
-    attn_matrices: Vec<String>,
     composition_mode: String,
     init_weights: String,
     init_weights_seed: Option<u64>,
@@ -34,8 +31,6 @@ struct HubLora {
     #[serde(default)]
     dtype: Option<String>,
 }
-
-const MATRICES: [(&str, Role); 3] = [("q", Role::Query), ("k", Role::Key), ("v", Role::Value)];
 
 /// What `config` says in that library's terms.
 pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
@@ -56,37 +51,16 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
         return refuse("its DoRA rescales the bias too, and leaves alpha / r out of the norm");
     }
     let sites = config.targets.resolve(base, DEFAULT_ROLES)?;
-    let has = |role: Role| sites.iter().any(|site| site.role == role);
-    let adaptable = |site: &Site| {
-        let roles = [Role::FeedForwardUp, Role::FeedForwardDown];
-        MATRICES.iter().any(|(_, role)| *role == site.role) || roles.contains(&site.role)
+    let modules = match HubModules::of(&sites, base, "adapts") {
+        Ok(modules) => modules,
+        Err(reason) => return refuse(&reason),
     };
-    if let Some(other) = sites.iter().find(|site| !adaptable(site)) {
-        return refuse(&format!("it adapts no module like {}", other.path));
-    }
-    let layers = |site: &Site| site.layer.filter(|_| site.role == Role::Query);
-    let leave_out: Vec<usize> = base
-        .linears()
-        .filter_map(|site| layers(site))
-        .filter(|layer| !sites.iter().any(|site| site.layer == Some(*layer)))
-        .collect();
-    let expected = base.linears().filter(|site| {
-        has(site.role) && site.layer.is_some_and(|layer| !leave_out.contains(&layer))
-    });
-    if expected.count() != sites.len() {
-        return refuse("it adapts the same modules in every layer that it does not leave out");
-    }
-    let matrices = MATRICES.iter().filter(|(_, role)| has(*role));
     let hub = HubLora {
         architecture: "lora".into(),
-        selfattn_lora: MATRICES.iter().any(|(_, role)| has(*role)),
-        intermediate_lora: has(Role::FeedForwardUp),
-        output_lora: has(Role::FeedForwardDown),
-        leave_out,
+        modules,
         r: config.rank,
         alpha: config.alpha,
         dropout: config.dropout,
-        attn_matrices: matrices.map(|(name, _)| name.to_string()).collect(),
         composition_mode: "add".into(),
         init_weights: "lora".into(),
         init_weights_seed: None,
@@ -129,23 +103,8 @@ impl HubLora {
         if self.use_dora {
             return unsupported("use_dora", "true".into());
         }
-        let adapted = |site: &Site| {
-            let in_attention = MATRICES.iter().any(|(name, role)| {
-                *role == site.role && self.attn_matrices.iter().any(|matrix| matrix == name)
-            });
-            let chosen = match site.role {
-                Role::FeedForwardUp => self.intermediate_lora,
-                Role::FeedForwardDown => self.output_lora,
-                _ => self.selfattn_lora && in_attention,
-            };
-            chosen && site.layer.is_some_and(|layer| !self.leave_out.contains(&layer))
-        };
-        // Whole paths: other names could mean other modules too (`output.dense`).
-        let sites = base.sites().filter(|s| s.kind == SiteKind::Linear && adapted(s));
-        let targets = Targets {
-            target_modules: Some(ModuleNames::list(sites.map(|site| site.path.clone()))),
-            ..Targets::default()
-        };
+        let target_modules = Some(self.modules.paths(base));
+        let targets = Targets { target_modules, ..Targets::default() };
         Ok(LoraConfig {
             rank: self.r,
             alpha: self.alpha,

@@ -5,6 +5,7 @@ mod config;
 mod directory;
 mod exchange;
 mod hub;
+mod hub_modules;
 mod pytorch;
 mod tensors;
 
@@ -13,6 +14,7 @@ pub use config::{AdapterConfig, TaskType};
 pub use directory::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterCheck};
 pub use exchange::{Dialect, Exchange, Key, KeyProblem, Layout, TensorSpec};
 pub use hub::{HubModel, SavedTask};
+pub use hub_modules::HubModules;
 pub use pytorch::read_pytorch;
 pub use tensors::{TensorMap, read_safetensors, write_safetensors};
 
