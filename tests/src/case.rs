@@ -6,7 +6,7 @@ use burn::tensor::{Device, TensorData};
 use peft_core::{
     Adapter, Composition, Error, Registry, TensorMap, num_trainable, read_safetensors,
 };
-use peft_models::{Encoder, EncoderInput};
+use peft_models::{Model, ModelInput};
 use serde_json::Value;
 
 /// What became of a case.
@@ -60,9 +60,9 @@ impl Case {
     }
 
     /// The base model, or why there is none.
-    pub fn base(&self, device: &Device) -> Result<Encoder, Outcome> {
+    pub fn base(&self, device: &Device) -> Result<Model, Outcome> {
         let directory = self.root.join("bases").join(&self.architecture);
-        match Encoder::load(&directory, None, device) {
+        match Model::load(&directory, None, device) {
             Ok((model, _)) => Ok(model),
             Err(error @ peft_models::Error::Unsupported { .. }) => {
                 Err(Outcome::NotSupported(error.to_string()))
@@ -76,7 +76,7 @@ impl Case {
         &self,
         folder: &str,
         registry: &Registry,
-        model: &Encoder,
+        model: &Model,
         device: &Device,
     ) -> Result<Adapter, Outcome> {
         let directory = self.directory.join(folder);
@@ -93,7 +93,7 @@ impl Case {
     pub fn composed(
         &self,
         registry: &Registry,
-        model: &Encoder,
+        model: &Model,
         device: &Device,
     ) -> Result<(Adapter, usize), Outcome> {
         let failed = |error: Error| Outcome::Failed(error.to_string());
@@ -139,10 +139,10 @@ impl Case {
 }
 
 /// The recorded input.
-pub fn input(tensors: &TensorMap, device: &Device) -> Result<EncoderInput, Outcome> {
+pub fn input(tensors: &TensorMap, device: &Device) -> Result<ModelInput, Outcome> {
     let get = |name: &str| tensors.get(name).cloned();
     let ids = get("input_ids").ok_or_else(|| Outcome::Failed("no input_ids".into()))?;
-    EncoderInput::from_data(ids, get("attention_mask"), get("token_type_ids"), device)
+    ModelInput::from_data(ids, get("attention_mask"), get("token_type_ids"), device)
         .map_err(|error| Outcome::Failed(error.to_string()))
 }
 

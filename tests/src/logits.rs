@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use peft_core::{Hooks, Registry, TensorMap, merged_tensors};
-use peft_models::{Checkpoint, Encoder, EncoderTask};
+use peft_models::{Checkpoint, Model, ModelTask};
 
 use crate::case::{Case, Outcome, input, values};
 
@@ -21,7 +21,7 @@ fn compare(
     let model = case.base(device)?;
     let recorded = case.tensors("io.safetensors")?;
     let mut results = Vec::new();
-    let mut check = |what: &str, model: &Encoder, hooks: &dyn Hooks| {
+    let mut check = |what: &str, model: &Model, hooks: &dyn Hooks| {
         let name = match what {
             "adapted" => "logits",
             "merged" => "merged_logits",
@@ -50,9 +50,9 @@ fn compare(
             let failed = |e: &dyn std::fmt::Display| Outcome::Failed(e.to_string());
             let merged = merged_tensors(&adapter, model.base()).map_err(|e| failed(&e))?;
             let mut checkpoint = Checkpoint::from_tensors("merged", merged);
-            let task = EncoderTask { task: model.task(), seed: 0 };
+            let task = ModelTask { task: model.task(), seed: 0 };
             let config = model.config().clone();
-            let (merged, _) = Encoder::from_checkpoint(config, &mut checkpoint, task, device)
+            let (merged, _) = Model::from_checkpoint(config, &mut checkpoint, task, device)
                 .map_err(|e| failed(&e))?;
             check("merged", &merged, &())?;
         }
@@ -65,7 +65,7 @@ fn compare(
 fn distance(
     name: &str,
     recorded: &TensorMap,
-    model: &Encoder,
+    model: &Model,
     hooks: &dyn Hooks,
     device: &Device,
 ) -> Result<f32, Outcome> {

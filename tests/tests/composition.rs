@@ -9,18 +9,18 @@ use peft_core::{
     Adapter, Average, BoxedMethod, Composition, Error, Hooks, Method, PerLayer, PerRow, Probe,
     merged_tensors,
 };
-use peft_models::{Checkpoint, Encoder, EncoderInput, EncoderTask};
+use peft_models::{Checkpoint, Model, ModelInput, ModelTask};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-fn model(name: &str) -> Encoder {
-    let (model, _) = Encoder::load(&fixture(name), None, &Device::default()).expect("a base");
+fn model(name: &str) -> Model {
+    let (model, _) = Model::load(&fixture(name), None, &Device::default()).expect("a base");
     model
 }
 
-fn adapter(name: &str, model: &Encoder) -> Adapter {
+fn adapter(name: &str, model: &Model) -> Adapter {
     let registry = peft::registry();
     Adapter::load(&fixture(name), &registry, model.base(), model.base().device())
         .unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -35,12 +35,12 @@ fn texts() -> Vec<Vec<u32>> {
         .collect()
 }
 
-fn input(texts: &[Vec<u32>], device: &Device) -> EncoderInput {
+fn input(texts: &[Vec<u32>], device: &Device) -> ModelInput {
     let rows: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-    EncoderInput::from_rows(&rows, None, 0, device).expect("the texts fit")
+    ModelInput::from_rows(&rows, None, 0, device).expect("the texts fit")
 }
 
-fn logits(model: &Encoder, texts: &[Vec<u32>], hooks: &dyn Hooks) -> Vec<Vec<f32>> {
+fn logits(model: &Model, texts: &[Vec<u32>], hooks: &dyn Hooks) -> Vec<Vec<f32>> {
     let output = model.infer(&input(texts, model.base().device()), hooks).expect("it fits");
     rows(output)
 }
@@ -136,9 +136,9 @@ fn an_average_of_one_is_that_one_and_of_weights_is_mergeable() {
     let expected = logits(&model, &texts(), &mean.method.valid());
     let merged = merged_tensors(&mean, model.base()).expect("both can be merged");
     let mut checkpoint = Checkpoint::from_tensors("merged", merged);
-    let task = EncoderTask { task: model.task(), seed: 0 };
+    let task = ModelTask { task: model.task(), seed: 0 };
     let device = model.base().device();
-    let merged = Encoder::from_checkpoint(model.config().clone(), &mut checkpoint, task, device);
+    let merged = Model::from_checkpoint(model.config().clone(), &mut checkpoint, task, device);
     let merged = merged.expect("it is whole").0;
     assert!(distance(&logits(&merged, &texts(), &()), &expected) <= 10.0 * tolerance());
 }

@@ -23,7 +23,7 @@ fn setting(fields: Value) -> Setting {
     let mut config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
     config.bottleneck_size = Some(8);
     config.validate().expect("it makes sense");
-    let bottleneck = config.init(host.encoder.base(), &device).expect("it fits");
+    let bottleneck = config.init(host.model.base(), &device).expect("it fits");
     let normal = Distribution::Normal(0.0, 1.0);
     let random = || Tensor::<3>::random([2, 3, HIDDEN], normal, &device);
     let states = ResidualStates { input: random(), output: random(), residual: random() };
@@ -32,7 +32,7 @@ fn setting(fields: Value) -> Setting {
 
 impl Setting {
     fn site(&self, role: Role, layer: usize) -> &Site {
-        let mut sites = self.host.encoder.base().sites();
+        let mut sites = self.host.model.base().sites();
         sites.find(|s| s.role == role && s.layer == Some(layer)).expect("the host has it")
     }
 
@@ -43,7 +43,7 @@ impl Setting {
         expected: impl Fn(&ResidualStates, &dyn Fn(Tensor<3>) -> Tensor<3>, &Update) -> Tensor<3>,
     ) {
         let norm_site = self.site(Role::FeedForwardNorm, 1);
-        let entry = self.host.encoder.base().at(norm_site);
+        let entry = self.host.model.base().at(norm_site);
         let gain = entry.gain.as_ref().expect("a norm has a gain");
         let norm = NormLayer::new(norm_site, gain, entry.bias.as_ref(), 1e-12);
         let site = self.site(Role::FeedForwardSublayer, 1);
@@ -95,7 +95,7 @@ fn a_layer_left_out_at_inference_is_the_base() {
 fn unembedding_undoes_the_invertible_adapter() {
     for kind in ["nice", "glow"] {
         let setting = setting(json!({ "inv_adapter": kind }));
-        let mut sites = setting.host.encoder.base().sites();
+        let mut sites = setting.host.model.base().sites();
         let site = sites.find(|site| site.role == Role::Embeddings).expect("it has embeddings");
         let hidden = setting.states.input.clone();
         let embedded = Embedded::new(hidden.clone(), None);
@@ -112,7 +112,7 @@ fn files_of_adapter_hub_have_its_keys() {
         let mut file = TensorMap::new();
         let dialect = Dialect::AdapterHub { adapter: "task".into() };
         let mut exchange = Exchange::write(&mut file).in_dialect(dialect);
-        setting.bottleneck.exchange(&mut exchange, setting.host.encoder.base());
+        setting.bottleneck.exchange(&mut exchange, setting.host.model.base());
         file.keys().cloned().collect()
     };
     let adapter = "bert.encoder.layer.1.output.adapters.task";
@@ -141,7 +141,7 @@ fn files_of_adapter_hub_have_its_keys() {
 #[test]
 fn what_adapter_hub_writes_is_read_as_it_was() {
     let host = Host::new(&Device::default());
-    let base = host.encoder.base();
+    let base = host.model.base();
     for (name, _, fields) in presets() {
         let config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
         let Value::Object(hub) = config.to_adapter_hub(base).expect("that library has it") else {
@@ -160,7 +160,7 @@ fn what_adapter_hub_writes_is_read_as_it_was() {
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
     let base = Host::new(&Device::default());
-    let base = base.encoder.base();
+    let base = base.model.base();
     let refused = |fields: Value| {
         let config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
         config.init(base, &Device::default()).map(|_| ()).map_err(|error| error.to_string())

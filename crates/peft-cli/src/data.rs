@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use peft::core::{Adapter, Method};
-use peft::models::{Encoder, EncoderTask, Task, TextTokenizer};
+use peft::models::{LoadReport, Model, ModelTask, TextTokenizer};
 use peft::train::data::{Columns, Dataset, Labels, TokenizedSet, read_records, split, subset};
 use peft::train::{ResolvedModel, RunDirectory, TaskFile, TrainData, write_builtin};
 
@@ -29,12 +29,17 @@ impl LoadedData {
         }
         let file = |given: &Option<PathBuf>, name| given.clone().or_else(|| built_in_file(name));
         let train = file(&data.train, "train.tsv").context("no training data")?;
-        let records = read_records(&train, &data.columns)?;
+        // Of a task without labels, the files may have none.
+        let columns = |columns: &Columns| match data.task.has_labels() {
+            true => columns.clone(),
+            false => columns.without_label(),
+        };
+        let records = read_records(&train, &columns(&data.columns))?;
         let labels = Labels::from_records(&train, data.task, &records)?;
         let all = Dataset::from_records(&train, records, &labels)?;
-        let load = |path: Option<PathBuf>, columns: &Option<Columns>| {
-            let columns = columns.as_ref().unwrap_or(&data.columns);
-            path.map(|path: PathBuf| Dataset::load(&path, columns, &labels)).transpose()
+        let load = |path: Option<PathBuf>, own: &Option<Columns>| {
+            let columns = columns(own.as_ref().unwrap_or(&data.columns));
+            path.map(|path: PathBuf| Dataset::load(&path, &columns, &labels)).transpose()
         };
         let mut valid = load(file(&data.valid, "valid.tsv"), &data.valid_columns)?;
         let mut test = load(file(&data.test, "test.tsv"), &data.test_columns)?;
@@ -59,18 +64,18 @@ impl LoadedData {
         Ok(Self { train: rest, valid, test })
     }
 
-    /// The model of a run, with a head for these labels.
+    /// The model of a run, with a head for these labels, and what of it is new.
     pub fn model(
         &self,
         run: &RunFile,
         resolved: &ResolvedModel,
         device: &burn::tensor::Device,
-    ) -> anyhow::Result<Encoder> {
-        let task = Task::ClassifySequence { labels: self.train.labels.outputs() };
+    ) -> anyhow::Result<(Model, LoadReport)> {
+        let task = self.train.labels.task();
         let (model, report) =
-            Encoder::load(&resolved.directory, Some(EncoderTask { task, seed: run.seed }), device)?;
+            Model::load(&resolved.directory, Some(ModelTask { task, seed: run.seed }), device)?;
         tracing::info!(new = ?report.initialized, unused = ?report.unused, "loaded");
-        Ok(model)
+        Ok((model, report))
     }
 
     /// The data for a model under an adapter, and what its outputs mean.
@@ -78,7 +83,7 @@ impl LoadedData {
         self,
         run: &RunFile,
         resolved: &ResolvedModel,
-        model: &Encoder,
+        model: &Model,
         adapter: &Adapter,
     ) -> anyhow::Result<(TrainData, TaskFile)> {
         // Virtual tokens take positions of the model too.
@@ -111,9 +116,9 @@ pub struct Tokens {
 
 impl Tokens {
     /// The tokenizer of the model in `directory`.
-    pub fn load(directory: &Path, max_length: usize, model: &Encoder) -> anyhow::Result<Self> {
+    pub fn load(directory: &Path, max_length: usize, model: &Model) -> anyhow::Result<Self> {
         let tokenizer = TextTokenizer::load(directory, max_length)?;
-        Ok(Self { tokenizer, pad: model.config().pad_token_id })
+        Ok(Self { tokenizer, pad: model.config().pad_token_id() })
     }
 
     /// A data set as token indices.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 use peft_core::{Calibration, Hooks, TensorMap};
-use peft_models::{Checkpoint, Encoder, EncoderConfig, EncoderInput, EncoderTask, Pass, Task};
+use peft_models::{Checkpoint, Model, ModelConfig, ModelInput, ModelTask, Pass, Task};
 use serde_json::{Value, json};
 
 use crate::numbers::{Normal, values};
@@ -20,9 +20,9 @@ const LABELS: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Host {
     /// The frozen model.
-    pub encoder: Encoder,
+    pub model: Model,
     /// Four texts, filled up to the longest.
-    pub input: EncoderInput,
+    pub input: ModelInput,
     /// The label of each text, `[4]`.
     pub labels: Tensor<1, Int>,
 }
@@ -33,9 +33,9 @@ impl Host {
         let device = device.clone().without_autodiff();
         let texts: [&[u32]; 4] =
             [&[2, 17, 5, 59, 31, 8, 3], &[2, 44, 3], &[2, 9, 23, 50, 3], &[2, 3]];
-        let input = EncoderInput::from_rows(&texts, None, 0, &device).expect("the texts fit");
+        let input = ModelInput::from_rows(&texts, None, 0, &device).expect("the texts fit");
         let labels = Tensor::from_data(TensorData::from([0i64, 2, 1, 2]), &device);
-        Self { encoder: encoder(random_tensors(), &device), input, labels }
+        Self { model: model(random_tensors(), &device), input, labels }
     }
 
     /// A model like this one with other tensors, by checkpoint key: one with a method merged in.
@@ -43,17 +43,17 @@ impl Host {
     /// # Panics
     /// If a tensor is missing, unknown or mis-shaped.
     pub fn with_tensors(&self, tensors: TensorMap) -> Self {
-        Self { encoder: encoder(tensors, self.encoder.base().device()), ..self.clone() }
+        Self { model: model(tensors, self.model.base().device()), ..self.clone() }
     }
 
     /// The logits `[4, 1, 3]` under `hooks`, flat.
     pub fn logits(&self, hooks: &dyn Hooks) -> Vec<f32> {
-        values(self.encoder.infer(&self.input, hooks).expect("the batch fits the model"))
+        values(self.model.infer(&self.input, hooks).expect("the batch fits the model"))
     }
 
     /// The mean cross-entropy `[1]` of the batch under `hooks`.
     pub fn loss(&self, hooks: &dyn Hooks) -> Tensor<1> {
-        let logits = self.encoder.forward(&self.input, Pass::training(hooks));
+        let logits = self.model.forward(&self.input, Pass::training(hooks));
         let logits = logits.expect("the batch fits the model");
         let [batch, _, labels] = logits.dims();
         let log_p = log_softmax(logits.reshape([batch, labels]), 1);
@@ -78,7 +78,7 @@ impl Calibration for Batches<'_> {
     }
 }
 
-fn encoder(tensors: TensorMap, device: &Device) -> Encoder {
+fn model(tensors: TensorMap, device: &Device) -> Model {
     let Value::Object(fields) = json!({
         "model_type": "bert",
         "hidden_size": HIDDEN,
@@ -92,13 +92,13 @@ fn encoder(tensors: TensorMap, device: &Device) -> Encoder {
     }) else {
         unreachable!("an object")
     };
-    let config = EncoderConfig::from_fields(fields, "random".as_ref()).expect("it is supported");
+    let config = ModelConfig::from_fields(fields, "random".as_ref()).expect("it is supported");
     let mut checkpoint = Checkpoint::from_tensors("random", tensors);
-    let task = EncoderTask { task: Task::ClassifySequence { labels: LABELS }, seed: 0 };
-    let (encoder, report) = Encoder::from_checkpoint(config, &mut checkpoint, task, device)
+    let task = ModelTask { task: Task::ClassifySequence { labels: LABELS }, seed: 0 };
+    let (model, report) = Model::from_checkpoint(config, &mut checkpoint, task, device)
         .expect("the tensors are those of the model");
     assert!(report.initialized.is_empty() && report.unused.is_empty(), "{report:?}");
-    encoder
+    model
 }
 
 /// A checkpoint of such a model, wide enough for activations to leave the linear range.

@@ -63,7 +63,7 @@ impl Subject {
     pub(crate) fn fresh(&self) -> Adapter {
         let config = AdapterConfig::new(self.config.clone());
         let config = config.with_task(TaskType::SequenceClassification);
-        Adapter::new(config, self.host.encoder.base(), &self.device())
+        Adapter::new(config, self.host.model.base(), &self.device())
             .unwrap_or_else(|e| panic!("the configuration does not fit the host: {e}"))
     }
 

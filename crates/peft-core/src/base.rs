@@ -54,6 +54,21 @@ impl Base {
         self.add(path.into(), SiteKind::Linear, role, layer, shape, Some(weight), None, bias)
     }
 
+    /// Adds a linear layer whose weight `[d_in, d_out]` is another site's, which methods cannot
+    /// choose; `path.bias` is its own.
+    pub fn tied(
+        &mut self,
+        path: impl Into<String>,
+        role: Role,
+        weight: Tensor<2>,
+        bias: Option<Tensor<1>>,
+    ) -> Arc<Site> {
+        self.linear(path, role, None, weight, bias);
+        let entry = self.sites.last_mut().expect("just added");
+        entry.site = Arc::new(Site { tied: true, ..Site::clone(&entry.site) });
+        entry.site.clone()
+    }
+
     /// Adds an embedding with table `[entries, d]`.
     pub fn embedding(
         &mut self,
@@ -110,6 +125,7 @@ impl Base {
             layer,
             shape,
             has_bias: bias.is_some(),
+            tied: false,
         });
         self.sites.push(BaseSite { site: site.clone(), weight, gain, bias, hidden: false });
         site
@@ -125,9 +141,9 @@ impl Base {
         self.iter().map(|s| &s.site)
     }
 
-    /// The linear layers that a method may choose from.
+    /// The linear layers that a method may choose from: those with a weight of their own.
     pub fn linears(&self) -> impl Iterator<Item = &Arc<Site>> {
-        self.sites().filter(|s| s.kind == SiteKind::Linear)
+        self.sites().filter(|s| s.kind == SiteKind::Linear && !s.tied)
     }
 
     /// The number of sites, hidden ones included: the length of a table indexed by

@@ -35,7 +35,9 @@ pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
                 let weight = frozen_weight(entry);
                 let frozen = LinearLayer::new(site, weight, entry.bias.as_ref());
                 let layer = frozen.with(hooks);
-                put("weight", layer.weight().transpose().into_data());
+                if !site.tied {
+                    put("weight", layer.weight().transpose().into_data());
+                }
                 if let Some(bias) = layer.bias() {
                     put("bias", bias.into_data());
                 }

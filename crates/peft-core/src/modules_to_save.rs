@@ -48,7 +48,9 @@ impl ModulesToSave {
                 ));
             }
             modules[entry.site.index] = Some(SavedModule {
-                weight: entry.weight.clone().map(|w| trained_copy(w, &device)),
+                // A weight that is the embeddings' stays theirs.
+                weight: (entry.weight.clone().filter(|_| !entry.site.tied))
+                    .map(|w| trained_copy(w, &device)),
                 gain: entry.gain.clone().map(|g| trained_copy(g, &device)),
                 bias: entry.bias.clone().map(|b| trained_copy(b, &device)),
             });

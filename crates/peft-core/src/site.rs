@@ -84,6 +84,9 @@ pub struct Site {
     pub shape: [usize; 2],
     /// Whether the module has a bias.
     pub has_bias: bool,
+    /// Whether the weight is another site's: a language-model head's, which is that of the
+    /// embeddings.
+    pub tied: bool,
 }
 
 impl Site {
@@ -97,10 +100,12 @@ impl Site {
         self.shape[1]
     }
 
-    /// The number of frozen values here: weights and biases; 0 for attentions and sublayers.
+    /// The number of frozen values here: weights and biases; 0 for attentions and sublayers. A
+    /// weight that is another site's counts there.
     pub fn num_params(&self) -> usize {
         let bias = if self.has_bias { self.d_out() } else { 0 };
         match self.kind {
+            SiteKind::Linear if self.tied => bias,
             SiteKind::Linear | SiteKind::Embedding => self.d_in() * self.d_out() + bias,
             SiteKind::Norm => self.d_out() + bias,
             SiteKind::Attention | SiteKind::Sublayer => 0,

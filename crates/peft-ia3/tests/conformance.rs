@@ -60,7 +60,7 @@ fn text(error: Option<Error>) -> String {
 }
 
 fn keys(config: &Ia3Config, host: &Host, dialect: Dialect) -> Vec<(String, Vec<usize>)> {
-    let base = host.encoder.base();
+    let base = host.model.base();
     let mut method = config.init(base, &Device::default()).expect("it fits");
     let mut file = Exchange::describe().in_dialect(dialect);
     method.exchange(&mut file, base);
@@ -83,7 +83,7 @@ fn keys_are_hf_pefts() {
 #[test]
 fn adapter_hubs_configuration_is_read_and_written() {
     let host = Host::new(&Device::default());
-    let base = host.encoder.base();
+    let base = host.model.base();
     let file = json!({
         "alpha": 1, "architecture": "lora", "attn_matrices": ["k", "v"],
         "composition_mode": "scale", "dropout": 0.0, "dtype": null, "init_weights": "ia3",

@@ -1,10 +1,11 @@
-//! `config.json` of an encoder.
+//! `config.json`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use peft_core::Activation;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::{Error, Result};
@@ -22,7 +23,10 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// The name of the encoder inside a task model's checkpoint: `bert`.
+    /// All of them.
+    const ALL: &[Self] = &[Self::Bert, Self::Roberta, Self::XlmRoberta];
+
+    /// The name of the body inside a task model's checkpoint: `bert`.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Bert => "bert",
@@ -64,49 +68,36 @@ pub enum Task {
         /// The number of labels.
         labels: usize,
     },
+    /// A logit of each word for each token, from what is on both sides of it.
+    MaskedLm,
 }
 
-/// The fields of an encoder's `config.json` that are read; names and defaults as there.
+impl Task {
+    /// The end of a class's name in transformers: `ForMaskedLM`.
+    fn class_suffix(self) -> &'static str {
+        match self {
+            Self::Encode => "Model",
+            Self::ClassifySequence { .. } => "ForSequenceClassification",
+            Self::ClassifyTokens { .. } => "ForTokenClassification",
+            Self::MaskedLm => "ForMaskedLM",
+        }
+    }
+}
+
+/// The fields of `config.json` that every architecture has, under the names that they have there;
+/// each architecture reads its own beside them.
 #[derive(Debug, Clone, Deserialize)]
-pub struct EncoderConfig {
+pub struct ModelConfig {
     /// The architecture.
     pub model_type: Architecture,
     /// Width `d` of the hidden states.
+    #[serde(alias = "n_embd", alias = "d_model", alias = "dim")]
     pub hidden_size: usize,
-    /// Number of layers.
-    pub num_hidden_layers: usize,
-    /// Attention heads; each is `d / heads` wide.
-    pub num_attention_heads: usize,
-    /// Width of the feed-forward network.
-    pub intermediate_size: usize,
     /// Size of the vocabulary.
     pub vocab_size: usize,
-    /// Positions there are; RoBERTa's first two are not for text.
-    pub max_position_embeddings: usize,
-    /// Segments there are.
-    #[serde(default = "two")]
-    pub type_vocab_size: usize,
-    /// The feed-forward network's activation.
-    #[serde(default)]
-    pub hidden_act: Activation,
-    /// Added to the variance in layer norms.
-    #[serde(default = "layer_norm_eps")]
-    pub layer_norm_eps: f64,
-    /// Dropout on hidden states, in training.
-    #[serde(default = "tenth")]
-    pub hidden_dropout_prob: f64,
-    /// Dropout on attention probabilities, in training.
-    #[serde(default = "tenth")]
-    pub attention_probs_dropout_prob: f64,
-    /// Dropout before the head; `null`: as on hidden states.
-    #[serde(default)]
-    pub classifier_dropout: Option<f64>,
-    /// Standard deviation of a new head.
-    #[serde(default = "fiftieth")]
-    pub initializer_range: f64,
     /// The token that fills up a batch.
     #[serde(default)]
-    pub pad_token_id: usize,
+    pub pad_token_id: Option<usize>,
     /// Names of the labels by index, if the checkpoint has a head.
     #[serde(default)]
     pub id2label: BTreeMap<String, String>,
@@ -115,26 +106,17 @@ pub struct EncoderConfig {
     pub architectures: Option<Vec<String>>,
     #[serde(skip)]
     raw: Map<String, Value>,
+    /// For messages.
+    #[serde(skip)]
+    path: PathBuf,
 }
 
-fn two() -> usize {
-    2
-}
-fn layer_norm_eps() -> f64 {
-    1e-12
-}
-fn tenth() -> f64 {
-    0.1
-}
-fn fiftieth() -> f64 {
-    0.02
-}
-
-impl EncoderConfig {
+impl ModelConfig {
     /// Reads `config.json`.
     ///
     /// # Errors
-    /// If the file is missing or broken, or asks for something not supported, which is named.
+    /// If the file is missing or broken, or of an architecture that is not supported. What else is
+    /// not supported is an error when the model is loaded.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
         let raw = serde_json::from_str(&text)
@@ -145,60 +127,80 @@ impl EncoderConfig {
     /// From the fields of a `config.json`; `path` is for messages.
     ///
     /// # Errors
-    /// If the fields are broken, or ask for something not supported, which is named.
+    /// If the fields are broken, or of an architecture that is not supported.
     pub fn from_fields(raw: Map<String, Value>, path: &Path) -> Result<Self> {
-        let unsupported = |field: &str, supported: &str| Error::Unsupported {
-            path: path.into(),
-            field: field.into(),
-            value: raw.get(field).unwrap_or(&Value::Null).to_string(),
-            supported: supported.into(),
-        };
-        let known = ["bert", "roberta", "xlm-roberta"];
-        if !raw.get("model_type").and_then(Value::as_str).is_some_and(|t| known.contains(&t)) {
-            return Err(unsupported("model_type", &known.join(", ")));
+        let found = raw.get("model_type").and_then(Value::as_str);
+        if !Architecture::ALL.iter().any(|known| found == Some(known.name())) {
+            let known: Vec<&str> = Architecture::ALL.iter().map(|known| known.name()).collect();
+            return Err(Error::Unsupported {
+                path: path.into(),
+                field: "model_type".into(),
+                value: raw.get("model_type").unwrap_or(&Value::Null).to_string(),
+                supported: known.join(", "),
+            });
         }
-        if let Some(positions) = raw.get("position_embedding_type")
-            && positions != "absolute"
-        {
-            return Err(unsupported("position_embedding_type", "absolute"));
-        }
-        if raw.get("is_decoder") == Some(&Value::Bool(true)) {
-            return Err(unsupported("is_decoder", "false"));
-        }
-        if let Some(activation) = raw.get("hidden_act")
-            && Activation::deserialize(activation).is_err()
-        {
-            return Err(unsupported(
-                "hidden_act",
-                "gelu, gelu_new, gelu_pytorch_tanh, relu, silu, tanh",
-            ));
-        }
-        let mut config: Self =
+        let config: Self =
             serde_json::from_value(Value::Object(raw.clone())).map_err(|e| Error::file(path, e))?;
-        if config.num_attention_heads == 0
-            || !config.hidden_size.is_multiple_of(config.num_attention_heads)
-        {
-            return Err(unsupported("num_attention_heads", "a divisor of hidden_size"));
+        Ok(Self { raw, path: path.into(), ..config })
+    }
+
+    /// The fields that are an architecture's own.
+    pub(crate) fn read<C: DeserializeOwned>(&self) -> Result<C> {
+        serde_json::from_value(Value::Object(self.raw.clone()))
+            .map_err(|e| Error::file(&self.path, e))
+    }
+
+    /// An error that names the field.
+    pub(crate) fn unsupported(&self, field: &str, supported: impl Into<String>) -> Error {
+        Error::Unsupported {
+            path: self.path.clone(),
+            field: field.into(),
+            value: self.raw.get(field).unwrap_or(&Value::Null).to_string(),
+            supported: supported.into(),
         }
-        config.raw = raw;
-        Ok(config)
+    }
+
+    /// Refuses a field that is there with another value than these.
+    pub(crate) fn only(&self, field: &str, values: &[&str]) -> Result<()> {
+        let shown = |value: &Value| value.as_str().map_or(value.to_string(), String::from);
+        match self.raw.get(field) {
+            None | Some(Value::Null) => Ok(()),
+            Some(value) if values.contains(&shown(value).as_str()) => Ok(()),
+            Some(_) => Err(self.unsupported(field, values.join(", "))),
+        }
+    }
+
+    /// Refuses an activation that is not known.
+    pub(crate) fn activation(&self, field: &str) -> Result<()> {
+        match self.raw.get(field) {
+            Some(value) if Activation::deserialize(value).is_err() => {
+                Err(self.unsupported(field, "gelu, gelu_new, gelu_pytorch_tanh, relu, silu, tanh"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a number of heads that does not divide the width.
+    pub(crate) fn heads(&self, field: &str, heads: usize) -> Result<()> {
+        match heads > 0 && self.hidden_size.is_multiple_of(heads) {
+            true => Ok(()),
+            false => Err(self.unsupported(field, "a divisor of hidden_size")),
+        }
+    }
+
+    /// The token that fills up a batch.
+    pub fn pad_token_id(&self) -> usize {
+        self.pad_token_id.unwrap_or(0)
     }
 
     /// The task of the checkpoint's own head, by the class that saved it.
     pub fn own_task(&self) -> Task {
         let class = self.architectures.iter().flatten().next().map_or("", String::as_str);
-        let labels = self.num_labels();
-        if class.ends_with("ForSequenceClassification") {
-            Task::ClassifySequence { labels }
-        } else if class.ends_with("ForTokenClassification") {
-            Task::ClassifyTokens { labels }
-        } else {
-            Task::Encode
-        }
-    }
-
-    fn num_labels(&self) -> usize {
-        if self.id2label.is_empty() { 2 } else { self.id2label.len() }
+        let labels = if self.id2label.is_empty() { 2 } else { self.id2label.len() };
+        [Task::ClassifySequence { labels }, Task::ClassifyTokens { labels }, Task::MaskedLm]
+            .into_iter()
+            .find(|task| class.ends_with(task.class_suffix()))
+            .unwrap_or(Task::Encode)
     }
 
     /// Names of the labels, in order.
@@ -210,19 +212,14 @@ impl EncoderConfig {
 
     /// The class in transformers for a task: `BertForSequenceClassification`.
     pub fn class_name(&self, task: Task) -> String {
-        let class = self.model_type.class();
-        match task {
-            Task::Encode => format!("{class}Model"),
-            Task::ClassifySequence { .. } => format!("{class}ForSequenceClassification"),
-            Task::ClassifyTokens { .. } => format!("{class}ForTokenClassification"),
-        }
+        format!("{}{}", self.model_type.class(), task.class_suffix())
     }
 
-    /// `config.json` for the same encoder with another head.
+    /// `config.json` for the same body with another head.
     pub fn to_json(&self, task: Task, labels: &[String]) -> Value {
         let mut raw = self.raw.clone();
         let count = match task {
-            Task::Encode => 0,
+            Task::Encode | Task::MaskedLm => 0,
             Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
         };
         raw.insert("architectures".into(), json!([self.class_name(task)]));

@@ -1,14 +1,12 @@
 //! Task heads.
 
-use burn::tensor::{DType, Tensor, activation::tanh};
-use peft_core::Role;
+use burn::tensor::{DType, Tensor, TensorData, activation::tanh};
+use peft_core::{Activation, Role};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::blocks::{FrozenLinear, Pass};
+use crate::blocks::{FrozenLinear, FrozenNorm, Pass, Unembedding};
 use crate::checkpoint::Loader;
-use crate::config::Architecture;
-use crate::{EncoderConfig, Result, Task};
 
 /// What turns hidden states `[batch, tokens, d]` into the model's output.
 #[derive(Debug, Clone)]
@@ -24,44 +22,26 @@ pub(crate) enum Head {
     },
     /// From each token.
     Tokens { labels: Box<FrozenLinear>, dropout: f64 },
+    /// From each token, to the words.
+    LanguageModel { transform: Option<Box<Transform>>, decoder: Box<Unembedding> },
+}
+
+/// What a masked language model does before it compares with words: `norm(activation(h W + b))`.
+#[derive(Debug, Clone)]
+pub(crate) struct Transform {
+    pub(crate) dense: FrozenLinear,
+    pub(crate) activation: Activation,
+    pub(crate) norm: FrozenNorm,
+}
+
+impl Transform {
+    fn forward(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
+        let inner = self.activation.forward(self.dense.forward(hidden, pass));
+        self.norm.forward(inner, pass)
+    }
 }
 
 impl Head {
-    pub(crate) fn load(
-        loader: &mut Loader<'_>,
-        config: &EncoderConfig,
-        task: Task,
-        seed: u64,
-    ) -> Result<Self> {
-        let d = config.hidden_size;
-        let dropout = config.classifier_dropout.unwrap_or(config.hidden_dropout_prob);
-        let mut new =
-            NewHead { random: StdRng::seed_from_u64(seed), std: config.initializer_range };
-        Ok(match (task, config.model_type) {
-            (Task::Encode, _) => Self::None,
-            (Task::ClassifyTokens { labels }, _) => {
-                Self::Tokens { labels: new.load(loader, "classifier", [d, labels]).into(), dropout }
-            }
-            (Task::ClassifySequence { labels }, Architecture::Bert) => Self::Sequence {
-                // The pooler is the encoder's: a random frozen one would be of no use.
-                dense: FrozenLinear::load(loader, "bert.pooler.dense", Role::Pooler, None, [d, d])?
-                    .into(),
-                labels: new.load(loader, "classifier", [d, labels]).into(),
-                dropout,
-                dropout_first: false,
-            },
-            (
-                Task::ClassifySequence { labels },
-                Architecture::Roberta | Architecture::XlmRoberta,
-            ) => Self::Sequence {
-                dense: new.load(loader, "classifier.dense", [d, d]).into(),
-                labels: new.load(loader, "classifier.out_proj", [d, labels]).into(),
-                dropout,
-                dropout_first: true,
-            },
-        })
-    }
-
     pub(crate) fn forward(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
         match self {
             Self::None => hidden,
@@ -74,21 +54,45 @@ impl Head {
                 let pooled = tanh(dense.forward(first, pass));
                 labels.forward(pass.dropout(pooled, *dropout), pass)
             }
+            Self::LanguageModel { transform, decoder } => {
+                let hidden = match transform {
+                    Some(transform) => transform.forward(hidden, pass),
+                    None => hidden,
+                };
+                decoder.forward(hidden, pass)
+            }
         }
     }
 }
 
-/// Heads that a checkpoint lacks: `N(0, std)`, bias 0, from a seed of their own so that they do
-/// not depend on anything else that is random.
-struct NewHead {
+/// Heads that a checkpoint may lack: then weights are of `N(0, std)`, biases 0 and gains 1, from a
+/// seed of their own so that they do not depend on anything else that is random.
+pub(crate) struct NewHead {
     random: StdRng,
     std: f64,
 }
 
 impl NewHead {
-    fn load(&mut self, loader: &mut Loader<'_>, path: &str, shape: [usize; 2]) -> FrozenLinear {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { random: StdRng::seed_from_u64(seed), std: 0.02 }
+    }
+
+    /// With weights of `N(0, std)`.
+    pub(crate) fn with_std(mut self, std: f64) -> Self {
+        self.std = std;
+        self
+    }
+
+    /// A linear layer `[d_in, d_out]` with a bias.
+    pub(crate) fn linear(
+        &mut self,
+        loader: &mut Loader<'_>,
+        path: &str,
+        [d_in, d_out]: [usize; 2],
+    ) -> FrozenLinear {
         let device = loader.device().clone();
-        let (weight, bias) = match loader.head(path, shape) {
+        let found = loader.head(path, [("weight", &[d_out, d_in]), ("bias", &[d_out])]);
+        let (weight, bias) = match found {
             Some([weight, bias]) => {
                 let weight = Tensor::<2>::from_data(weight, (&device, DType::F32)).transpose();
                 (
@@ -97,12 +101,42 @@ impl NewHead {
                 )
             }
             None => {
-                let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| self.normal()).collect();
-                let data = burn::tensor::TensorData::new(values, shape);
-                (Tensor::from_data(data, &device), Tensor::zeros([shape[1]], &device))
+                let values: Vec<f32> = (0..d_in * d_out).map(|_| self.normal()).collect();
+                let data = TensorData::new(values, [d_in, d_out]);
+                (Tensor::from_data(data, &device), Tensor::zeros([d_out], &device))
             }
         };
         FrozenLinear::new(loader, path, Role::Head, None, weight, Some(bias))
+    }
+
+    /// A layer norm over `d`.
+    pub(crate) fn norm(
+        &mut self,
+        loader: &mut Loader<'_>,
+        path: &str,
+        d: usize,
+        epsilon: f64,
+    ) -> FrozenNorm {
+        let device = loader.device().clone();
+        let old = loader.has(&format!("{path}.gamma"));
+        let (gain, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
+        let (gain, bias) = match loader.head(path, [(gain, &[d]), (bias, &[d])]) {
+            Some(found) => {
+                let [gain, bias] = found.map(|data| Tensor::from_data(data, (&device, DType::F32)));
+                (gain, bias)
+            }
+            None => (Tensor::ones([d], &device), Tensor::zeros([d], &device)),
+        };
+        FrozenNorm::new(loader, path, Role::Head, None, [gain, bias], epsilon)
+    }
+
+    /// A bias `path.bias`, `[d]`.
+    pub(crate) fn bias(&mut self, loader: &mut Loader<'_>, path: &str, d: usize) -> Tensor<1> {
+        let device = loader.device().clone();
+        match loader.head(path, [("bias", &[d])]) {
+            Some([bias]) => Tensor::from_data(bias, (&device, DType::F32)),
+            None => Tensor::zeros([d], &device),
+        }
     }
 
     /// Box and Muller's.

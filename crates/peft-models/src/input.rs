@@ -4,9 +4,9 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use crate::{Error, Result};
 
-/// A batch for an encoder.
+/// A batch for a model.
 #[derive(Debug, Clone)]
-pub struct EncoderInput {
+pub struct ModelInput {
     ids: Tensor<2, Int>,
     /// `None` where every position is a token.
     mask: Option<Tensor<2, Bool>>,
@@ -15,7 +15,7 @@ pub struct EncoderInput {
     max_segment: usize,
 }
 
-impl EncoderInput {
+impl ModelInput {
     /// A batch of texts as token indices, filled up with `pad`; `segments` are the segment indices
     /// of pairs, of the same lengths.
     ///
@@ -108,6 +108,11 @@ impl EncoderInput {
     /// `[batch, tokens]` indices.
     pub fn ids(&self) -> Tensor<2, Int> {
         self.ids.clone()
+    }
+
+    /// Texts and tokens in the longest: `[batch, tokens]`.
+    pub fn shape(&self) -> [usize; 2] {
+        self.ids.dims()
     }
 
     /// `[batch, tokens]`, true where there is a token; `None` where that is everywhere.

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod architectures;
 mod blocks;
 mod checkpoint;
 mod config;
@@ -7,12 +8,13 @@ mod encoder;
 mod error;
 mod head;
 mod input;
+mod model;
 mod tokenizer;
 
 pub use blocks::Pass;
 pub use checkpoint::{Checkpoint, LoadReport};
-pub use config::{Architecture, EncoderConfig, Task};
-pub use encoder::{Encoder, EncoderTask};
+pub use config::{Architecture, ModelConfig, Task};
 pub use error::{Error, Result};
-pub use input::EncoderInput;
+pub use input::ModelInput;
+pub use model::{Model, ModelTask, Place};
 pub use tokenizer::{Encoded, TextTokenizer};

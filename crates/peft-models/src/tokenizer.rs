@@ -18,6 +18,8 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// Segment indices: 0 for the first text, 1 for the second.
     pub segments: Vec<u32>,
+    /// Whether each token is one that the model expects beside the text's own.
+    pub special: Vec<bool>,
     /// Whether tokens were cut off.
     pub truncated: bool,
 }
@@ -51,6 +53,16 @@ impl TextTokenizer {
         Ok(Self { inner })
     }
 
+    /// The token that hides another in masked language modelling, if there is one.
+    pub fn mask_token(&self) -> Option<u32> {
+        ["[MASK]", "<mask>"].iter().find_map(|token| self.inner.token_to_id(token))
+    }
+
+    /// The number of tokens there are.
+    pub fn vocabulary(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
     /// The token indices of texts, or of pairs of texts.
     ///
     /// # Errors
@@ -68,6 +80,11 @@ impl TextTokenizer {
         let encoded = encodings.into_iter().map(|encoding| Encoded {
             ids: encoding.get_ids().to_vec(),
             segments: encoding.get_type_ids().to_vec(),
+            special: encoding
+                .get_special_tokens_mask()
+                .iter()
+                .map(|&special| special != 0)
+                .collect(),
             truncated: !encoding.get_overflowing().is_empty(),
         });
         Ok(encoded.collect())

@@ -62,13 +62,13 @@ fn method<C: MethodConfig>(config: &C, base: &Base) -> C::Method {
 
 fn prefix(host: &Host) -> PrefixTuning {
     let config = PrefixTuningConfig { num_virtual_tokens: 5, ..PrefixTuningConfig::default() };
-    method(&config, host.encoder.base())
+    method(&config, host.model.base())
 }
 
 #[test]
 fn a_layer_gets_its_slices_of_the_table() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let mut prefix = prefix(&host);
     let mut file = TensorMap::new();
     prefix.exchange(&mut Exchange::write(&mut file), base);
@@ -100,7 +100,7 @@ fn a_projected_prefix_is_the_same_once_it_is_finished() {
         encoder_hidden_size: Some(10),
         ..PrefixTuningConfig::default()
     };
-    let mut prefix = method(&config, host.encoder.base());
+    let mut prefix = method(&config, host.model.base());
     let before = host.logits(&prefix.valid());
     prefix.finish();
     let after = host.logits(&prefix.valid());
@@ -111,7 +111,7 @@ fn a_projected_prefix_is_the_same_once_it_is_finished() {
 #[test]
 fn positions_go_on_behind_a_prefix_unless_told_otherwise() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let embeddings = site(base, Role::Embeddings);
     let shifted = prefix(&host);
     assert_eq!(shifted.embed(embeddings, texts(24)).shift, [5, 5]);
@@ -125,7 +125,7 @@ fn positions_go_on_behind_a_prefix_unless_told_otherwise() {
 #[test]
 fn files_of_a_prefix() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let pool = "bert.prefix_tuning.prefix_tunings.task.self_prefix";
     let flat = keys(&mut prefix(&host), base, hub());
     assert_eq!(flat, [(format!("{pool}.control_trans"), vec![480])]);
@@ -153,7 +153,7 @@ fn files_of_a_prefix() {
 #[test]
 fn adapter_hubs_prefix_is_read_and_written() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let file = json!({
         "architecture": "prefix_tuning", "bottleneck_size": 12, "cross_prefix": true,
         "dropout": 0.0, "encoder_prefix": true, "flat": false, "init_weights_seed": null,
@@ -193,7 +193,7 @@ fn adapter_hubs_prefix_is_read_and_written() {
 #[test]
 fn a_prompt_goes_where_it_is_told() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let embeddings = site(base, Role::Embeddings);
     for (combine, text) in [(Combine::Prefix, [2, 3, 4]), (Combine::PrefixAfterBos, [0, 3, 4])] {
         let config = PromptTuningConfig { num_virtual_tokens: 2, combine, ..Default::default() };
@@ -215,7 +215,7 @@ fn a_prompt_goes_where_it_is_told() {
 #[test]
 fn a_prompt_of_a_text_repeats_its_words() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let config = PromptTuningConfig {
         num_virtual_tokens: 5,
         prompt_tuning_init: PromptInit::Text,
@@ -232,7 +232,7 @@ fn a_prompt_of_a_text_repeats_its_words() {
 #[test]
 fn a_text_has_to_be_tokenised_unless_the_prompt_is_read() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let config = PromptTuningConfig {
         prompt_tuning_init: PromptInit::Text,
         prompt_tuning_init_text: Some("good or bad".into()),
@@ -260,7 +260,7 @@ fn a_text_has_to_be_tokenised_unless_the_prompt_is_read() {
 #[test]
 fn adapter_hubs_prompt_is_read_and_written() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let file = json!({
         "architecture": "prompt_tuning", "combine": "prefix_after_bos", "init_weights_seed": null,
         "prompt_init": "random_uniform", "prompt_init_text": null, "prompt_length": 5,
@@ -293,13 +293,13 @@ fn around(host: &Host, encoder: EncoderType) -> PTuning {
         ]),
         ..PTuningConfig::default()
     };
-    method(&config, host.encoder.base())
+    method(&config, host.model.base())
 }
 
 #[test]
 fn virtual_tokens_and_anchors_follow_the_template() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let tuning = around(&host, EncoderType::Mlp);
     assert_eq!(tuning.virtual_tokens(), 5);
     let after = tuning.embed(site(base, Role::Embeddings), texts(24));
@@ -326,7 +326,7 @@ fn a_finished_encoder_leaves_its_output() {
         let before = values(tuning.valid().virtual_embeddings());
         tuning.finish();
         assert_eq!(values(tuning.valid().virtual_embeddings()), before);
-        let file = keys(&mut tuning, host.encoder.base(), Dialect::PeftPrompt);
+        let file = keys(&mut tuning, host.model.base(), Dialect::PeftPrompt);
         assert_eq!(file, [("prompt_embeddings".to_string(), vec![3, 24])]);
     }
 }
@@ -334,7 +334,7 @@ fn a_finished_encoder_leaves_its_output() {
 #[test]
 fn an_unfinished_encoder_is_written_and_read() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let mut first = around(&host, EncoderType::Lstm);
     let mut second = around(&host, EncoderType::Lstm);
     let mut file = TensorMap::new();
@@ -374,7 +374,7 @@ fn templates_that_make_no_sense_are_refused() {
         ..PTuningConfig::default()
     };
     assert_eq!(
-        text(config.init(host().encoder.base(), &Device::default()).err()),
+        text(config.init(host().model.base(), &Device::default()).err()),
         "template = {\"anchor\": [60]}: the model's vocabulary has 60 entries, from 0"
     );
 }
@@ -382,7 +382,7 @@ fn templates_that_make_no_sense_are_refused() {
 #[test]
 fn a_configuration_that_does_not_fit_is_refused() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let device = Device::default();
     let config = |fields: Value| -> PrefixTuningConfig {
         serde_json::from_value(fields).expect("it can be read")

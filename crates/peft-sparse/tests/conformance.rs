@@ -117,7 +117,7 @@ mod head_only {
     fn nothing_but_the_head_is_trained() {
         let config = AdapterConfig::new(Box::new(HeadOnlyConfig::default()));
         let config = config.with_task(TaskType::SequenceClassification);
-        let adapter = Adapter::new(config, host().encoder.base(), &Device::default());
+        let adapter = Adapter::new(config, host().model.base(), &Device::default());
         assert_eq!(num_trainable(&adapter.expect("it fits").method), linear(HIDDEN, LABELS));
     }
 }
@@ -139,7 +139,7 @@ fn keys<C: MethodConfig>(config: &C, base: &Base) -> Vec<String> {
 #[test]
 fn keys_are_those_of_the_modules() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let config = BitFitConfig { targets: targets(&["pooler.dense"]), ..BitFitConfig::default() };
     assert_eq!(keys(&config, base), ["base_model.model.bert.pooler.dense.bias"]);
     let config = LnTuningConfig { targets: targets(&["embeddings.LayerNorm"]) };
@@ -172,7 +172,7 @@ fn a_layer_without_a_bias_gets_one_of_zeros() {
 #[test]
 fn names_that_select_nothing_are_told() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let unmatched = |errors: peft_core::Result<Vec<Error>>| -> Vec<String> {
         let told = |error: &Error| match error {
             Error::NoMatch { field, pattern, .. } => format!("{field} {pattern}"),
@@ -195,7 +195,7 @@ fn names_that_select_nothing_are_told() {
 #[test]
 fn layers_that_are_not_there_are_refused() {
     let host = host();
-    let base = host.encoder.base();
+    let base = host.model.base();
     let error = |fields: Value| {
         let config: LayerGroupConfig = serde_json::from_value(fields).expect("it can be read");
         text(config.init(base, &Device::default()).err())

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use peft_core::{Adapter, AdapterCheck, Composition, Registry, SavedTask, TaskType};
-use peft_models::{Encoder, EncoderConfig, EncoderTask, Task};
+use peft_models::{Model, ModelConfig, ModelTask, Task};
 
 use crate::data::{Columns, Goal, Labels};
 use crate::{Error, Result, TASK_FILE, TaskFile};
@@ -13,7 +13,7 @@ use crate::{Error, Result, TASK_FILE, TaskFile};
 #[derive(Debug, Clone)]
 pub struct AdaptedModel {
     /// The model.
-    pub model: Encoder,
+    pub model: Model,
     /// The adapter; `None` for the model alone.
     pub adapter: Option<Adapter>,
     /// What the outputs mean, where that is known: from the adapter's `task.json`, or from the
@@ -33,7 +33,7 @@ impl AdaptedModel {
         device: &Device,
     ) -> Result<Self> {
         let Some(last) = adapters.fusion.as_ref().or(adapters.adapters.last()) else {
-            let (model, _) = Encoder::load(directory, None, device)?;
+            let (model, _) = Model::load(directory, None, device)?;
             let task = own_task(&model);
             return Ok(Self { model, adapter: None, task });
         };
@@ -86,7 +86,7 @@ impl AdapterPaths {
     /// If one is broken, or for another model.
     pub fn load_methods(
         &self,
-        model: &Encoder,
+        model: &Model,
         registry: &Registry,
         device: &Device,
     ) -> Result<Vec<Adapter>> {
@@ -98,7 +98,7 @@ impl AdapterPaths {
     ///
     /// # Errors
     /// If one is broken, for another model, or they do not go together.
-    pub fn load(&self, model: &Encoder, registry: &Registry, device: &Device) -> Result<Adapter> {
+    pub fn load(&self, model: &Model, registry: &Registry, device: &Device) -> Result<Adapter> {
         let base = model.base();
         let whole = |path: &PathBuf| Adapter::load(path, registry, base, device);
         let fusion = self.fusion.as_ref().map(whole).transpose()?;
@@ -131,28 +131,33 @@ impl AdapterPaths {
     }
 }
 
-fn model_for(directory: &Path, adapter: &Path, device: &Device) -> Result<Encoder> {
-    let saved = SavedTask::load(adapter)?;
-    let own = EncoderConfig::load(&directory.join("config.json"))?.own_task();
+fn model_for(directory: &Path, adapter: &Path, device: &Device) -> Result<Model> {
+    let own = ModelConfig::load(&directory.join("config.json"))?.own_task();
     let own_labels = match own {
         Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
-        Task::Encode => 2,
+        Task::Encode | Task::MaskedLm => 2,
     };
+    let saved = SavedTask::load(adapter)?;
     let labels = saved.labels.unwrap_or(own_labels);
     let task = match saved.task {
         Some(TaskType::SequenceClassification) => Task::ClassifySequence { labels },
         Some(TaskType::TokenClassification) => Task::ClassifyTokens { labels },
         Some(TaskType::FeatureExtraction) => Task::Encode,
+        // Masked language modelling has no tag.
+        _ if adapter.join(TASK_FILE).exists() => TaskFile::load(adapter)?.labels.task(),
         _ => own,
     };
-    Ok(Encoder::load(directory, Some(EncoderTask { task, seed: 0 }), device)?.0)
+    Ok(Model::load(directory, Some(ModelTask { task, seed: 0 }), device)?.0)
 }
 
 /// The labels of a checkpoint with a head of its own.
-fn own_task(model: &Encoder) -> Option<TaskFile> {
-    let Task::ClassifySequence { labels } = model.task() else { return None };
-    let goal = if labels == 1 { Goal::Regress } else { Goal::Classify };
-    let names = if labels == 1 { Vec::new() } else { model.config().labels() };
+fn own_task(model: &Model) -> Option<TaskFile> {
+    let (goal, names) = match model.task() {
+        Task::ClassifySequence { labels: 1 } => (Goal::Regress, Vec::new()),
+        Task::ClassifySequence { .. } => (Goal::Classify, model.config().labels()),
+        Task::MaskedLm => (Goal::MaskedLm, Vec::new()),
+        Task::ClassifyTokens { .. } | Task::Encode => return None,
+    };
     Some(TaskFile {
         labels: Labels { goal, names },
         columns: Columns::default(),

@@ -46,6 +46,8 @@ pub enum Metric {
     Spearman,
     /// The mean squared error; less is better.
     MeanSquaredError,
+    /// How many words a language model is in doubt between, `exp` of its loss; less is better.
+    Perplexity,
     /// The loss; less is better.
     Loss,
 }
@@ -56,6 +58,7 @@ impl Metric {
         match goal {
             Goal::Classify => Self::Accuracy,
             Goal::Regress => Self::Spearman,
+            Goal::MaskedLm => Self::Perplexity,
         }
     }
 
@@ -69,6 +72,7 @@ impl Metric {
             Self::Pearson => "pearson",
             Self::Spearman => "spearman",
             Self::MeanSquaredError => "mean_squared_error",
+            Self::Perplexity => "perplexity",
             Self::Loss => "loss",
         }
     }
@@ -76,7 +80,7 @@ impl Metric {
     /// Whether `new` is better than `old`.
     pub fn better(self, new: f64, old: f64) -> bool {
         match self {
-            Self::MeanSquaredError | Self::Loss => new < old,
+            Self::MeanSquaredError | Self::Perplexity | Self::Loss => new < old,
             _ => new > old,
         }
     }
@@ -120,7 +124,20 @@ impl Metrics {
                 let errors = found.iter().zip(&wanted).map(|(a, b)| (a - b).powi(2));
                 put(Metric::MeanSquaredError, errors.sum::<f64>() / found.len().max(1) as f64);
             }
+            Goal::MaskedLm => panic!("a language model has metrics of words"),
         }
+        Self(map)
+    }
+
+    /// The metrics of a language model: over `examples` texts it was asked for `words` words, found
+    /// `right` of them, with a mean loss (in nats) for each.
+    pub(crate) fn of_words(examples: usize, words: usize, right: usize, loss: f64) -> Self {
+        let mut map = Map::new();
+        map.insert("examples".into(), json!(examples));
+        map.insert("words".into(), json!(words));
+        map.insert("loss".into(), json!(loss));
+        map.insert(Metric::Perplexity.name().into(), json!(loss.exp()));
+        map.insert(Metric::Accuracy.name().into(), json!(ratio(right as f64, words as f64)));
         Self(map)
     }
 

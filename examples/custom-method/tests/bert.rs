@@ -7,7 +7,7 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, activation::log_softmax};
 use custom_method::ScaleConfig;
 use peft_core::{Accounting, Adapter, AdapterConfig, Registry, Stack};
-use peft_models::{Encoder, EncoderInput, Pass};
+use peft_models::{Model, ModelInput, Pass};
 use serde_json::{Map, json};
 
 const STEPS: usize = 30;
@@ -16,7 +16,7 @@ const STEPS: usize = 30;
 fn trains_and_reloads_in_bert() {
     let device = Device::default();
     let model = Path::new("../../tests/fixtures/bases/bert");
-    let (model, _) = Encoder::load(model, None, &device).expect("a BERT");
+    let (model, _) = Model::load(model, None, &device).expect("a BERT");
 
     let mut registry = Registry::new();
     registry.register::<ScaleConfig>();
@@ -31,7 +31,7 @@ fn trains_and_reloads_in_bert() {
     assert_eq!(accounting.trainable - accounting.head_trainable, expected);
 
     let texts: [&[u32]; 4] = [&[2, 11, 29, 83, 5, 3], &[2, 90, 3], &[2, 47, 61, 12, 3], &[2, 7, 3]];
-    let input = EncoderInput::from_rows(&texts, None, 0, &device).expect("a batch");
+    let input = ModelInput::from_rows(&texts, None, 0, &device).expect("a batch");
     let labels = Tensor::<1, Int>::from_data([0, 2, 1, 2], &device);
     let losses;
     (adapter.method, losses) = train(&model, adapter.method, &input, &labels);
@@ -51,9 +51,9 @@ fn trains_and_reloads_in_bert() {
 /// Trains on one batch, and returns the loss of each step. (`peft-train` does it with data files,
 /// schedules and checkpoints; Burn's own optimizer is all that a method needs.)
 fn train(
-    model: &Encoder,
+    model: &Model,
     mut method: Stack,
-    input: &EncoderInput,
+    input: &ModelInput,
     labels: &Tensor<1, Int>,
 ) -> (Stack, Vec<f32>) {
     let mut optimizer = AdamWConfig::new().init();

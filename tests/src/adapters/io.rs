@@ -6,18 +6,18 @@ use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn::tensor::TensorData;
 use peft_core::{Adapter, Hooks, Method, TensorMap, merged_tensors, read_safetensors};
-use peft_models::{Checkpoint, Encoder, EncoderConfig, EncoderInput, EncoderTask, Task};
+use peft_models::{Checkpoint, Model, ModelConfig, ModelInput, ModelTask, Task};
 
 /// The recorded inputs of a fixture; of another base, two texts of made-up tokens, one of them
 /// filled up.
-pub fn inputs(model: &Path, config: &EncoderConfig) -> Result<TensorMap> {
+pub fn inputs(model: &Path, config: &ModelConfig) -> Result<TensorMap> {
     let recorded = model.join("io.safetensors");
     if recorded.is_file() {
         let mut tensors = read_safetensors(&recorded)?;
         tensors.retain(|name, _| name == "input_ids" || name == "attention_mask");
         return Ok(tensors);
     }
-    let (vocabulary, pad) = (config.vocab_size as i64, config.pad_token_id as i64);
+    let (vocabulary, pad) = (config.vocab_size as i64, config.pad_token_id() as i64);
     let [rows, tokens, short] = [2, 12, 7];
     let (mut ids, mut mask) = (Vec::new(), Vec::new());
     for (row, token) in (0..rows).flat_map(|row| (0..tokens).map(move |token| (row, token))) {
@@ -35,16 +35,16 @@ pub fn inputs(model: &Path, config: &EncoderConfig) -> Result<TensorMap> {
 }
 
 /// The inputs, `logits` under the adapter, and `merged_logits` where it can be merged.
-pub fn io(encoder: &Encoder, adapter: &Adapter, inputs: &TensorMap) -> Result<TensorMap> {
+pub fn io(encoder: &Model, adapter: &Adapter, inputs: &TensorMap) -> Result<TensorMap> {
     let mut io = inputs.clone();
     io.insert("logits".into(), output(encoder, inputs, &adapter.method.valid())?);
     if adapter.method.merge_obstacle().is_none() {
         let base = encoder.base();
         let mut checkpoint = Checkpoint::from_tensors("merged", merged_tensors(adapter, base)?);
-        let task = EncoderTask { task: encoder.task(), seed: 0 };
+        let task = ModelTask { task: encoder.task(), seed: 0 };
         let config = encoder.config().clone();
         let (merged, report) =
-            Encoder::from_checkpoint(config, &mut checkpoint, task, base.device())?;
+            Model::from_checkpoint(config, &mut checkpoint, task, base.device())?;
         ensure!(report.initialized.is_empty(), "the merged model lacks {:?}", report.initialized);
         io.insert("merged_logits".into(), output(&merged, inputs, &())?);
     }
@@ -52,13 +52,13 @@ pub fn io(encoder: &Encoder, adapter: &Adapter, inputs: &TensorMap) -> Result<Te
 }
 
 /// The output as the reference lays it out: `[batch, labels]` of a sequence.
-fn output(model: &Encoder, inputs: &TensorMap, hooks: &dyn Hooks) -> Result<TensorData> {
+fn output(model: &Model, inputs: &TensorMap, hooks: &dyn Hooks) -> Result<TensorData> {
     let ids = inputs.get("input_ids").context("no input_ids")?.clone();
     let mask = inputs.get("attention_mask").cloned();
-    let input = EncoderInput::from_data(ids, mask, None, model.base().device())?;
+    let input = ModelInput::from_data(ids, mask, None, model.base().device())?;
     let output = model.infer(&input, hooks)?;
     Ok(match model.task() {
         Task::ClassifySequence { .. } => output.squeeze_dim::<2>(1).into_data(),
-        Task::ClassifyTokens { .. } | Task::Encode => output.into_data(),
+        _ => output.into_data(),
     })
 }

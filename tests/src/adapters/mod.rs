@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Distribution, Tensor};
 use peft_core::{Adapter, AdapterConfig, Method, Registry, TensorMap, write_safetensors};
-use peft_models::{Encoder, EncoderTask, Task};
+use peft_models::{Model, ModelTask, Task};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -73,9 +73,9 @@ pub fn write_all(
 }
 
 /// The base with its own head, or a new one where it has none, and without any.
-fn load(model: &Path, device: &Device) -> Result<(Encoder, Encoder)> {
-    let for_task = |task| Encoder::load(model, Some(EncoderTask { task, seed: 0 }), device);
-    let (own, _) = Encoder::load(model, None, device)?;
+fn load(model: &Path, device: &Device) -> Result<(Model, Model)> {
+    let for_task = |task| Model::load(model, Some(ModelTask { task, seed: 0 }), device);
+    let (own, _) = Model::load(model, None, device)?;
     if own.task() == Task::Encode {
         return Ok((for_task(Task::ClassifySequence { labels: LABELS })?.0, own));
     }
@@ -85,7 +85,7 @@ fn load(model: &Path, device: &Device) -> Result<(Encoder, Encoder)> {
 /// Where a case is written, and what it is over.
 struct Writer<'a> {
     model: &'a Path,
-    encoder: &'a Encoder,
+    encoder: &'a Model,
     registry: &'a Registry,
     directory: PathBuf,
 }
@@ -123,7 +123,8 @@ impl Writer<'_> {
         let base = self.encoder.base();
         let fields: Map<String, Value> = serde_json::from_value(fields.clone())?;
         let config = AdapterConfig::new(self.registry.configure(method, fields)?);
-        let config = config.with_task(self.encoder.task_type());
+        let task = self.encoder.task_type().context("the bases have tagged tasks")?;
+        let config = config.with_task(task);
         let mut adapter = Adapter::new(config, base, base.device())?;
         adapter.method = adapter.method.map(&mut Noise);
         adapter.method.finish();

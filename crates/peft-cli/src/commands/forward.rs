@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use burn::module::Module;
 use clap::Args;
 use peft::core::{Hooks, TensorMap, merged_tensors, read_safetensors, write_safetensors};
-use peft::models::{Checkpoint, Encoder, EncoderInput, EncoderTask, Task};
+use peft::models::{Checkpoint, Model, ModelInput, ModelTask, Task};
 use serde_json::json;
 
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions};
@@ -49,7 +49,7 @@ impl Forward {
         };
         let mask = inputs.remove("attention_mask");
         let segments = inputs.remove("token_type_ids");
-        let input = EncoderInput::from_data(ids, mask, segments, &device)
+        let input = ModelInput::from_data(ids, mask, segments, &device)
             .with_context(|| self.inputs.display().to_string())?;
         let (_, adapted) = self.model.load(&self.adapters.paths(), &device)?;
         let mut model = adapted.model;
@@ -58,9 +58,9 @@ impl Forward {
             let adapter = adapted.adapter.as_ref().context("an adapter was asked for")?;
             let merged = merged_tensors(adapter, model.base())?;
             let mut checkpoint = Checkpoint::from_tensors("the merged model", merged);
-            let task = EncoderTask { task: model.task(), seed: 0 };
+            let task = ModelTask { task: model.task(), seed: 0 };
             let config = model.config().clone();
-            (model, _) = Encoder::from_checkpoint(config, &mut checkpoint, task, &device)?;
+            (model, _) = Model::from_checkpoint(config, &mut checkpoint, task, &device)?;
             method = None;
         }
         let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
@@ -68,7 +68,7 @@ impl Forward {
         let [batch, _, width] = output.dims();
         let (name, data) = match model.task() {
             Task::Encode => ("last_hidden_state", output.into_data()),
-            Task::ClassifyTokens { .. } => ("logits", output.into_data()),
+            Task::ClassifyTokens { .. } | Task::MaskedLm => ("logits", output.into_data()),
             Task::ClassifySequence { .. } => ("logits", output.reshape([batch, width]).into_data()),
         };
         let shape = data.shape().to_vec();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use peft::core::{Accounting, Adapter, AdapterConfig, TaskType};
-use peft::models::{Encoder, EncoderTask, Task};
+use peft::models::{Model, ModelTask, Task};
 use serde_json::{Value, json};
 
 use crate::options::{DeviceOptions, ModelOptions, SettingOptions};
@@ -37,8 +37,8 @@ impl Inspect {
         let saved = fields.remove("modules_to_save");
         let method = peft::registry().configure(&self.method, fields)?;
         let resolved = self.model.resolve()?;
-        let task = EncoderTask { task: Task::ClassifySequence { labels: self.labels }, seed: 0 };
-        let (model, _) = Encoder::load(&resolved.directory, Some(task), &device)?;
+        let task = ModelTask { task: Task::ClassifySequence { labels: self.labels }, seed: 0 };
+        let (model, _) = Model::load(&resolved.directory, Some(task), &device)?;
         let mut config = AdapterConfig::new(method).with_task(TaskType::SequenceClassification);
         if let Some(saved) = saved {
             config.modules_to_save = serde_json::from_value(saved)?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use peft::core::{TensorMap, merged_tensors, write_atomically, write_safetensors};
-use peft::models::Encoder;
+use peft::models::Model;
 use peft::train::{AdapterPaths, TaskFile};
 use serde_json::json;
 
@@ -65,7 +65,7 @@ const TOKENIZER_FILES: &[&str] = &[
 pub fn write_model(
     out: &Path,
     from: &Path,
-    model: &Encoder,
+    model: &Model,
     task: Option<&TaskFile>,
     tensors: &TensorMap,
 ) -> anyhow::Result<()> {

@@ -116,6 +116,7 @@ fn row(example: &Example, output: &Output, task: &TaskFile) -> Map<String, Value
         row.insert("pair".into(), json!(pair));
     }
     match task.labels.goal {
+        Goal::MaskedLm => unreachable!("refused when the outputs were made"),
         Goal::Regress => {
             row.insert("value".into(), json!(output.logits[0]));
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use peft::core::{Accounting, Adapter, AdapterConfig, Composition, TaskType, write_atomically};
+use peft::core::{Accounting, Adapter, AdapterConfig, Composition, write_atomically};
 use peft::models::TextTokenizer;
 use peft::train::data::{Columns, Goal};
 use peft::train::metrics::Metric;
@@ -55,7 +55,7 @@ pub struct Train {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Training data: .tsv, .csv, .jsonl [default: the built-in data set]
+    /// Training data: .tsv, .csv, .jsonl, .txt (a text a line) [default: the built-in data set]
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     train: Option<PathBuf>,
     /// Validation data, which chooses the best epoch
@@ -64,7 +64,7 @@ pub struct Train {
     /// Test data, measured once at the end
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     test: Option<PathBuf>,
-    /// What the labels are [default: classify]
+    /// What is learned [default: classify]
     #[arg(long, help_heading = "Data")]
     task: Option<TaskName>,
     /// Text, pair and label by name or position from 1: `text,label`, `sentence1,sentence2,score`,
@@ -120,7 +120,7 @@ pub struct Train {
     /// Stop after this many epochs without a better metric
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     early_stopping: Option<usize>,
-    /// What judges an epoch: accuracy, f1, f1_macro, matthews, pearson, spearman, loss, ...
+    /// What judges an epoch: accuracy, f1, f1_macro, matthews, pearson, spearman, perplexity, ...
     #[arg(long, value_parser = parse_metric, help_heading = "Training")]
     metric: Option<Metric>,
     /// Optimizer steps between checkpoints [default: 50]
@@ -130,8 +130,12 @@ pub struct Train {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum TaskName {
+    /// A label for each text
     Classify,
+    /// A number for each text
     Regress,
+    /// Masked language modelling: words hidden in the texts themselves
+    Mlm,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -163,14 +167,19 @@ impl Train {
         let device = self.device.device()?;
         let resolved = resolve(&run.model, self.offline)?;
         let data = LoadedData::new(&run, &directory)?;
-        let model = data.model(&run, &resolved, &device)?;
+        let (model, report) = data.model(&run, &resolved, &device)?;
 
         let mut fields = run.method_settings.clone();
         tokenize_prompt(&mut fields, &resolved)?;
         let registry = peft::registry();
         let saved = fields.remove("modules_to_save");
         let method = registry.configure(&run.method, fields)?;
-        let mut config = AdapterConfig::new(method).with_task(TaskType::SequenceClassification);
+        let mut config = AdapterConfig::new(method);
+        match model.task_type() {
+            Some(task) => config = config.with_task(task),
+            // A language model has its head already; one that is new has to be learned.
+            None => config.modules_to_save = report.initialized,
+        }
         if let Some(saved) = saved {
             config.modules_to_save = serde_json::from_value(saved).context("modules_to_save")?;
         }
@@ -226,6 +235,7 @@ impl Train {
             run.data.task => self.task.map(|task| match task {
                 TaskName::Classify => Goal::Classify,
                 TaskName::Regress => Goal::Regress,
+                TaskName::Mlm => Goal::MaskedLm,
             });
             run.data.columns => self.columns.clone();
             run.data.valid_columns => self.valid_columns.clone().map(Some);

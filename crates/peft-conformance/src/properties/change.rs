@@ -12,7 +12,7 @@ use crate::numbers::{numbers, rank};
 /// # Panics
 /// If it is not.
 pub fn counts_match_the_tensors(subject: &Subject) {
-    let base = subject.host.encoder.base();
+    let base = subject.host.model.base();
     let adapter = subject.trained(1);
     let accounting = Accounting::new(&adapter, base);
     let specs = adapter.specs(base);
@@ -31,7 +31,7 @@ pub fn counts_match_the_tensors(subject: &Subject) {
 /// # Panics
 /// If it does not.
 pub fn changes_what_it_says(subject: &Subject) {
-    let base = subject.host.encoder.base();
+    let base = subject.host.model.base();
     let before = tensors_under(&(), base);
     // Two draws: where one entry happens to round to its old value, the other one has changed.
     let draws = [1, 2].map(|seed| subject.trained(seed).method);

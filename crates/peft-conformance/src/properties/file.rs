@@ -13,7 +13,7 @@ use crate::numbers::{assert_close, distance};
 /// If it does not.
 pub fn a_saved_adapter_loads_as_it_was(subject: &Subject) {
     let (host, adapter) = (&subject.host, subject.trained(1));
-    let base = host.encoder.base();
+    let base = host.model.base();
     let directory = tempfile::tempdir().expect("a temporary directory");
     adapter.save(directory.path(), base).unwrap_or_else(|e| panic!("saving failed: {e}"));
 

@@ -17,7 +17,7 @@ use crate::numbers::{Normal, assert_close, distance, numbers, values};
 /// If it is otherwise.
 pub fn merged_equals_unmerged(subject: &Subject) {
     let (host, adapter) = (&subject.host, subject.trained(1));
-    let merged = merged_tensors(&adapter, host.encoder.base());
+    let merged = merged_tensors(&adapter, host.model.base());
     if let Some(obstacle) = adapter.method.merge_obstacle() {
         return assert_refused(merged.err(), &obstacle);
     }
@@ -36,13 +36,13 @@ pub fn merged_equals_unmerged(subject: &Subject) {
 /// If it is otherwise.
 pub fn unmerging_gives_the_base_back(subject: &Subject) {
     let (host, adapter) = (&subject.host, subject.trained(1));
-    let base = host.encoder.base();
+    let base = host.model.base();
     if let Some(obstacle) = adapter.method.merge_obstacle() {
         return assert_refused(unmerged_tensors(&adapter, base).err(), &obstacle);
     }
     let merged = merged_tensors(&adapter, base).unwrap_or_else(|e| panic!("merging failed: {e}"));
     let merged = host.with_tensors(merged);
-    let (tensors, kept) = match unmerged_tensors(&adapter, merged.encoder.base()) {
+    let (tensors, kept) = match unmerged_tensors(&adapter, merged.model.base()) {
         Ok(unmerged) => unmerged,
         Err(Error::Merge { reason, .. }) => {
             let hooks = adapter.method.valid();
@@ -79,7 +79,7 @@ pub fn weight_agrees_with_linear(subject: &Subject) {
     let adapter = subject.trained(1);
     let hooks = adapter.method.valid();
     let partial = hooks.merge_obstacle().is_some();
-    let base = subject.host.encoder.base();
+    let base = subject.host.model.base();
     let mut normal = Normal::new(5);
     let mut compared = 0;
     for entry in base.iter() {

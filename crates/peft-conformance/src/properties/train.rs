@@ -43,7 +43,7 @@ pub fn a_step_changes_only_what_is_trained(subject: &Subject) {
 /// # Panics
 /// If one is not.
 pub fn training_leaves_the_base_alone(subject: &Subject) {
-    let base = subject.host.encoder.base();
+    let base = subject.host.model.base();
     let bytes = |tensors: TensorMap| -> Vec<(String, Vec<u8>)> {
         tensors.into_iter().map(|(key, data)| (key, data.as_bytes().to_vec())).collect()
     };

@@ -6,8 +6,9 @@ use burn::tensor::{Int, Tensor, TensorData};
 use peft_core::{Embedded, Role, Site, SiteKind};
 
 use super::{FrozenEmbedding, FrozenNorm, Pass};
+use crate::architectures::BertConfig;
 use crate::checkpoint::Loader;
-use crate::{EncoderConfig, EncoderInput, Error, Result};
+use crate::{Error, ModelConfig, ModelInput, Result};
 
 /// Where position 0 of a text lies in the table of positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,8 @@ impl Embeddings {
     pub fn load(
         loader: &mut Loader<'_>,
         path: &str,
-        config: &EncoderConfig,
+        config: &ModelConfig,
+        fields: &BertConfig,
         start: Positions,
     ) -> Result<Self> {
         let d = config.hidden_size;
@@ -49,19 +51,29 @@ impl Embeddings {
         };
         let words = table("word_embeddings", Role::WordEmbedding, config.vocab_size)?;
         let positions =
-            table("position_embeddings", Role::PositionEmbedding, config.max_position_embeddings)?;
+            table("position_embeddings", Role::PositionEmbedding, fields.max_position_embeddings)?;
         let segments =
-            table("token_type_embeddings", Role::TokenTypeEmbedding, config.type_vocab_size)?;
+            table("token_type_embeddings", Role::TokenTypeEmbedding, fields.type_vocab_size)?;
         let norm_path = format!("{path}.LayerNorm");
-        let epsilon = config.layer_norm_eps;
+        let epsilon = fields.layer_norm_eps;
         let norm = FrozenNorm::load(loader, &norm_path, Role::EmbeddingNorm, None, d, epsilon)?;
         let site = loader.base().place(path, SiteKind::Sublayer, Role::Embeddings, None, d);
         let limit = match start {
-            Positions::FromZero => config.max_position_embeddings,
-            Positions::After { pad } => config.max_position_embeddings - pad - 1,
+            Positions::FromZero => fields.max_position_embeddings,
+            Positions::After { pad } => fields.max_position_embeddings - pad - 1,
         };
-        let (vocab, dropout) = (config.vocab_size, config.hidden_dropout_prob);
+        let (vocab, dropout) = (config.vocab_size, fields.hidden_dropout_prob);
         Ok(Self { site, words, positions, segments, norm, start, limit, vocab, dropout })
+    }
+
+    /// The table of words.
+    pub fn words(&self) -> &FrozenEmbedding {
+        &self.words
+    }
+
+    /// Where the embeddings meet methods.
+    pub fn site(&self) -> &Arc<Site> {
+        &self.site
     }
 
     /// The longest text, in tokens.
@@ -73,7 +85,7 @@ impl Embeddings {
     ///
     /// # Errors
     /// If the input is longer than the table of positions, or has an index outside its table.
-    pub fn forward(&self, input: &EncoderInput, pass: Pass<'_>) -> Result<Embedded> {
+    pub fn forward(&self, input: &ModelInput, pass: Pass<'_>) -> Result<Embedded> {
         input.check(self.vocab, self.segments.len())?;
         let tokens = input.ids().dims()[1];
         let embedded = Embedded {

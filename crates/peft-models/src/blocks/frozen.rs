@@ -76,8 +76,20 @@ impl FrozenNorm {
         let (gain, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
         let gain = loader.vector(&format!("{path}.{gain}"), d)?;
         let bias = loader.vector(&format!("{path}.{bias}"), d)?;
+        Ok(Self::new(loader, path, role, layer, [gain, bias], epsilon))
+    }
+
+    /// A norm with this gain and bias.
+    pub fn new(
+        loader: &mut Loader<'_>,
+        path: &str,
+        role: Role,
+        layer: Option<usize>,
+        [gain, bias]: [Tensor<1>; 2],
+        epsilon: f64,
+    ) -> Self {
         let site = loader.base().norm(path, role, layer, gain.clone(), Some(bias.clone()));
-        Ok(Self { site, gain, bias, epsilon })
+        Self { site, gain, bias, epsilon }
     }
 
     fn layer(&self) -> NormLayer<'_> {
@@ -107,6 +119,11 @@ impl FrozenEmbedding {
         let weight = loader.matrix(&format!("{path}.weight"), shape)?;
         loader.base().embedding(path, role, weight.clone());
         Ok(Self { weight })
+    }
+
+    /// The table, `[entries, d]`.
+    pub fn weight(&self) -> Tensor<2> {
+        self.weight.clone()
     }
 
     /// The number of entries.

@@ -95,22 +95,22 @@ impl<'c> Loader<'c> {
         Ok(Tensor::from_data(data.convert::<f32>(), (self.device(), DType::F32)))
     }
 
-    /// The tensors `path.weight` and `path.bias` of a head, if the checkpoint has them with this
-    /// shape (`[d_out, d_in]`); otherwise `None`, and the head is noted as newly initialised.
-    pub fn head(&mut self, path: &str, [d_in, d_out]: [usize; 2]) -> Option<[TensorData; 2]> {
-        let keys = ["weight", "bias"].map(|name| format!("{path}.{name}"));
-        let [weight, bias] = keys.map(|key| self.checkpoint.take(&key));
-        match (weight, bias) {
-            (Some(weight), Some(bias))
-                if weight.shape().to_vec() == [d_out, d_in] && bias.shape().to_vec() == [d_out] =>
-            {
-                Some([weight.convert::<f32>(), bias.convert::<f32>()])
-            }
-            _ => {
-                self.initialized.push(path.to_string());
-                None
-            }
+    /// Tensors of a head by name under `path`, if the checkpoint has all of them with these shapes;
+    /// otherwise `None`, and the module is noted as newly initialised.
+    pub fn head<const N: usize>(
+        &mut self,
+        path: &str,
+        tensors: [(&str, &[usize]); N],
+    ) -> Option<[TensorData; N]> {
+        let taken = tensors.map(|(name, shape)| {
+            let data = self.checkpoint.take(&format!("{path}.{name}"))?;
+            (data.shape().to_vec() == shape).then(|| data.convert::<f32>())
+        });
+        if taken.iter().any(Option::is_none) {
+            self.initialized.push(path.to_string());
+            return None;
         }
+        Some(taken.map(|data| data.expect("all are there")))
     }
 
     /// Ends loading.

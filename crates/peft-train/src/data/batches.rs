@@ -1,13 +1,14 @@
 //! Batches of texts of like length, so that little of a batch is padding.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use peft_models::{Encoded, EncoderInput, TextTokenizer};
+use peft_models::{Encoded, Model, ModelInput, Pass, Place, TextTokenizer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
-use super::{Dataset, Target};
+use super::masking::{Masked, Masking};
+use super::{Dataset, Goal, Target};
 use crate::Result;
 
 /// A data set as token indices.
@@ -17,15 +18,20 @@ pub struct TokenizedSet {
     targets: Vec<Option<Target>>,
     pairs: bool,
     pad: usize,
+    /// What hides words of the texts, where that is the task.
+    masking: Option<Masking>,
 }
 
 /// The examples of one step.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// The texts.
-    pub input: EncoderInput,
-    /// What they should give; empty where that is not known.
+    pub input: ModelInput,
+    /// What they should give, or what their tokens at `places` should; empty where that is not
+    /// known.
     pub targets: Vec<Target>,
+    /// Of a task over tokens: those that have a target.
+    pub places: Option<Vec<Place>>,
     /// Their places in the data set.
     pub indices: Vec<usize>,
     /// Tokens, padding not counted.
@@ -33,7 +39,20 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The label indices, `[batch]`.
+    /// What the model gives under a method, `[targets, outputs]`.
+    ///
+    /// # Errors
+    /// If the texts do not fit the model.
+    pub fn logits(&self, model: &Model, pass: Pass<'_>) -> Result<Tensor<2>> {
+        let logits = match &self.places {
+            Some(places) => model.forward_at(&self.input, places, pass)?,
+            None => model.forward(&self.input, pass)?,
+        };
+        let [rows, columns, outputs] = logits.dims();
+        Ok(logits.reshape([rows * columns, outputs]))
+    }
+
+    /// The label indices, `[targets]`.
     pub fn classes(&self, device: &Device) -> Tensor<1, Int> {
         let classes: Vec<i64> = self
             .targets
@@ -47,7 +66,7 @@ impl Batch {
         Tensor::from_data(TensorData::new(classes, shape), device)
     }
 
-    /// The numbers, `[batch]`.
+    /// The numbers, `[targets]`.
     pub fn values(&self, device: &Device) -> Tensor<1> {
         let values: Vec<f32> = self
             .targets
@@ -75,7 +94,7 @@ impl TokenizedSet {
     /// Texts that had to be cut are counted and shown.
     ///
     /// # Errors
-    /// If the tokenizer fails.
+    /// If the tokenizer fails, or words are to be hidden and it has no token for that.
     pub fn new(dataset: &Dataset, tokenizer: &TextTokenizer, pad: usize) -> Result<Self> {
         let texts: Vec<(String, Option<String>)> =
             dataset.examples.iter().map(|e| (e.text.clone(), e.pair.clone())).collect();
@@ -86,7 +105,11 @@ impl TokenizedSet {
         }
         let pairs = dataset.examples.iter().any(|example| example.pair.is_some());
         let targets = dataset.examples.iter().map(|example| example.target).collect();
-        Ok(Self { texts, targets, pairs, pad })
+        let masking = match dataset.labels.goal {
+            Goal::MaskedLm => Some(Masking::new(tokenizer)?),
+            _ => None,
+        };
+        Ok(Self { texts, targets, pairs, pad, masking })
     }
 
     /// The number of examples.
@@ -131,26 +154,36 @@ impl TokenizedSet {
         Batches(order.chunks(batch_size).map(<[_]>::to_vec).collect())
     }
 
-    /// The examples at `indices`.
+    /// The examples at `indices`; `draw` is for what is random in them: which words are hidden.
     ///
     /// # Errors
     /// If there is none, or one has no tokens.
-    pub fn batch(&self, indices: &[usize], device: &Device) -> Result<Batch> {
-        let ids: Vec<&[u32]> = indices.iter().map(|&i| self.texts[i].ids.as_slice()).collect();
-        let segments: Vec<&[u32]> =
-            indices.iter().map(|&i| self.texts[i].segments.as_slice()).collect();
-        let input = EncoderInput::from_rows(
-            &ids,
-            self.pairs.then_some(segments.as_slice()),
-            self.pad,
-            device,
-        )?;
-        Ok(Batch {
-            input,
-            targets: indices.iter().filter_map(|&i| self.targets[i]).collect(),
-            indices: indices.to_vec(),
-            tokens: ids.iter().map(|row| row.len()).sum(),
-        })
+    pub fn batch(&self, indices: &[usize], draw: u64, device: &Device) -> Result<Batch> {
+        let texts = indices.iter().map(|&i| &self.texts[i]);
+        let segments: Vec<&[u32]> = texts.clone().map(|text| text.segments.as_slice()).collect();
+        let masked: Option<Vec<Masked>> = self.masking.as_ref().map(|masking| {
+            let hide = |&i: &usize| masking.hide(&self.texts[i], mix(draw, i as u64));
+            indices.iter().map(hide).collect()
+        });
+        let ids: Vec<&[u32]> = match &masked {
+            Some(masked) => masked.iter().map(|text| text.ids.as_slice()).collect(),
+            None => texts.map(|text| text.ids.as_slice()).collect(),
+        };
+        let segments = self.pairs.then_some(segments.as_slice());
+        let input = ModelInput::from_rows(&ids, segments, self.pad, device)?;
+        let (places, targets) = match &masked {
+            Some(masked) => {
+                let hidden = masked.iter().enumerate().flat_map(|(row, text)| {
+                    let hidden = text.hidden.iter();
+                    hidden.map(move |&(at, word)| ([row, at], Target::Class(word as usize)))
+                });
+                let (places, targets) = hidden.unzip();
+                (Some(places), targets)
+            }
+            None => (None, indices.iter().filter_map(|&i| self.targets[i]).collect()),
+        };
+        let tokens = ids.iter().map(|row| row.len()).sum();
+        Ok(Batch { input, targets, places, indices: indices.to_vec(), tokens })
     }
 }
 

@@ -1,7 +1,8 @@
-//! What is learned: one of several labels, or a number.
+//! What is learned: one of several labels, a number, or the words themselves.
 
 use std::path::Path;
 
+use peft_models::Task;
 use serde::{Deserialize, Serialize};
 
 use super::{Record, Target};
@@ -16,6 +17,19 @@ pub enum Goal {
     Classify,
     /// A number.
     Regress,
+    /// Words that are hidden in the text.
+    #[serde(rename = "mlm")]
+    MaskedLm,
+}
+
+impl Goal {
+    /// Whether examples have labels: otherwise the text is all there is to learn.
+    pub fn has_labels(self) -> bool {
+        match self {
+            Self::Classify | Self::Regress => true,
+            Self::MaskedLm => false,
+        }
+    }
 }
 
 /// The goal with the names of its labels, kept with the adapter.
@@ -23,7 +37,7 @@ pub enum Goal {
 pub struct Labels {
     /// The goal.
     pub goal: Goal,
-    /// The labels by index; none of a regression.
+    /// The labels by index; only classes have names.
     #[serde(default)]
     pub names: Vec<String>,
 }
@@ -34,7 +48,7 @@ impl Labels {
     /// # Errors
     /// If a row has no label, or there are fewer than two.
     pub fn from_records(path: &Path, goal: Goal, records: &[Record]) -> Result<Self> {
-        if goal == Goal::Regress {
+        if goal != Goal::Classify {
             return Ok(Self { goal, names: Vec::new() });
         }
         let mut names: Vec<String> = records
@@ -66,11 +80,12 @@ impl Labels {
         Ok(Self { goal, names })
     }
 
-    /// The number of the model's outputs.
-    pub fn outputs(&self) -> usize {
+    /// What a model is loaded for to give these.
+    pub fn task(&self) -> Task {
         match self.goal {
-            Goal::Classify => self.names.len(),
-            Goal::Regress => 1,
+            Goal::Classify => Task::ClassifySequence { labels: self.names.len() },
+            Goal::Regress => Task::ClassifySequence { labels: 1 },
+            Goal::MaskedLm => Task::MaskedLm,
         }
     }
 
@@ -81,6 +96,7 @@ impl Labels {
     pub(crate) fn target(&self, path: &Path, record: &Record) -> Result<Option<Target>> {
         let Some(label) = record.label.as_deref().map(str::trim) else { return Ok(None) };
         match self.goal {
+            Goal::MaskedLm => Ok(None),
             Goal::Regress => match label.parse::<f32>() {
                 Ok(value) if value.is_finite() => Ok(Some(Target::Value(value))),
                 _ => Err(Error::row(path, record.line, format!("{label:?} is not a number"))),

@@ -3,6 +3,7 @@
 mod batches;
 mod dataset;
 mod labels;
+mod masking;
 mod split;
 mod table;
 

@@ -187,7 +187,7 @@ fn shorten(text: &str) -> String {
 }
 
 /// Reads a data file: `.jsonl` (or `.json`, `.ndjson`) as JSON Lines, `.csv` as CSV with quoting,
-/// anything else as tab-separated without.
+/// `.txt` as a text on each line, anything else as tab-separated without quoting.
 ///
 /// # Errors
 /// If the file is missing or empty, a column is not there, a row has too few columns, is not
@@ -196,6 +196,7 @@ pub fn read_records(path: &Path, columns: &Columns) -> Result<Vec<Record>> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     let records = match extension.as_str() {
         "jsonl" | "ndjson" | "json" => json_lines(path, columns)?,
+        "txt" => lines(path)?,
         "csv" => delimited(path, columns, b',', true)?,
         _ => delimited(path, columns, b'\t', false)?,
     };
@@ -248,6 +249,20 @@ fn delimited(path: &Path, columns: &Columns, delimiter: u8, quoting: bool) -> Re
             pair: places.pair.map(cell).transpose()?,
             label: places.label.map(cell).transpose()?,
         });
+    }
+    Ok(records)
+}
+
+/// Lines that are not blank, each a text.
+fn lines(path: &Path) -> Result<Vec<Record>> {
+    let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
+    let mut records = Vec::new();
+    for (index, line) in BufReader::new(file).lines().enumerate() {
+        let line_number = index as u64 + 1;
+        let text = line.map_err(|e| Error::row(path, line_number, e))?;
+        if !text.trim().is_empty() {
+            records.push(Record { line: line_number, text, pair: None, label: None });
+        }
     }
     Ok(records)
 }

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use peft_core::{
     Adapter, Calibration, Hooks, Method, Progress as StepProgress, Stack, num_trainable,
 };
-use peft_models::{Encoder, Pass};
+use peft_models::{Model, Pass};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Position};
@@ -59,7 +59,7 @@ pub struct Outcome {
 /// that was cut off and resumed ends with the same bits as one that was not (on a device whose
 /// arithmetic is itself reproducible).
 pub struct Trainer<'m> {
-    model: &'m Encoder,
+    model: &'m Model,
     adapter: Adapter,
     task: TaskFile,
     settings: TrainSettings,
@@ -76,7 +76,7 @@ impl<'m> Trainer<'m> {
     /// # Errors
     /// If the settings make no sense.
     pub fn new(
-        model: &'m Encoder,
+        model: &'m Model,
         adapter: Adapter,
         task: TaskFile,
         settings: TrainSettings,
@@ -209,13 +209,16 @@ impl<'m> Trainer<'m> {
         let step = state.position.step;
         // Dropout of a step is the same whether or not the run was cut off before it.
         self.device.seed(mix(self.seed ^ RANDOM_STATE, step as u64));
-        let examples: usize = batches.iter().map(|batch| batch.len()).sum();
+        // Which words are hidden changes from epoch to epoch.
+        let draw = mix(self.seed ^ RANDOM_DATA, epoch as u64);
+        let batches = batches.iter().map(|indices| data.train.batch(indices, draw, &self.device));
+        let batches = batches.collect::<Result<Vec<_>>>()?;
+        let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
         let mut accumulator = GradientsAccumulator::new();
         let (mut mean, mut tokens) = (0.0, 0);
-        for indices in batches {
-            let batch = data.train.batch(indices, &self.device)?;
-            let logits = self.model.forward(&batch.input, Pass::training(&state.method))?;
-            let share = batch.indices.len() as f64 / examples as f64;
+        for batch in batches {
+            let logits = batch.logits(self.model, Pass::training(&state.method))?;
+            let share = batch.targets.len() as f64 / targets as f64;
             let loss = loss(self.task.labels.goal, logits, &batch) * share;
             mean += loss.clone().into_scalar::<f32>();
             tokens += batch.tokens;
@@ -362,12 +365,13 @@ impl<'m> Trainer<'m> {
     }
 }
 
-/// Distinguishes the random state of steps from the order of the data.
+/// Distinguish the random state of steps, and what is random in the data, from its order.
 const RANDOM_STATE: u64 = 0x5EED_0F57_E950_0001;
+const RANDOM_DATA: u64 = 0x5EED_0F57_E950_0002;
 
 /// The batches of the first epoch, for methods that look at the data before they train.
 struct CalibrationBatches<'d> {
-    model: &'d Encoder,
+    model: &'d Model,
     data: &'d TokenizedSet,
     goal: Goal,
     order: Batches,
@@ -380,8 +384,8 @@ impl Calibration for CalibrationBatches<'_> {
         self.next += 1;
         let device = self.model.base().device();
         // The same texts are trained on next: what is wrong with them is an error there.
-        let batch = self.data.batch(indices, device).ok()?;
-        let logits = self.model.infer(&batch.input, hooks).ok()?;
+        let batch = self.data.batch(indices, 0, device).ok()?;
+        let logits = batch.logits(self.model, Pass::inference(hooks)).ok()?;
         Some(loss(self.goal, logits, &batch))
     }
 }

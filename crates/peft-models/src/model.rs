@@ -1,0 +1,181 @@
+//! A frozen model with a task head.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use peft_core::{Base, Hooks, HubModel, TaskType};
+
+use crate::architectures::{self, Parts};
+use crate::blocks::Pass;
+use crate::checkpoint::{Checkpoint, LoadReport, Loader};
+use crate::encoder::Encoder;
+use crate::head::{Head, NewHead};
+use crate::{ModelConfig, ModelInput, Result, Task};
+
+/// A frozen model with a task head.
+///
+/// Its tensors are on a device without autodiff: what comes before the first adapted layer is
+/// computed without a tape, and no gradient can reach the base. Gradients flow from the method's
+/// own parameters on.
+#[derive(Debug, Clone)]
+pub struct Model {
+    config: ModelConfig,
+    task: Task,
+    base: Base,
+    body: Encoder,
+    head: Head,
+}
+
+/// What a model is loaded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelTask {
+    /// The task.
+    pub task: Task,
+    /// Seed of a head that the checkpoint lacks.
+    pub seed: u64,
+}
+
+/// A place in a batch: the text, and the token in it.
+pub type Place = [usize; 2];
+
+impl Model {
+    /// Loads a Hugging Face directory (`config.json` and a checkpoint) for a task; without one,
+    /// for that of the class that it was saved from.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, the configuration asks for something not supported, or the
+    /// checkpoint lacks a tensor of the body. A head that is missing, or has another number of
+    /// labels, is newly initialised and reported.
+    pub fn load(
+        directory: &Path,
+        task: Option<ModelTask>,
+        device: &Device,
+    ) -> Result<(Self, LoadReport)> {
+        let config = ModelConfig::load(&directory.join("config.json"))?;
+        let mut checkpoint = Checkpoint::open(directory)?;
+        let task = task.unwrap_or(ModelTask { task: config.own_task(), seed: 0 });
+        Self::from_checkpoint(config, &mut checkpoint, task, device)
+    }
+
+    /// Takes a model's tensors from a checkpoint.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn from_checkpoint(
+        config: ModelConfig,
+        checkpoint: &mut Checkpoint,
+        ModelTask { task, seed }: ModelTask,
+        device: &Device,
+    ) -> Result<(Self, LoadReport)> {
+        let prefix = format!("{}.", config.model_type.prefix());
+        // A bare model's modules have no prefix, in the reference as here.
+        let own = if task == Task::Encode { "" } else { &prefix };
+        let mut loader = Loader::new(checkpoint, &prefix, own, device);
+        let new = NewHead::new(seed);
+        let Parts { body, head } = architectures::load(&mut loader, &config, own, task, new)?;
+        let (base, mut report) = loader.finish()?;
+        let expected = |key: &str| {
+            // A buffer of old versions, heads of pre-training, and a pooler that the task skips.
+            key.ends_with("position_ids")
+                || ["cls.", "lm_head."].iter().any(|head| key.starts_with(head))
+                || key.contains("pooler.")
+        };
+        let (quiet, shown) = report.unused.iter().partition::<Vec<&String>, _>(|k| expected(k));
+        tracing::debug!(?quiet, "keys of the checkpoint that this task does not use");
+        if !shown.is_empty() {
+            tracing::warn!(keys = ?shown, "unused keys in {}", checkpoint.path().display());
+        }
+        report.unused.sort();
+        Ok((Self { config, task, base, body, head }, report))
+    }
+
+    /// Sites and frozen tensors, for methods.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The task.
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
+    /// The task as HF PEFT tags it, where it has a tag.
+    pub fn task_type(&self) -> Option<TaskType> {
+        match self.task {
+            Task::Encode => Some(TaskType::FeatureExtraction),
+            Task::ClassifySequence { .. } => Some(TaskType::SequenceClassification),
+            Task::ClassifyTokens { .. } => Some(TaskType::TokenClassification),
+            Task::MaskedLm => None,
+        }
+    }
+
+    /// What adapter-hub/adapters notes about a model; `name` is its id or path.
+    pub fn hub_model(&self, name: &str) -> HubModel {
+        let config = &self.config;
+        HubModel {
+            model_class: config.class_name(self.task),
+            model_name: name.into(),
+            model_type: config.model_type.name().into(),
+            hidden_size: config.hidden_size,
+        }
+    }
+
+    /// The longest text, in tokens.
+    pub fn max_tokens(&self) -> usize {
+        self.body.max_tokens()
+    }
+
+    /// The output under a method: hidden states `[batch, tokens, d]`, logits
+    /// `[batch, 1, labels]` of a sequence, `[batch, tokens, labels]` of tokens, or
+    /// `[batch, tokens, words]` of a language model.
+    ///
+    /// # Errors
+    /// If the input does not fit the model.
+    pub fn forward(&self, input: &ModelInput, pass: Pass<'_>) -> Result<Tensor<3>> {
+        Ok(self.head.forward(self.body.forward(input, pass)?, pass))
+    }
+
+    /// The output at some tokens only, `[1, places, outputs]`, in their order: the head, which is
+    /// the dearest part of a language model, runs on nothing else. Virtual tokens are taken to
+    /// stand before the text.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    ///
+    /// # Panics
+    /// If a place is outside the batch, or the head is of a sequence.
+    pub fn forward_at(
+        &self,
+        input: &ModelInput,
+        places: &[Place],
+        pass: Pass<'_>,
+    ) -> Result<Tensor<3>> {
+        let hidden = self.body.forward(input, pass)?;
+        let [batch, positions, d] = hidden.dims();
+        let [rows, tokens] = input.shape();
+        let added = positions - tokens;
+        let index = |&[row, token]: &Place| {
+            assert!(row < rows && token < tokens, "a place outside the batch");
+            (row * positions + added + token) as i64
+        };
+        let indices: Vec<i64> = places.iter().map(index).collect();
+        let device = hidden.device().without_autodiff();
+        let indices = TensorData::new(indices, [places.len()]);
+        let indices = Tensor::<1, Int>::from_data(indices, &device);
+        let chosen = hidden.reshape([batch * positions, d]).select(0, indices);
+        Ok(self.head.forward(chosen.unsqueeze::<3>(), pass))
+    }
+
+    /// The output of the model under `hooks` without dropout; `&()` is the base model.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn infer(&self, input: &ModelInput, hooks: &dyn Hooks) -> Result<Tensor<3>> {
+        self.forward(input, Pass::inference(hooks))
+    }
+}
