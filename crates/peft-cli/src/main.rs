@@ -4,6 +4,7 @@ mod commands;
 mod data;
 mod options;
 mod output;
+mod prompt;
 mod run_file;
 
 use std::process::ExitCode;

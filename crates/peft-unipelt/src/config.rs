@@ -102,6 +102,12 @@ impl MethodConfig for UniPeltConfig {
     };
     type Method = Stack;
 
+    /// 3e-4 without gates: the parts act at full strength from the first step on, and the wide
+    /// adapter of MAM is scaled by 4; at 1e-3, a small encoder's output collapses.
+    fn learning_rate(&self) -> f64 {
+        if self.use_gating { Self::LEARNING_RATE } else { 3e-4 }
+    }
+
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
         hub::write(self, base)
     }

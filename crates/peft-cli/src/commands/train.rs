@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use peft::core::{Accounting, Adapter, AdapterConfig, Composition, write_atomically};
-use peft::models::TextTokenizer;
 use peft::train::data::{Columns, Goal};
 use peft::train::metrics::Metric;
-use peft::train::{AdapterPaths, Outcome, ResolvedModel, RunDirectory, Schedule, Trainer, resolve};
+use peft::train::{AdapterPaths, Outcome, RunDirectory, Schedule, Trainer, resolve};
 use serde_json::{Value, json};
 
 use crate::data::LoadedData;
 use crate::options::{AdapterOptions, DeviceOptions, SettingOptions, adapter_name};
 use crate::output::{grouped, print_json};
+use crate::prompt;
 use crate::run_file::RunFile;
 
 /// Train an adapter on labelled texts.
@@ -170,7 +170,7 @@ impl Train {
         let (model, report) = data.model(&run, &resolved, &device)?;
 
         let mut fields = run.method_settings.clone();
-        tokenize_prompt(&mut fields, &resolved)?;
+        prompt::start(&run.method, &mut fields, &resolved)?;
         let registry = peft::registry();
         let saved = fields.remove("modules_to_save");
         let method = registry.configure(&run.method, fields)?;
@@ -341,20 +341,4 @@ impl Train {
         println!("plot:    {}", directory.plot().display());
         Ok(())
     }
-}
-
-/// The text that a prompt starts from, as the token indices that the method needs.
-fn tokenize_prompt(
-    fields: &mut serde_json::Map<String, Value>,
-    resolved: &ResolvedModel,
-) -> anyhow::Result<()> {
-    let is_text = fields.get("prompt_tuning_init").and_then(Value::as_str) == Some("TEXT");
-    let text = fields.get("prompt_tuning_init_text").and_then(Value::as_str);
-    if let (true, Some(text)) = (is_text, text) {
-        let tokenizer = TextTokenizer::load(&resolved.directory, usize::MAX)?;
-        let encoded = tokenizer.encode(&[(text.to_string(), None)])?;
-        let ids = &encoded[0].ids;
-        fields.insert("prompt_tuning_init_ids".into(), json!(ids));
-    }
-    Ok(())
 }

@@ -46,12 +46,11 @@ pub enum Combine {
 /// | `random_uniform_scale` (`uniform_scale`) | none | `RANDOM` from `U(-scale, scale)`, as adapter-hub/adapters (0.5) |
 /// | `combine` (`place`) | `prefix` | see [`Combine`] |
 /// | `after_embeddings` (`after_norm`) | false | true: after positions and the embeddings' norm, as adapter-hub/adapters; false: before, as HF PEFT |
-/// | `prompt_lr_ratio` (`lr_ratio`) | none | learning rate of the prompt over that of all else (a head) |
 /// | `inference_mode` | false | true in files: the prompt is there, and needs no start |
 /// | `num_layers`, `token_dim`, ... | | see [`ModelDimensions`] |
 ///
-/// `prompt_tuning_init_ids`, `random_uniform_scale`, `combine`, `after_embeddings` and
-/// `prompt_lr_ratio` are ours, and written only where they differ from the default.
+/// `prompt_tuning_init_ids`, `random_uniform_scale`, `combine` and `after_embeddings` are ours, and
+/// written only where they differ from the default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PromptTuningConfig {
@@ -75,9 +74,6 @@ pub struct PromptTuningConfig {
     /// Whether the prompt goes behind positions and the embeddings' norm.
     #[serde(skip_serializing_if = "is_default")]
     pub after_embeddings: bool,
-    /// The learning rate of the prompt over that of everything else.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prompt_lr_ratio: Option<f64>,
     /// Whether the prompt is read from a file.
     pub inference_mode: bool,
     /// What HF PEFT notes about the model.
@@ -96,7 +92,6 @@ impl Default for PromptTuningConfig {
             random_uniform_scale: None,
             combine: Combine::Prefix,
             after_embeddings: false,
-            prompt_lr_ratio: None,
             inference_mode: false,
             model: ModelDimensions::default(),
         }
@@ -125,7 +120,6 @@ impl MethodConfig for PromptTuningConfig {
         ("uniform_scale", "random_uniform_scale"),
         ("place", "combine"),
         ("after_norm", "after_embeddings"),
-        ("lr_ratio", "prompt_lr_ratio"),
     ];
     const CARD: MethodCard = MethodCard {
         functions: &[ComputationFunction::Input],
@@ -164,16 +158,10 @@ impl MethodConfig for PromptTuningConfig {
                 "must hold at least one token",
             ));
         }
-        let positive = [
-            ("random_uniform_scale", self.random_uniform_scale),
-            ("prompt_lr_ratio", self.prompt_lr_ratio),
-        ];
-        for (field, value) in positive {
-            if let Some(value) = value
-                && !(value.is_finite() && value > 0.0)
-            {
-                return Err(Error::config(field, value, "must be a positive number"));
-            }
+        if let Some(scale) = self.random_uniform_scale
+            && !(scale.is_finite() && scale > 0.0)
+        {
+            return Err(Error::config("random_uniform_scale", scale, "must be a positive number"));
         }
         self.model.validate()
     }

@@ -27,8 +27,6 @@ pub struct PromptTuning {
     combine: Combine,
     #[module(skip)]
     after_embeddings: bool,
-    #[module(skip)]
-    lr_ratio: Option<f64>,
 }
 
 impl PromptTuning {
@@ -49,7 +47,7 @@ impl PromptTuning {
             (init, false) => Param::from_tensor(words_of(config, init, base, device)?),
         };
         let (combine, after_embeddings) = (config.combine, config.after_embeddings);
-        Ok(Self { prompt, combine, after_embeddings, lr_ratio: config.prompt_lr_ratio })
+        Ok(Self { prompt, combine, after_embeddings })
     }
 
     /// The prompt `P`, `[L, d]`.
@@ -136,10 +134,6 @@ impl Method for PromptTuning {
 
     fn merge_obstacle(&self) -> Option<String> {
         Some("it lengthens the input, which no weight or bias can express".into())
-    }
-
-    fn lr_factors(&self) -> Vec<(String, f64)> {
-        self.lr_ratio.map(|ratio| ("prompt".to_string(), ratio)).into_iter().collect()
     }
 
     fn virtual_tokens(&self) -> usize {
