@@ -5,6 +5,7 @@ mod dataset;
 mod labels;
 mod split;
 mod table;
+mod tags;
 
 pub(crate) use batches::mix;
 pub use batches::{Batch, Batches, TokenizedSet};
@@ -12,3 +13,4 @@ pub use dataset::{Dataset, Example, Target};
 pub use labels::{Goal, Labels};
 pub use split::{split, subset};
 pub use table::{Columns, Record, read_records};
+pub use tags::{Converted, TagScheme, to_bio, to_io};
