@@ -15,4 +15,4 @@ pub use config::{Architecture, EncoderConfig, Task};
 pub use encoder::{Encoder, EncoderTask};
 pub use error::{Error, Result};
 pub use input::EncoderInput;
-pub use tokenizer::{Encoded, TextTokenizer};
+pub use tokenizer::{Encoded, EncodedWords, TextTokenizer};
