@@ -17,4 +17,4 @@ pub use config::{Architecture, ModelConfig, Task};
 pub use error::{Error, Result};
 pub use input::ModelInput;
 pub use model::{Model, ModelTask, Place};
-pub use tokenizer::{Encoded, TextTokenizer};
+pub use tokenizer::{Encoded, EncodedWords, TextTokenizer};

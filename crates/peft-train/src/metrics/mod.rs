@@ -1,5 +1,20 @@
 //! Metrics.
 
+mod bleu;
+mod chrf;
+mod entities;
+mod exact_match;
+mod ngrams;
+#[cfg(test)]
+mod recorded;
+mod rouge;
+
+pub use bleu::Bleu;
+pub use chrf::chrf;
+pub use entities::{EntityCounts, EntityScores};
+pub use exact_match::exact_match;
+pub use rouge::Rouge;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
