@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use peft::core::{Adapter, Method};
 use peft::models::{LoadReport, Model, ModelTask, TextTokenizer};
-use peft::train::data::{Columns, Dataset, Labels, TokenizedSet, read_records, split, subset};
+use peft::train::data::{Columns, Dataset, TokenizedSet, split, subset};
 use peft::train::{ResolvedModel, RunDirectory, TaskFile, TrainData, write_builtin};
 
 use crate::run_file::RunFile;
@@ -29,17 +29,10 @@ impl LoadedData {
         }
         let file = |given: &Option<PathBuf>, name| given.clone().or_else(|| built_in_file(name));
         let train = file(&data.train, "train.tsv").context("no training data")?;
-        // Of a task without labels, the files may have none.
-        let columns = |columns: &Columns| match data.task.has_labels() {
-            true => columns.clone(),
-            false => columns.without_label(),
-        };
-        let records = read_records(&train, &columns(&data.columns))?;
-        let labels = Labels::from_records(&train, data.task, &records)?;
-        let all = Dataset::from_records(&train, records, &labels)?;
-        let load = |path: Option<PathBuf>, own: &Option<Columns>| {
-            let columns = columns(own.as_ref().unwrap_or(&data.columns));
-            path.map(|path: PathBuf| Dataset::load(&path, &columns, &labels)).transpose()
+        let all = Dataset::discover(&train, &data.columns, data.task)?;
+        let load = |path: Option<PathBuf>, columns: &Option<Columns>| {
+            let columns = columns.as_ref().unwrap_or(&data.columns);
+            path.map(|path: PathBuf| Dataset::load(&path, columns, &all.labels)).transpose()
         };
         let mut valid = load(file(&data.valid, "valid.tsv"), &data.valid_columns)?;
         let mut test = load(file(&data.test, "test.tsv"), &data.test_columns)?;

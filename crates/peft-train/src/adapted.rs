@@ -156,7 +156,8 @@ fn own_task(model: &Model) -> Option<TaskFile> {
         Task::ClassifySequence { labels: 1 } => (Goal::Regress, Vec::new()),
         Task::ClassifySequence { .. } => (Goal::Classify, model.config().labels()),
         Task::MaskedLm => (Goal::MaskedLm, Vec::new()),
-        Task::ClassifyTokens { .. } | Task::Encode => return None,
+        Task::ClassifyTokens { .. } => (Goal::Tag, model.config().labels()),
+        Task::Encode => return None,
     };
     Some(TaskFile {
         labels: Labels { goal, names },

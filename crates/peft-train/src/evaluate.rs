@@ -49,8 +49,10 @@ pub fn evaluate(
     labels: &Labels,
     batch_size: usize,
 ) -> Result<Metrics> {
-    if labels.goal == Goal::MaskedLm {
-        return evaluate_words(model, hooks, data, batch_size);
+    match labels.goal {
+        Goal::MaskedLm => return evaluate_words(model, hooks, data, batch_size),
+        Goal::Tag => return evaluate_tags(model, hooks, data, labels, batch_size),
+        Goal::Classify | Goal::Regress => {}
     }
     let mut outputs = Vec::with_capacity(data.len());
     let mut targets: Vec<Target> = Vec::with_capacity(data.len());
@@ -64,6 +66,72 @@ pub fn evaluate(
         targets.extend(batch.targets);
     }
     Ok(Metrics::new(labels, &outputs, &targets, total / data.len().max(1) as f64))
+}
+
+/// The index of the likeliest label of each word of each example, in the order of the data set;
+/// `None` for a word that was cut off. `hooks` must be without autodiff.
+///
+/// # Errors
+/// If an input does not fit the model, or the task is not over words.
+pub fn predict_tags(
+    model: &Model,
+    hooks: &dyn Hooks,
+    data: &TokenizedSet,
+    batch_size: usize,
+) -> Result<Vec<Vec<Option<usize>>>> {
+    Ok(tags(model, hooks, data, batch_size)?.0)
+}
+
+/// As [`predict_tags`], with the mean loss of the words whose tags are known.
+#[allow(clippy::type_complexity)]
+fn tags(
+    model: &Model,
+    hooks: &dyn Hooks,
+    data: &TokenizedSet,
+    batch_size: usize,
+) -> Result<(Vec<Vec<Option<usize>>>, f64)> {
+    let mut found = vec![Vec::new(); data.len()];
+    let (mut words, mut total) = (0, 0.0);
+    for indices in data.sorted(batch_size).iter() {
+        let batch = data.batch(indices, EVALUATION, model.base().device())?;
+        let logits = batch.logits(model, Pass::inference(hooks))?;
+        let labels = logits.clone().argmax(1).into_data().convert::<i64>();
+        let mut labels = labels.iter::<i64>();
+        for &index in indices {
+            let found: &mut Vec<Option<usize>> = &mut found[index];
+            for word in data.words(index) {
+                let label = labels.next().expect("a label for each word") as usize;
+                found.resize(word, None);
+                found.push(Some(label));
+            }
+        }
+        if !batch.targets.is_empty() {
+            let mean = loss(Goal::Tag, logits, &batch).into_scalar::<f32>();
+            total += f64::from(mean) * batch.targets.len() as f64;
+            words += batch.targets.len();
+        }
+    }
+    Ok((found, total / words.max(1) as f64))
+}
+
+/// The metrics of tags. A word that was cut off counts as one without an entity.
+fn evaluate_tags(
+    model: &Model,
+    hooks: &dyn Hooks,
+    data: &TokenizedSet,
+    labels: &Labels,
+    batch_size: usize,
+) -> Result<Metrics> {
+    let (found, loss) = tags(model, hooks, data, batch_size)?;
+    let name = |label: usize| labels.names[label].as_str();
+    let mut named = (Vec::new(), Vec::new());
+    for (found, target) in found.iter().zip(data.targets()) {
+        let Some(Target::Tags(wanted)) = target else { continue };
+        let found = (0..wanted.len()).map(|i| found.get(i).copied().flatten().map_or("O", name));
+        named.0.push(found.collect::<Vec<_>>());
+        named.1.push(wanted.iter().map(|&label| name(label)).collect::<Vec<_>>());
+    }
+    Ok(Metrics::of_tags(labels, &named.0, &named.1, loss))
 }
 
 /// The metrics of a language model over the words that it is asked for.

@@ -14,7 +14,7 @@ mod run;
 pub use adapted::{AdaptedModel, AdapterPaths};
 pub use builtin::write_builtin;
 pub use error::{Error, Result};
-pub use evaluate::{evaluate, predict};
+pub use evaluate::{evaluate, predict, predict_tags};
 pub use heatmap::Heatmap;
 pub use resolve::{ResolvedModel, resolve};
 pub use run::{

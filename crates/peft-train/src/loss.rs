@@ -10,7 +10,7 @@ pub(crate) fn loss(goal: Goal, logits: Tensor<2>, batch: &Batch) -> Tensor<1> {
     let [targets, _] = logits.dims();
     let device = logits.device().without_autodiff();
     match goal {
-        Goal::Classify | Goal::MaskedLm => {
+        Goal::Classify | Goal::Tag | Goal::MaskedLm => {
             let classes = batch.classes(&device).reshape([targets, 1]);
             log_softmax(logits, 1).gather(1, classes).mean().neg()
         }

@@ -50,10 +50,8 @@ impl Eval {
             let (resolved, adapted) = self.model.load(paths, &device)?;
             let task = known_task(adapted.task)?;
             let columns = self.columns.as_ref().unwrap_or(&task.columns);
-            let has_labels = task.labels.goal.has_labels();
-            let columns = if has_labels { columns.clone() } else { columns.without_label() };
-            let data = Dataset::load(&self.data, &columns, &task.labels)?;
-            if has_labels && data.examples.iter().any(|example| example.target.is_none()) {
+            let data = Dataset::load(&self.data, columns, &task.labels)?;
+            if !data.is_labelled() {
                 bail!("{}: the columns name no label, which evaluation needs", self.data.display());
             }
             let tokens = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?;

@@ -7,23 +7,23 @@ use anyhow::bail;
 use burn::module::Module;
 use clap::Args;
 use peft::core::Hooks;
-use peft::train::data::{Columns, Dataset, Example, Goal, read_records};
+use peft::train::data::{Columns, Dataset, Example, Goal, Labels, Text};
 use peft::train::metrics::Output;
-use peft::train::{TaskFile, predict};
+use peft::train::{TaskFile, predict, predict_tags};
 use serde_json::{Map, Value, json};
 
 use crate::data::Tokens;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::print_json;
 
-/// Label texts, given as arguments, in a file, or both.
+/// Label texts, or their words: texts given as arguments, in a file, or both.
 #[derive(Args)]
 pub struct Predict {
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Texts: .tsv, .csv, .jsonl; labels are not read
+    /// Texts: .tsv, .csv, .jsonl, .txt, .conll, .conllu; labels are not read
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The columns of the file [default: those of the training data]
@@ -56,15 +56,25 @@ impl Predict {
         for paths in &runs {
             let (resolved, adapted) = self.model.load(paths, &device)?;
             let task = known_task(adapted.task)?;
-            let examples = self.examples(&task)?;
-            let dataset = Dataset { examples, labels: task.labels.clone() };
+            let dataset = self.dataset(&task)?;
             let tokens = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?;
             let data = tokens.of(&dataset)?;
             let method = adapted.adapter.map(|adapter| adapter.method.valid());
             let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
-            let outputs = predict(&adapted.model, hooks, &data, self.batch_size)?;
-            let rows = dataset.examples.iter().zip(&outputs).map(|(e, o)| row(e, o, &task));
-            labelled.extend(rows.map(|mut row| {
+            let (model, batch) = (&adapted.model, self.batch_size);
+            let labels = &task.labels;
+            let rows: Vec<Map<String, Value>> = match labels.goal {
+                Goal::Tag => {
+                    let tags = predict_tags(model, hooks, &data, batch)?;
+                    dataset.examples.iter().zip(tags).map(|(e, t)| tagged(e, &t, labels)).collect()
+                }
+                _ => {
+                    let outputs = predict(model, hooks, &data, batch)?;
+                    let pairs = dataset.examples.iter().zip(&outputs);
+                    pairs.map(|(example, output)| row(example, output, labels)).collect()
+                }
+            };
+            labelled.extend(rows.into_iter().map(|mut row| {
                 if let (Some(adapter), true) = (paths.adapters.last(), runs.len() > 1) {
                     row.insert("adapter".into(), json!(adapter));
                 }
@@ -76,6 +86,10 @@ impl Predict {
             return Ok(ExitCode::SUCCESS);
         }
         for row in labelled {
+            if let (Some(words), Some(tags)) = (row.get("words"), row.get("tags")) {
+                print_tags(words, tags);
+                continue;
+            }
             let label = row["label"].as_str().map(String::from);
             let label =
                 label.unwrap_or_else(|| format!("{:.4}", row["value"].as_f64().unwrap_or(0.0)));
@@ -88,45 +102,66 @@ impl Predict {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn examples(&self, task: &TaskFile) -> anyhow::Result<Vec<Example>> {
-        let given =
-            self.texts.iter().map(|text| Example { text: text.clone(), pair: None, target: None });
-        let mut examples: Vec<Example> = given.collect();
+    fn dataset(&self, task: &TaskFile) -> anyhow::Result<Dataset> {
+        let labels = task.labels.clone();
+        let texts = self.texts.iter().map(|text| Text::new(labels.goal, text.clone()));
+        let mut examples: Vec<Example> = texts.map(|text| Example { text, target: None }).collect();
         if let Some(path) = &self.data {
-            // A file may lack the label column that the training data had.
             let columns = self.columns.as_ref().unwrap_or(&task.columns);
-            let records = match read_records(path, &columns.without_label()) {
-                Ok(records) => records,
-                Err(_) => read_records(path, columns)?,
-            };
-            examples.extend(records.into_iter().map(|record| Example {
-                text: record.text,
-                pair: record.pair,
-                target: None,
-            }));
+            examples.extend(Dataset::unlabelled(path, columns, &labels)?.examples);
         }
-        Ok(examples)
+        Ok(Dataset { examples, labels })
     }
 }
 
-fn row(example: &Example, output: &Output, task: &TaskFile) -> Map<String, Value> {
-    let mut row = Map::new();
-    row.insert("text".into(), json!(example.text));
-    if let Some(pair) = &example.pair {
-        row.insert("pair".into(), json!(pair));
+/// A word and its tag in each line, and an empty line after the sentence, as in the files.
+fn print_tags(words: &Value, tags: &Value) {
+    let strings = |list: &Value| -> Vec<String> {
+        let list = list.as_array().into_iter().flatten();
+        list.map(|item| item.as_str().unwrap_or("").to_string()).collect()
+    };
+    for (word, tag) in strings(words).iter().zip(strings(tags)) {
+        println!("{word}\t{tag}");
     }
-    match task.labels.goal {
-        Goal::MaskedLm => unreachable!("refused when the outputs were made"),
+    println!();
+}
+
+fn tagged(example: &Example, tags: &[Option<usize>], labels: &Labels) -> Map<String, Value> {
+    let words = match &example.text {
+        Text::Words(words) => words.clone(),
+        Text::One(text) | Text::Pair(text, _) => vec![text.clone()],
+    };
+    // A word that was cut off has no tag.
+    let tag = |word: usize| tags.get(word).copied().flatten().map(|tag| name(labels, tag));
+    let tags: Vec<Option<String>> = (0..words.len()).map(tag).collect();
+    Map::from_iter([("words".into(), json!(words)), ("tags".into(), json!(tags))])
+}
+
+fn name(labels: &Labels, index: usize) -> String {
+    labels.names.get(index).cloned().unwrap_or(format!("LABEL_{index}"))
+}
+
+fn row(example: &Example, output: &Output, labels: &Labels) -> Map<String, Value> {
+    let mut row = Map::new();
+    match &example.text {
+        Text::One(text) => row.extend([("text".into(), json!(text))]),
+        Text::Pair(text, pair) => {
+            row.extend([("text".into(), json!(text)), ("pair".into(), json!(pair))]);
+        }
+        Text::Words(words) => row.extend([("words".into(), json!(words))]),
+    }
+    match labels.goal {
+        Goal::Tag | Goal::MaskedLm => unreachable!("not a label for a text"),
         Goal::Regress => {
             row.insert("value".into(), json!(output.logits[0]));
         }
         Goal::Classify => {
             let class = output.class();
-            let name = |i: usize| task.labels.names.get(i).cloned().unwrap_or(format!("LABEL_{i}"));
             let p = output.probabilities();
-            row.insert("label".into(), json!(name(class)));
+            row.insert("label".into(), json!(name(labels, class)));
             row.insert("score".into(), json!(p[class]));
-            let scores = p.iter().enumerate().map(|(i, p)| (name(i), json!(p))).collect();
+            let scores = p.iter().enumerate();
+            let scores = scores.map(|(i, p)| (name(labels, i), json!(p))).collect();
             row.insert("scores".into(), Value::Object(scores));
         }
     }

@@ -55,7 +55,8 @@ pub struct Train {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Training data: .tsv, .csv, .jsonl, .txt (a text a line) [default: the built-in data set]
+    /// Training data: .tsv, .csv, .jsonl, .txt (a text a line), .conll, .conllu [default: the
+    /// built-in data set]
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     train: Option<PathBuf>,
     /// Validation data, which chooses the best epoch
@@ -134,6 +135,8 @@ enum TaskName {
     Classify,
     /// A number for each text
     Regress,
+    /// A label for each word: entities, parts of speech
+    Tag,
     /// Masked language modelling: words hidden in the texts themselves
     Mlm,
 }
@@ -235,6 +238,7 @@ impl Train {
             run.data.task => self.task.map(|task| match task {
                 TaskName::Classify => Goal::Classify,
                 TaskName::Regress => Goal::Regress,
+                TaskName::Tag => Goal::Tag,
                 TaskName::Mlm => Goal::MaskedLm,
             });
             run.data.columns => self.columns.clone();

@@ -5,4 +5,5 @@ mod compose;
 mod language;
 mod life;
 mod resume;
+mod tags;
 mod workbench;

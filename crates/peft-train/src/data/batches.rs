@@ -1,14 +1,14 @@
 //! Batches of texts of like length, so that little of a batch is padding.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use peft_models::{Encoded, Model, ModelInput, Pass, Place, TextTokenizer};
+use peft_models::{Encoded, EncodedWords, Model, ModelInput, Pass, Place, TextTokenizer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
 use super::masking::{Masked, Masking};
-use super::{Dataset, Goal, Target};
+use super::{Dataset, Example, Goal, Target, Text};
 use crate::Result;
 
 /// A data set as token indices.
@@ -18,8 +18,18 @@ pub struct TokenizedSet {
     targets: Vec<Option<Target>>,
     pairs: bool,
     pad: usize,
-    /// What hides words of the texts, where that is the task.
-    masking: Option<Masking>,
+    asked: Asked,
+}
+
+/// What of a text the model is asked about.
+#[derive(Debug, Clone)]
+enum Asked {
+    /// The text as a whole.
+    Text,
+    /// The words of each text: their indices, and the first token of each.
+    Words(Vec<Vec<(usize, usize)>>),
+    /// Words that are hidden.
+    Hidden(Masking),
 }
 
 /// The examples of one step.
@@ -59,7 +69,7 @@ impl Batch {
             .iter()
             .map(|target| match target {
                 Target::Class(class) => *class as i64,
-                Target::Value(_) => panic!("a number where a label was expected"),
+                other => panic!("{other:?} where a label was expected"),
             })
             .collect();
         let shape = [classes.len()];
@@ -73,7 +83,7 @@ impl Batch {
             .iter()
             .map(|target| match target {
                 Target::Value(value) => *value,
-                Target::Class(_) => panic!("a label where a number was expected"),
+                other => panic!("{other:?} where a number was expected"),
             })
             .collect();
         let shape = [values.len()];
@@ -96,20 +106,22 @@ impl TokenizedSet {
     /// # Errors
     /// If the tokenizer fails, or words are to be hidden and it has no token for that.
     pub fn new(dataset: &Dataset, tokenizer: &TextTokenizer, pad: usize) -> Result<Self> {
-        let texts: Vec<(String, Option<String>)> =
-            dataset.examples.iter().map(|e| (e.text.clone(), e.pair.clone())).collect();
-        let texts = tokenizer.encode(&texts)?;
+        let (texts, asked) = match dataset.labels.goal {
+            Goal::Tag => {
+                let (texts, words) = words(dataset, tokenizer)?;
+                (texts, Asked::Words(words))
+            }
+            Goal::MaskedLm => (whole(dataset, tokenizer)?, Asked::Hidden(Masking::new(tokenizer)?)),
+            Goal::Classify | Goal::Regress => (whole(dataset, tokenizer)?, Asked::Text),
+        };
         let truncated = texts.iter().filter(|text| text.truncated).count();
         if truncated > 0 {
             tracing::warn!("{truncated} of {} texts were cut to max_length", texts.len());
         }
-        let pairs = dataset.examples.iter().any(|example| example.pair.is_some());
-        let targets = dataset.examples.iter().map(|example| example.target).collect();
-        let masking = match dataset.labels.goal {
-            Goal::MaskedLm => Some(Masking::new(tokenizer)?),
-            _ => None,
-        };
-        Ok(Self { texts, targets, pairs, pad, masking })
+        let is_pair = |example: &Example| matches!(example.text, Text::Pair(..));
+        let pairs = dataset.examples.iter().any(is_pair);
+        let targets = dataset.examples.iter().map(|example| example.target.clone()).collect();
+        Ok(Self { texts, targets, pairs, pad, asked })
     }
 
     /// The number of examples.
@@ -159,20 +171,27 @@ impl TokenizedSet {
     /// # Errors
     /// If there is none, or one has no tokens.
     pub fn batch(&self, indices: &[usize], draw: u64, device: &Device) -> Result<Batch> {
-        let texts = indices.iter().map(|&i| &self.texts[i]);
-        let segments: Vec<&[u32]> = texts.clone().map(|text| text.segments.as_slice()).collect();
-        let masked: Option<Vec<Masked>> = self.masking.as_ref().map(|masking| {
-            let hide = |&i: &usize| masking.hide(&self.texts[i], mix(draw, i as u64));
-            indices.iter().map(hide).collect()
-        });
+        let masked: Option<Vec<Masked>> = match &self.asked {
+            Asked::Hidden(masking) => {
+                let hide = |&i: &usize| masking.hide(&self.texts[i], mix(draw, i as u64));
+                Some(indices.iter().map(hide).collect())
+            }
+            Asked::Text | Asked::Words(_) => None,
+        };
         let ids: Vec<&[u32]> = match &masked {
             Some(masked) => masked.iter().map(|text| text.ids.as_slice()).collect(),
-            None => texts.map(|text| text.ids.as_slice()).collect(),
+            None => indices.iter().map(|&i| self.texts[i].ids.as_slice()).collect(),
         };
+        let segments: Vec<&[u32]> =
+            indices.iter().map(|&i| self.texts[i].segments.as_slice()).collect();
         let segments = self.pairs.then_some(segments.as_slice());
         let input = ModelInput::from_rows(&ids, segments, self.pad, device)?;
-        let (places, targets) = match &masked {
-            Some(masked) => {
+        let (places, targets) = match (&self.asked, &masked) {
+            (Asked::Words(words), _) => {
+                let (places, targets) = self.tagged(words, indices);
+                (Some(places), targets)
+            }
+            (_, Some(masked)) => {
                 let hidden = masked.iter().enumerate().flat_map(|(row, text)| {
                     let hidden = text.hidden.iter();
                     hidden.map(move |&(at, word)| ([row, at], Target::Class(word as usize)))
@@ -180,11 +199,80 @@ impl TokenizedSet {
                 let (places, targets) = hidden.unzip();
                 (Some(places), targets)
             }
-            None => (None, indices.iter().filter_map(|&i| self.targets[i]).collect()),
+            (_, None) => (None, indices.iter().filter_map(|&i| self.targets[i].clone()).collect()),
         };
         let tokens = ids.iter().map(|row| row.len()).sum();
         Ok(Batch { input, targets, places, indices: indices.to_vec(), tokens })
     }
+
+    /// Where the words of some texts are, and their tags, if these are known.
+    fn tagged(
+        &self,
+        words: &[Vec<(usize, usize)>],
+        indices: &[usize],
+    ) -> (Vec<Place>, Vec<Target>) {
+        let (mut places, mut targets) = (Vec::new(), Vec::new());
+        for (row, &index) in indices.iter().enumerate() {
+            for &(word, token) in &words[index] {
+                places.push([row, token]);
+                if let Some(Target::Tags(tags)) = &self.targets[index] {
+                    targets.push(Target::Class(tags[word]));
+                }
+            }
+        }
+        (places, targets)
+    }
+
+    /// The words of a text that the model is asked about, by their indices: those that were not
+    /// cut off. Empty where it is not asked about words.
+    pub(crate) fn words(&self, index: usize) -> impl Iterator<Item = usize> {
+        let words = match &self.asked {
+            Asked::Words(words) => &words[index][..],
+            Asked::Text | Asked::Hidden(_) => &[],
+        };
+        words.iter().map(|&(word, _)| word)
+    }
+
+    /// The targets, in the order of the data set.
+    pub(crate) fn targets(&self) -> &[Option<Target>] {
+        &self.targets
+    }
+}
+
+/// Texts and pairs as token indices.
+fn whole(dataset: &Dataset, tokenizer: &TextTokenizer) -> Result<Vec<Encoded>> {
+    let texts = dataset.examples.iter().map(|example| match &example.text {
+        Text::One(text) => (text.clone(), None),
+        Text::Pair(text, pair) => (text.clone(), Some(pair.clone())),
+        Text::Words(words) => (words.join(" "), None),
+    });
+    Ok(tokenizer.encode(&texts.collect::<Vec<_>>())?)
+}
+
+/// Texts in words as token indices; of each word that is left, its index and its first token.
+fn words(
+    dataset: &Dataset,
+    tokenizer: &TextTokenizer,
+) -> Result<(Vec<Encoded>, Vec<Vec<(usize, usize)>>)> {
+    let texts = dataset.examples.iter().map(|example| match &example.text {
+        Text::Words(words) => words.clone(),
+        Text::One(text) | Text::Pair(text, _) => vec![text.clone()],
+    });
+    let encoded = tokenizer.encode_words(&texts.collect::<Vec<_>>())?;
+    Ok(encoded
+        .into_iter()
+        .map(|EncodedWords { text, words }| {
+            let mut first: Vec<(usize, usize)> = Vec::new();
+            for (token, word) in words.into_iter().enumerate() {
+                if let Some(word) = word
+                    && first.last().is_none_or(|&(last, _)| last != word)
+                {
+                    first.push((word, token));
+                }
+            }
+            (text, first)
+        })
+        .unzip())
 }
 
 impl Batches {

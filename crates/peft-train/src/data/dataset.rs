@@ -2,25 +2,53 @@
 
 use std::path::Path;
 
-use super::{Columns, Labels, Record, read_records};
+use super::{Columns, Goal, Labels, Record, Sentence, TagColumn, read_records, read_sentences};
 use crate::Result;
 
+/// A text, as it is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Text {
+    /// One text.
+    One(String),
+    /// Two texts that belong together.
+    Pair(String, String),
+    /// A text that comes in words.
+    Words(Vec<String>),
+}
+
+impl Text {
+    /// A text for a goal: of words, those between blanks.
+    pub fn new(goal: Goal, text: String) -> Self {
+        match goal {
+            Goal::Tag => Self::Words(text.split_whitespace().map(String::from).collect()),
+            Goal::Classify | Goal::Regress | Goal::MaskedLm => Self::One(text),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::One(text) | Self::Pair(text, _) => text.trim().is_empty(),
+            Self::Words(words) => words.is_empty(),
+        }
+    }
+}
+
 /// What an example should give.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Target {
     /// The index of a label.
     Class(usize),
     /// A number.
     Value(f32),
+    /// The index of a label for each word.
+    Tags(Vec<usize>),
 }
 
-/// A text, or a pair of texts, with what it should give.
+/// A text with what it should give.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
     /// The text.
-    pub text: String,
-    /// The second text of a pair.
-    pub pair: Option<String>,
+    pub text: Text,
     /// What it should give, if that is known.
     pub target: Option<Target>,
 }
@@ -34,31 +62,107 @@ pub struct Dataset {
     pub labels: Labels,
 }
 
+/// What a file holds, before its labels are known.
+enum Rows {
+    Records(Vec<Record>),
+    Sentences(Vec<Sentence>),
+}
+
+impl Rows {
+    fn read(path: &Path, columns: &Columns, goal: Goal) -> Result<Self> {
+        Ok(match goal {
+            Goal::Tag => Self::Sentences(read_sentences(path, None, &columns.tag_column())?),
+            Goal::MaskedLm => Self::Records(read_records(path, &columns.without_label())?),
+            Goal::Classify | Goal::Regress => Self::Records(read_records(path, columns)?),
+        })
+    }
+
+    fn labels(&self, path: &Path, goal: Goal) -> Result<Labels> {
+        match self {
+            Self::Records(records) => Labels::from_records(path, goal, records),
+            Self::Sentences(sentences) => Labels::from_sentences(path, sentences),
+        }
+    }
+
+    fn examples(self, path: &Path, labels: &Labels) -> Result<Vec<Example>> {
+        match self {
+            Self::Records(records) => records
+                .into_iter()
+                .map(|record| {
+                    let target = labels.target(path, &record)?;
+                    Ok(Example { text: record.into(), target })
+                })
+                .collect(),
+            Self::Sentences(sentences) => sentences
+                .into_iter()
+                .map(|sentence| {
+                    let target = Some(labels.tags(path, &sentence)?);
+                    Ok(Example { text: Text::Words(sentence.words), target })
+                })
+                .collect(),
+        }
+    }
+}
+
+impl From<Record> for Text {
+    fn from(record: Record) -> Self {
+        match record.pair {
+            Some(pair) => Self::Pair(record.text, pair),
+            None => Self::One(record.text),
+        }
+    }
+}
+
 impl Dataset {
-    /// The examples of rows already read.
+    /// Reads a file, and what its labels are.
     ///
     /// # Errors
-    /// If a label is unknown or not a number.
-    pub fn from_records(path: &Path, records: Vec<Record>, labels: &Labels) -> Result<Self> {
-        let empty = records.iter().filter(|record| record.text.trim().is_empty()).count();
-        if empty > 0 {
-            tracing::warn!("{}: {empty} rows have an empty text", path.display());
-        }
-        let examples = records
-            .into_iter()
-            .map(|record| {
-                let target = labels.target(path, &record)?;
-                Ok(Example { text: record.text, pair: record.pair, target })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { examples, labels: labels.clone() })
+    /// As [`read_records`] and [`read_sentences`], and if there is nothing to tell apart.
+    pub fn discover(path: &Path, columns: &Columns, goal: Goal) -> Result<Self> {
+        let rows = Rows::read(path, columns, goal)?;
+        let labels = rows.labels(path, goal)?;
+        Self::new(path, rows, labels)
     }
 
     /// Reads a file whose labels are known.
     ///
     /// # Errors
-    /// As [`read_records`], and if a label is unknown.
+    /// As [`read_records`] and [`read_sentences`], and if a label is unknown or not a number.
     pub fn load(path: &Path, columns: &Columns, labels: &Labels) -> Result<Self> {
-        Self::from_records(path, read_records(path, columns)?, labels)
+        Self::new(path, Rows::read(path, columns, labels.goal)?, labels.clone())
+    }
+
+    /// Reads the texts of a file, which may lack the labels that the training data had.
+    ///
+    /// # Errors
+    /// As [`read_records`] and [`read_sentences`].
+    pub fn unlabelled(path: &Path, columns: &Columns, labels: &Labels) -> Result<Self> {
+        let texts: Vec<Text> = match labels.goal {
+            Goal::Tag => {
+                let sentences = read_sentences(path, None, &TagColumn::None)?;
+                sentences.into_iter().map(|sentence| Text::Words(sentence.words)).collect()
+            }
+            Goal::Classify | Goal::Regress | Goal::MaskedLm => {
+                let records = read_records(path, &columns.without_label());
+                let records = records.or_else(|_| read_records(path, columns))?;
+                records.into_iter().map(Text::from).collect()
+            }
+        };
+        let examples = texts.into_iter().map(|text| Example { text, target: None }).collect();
+        Ok(Self { examples, labels: labels.clone() })
+    }
+
+    fn new(path: &Path, rows: Rows, labels: Labels) -> Result<Self> {
+        let examples = rows.examples(path, &labels)?;
+        let empty = examples.iter().filter(|example| example.text.is_empty()).count();
+        if empty > 0 {
+            tracing::warn!("{}: {empty} rows have an empty text", path.display());
+        }
+        Ok(Self { examples, labels })
+    }
+
+    /// Whether each example has what a goal with labels is measured against.
+    pub fn is_labelled(&self) -> bool {
+        !self.labels.goal.has_labels() || self.examples.iter().all(|e| e.target.is_some())
     }
 }

@@ -1,11 +1,12 @@
-//! What is learned: one of several labels, a number, or the words themselves.
+//! What is learned: labels, numbers, or the words themselves.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use peft_models::Task;
 use serde::{Deserialize, Serialize};
 
-use super::{Record, Target};
+use super::{Record, Sentence, TagScheme, Target};
 use crate::{Error, Result};
 
 /// What is learned.
@@ -17,6 +18,8 @@ pub enum Goal {
     Classify,
     /// A number.
     Regress,
+    /// A label for each word.
+    Tag,
     /// Words that are hidden in the text.
     #[serde(rename = "mlm")]
     MaskedLm,
@@ -26,7 +29,7 @@ impl Goal {
     /// Whether examples have labels: otherwise the text is all there is to learn.
     pub fn has_labels(self) -> bool {
         match self {
-            Self::Classify | Self::Regress => true,
+            Self::Classify | Self::Regress | Self::Tag => true,
             Self::MaskedLm => false,
         }
     }
@@ -72,6 +75,19 @@ impl Labels {
             _ => a.cmp(b),
         });
         names.dedup();
+        Self::named(path, goal, names)
+    }
+
+    /// The tags that occur in `sentences`, sorted.
+    ///
+    /// # Errors
+    /// If there are fewer than two.
+    pub fn from_sentences(path: &Path, sentences: &[Sentence]) -> Result<Self> {
+        let tags: BTreeSet<&String> = sentences.iter().flat_map(|s| &s.tags).collect();
+        Self::named(path, Goal::Tag, tags.into_iter().cloned().collect())
+    }
+
+    fn named(path: &Path, goal: Goal, names: Vec<String>) -> Result<Self> {
         if names.len() < 2 {
             let only = names.first().map_or("none", String::as_str);
             let reason = format!("only one label occurs ({only}): there is nothing to tell apart");
@@ -80,11 +96,18 @@ impl Labels {
         Ok(Self { goal, names })
     }
 
+    /// Whether the tags of words are of entities, each of which may be several words.
+    pub fn are_entities(&self) -> bool {
+        let names = self.names.iter().map(String::as_str);
+        self.goal == Goal::Tag && TagScheme::of(names) != TagScheme::Words
+    }
+
     /// What a model is loaded for to give these.
     pub fn task(&self) -> Task {
         match self.goal {
             Goal::Classify => Task::ClassifySequence { labels: self.names.len() },
             Goal::Regress => Task::ClassifySequence { labels: 1 },
+            Goal::Tag => Task::ClassifyTokens { labels: self.names.len() },
             Goal::MaskedLm => Task::MaskedLm,
         }
     }
@@ -96,19 +119,28 @@ impl Labels {
     pub(crate) fn target(&self, path: &Path, record: &Record) -> Result<Option<Target>> {
         let Some(label) = record.label.as_deref().map(str::trim) else { return Ok(None) };
         match self.goal {
-            Goal::MaskedLm => Ok(None),
+            Goal::Tag | Goal::MaskedLm => Ok(None),
             Goal::Regress => match label.parse::<f32>() {
                 Ok(value) if value.is_finite() => Ok(Some(Target::Value(value))),
                 _ => Err(Error::row(path, record.line, format!("{label:?} is not a number"))),
             },
-            Goal::Classify => match self.names.iter().position(|name| name == label) {
-                Some(index) => Ok(Some(Target::Class(index))),
-                None => {
-                    let known = self.names.join(", ");
-                    let reason = format!("unknown label {label:?}; the labels are: {known}");
-                    Err(Error::row(path, record.line, reason))
-                }
-            },
+            Goal::Classify => Ok(Some(Target::Class(self.index(path, record.line, label)?))),
         }
+    }
+
+    /// The targets of a sentence's words.
+    ///
+    /// # Errors
+    /// If a tag is unknown.
+    pub(crate) fn tags(&self, path: &Path, sentence: &Sentence) -> Result<Target> {
+        let tags = sentence.tags.iter().map(|tag| self.index(path, sentence.line, tag));
+        Ok(Target::Tags(tags.collect::<Result<_>>()?))
+    }
+
+    fn index(&self, path: &Path, line: u64, label: &str) -> Result<usize> {
+        self.names.iter().position(|name| name == label).ok_or_else(|| {
+            let known = self.names.join(", ");
+            Error::row(path, line, format!("unknown label {label:?}; the labels are: {known}"))
+        })
     }
 }

@@ -13,7 +13,7 @@ mod template;
 pub(crate) use batches::mix;
 pub use batches::{Batch, Batches, TokenizedSet};
 pub use conll::{Sentence, TagColumn, WordFormat, read_sentences};
-pub use dataset::{Dataset, Example, Target};
+pub use dataset::{Dataset, Example, Target, Text};
 pub use labels::{Goal, Labels};
 pub use split::{split, subset};
 pub use table::{Columns, Record, read_records};

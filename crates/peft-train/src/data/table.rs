@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::TagColumn;
 use crate::{Error, Result};
 
 /// Which columns hold the text (or the two texts of a pair) and the label.
@@ -91,6 +92,15 @@ impl Columns {
             names.pop();
         }
         Self(names)
+    }
+
+    /// The column with the tags of a file with a word in each line: the one that is listed, by
+    /// number or name; the usual one if the list is of texts and labels.
+    pub fn tag_column(&self) -> TagColumn {
+        match &self.0[..] {
+            [column] if part_named(column).is_none() => column.parse().unwrap_or(TagColumn::Usual),
+            _ => TagColumn::Usual,
+        }
     }
 
     /// What each listed column is: by its word if all have one, else by the order text, pair,

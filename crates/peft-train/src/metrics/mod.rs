@@ -18,7 +18,7 @@ pub use rouge::Rouge;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::data::{Goal, Labels, Target};
+use crate::data::{Goal, Labels, Target, to_bio};
 
 /// What a model gave for one example.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,8 +49,12 @@ impl Output {
 pub enum Metric {
     /// The share of right labels.
     Accuracy,
-    /// F1 of the second label, where there are two.
+    /// F1 of the second label, where there are two; of entities, where words are tagged.
     F1,
+    /// The share of found entities that are right.
+    Precision,
+    /// The share of entities that were found.
+    Recall,
     /// The mean of every label's F1.
     F1Macro,
     /// Matthews' correlation coefficient.
@@ -69,8 +73,10 @@ pub enum Metric {
 
 impl Metric {
     /// The metric of a goal.
-    pub fn of(goal: Goal) -> Self {
-        match goal {
+    pub fn of(labels: &Labels) -> Self {
+        match labels.goal {
+            Goal::Tag if labels.are_entities() => Self::F1,
+            Goal::Tag => Self::Accuracy,
             Goal::Classify => Self::Accuracy,
             Goal::Regress => Self::Spearman,
             Goal::MaskedLm => Self::Perplexity,
@@ -82,6 +88,8 @@ impl Metric {
         match self {
             Self::Accuracy => "accuracy",
             Self::F1 => "f1",
+            Self::Precision => "precision",
+            Self::Recall => "recall",
             Self::F1Macro => "f1_macro",
             Self::Matthews => "matthews",
             Self::Pearson => "pearson",
@@ -139,7 +147,36 @@ impl Metrics {
                 let errors = found.iter().zip(&wanted).map(|(a, b)| (a - b).powi(2));
                 put(Metric::MeanSquaredError, errors.sum::<f64>() / found.len().max(1) as f64);
             }
-            Goal::MaskedLm => panic!("a language model has metrics of words"),
+            Goal::Tag | Goal::MaskedLm => panic!("this goal has metrics of words"),
+        }
+        Self(map)
+    }
+
+    /// The metrics of tags: of each sentence those found, and those that there should be.
+    pub(crate) fn of_tags(
+        labels: &Labels,
+        found: &[Vec<&str>],
+        wanted: &[Vec<&str>],
+        loss: f64,
+    ) -> Self {
+        let mut map = Map::new();
+        map.insert("examples".into(), json!(wanted.len()));
+        map.insert("words".into(), json!(wanted.iter().map(Vec::len).sum::<usize>()));
+        map.insert("loss".into(), json!(loss));
+        let pairs = found.iter().flatten().zip(wanted.iter().flatten());
+        let (mut right, mut words) = (0.0, 0.0);
+        for (found, wanted) in pairs {
+            right += f64::from(u8::from(found == wanted));
+            words += 1.0;
+        }
+        let mut put = |metric: Metric, value: f64| map.insert(metric.name().into(), json!(value));
+        put(Metric::Accuracy, ratio(right, words));
+        if labels.are_entities() {
+            // Types without a prefix are given one, or they would be misread.
+            let scores = EntityScores::new(&to_bio(found).tags, &to_bio(wanted).tags).all;
+            put(Metric::Precision, scores.precision());
+            put(Metric::Recall, scores.recall());
+            put(Metric::F1, scores.f1());
         }
         Self(map)
     }
@@ -170,14 +207,14 @@ impl Metrics {
 fn class(target: &Target) -> usize {
     match target {
         Target::Class(class) => *class,
-        Target::Value(_) => panic!("a number where a label was expected"),
+        other => panic!("{other:?} where a label was expected"),
     }
 }
 
 fn value(target: &Target) -> f64 {
     match target {
         Target::Value(value) => f64::from(*value),
-        Target::Class(_) => panic!("a label where a number was expected"),
+        other => panic!("{other:?} where a number was expected"),
     }
 }
 

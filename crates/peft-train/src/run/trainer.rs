@@ -104,7 +104,7 @@ impl<'m> Trainer<'m> {
     /// If the loss is no number, a file cannot be written, or a checkpoint is of other settings.
     pub fn run(mut self, data: &TrainData, resume: bool) -> Result<Outcome> {
         let settings = self.settings.clone();
-        let metric = settings.metric.unwrap_or(Metric::of(self.task.labels.goal));
+        let metric = settings.metric.unwrap_or(Metric::of(&self.task.labels));
         let epoch_batches = data.train.shuffled(settings.batch_size, self.seed, 0).len();
         let steps_per_epoch = epoch_batches.div_ceil(settings.accumulate);
         let total = steps_per_epoch * settings.epochs;
