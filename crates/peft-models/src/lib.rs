@@ -10,7 +10,9 @@ mod input;
 mod tokenizer;
 
 pub use blocks::Pass;
-pub use checkpoint::{Checkpoint, LoadReport};
+pub use checkpoint::{
+    BlockFormat, Checkpoint, Gguf, LoadReport, PackedTensor, TensorInfo, config_fields,
+};
 pub use config::{Architecture, EncoderConfig, Task};
 pub use encoder::{Encoder, EncoderTask};
 pub use error::{Error, Result};
