@@ -43,8 +43,8 @@ impl TextTokenizer {
             Tokenizer::from_file(&path).map_err(|e| Error::file(&path, e))?
         } else if vocab.exists() {
             word_piece(&vocab, &directory.join("tokenizer_config.json"))?
-        } else if let Some(path) = gguf::find(directory)? {
-            gguf::tokenizer(&Gguf::open(&path)?)?
+        } else if let Some(gguf) = Gguf::find(directory)? {
+            gguf::tokenizer(&gguf)?
         } else {
             let reason = "none of tokenizer.json, vocab.txt, *.gguf is there";
             return Err(Error::file(directory, reason));

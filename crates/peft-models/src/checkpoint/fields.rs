@@ -15,9 +15,9 @@ use crate::{Error, Result};
 pub fn config_fields(directory: &Path) -> Result<Map<String, Value>> {
     let path = directory.join("config.json");
     if !path.exists() {
-        let found = gguf::find(directory)?;
-        let found = found.ok_or_else(|| Error::file(&path, "not there, and no .gguf file"))?;
-        return gguf::config_fields(&mut Gguf::open(&found)?);
+        let gguf = Gguf::find(directory)?;
+        let gguf = gguf.ok_or_else(|| Error::file(&path, "not there, and no .gguf file"))?;
+        return gguf::config_fields(gguf);
     }
     let text = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("not a JSON object: {e}")))

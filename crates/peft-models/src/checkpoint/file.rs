@@ -51,10 +51,10 @@ impl Checkpoint {
                 return Ok(Self::from_tensors(path, tensors));
             }
         }
-        if let Some(path) = gguf::find(directory)? {
-            let tensors = gguf::tensors(&mut Gguf::open(&path)?)?;
+        if let Some(mut gguf) = Gguf::find(directory)? {
+            let tensors = gguf::tensors(&mut gguf)?;
             let tensors = tensors.into_iter().map(|(key, data)| (key, Stored::Packed(data)));
-            return Ok(Self { path, tensors: tensors.collect() });
+            return Ok(Self { path: gguf.path().into(), tensors: tensors.collect() });
         }
         let names = forms.map(|(name, _)| name).join(", ");
         let reason = format!("no checkpoint: none of {names}, *.gguf is there");

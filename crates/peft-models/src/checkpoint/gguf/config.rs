@@ -11,16 +11,17 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// If the file lacks one that cannot be done without, or asks for something not supported.
-pub(crate) fn config_fields(gguf: &mut Gguf) -> Result<Map<String, Value>> {
-    let naming = Naming::of(gguf)?;
+pub(crate) fn config_fields(mut gguf: Gguf) -> Result<Map<String, Value>> {
+    let naming = Naming::of(&gguf)?;
     let mut fields = Map::new();
     fields.insert("architectures".into(), json!([naming.class]));
     fields.insert("model_type".into(), naming.architecture.into());
-    let rest = if naming.architecture == "gpt2" { gpt2(gguf)? } else { llama(gguf, naming)? };
+    let rest = if naming.architecture == "gpt2" { gpt2(&gguf)? } else { llama(&mut gguf, naming)? };
     fields.extend(rest);
     let embedding = gguf.tensors().get("token_embd.weight");
     let vocab_size = embedding.and_then(|info| info.shape.first());
-    let vocab_size = vocab_size.ok_or_else(|| lacks(gguf, "token_embd.weight"))?;
+    let vocab_size =
+        vocab_size.ok_or_else(|| Error::file(gguf.path(), "it has no tensor token_embd.weight"))?;
     fields.insert("vocab_size".into(), json!(vocab_size));
     let tied = !gguf.tensors().contains_key("output.weight");
     fields.insert("tie_word_embeddings".into(), tied.into());
@@ -30,10 +31,6 @@ pub(crate) fn config_fields(gguf: &mut Gguf) -> Result<Map<String, Value>> {
         }
     }
     Ok(fields)
-}
-
-fn lacks(gguf: &Gguf, name: &str) -> Error {
-    Error::file(gguf.path(), format!("it has no tensor {name}"))
 }
 
 /// Llama, and Qwen2, which is one with biases.

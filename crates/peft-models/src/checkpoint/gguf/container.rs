@@ -41,6 +41,30 @@ pub struct TensorInfo {
 }
 
 impl Gguf {
+    /// Opens the `.gguf` file of a directory, if it has one; or `path` itself, if it is one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), or if there are several, of which none is meant more than the
+    /// others.
+    pub fn find(path: &Path) -> Result<Option<Self>> {
+        let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension == "gguf");
+        if is_gguf(path) && path.is_file() {
+            return Self::open(path).map(Some);
+        }
+        // What is no directory has no files.
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let files = entries.map(|entry| entry.path()).filter(|path| is_gguf(path));
+        let mut files: Vec<PathBuf> = files.collect();
+        files.sort();
+        if files.len() > 1 {
+            let names = files.iter().filter_map(|file| file.file_name());
+            let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+            let reason = format!("several .gguf files, name the one meant: {}", names.join(", "));
+            return Err(Error::file(path, reason));
+        }
+        files.pop().map(|path| Self::open(&path)).transpose()
+    }
+
     /// Reads the header.
     ///
     /// # Errors
