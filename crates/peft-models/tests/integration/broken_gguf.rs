@@ -61,14 +61,14 @@ fn a_file_with_any_byte_changed_is_an_error_or_still_a_file() {
     let mut errors = 0;
     for at in 0..header {
         let own = bytes[at];
-        for other in [0, 1, 0x7f, 0xff, own ^ 0x20, own.wrapping_add(1)] {
+        for other in [0, 0x7f, 0xff, own.wrapping_add(1)] {
             bytes[at] = other;
             std::fs::write(directory.path().join("model.gguf"), &bytes).expect("written");
             errors += usize::from(read(directory.path()).is_err());
         }
         bytes[at] = own;
     }
-    assert!(errors > header, "{errors} of {header} times six changes were noticed");
+    assert!(errors > header, "{errors} of {header} times four changes were noticed");
 }
 
 #[test]
