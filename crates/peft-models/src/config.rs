@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Result};
+use crate::{Error, Result, config_fields};
 
 /// The architectures there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -112,16 +112,15 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads `config.json`.
+    /// Reads the configuration of a directory, see [`config_fields`].
     ///
     /// # Errors
-    /// If the file is missing or broken, or of an architecture that is not supported. What else is
+    /// If there is none, it is broken, or of an architecture that is not supported. What else is
     /// not supported is an error when the model is loaded.
-    pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
-        let raw = serde_json::from_str(&text)
-            .map_err(|e| Error::file(path, format!("not a JSON object: {e}")))?;
-        Self::from_fields(raw, path)
+    pub fn load(directory: &Path) -> Result<Self> {
+        let path = directory.join("config.json");
+        let path = if path.exists() { &path } else { directory };
+        Self::from_fields(config_fields(directory)?, path)
     }
 
     /// From the fields of a `config.json`; `path` is for messages.

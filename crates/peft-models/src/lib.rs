@@ -12,7 +12,9 @@ mod model;
 mod tokenizer;
 
 pub use blocks::Pass;
-pub use checkpoint::{Checkpoint, LoadReport};
+pub use checkpoint::{
+    BlockFormat, Checkpoint, Gguf, LoadReport, PackedTensor, TensorInfo, config_fields,
+};
 pub use config::{Architecture, ModelConfig, Task};
 pub use error::{Error, Result};
 pub use input::ModelInput;

@@ -51,7 +51,7 @@ impl Model {
         task: Option<ModelTask>,
         device: &Device,
     ) -> Result<(Self, LoadReport)> {
-        let config = ModelConfig::load(&directory.join("config.json"))?;
+        let config = ModelConfig::load(directory)?;
         let mut checkpoint = Checkpoint::open(directory)?;
         let task = task.unwrap_or(ModelTask { task: config.own_task(), seed: 0 });
         Self::from_checkpoint(config, &mut checkpoint, task, device)

@@ -11,7 +11,8 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{EncodeInput, Encoding, Tokenizer, TruncationParams};
 
-use crate::{Error, Result};
+use crate::checkpoint::gguf;
+use crate::{Error, Gguf, Result};
 
 /// One text, or two that belong together, as token indices.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,10 +60,11 @@ pub struct TextTokenizer {
 
 impl TextTokenizer {
     /// Reads `tokenizer.json`, or else `vocab.txt` of a BERT model with its
-    /// `tokenizer_config.json`. Texts are cut to `max_tokens`, special tokens included.
+    /// `tokenizer_config.json`, or else what a `.gguf` file says. Texts are cut to `max_tokens`,
+    /// special tokens included.
     ///
     /// # Errors
-    /// If neither is there, or one is broken.
+    /// If none is there, or one is broken.
     pub fn load(directory: &Path, max_tokens: usize) -> Result<Self> {
         let path = directory.join("tokenizer.json");
         let vocab = directory.join("vocab.txt");
@@ -70,8 +72,11 @@ impl TextTokenizer {
             Tokenizer::from_file(&path).map_err(|e| Error::file(&path, e))?
         } else if vocab.exists() {
             word_piece(&vocab, &directory.join("tokenizer_config.json"))?
+        } else if let Some(gguf) = Gguf::find(directory)? {
+            gguf::tokenizer(&gguf)?
         } else {
-            return Err(Error::file(directory, "neither tokenizer.json nor vocab.txt is there"));
+            let reason = "none of tokenizer.json, vocab.txt, *.gguf is there";
+            return Err(Error::file(directory, reason));
         };
         // A saved tokenizer may pad every text to a fixed length, which is ours to decide.
         inner.with_padding(None);

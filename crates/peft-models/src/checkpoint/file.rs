@@ -1,4 +1,4 @@
-//! The tensors of a Hugging Face directory, in any of the forms that it may have.
+//! The tensors of a model's directory, in any of the forms that it may have.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use burn::tensor::TensorData;
 use peft_core::{TensorMap, read_pytorch, read_safetensors};
 use serde_json::Value;
 
+use super::gguf::{self, Gguf, PackedTensor};
 use crate::{Error, Result};
 
 /// Reads the tensors of one file.
@@ -16,12 +17,21 @@ type ReadTensors = fn(&Path) -> Result<TensorMap>;
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
-    tensors: TensorMap,
+    tensors: BTreeMap<String, Stored>,
+}
+
+/// A tensor that nobody has taken.
+#[derive(Debug)]
+enum Stored {
+    Plain(TensorData),
+    Packed(PackedTensor),
 }
 
 impl Checkpoint {
     /// Reads `model.safetensors`, its shards (`model.safetensors.index.json`),
-    /// `pytorch_model.bin`, or its shards, whichever is there first.
+    /// `pytorch_model.bin`, its shards, or a `.gguf` file, whichever is there first. Tensors have
+    /// Hugging Face's names and layouts in all of them; those of a `.gguf` file are held as they
+    /// are packed until they are taken.
     ///
     /// # Errors
     /// If none is there, or one is broken.
@@ -38,16 +48,23 @@ impl Checkpoint {
             let path = directory.join(name);
             if path.exists() {
                 let tensors = read(&path)?;
-                return Ok(Self { path, tensors });
+                return Ok(Self::from_tensors(path, tensors));
             }
         }
+        if let Some(mut gguf) = Gguf::find(directory)? {
+            let tensors = gguf::tensors(&mut gguf)?;
+            let tensors = tensors.into_iter().map(|(key, data)| (key, Stored::Packed(data)));
+            return Ok(Self { path: gguf.path().into(), tensors: tensors.collect() });
+        }
         let names = forms.map(|(name, _)| name).join(", ");
-        Err(Error::file(directory, format!("no checkpoint: none of {names} is there")))
+        let reason = format!("no checkpoint: none of {names}, *.gguf is there");
+        Err(Error::file(directory, reason))
     }
 
     /// A checkpoint of tensors in memory; `path` is for messages.
     pub fn from_tensors(path: impl Into<PathBuf>, tensors: TensorMap) -> Self {
-        Self { path: path.into(), tensors }
+        let tensors = tensors.into_iter().map(|(key, data)| (key, Stored::Plain(data)));
+        Self { path: path.into(), tensors: tensors.collect() }
     }
 
     /// The file, for messages.
@@ -60,9 +77,23 @@ impl Checkpoint {
         self.tensors.contains_key(key)
     }
 
-    /// Takes a tensor.
+    /// Takes a tensor; a packed one is unpacked to f32.
     pub fn take(&mut self, key: &str) -> Option<TensorData> {
-        self.tensors.remove(key)
+        match self.tensors.remove(key)? {
+            Stored::Plain(data) => Some(data),
+            Stored::Packed(tensor) => Some(tensor.values()),
+        }
+    }
+
+    /// Takes a tensor as it is packed; `None` if it is not there, or not packed.
+    pub fn take_packed(&mut self, key: &str) -> Option<PackedTensor> {
+        match self.tensors.remove(key)? {
+            Stored::Packed(tensor) => Some(tensor),
+            plain => {
+                self.tensors.insert(key.into(), plain);
+                None
+            }
+        }
     }
 
     /// The keys that nobody has taken.

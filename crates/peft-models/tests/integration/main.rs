@@ -1,0 +1,5 @@
+//! The crate's promises, by subject.
+
+mod broken_gguf;
+mod gguf;
+mod support;
