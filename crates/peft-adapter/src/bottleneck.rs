@@ -213,10 +213,10 @@ impl Method for Bottleneck {
         }
         let prefix = base.model_prefix();
         if let Some(shared) = &mut self.shared {
-            shared.exchange(file, &prefix);
+            shared.exchange(file, prefix);
         }
         if let Some(coupling) = &mut self.invertible {
-            coupling.exchange(file, &prefix);
+            coupling.exchange(file, prefix);
         }
     }
 
