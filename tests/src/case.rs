@@ -142,7 +142,12 @@ impl Case {
 pub fn input(tensors: &TensorMap, device: &Device) -> Result<ModelInput, Outcome> {
     let get = |name: &str| tensors.get(name).cloned();
     let ids = get("input_ids").ok_or_else(|| Outcome::Failed("no input_ids".into()))?;
-    ModelInput::from_data(ids, get("attention_mask"), get("token_type_ids"), device)
+    let of = |ids, mask, segments| ModelInput::from_data(ids, mask, segments, device);
+    of(ids, get("attention_mask"), get("token_type_ids"))
+        .and_then(|input| match get("decoder_input_ids") {
+            Some(ids) => input.with_decoder(of(ids, get("decoder_attention_mask"), None)?),
+            None => Ok(input),
+        })
         .map_err(|error| Outcome::Failed(error.to_string()))
 }
 

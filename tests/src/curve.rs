@@ -41,11 +41,7 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
         let logits = model
             .forward(&input, Pass::training(&method))
             .map_err(|error| Outcome::Failed(error.to_string()))?;
-        let labels = Tensor::<1, Int>::from_data(
-            batch["labels"].clone().convert::<i64>(),
-            &device.clone().without_autodiff(),
-        );
-        let loss = cross_entropy(logits, labels);
+        let loss = cross_entropy(logits, &batch["labels"]);
         let value = values(loss.clone().into_data())[0];
         let distance = (value - expected).abs();
         if distance.is_nan() || distance > LOSS_TOLERANCE {
@@ -85,9 +81,23 @@ fn batch(recorded: &TensorMap, step: usize) -> TensorMap {
         .collect()
 }
 
-/// The mean of `-log p(label)` over `[batch, 1, labels]` logits.
-fn cross_entropy(logits: Tensor<3>, labels: Tensor<1, Int>) -> Tensor<1> {
-    let [batch, _, count] = logits.dims();
-    let log_p = log_softmax(logits.reshape([batch, count]), 1);
-    log_p.gather(1, labels.reshape([batch, 1])).mean().neg()
+/// The mean of `-log p(label)` over `[batch, 1, labels]` logits, or over those `[batch, tokens,
+/// words]` of a language model, where a token's label is the next; virtual tokens stand before.
+fn cross_entropy(logits: Tensor<3>, labels: &TensorData) -> Tensor<1> {
+    let [batch, rows, count] = logits.dims();
+    let device = logits.device().without_autodiff();
+    let shape = labels.shape().to_vec();
+    let tokens = shape.iter().product::<usize>() / batch;
+    let labels: Vec<i64> = labels.clone().convert::<i64>().try_into_vec().expect("converted");
+    let labels = TensorData::new(labels, [batch, tokens]);
+    let labels = Tensor::<2, Int>::from_data(labels, &device);
+    let (logits, labels) = match (shape.len(), rows - tokens) {
+        (1, _) => (logits, labels),
+        // Nothing stands before the first token, from which it could be predicted.
+        (_, 0) => (logits.narrow(1, 0, tokens - 1), labels.narrow(1, 1, tokens - 1)),
+        (_, added) => (logits.narrow(1, added - 1, tokens), labels),
+    };
+    let [_, predicted, _] = logits.dims();
+    let log_p = log_softmax(logits.reshape([batch * predicted, count]), 1);
+    log_p.gather(1, labels.reshape([batch * predicted, 1])).mean().neg()
 }

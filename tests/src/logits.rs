@@ -74,7 +74,11 @@ fn distance(
     let output =
         model.infer(&input(recorded, device)?, hooks).map_err(|error| failed(error.to_string()))?;
     let [batch, rows, labels] = output.dims();
-    let mask = match recorded.get("attention_mask") {
+    let name_of_mask = match recorded.contains_key("decoder_input_ids") {
+        true => "decoder_attention_mask",
+        false => "attention_mask",
+    };
+    let mask = match recorded.get(name_of_mask) {
         Some(mask) if rows > 1 => {
             // Virtual tokens have logits too, before those of the text.
             let text = values(mask.clone());

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use peft_core::{
     Base, Change, Embedded, Error, Exchange, Hooks, Method, NormLayer, ResidualLayer,
-    ResidualStates, Result, Site, SiteKind,
+    ResidualStates, Result, Role, Site, SiteKind,
 };
 
 use crate::config::DEFAULT_INVERTIBLE_REDUCTION;
@@ -124,6 +124,11 @@ impl Bottleneck {
         self.invertible.as_ref()
     }
 
+    /// The invertible adapter, which a decoder beside an encoder does not have.
+    fn coupling_at(&self, site: &Site) -> Option<&Coupling> {
+        self.invertible.as_ref().filter(|_| site.role != Role::DecoderEmbeddings)
+    }
+
     /// Without the adapters (and trained norms) of some layers, counted from zero: AdapterDrop at
     /// inference (Rücklé et al. 2021, arXiv 2010.11918). Save it with these layers in the
     /// configuration's `leave_out`.
@@ -186,15 +191,15 @@ impl Hooks for Bottleneck {
         self.norm(layer.site())?.bias.as_ref().map(|bias| bias.val())
     }
 
-    fn layers_input(&self, _site: &Site, embedded: Embedded) -> Embedded {
-        match &self.invertible {
+    fn layers_input(&self, site: &Site, embedded: Embedded) -> Embedded {
+        match self.coupling_at(site) {
             Some(coupling) => Embedded { hidden: coupling.forward(embedded.hidden), ..embedded },
             None => embedded,
         }
     }
 
-    fn unembed(&self, _site: &Site, hidden: Tensor<3>) -> Tensor<3> {
-        match &self.invertible {
+    fn unembed(&self, site: &Site, hidden: Tensor<3>) -> Tensor<3> {
+        match self.coupling_at(site) {
             Some(coupling) => coupling.inverse(hidden),
             None => hidden,
         }
@@ -213,10 +218,11 @@ impl Method for Bottleneck {
         }
         let prefix = base.model_prefix();
         if let Some(shared) = &mut self.shared {
-            shared.exchange(file, &prefix);
+            shared.exchange(file, prefix);
         }
         if let Some(coupling) = &mut self.invertible {
-            coupling.exchange(file, &prefix);
+            let encoder = if base.is_encoder_decoder() { "encoder." } else { "" };
+            coupling.exchange(file, &format!("{prefix}{encoder}"));
         }
     }
 

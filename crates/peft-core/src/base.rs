@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{Role, Site, SiteKind};
+use crate::{Role, Site, SiteKind, TensorMap};
 
 /// A [`Site`] with the frozen tensors that its module has.
 #[derive(Debug, Clone)]
@@ -28,12 +28,38 @@ pub struct BaseSite {
 pub struct Base {
     sites: Vec<BaseSite>,
     device: Device,
+    model_prefix: String,
+    hub_feed_forward: [Role; 2],
+    buffers: TensorMap,
 }
 
 impl Base {
     /// An empty base; a host model adds its sites in the order in which it runs them.
     pub fn new(device: &Device) -> Self {
-        Self { sites: Vec::new(), device: device.clone() }
+        Self {
+            sites: Vec::new(),
+            device: device.clone(),
+            model_prefix: String::new(),
+            hub_feed_forward: [Role::FeedForwardUp, Role::FeedForwardDown],
+            buffers: TensorMap::new(),
+        }
+    }
+
+    /// With the name of the base model in a model with a head, and a dot: `bert.`.
+    pub fn with_model_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.model_prefix = prefix.into();
+        self
+    }
+
+    /// Says which projections adapter-hub/adapters calls `intermediate` and `output` in this
+    /// model, where these are not the first and the second.
+    pub fn set_hub_feed_forward(&mut self, roles: [Role; 2]) {
+        self.hub_feed_forward = roles;
+    }
+
+    /// Adds a tensor of the checkpoint that no method sees.
+    pub fn buffer(&mut self, key: impl Into<String>, tensor: &Tensor<2>) {
+        self.buffers.insert(key.into(), tensor.clone().into_data());
     }
 
     /// The device of the frozen tensors.
@@ -66,6 +92,21 @@ impl Base {
         self.linear(path, role, None, weight, bias);
         let entry = self.sites.last_mut().expect("just added");
         entry.site = Arc::new(Site { tied: true, ..Site::clone(&entry.site) });
+        entry.site.clone()
+    }
+
+    /// Adds a linear layer with weight `[d_in, d_out]`, which the checkpoint holds so.
+    pub fn conv1d(
+        &mut self,
+        path: impl Into<String>,
+        role: Role,
+        layer: Option<usize>,
+        weight: Tensor<2>,
+        bias: Option<Tensor<1>>,
+    ) -> Arc<Site> {
+        self.linear(path, role, layer, weight, bias);
+        let entry = self.sites.last_mut().expect("just added");
+        entry.site = Arc::new(Site { fan_in_fan_out: true, ..Site::clone(&entry.site) });
         entry.site.clone()
     }
 
@@ -105,6 +146,18 @@ impl Base {
         self.add(path.into(), kind, role, layer, [d, d], None, None, None)
     }
 
+    /// Adds an attention over a hidden size `d` with keys and values of another width.
+    pub fn attention(
+        &mut self,
+        path: impl Into<String>,
+        role: Role,
+        layer: Option<usize>,
+        [d, d_key]: [usize; 2],
+    ) -> Arc<Site> {
+        let shape = [d, d_key];
+        self.add(path.into(), SiteKind::Attention, role, layer, shape, None, None, None)
+    }
+
     #[allow(clippy::too_many_arguments)]
     fn add(
         &mut self,
@@ -126,6 +179,7 @@ impl Base {
             shape,
             has_bias: bias.is_some(),
             tied: false,
+            fan_in_fan_out: false,
         });
         self.sites.push(BaseSite { site: site.clone(), weight, gain, bias, hidden: false });
         site
@@ -187,10 +241,23 @@ impl Base {
     }
 
     /// The name of the base model in a model with a head, and a dot: `bert.`; nothing in a bare one.
-    pub fn model_prefix(&self) -> String {
-        let embeddings = self.sites().find(|site| site.role == Role::Embeddings);
-        let first = embeddings.and_then(|site| site.path.split_once('.'));
-        first.map_or(String::new(), |(first, _)| format!("{first}."))
+    pub fn model_prefix(&self) -> &str {
+        &self.model_prefix
+    }
+
+    /// Whether there is an encoder and a decoder.
+    pub fn is_encoder_decoder(&self) -> bool {
+        self.sites().any(|site| site.role == Role::DecoderEmbeddings)
+    }
+
+    /// The projections that adapter-hub/adapters calls `intermediate` and `output`.
+    pub fn hub_feed_forward(&self) -> [Role; 2] {
+        self.hub_feed_forward
+    }
+
+    /// Tensors of the checkpoint that no method sees, by key.
+    pub fn buffers(&self) -> &TensorMap {
+        &self.buffers
     }
 
     /// The number of frozen values in the model.

@@ -61,13 +61,15 @@ impl<'a> LinearLayer<'a> {
     }
 }
 
-/// A norm over the last axis: `y = (x - mean) / sqrt(var + eps) * gain + bias`.
+/// A norm over the last axis: a layer norm, `y = (x - mean) / sqrt(var + eps) * gain + bias`, or
+/// an RMS norm, `y = x / sqrt(mean(x²) + eps) * gain`.
 #[derive(Clone, Copy)]
 pub struct NormLayer<'a> {
     site: &'a Site,
     gain: &'a Tensor<1>,
     bias: Option<&'a Tensor<1>>,
     epsilon: f64,
+    centred: bool,
     below: Option<(&'a dyn Hooks, &'a NormLayer<'a>)>,
 }
 
@@ -79,7 +81,12 @@ impl<'a> NormLayer<'a> {
         bias: Option<&'a Tensor<1>>,
         epsilon: f64,
     ) -> Self {
-        Self { site, gain, bias, epsilon, below: None }
+        Self { site, gain, bias, epsilon, centred: true, below: None }
+    }
+
+    /// The frozen RMS norm at `site`.
+    pub fn rms(site: &'a Site, gain: &'a Tensor<1>, epsilon: f64) -> Self {
+        Self { site, gain, bias: None, epsilon, centred: false, below: None }
     }
 
     /// This norm with a method applied to it, for the next method to be applied above.
@@ -107,7 +114,15 @@ impl<'a> NormLayer<'a> {
         gain: Tensor<1>,
         bias: Option<Tensor<1>>,
     ) -> Tensor<3> {
-        layer_norm(input, gain, bias, self.epsilon)
+        if self.centred {
+            return layer_norm(input, gain, bias, self.epsilon);
+        }
+        let scale = (input.clone().square().mean_dim(2) + self.epsilon).sqrt().recip();
+        let output = input * scale * gain.unsqueeze();
+        match bias {
+            Some(bias) => output + bias.unsqueeze(),
+            None => output,
+        }
     }
 
     /// The gain `[d]`, as the methods below leave it.

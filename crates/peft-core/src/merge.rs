@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::{
-    Adapter, Base, BaseSite, Error, Hooks, LinearLayer, Method, NormLayer, Result, SiteKind,
-    TensorMap,
+    Adapter, Base, BaseSite, Error, Hooks, Layout, LinearLayer, Method, NormLayer, Result, Site,
+    SiteKind, TensorMap,
 };
 
 /// The model's tensors with the adapter folded in, by checkpoint key, as PyTorch lays them out.
@@ -22,9 +22,9 @@ pub fn merged_tensors(adapter: &Adapter, base: &Base) -> Result<TensorMap> {
 }
 
 /// The model's tensors under `hooks` (`&()` for the base itself), by checkpoint key, as PyTorch
-/// lays them out: a linear weight is `[d_out, d_in]`.
+/// lays them out: a linear weight is `[d_out, d_in]`, that of a `Conv1D` `[d_in, d_out]`.
 pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
-    let mut tensors = TensorMap::new();
+    let mut tensors = base.buffers().clone();
     for entry in base.iter() {
         let site = &entry.site;
         let mut put = |name: &str, data: TensorData| {
@@ -36,7 +36,7 @@ pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
                 let frozen = LinearLayer::new(site, weight, entry.bias.as_ref());
                 let layer = frozen.with(hooks);
                 if !site.tied {
-                    put("weight", layer.weight().transpose().into_data());
+                    put("weight", in_checkpoint(site, layer.weight()));
                 }
                 if let Some(bias) = layer.bias() {
                     put("bias", bias.into_data());
@@ -95,9 +95,17 @@ pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Ve
         let weight: Tensor<2> = hooks.unmerged_weight(&frozen).ok_or_else(|| {
             merge_error(format!("its merged form at {} cannot be inverted", site.path))
         })?;
-        tensors.insert(key, weight.transpose().into_data());
+        tensors.insert(key, in_checkpoint(site, weight));
     }
     Ok((tensors, kept))
+}
+
+/// A weight as the checkpoint holds it.
+fn in_checkpoint(site: &Site, weight: Tensor<2>) -> TensorData {
+    match site.layout() {
+        Layout::AsIs => weight.into_data(),
+        Layout::Transposed => weight.transpose().into_data(),
+    }
 }
 
 fn frozen_weight(entry: &BaseSite) -> &Tensor<2> {

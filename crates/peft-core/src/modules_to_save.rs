@@ -107,7 +107,7 @@ impl Method for ModulesToSave {
                 continue;
             };
             if let Some(weight) = &mut module.weight {
-                file.param(site.key("weight"), weight, Layout::Transposed);
+                file.param(site.key("weight"), weight, site.layout());
             }
             if let Some(gain) = &mut module.gain {
                 file.param(site.key("weight"), gain, Layout::AsIs);

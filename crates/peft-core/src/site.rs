@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Layout;
+
 /// What kind of module a [`Site`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -30,10 +32,14 @@ pub enum Role {
     Key,
     /// The value projection.
     Value,
+    /// Query, key and value in one projection, side by side in its output.
+    QueryKeyValue,
     /// The projection after attention.
     AttentionOutput,
-    /// The first feed-forward projection.
+    /// The first feed-forward projection, or the one that a gate multiplies.
     FeedForwardUp,
+    /// The feed-forward projection that becomes a gate.
+    FeedForwardGate,
     /// The second feed-forward projection.
     FeedForwardDown,
     /// The projection that summarises a sequence for its head.
@@ -46,20 +52,35 @@ pub enum Role {
     PositionEmbedding,
     /// The segment embedding.
     TokenTypeEmbedding,
+    /// Biases of attention by the distance between two tokens.
+    RelativePosition,
     /// The norm of the embeddings.
     EmbeddingNorm,
     /// The norm of an attention sublayer.
     AttentionNorm,
+    /// The norm of a cross-attention sublayer.
+    CrossAttentionNorm,
     /// The norm of a feed-forward sublayer.
     FeedForwardNorm,
-    /// Self-attention.
+    /// The norm after the last layer.
+    FinalNorm,
+    /// Self-attention, in a model with an encoder and a decoder the decoder's.
     SelfAttention,
+    /// Self-attention of the encoder, in a model with an encoder and a decoder.
+    EncoderAttention,
+    /// A decoder's attention to what the encoder returns. Its projections have the roles of any
+    /// attention's.
+    CrossAttention,
     /// The sublayer around self-attention.
     AttentionSublayer,
+    /// The sublayer around cross-attention.
+    CrossAttentionSublayer,
     /// The sublayer around the feed-forward network.
     FeedForwardSublayer,
-    /// The embeddings as a whole.
+    /// The embeddings as a whole, in a model with an encoder and a decoder the encoder's.
     Embeddings,
+    /// The embeddings of the decoder, in a model with an encoder and a decoder.
+    DecoderEmbeddings,
     /// Anything else, in a module that is not a transformer.
     Other,
 }
@@ -78,15 +99,19 @@ pub struct Site {
     pub kind: SiteKind,
     /// What it does.
     pub role: Role,
-    /// The transformer layer it belongs to, if any.
+    /// The transformer layer it belongs to, if any; a decoder's are counted on from its encoder's.
     pub layer: Option<usize>,
-    /// `[d_in, d_out]` of a linear layer, `[entries, d]` of an embedding, `[d, d]` of the others.
+    /// `[d_in, d_out]` of a linear layer, `[entries, d]` of an embedding, `[d, d]` of the others;
+    /// of an attention `d` and the width of its keys, which several heads may share.
     pub shape: [usize; 2],
     /// Whether the module has a bias.
     pub has_bias: bool,
     /// Whether the weight is another site's: a language-model head's, which is that of the
     /// embeddings.
     pub tied: bool,
+    /// Whether the checkpoint holds the weight as `[d_in, d_out]` (`Conv1D`), not as PyTorch's
+    /// `Linear` does.
+    pub fan_in_fan_out: bool,
 }
 
 impl Site {
@@ -116,6 +141,15 @@ impl Site {
     /// `base_model.model.<path>.<name>`.
     pub fn key(&self, name: &str) -> String {
         format!("{KEY_PREFIX}{}.{name}", self.path)
+    }
+
+    /// How the weight `[d_in, d_out]` of a linear layer, or the table of an embedding, lies in a
+    /// checkpoint.
+    pub fn layout(&self) -> Layout {
+        match self.kind {
+            SiteKind::Linear if !self.fan_in_fan_out => Layout::Transposed,
+            _ => Layout::AsIs,
+        }
     }
 
     /// The last component of the path: `query`.

@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use crate::{Ia3, hub};
 
 /// The linear layers that are scaled unless told otherwise.
-const DEFAULT_ROLES: &[Role] = &[Role::Key, Role::Value, Role::FeedForwardDown];
+const DEFAULT_ROLES: &[Role] =
+    &[Role::Key, Role::Value, Role::QueryKeyValue, Role::FeedForwardDown];
 
 /// Configuration of [`Ia3`].
 ///
@@ -20,7 +21,7 @@ const DEFAULT_ROLES: &[Role] = &[Role::Key, Role::Value, Role::FeedForwardDown];
 /// | `target_modules`, `exclude_modules`, `layers_to_transform`, `layers_pattern` | key, value, feed-forward down | see [`Targets`] |
 /// | `feedforward_modules` (`feedforward`) | feed-forward down | the targets whose input is scaled, not their output: names for the end of a path, or a regular expression for the whole of it |
 /// | `init_ia3_weights` (`init`) | true | start at ones; false: at values from `N(0, 1)`, which is not the base; for tests |
-/// | `fan_in_fan_out` | false | says that the checkpoint stores `[d_in, d_out]`; the model knows, so it is carried, not needed |
+/// | `fan_in_fan_out` | false | says that the checkpoint stores `[d_in, d_out]`; the model knows, so it is written, not needed |
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ia3Config {
@@ -113,15 +114,17 @@ impl MethodConfig for Ia3Config {
     /// By path: HF PEFT's own choice for BERT has the attention's output too, and it does not know
     /// `layers_to_transform`.
     fn for_file(&self, base: &Base) -> Result<Self> {
-        if self.targets.target_modules.is_some() && self.targets.layers_to_transform.is_none() {
-            return Ok(self.clone());
-        }
         let layers = self.layers(base)?;
+        let fan_in_fan_out = layers.iter().any(|(site, _)| site.fan_in_fan_out);
+        let config = Self { fan_in_fan_out, ..self.clone() };
+        if self.targets.target_modules.is_some() && self.targets.layers_to_transform.is_none() {
+            return Ok(config);
+        }
         let of_input = layers.iter().filter(|(_, of_input)| *of_input);
         let inputs = ModuleNames::list(of_input.map(|(site, _)| site.path.clone()));
         let paths = ModuleNames::list(layers.iter().map(|(site, _)| site.path.clone()));
         let targets = Targets { target_modules: Some(paths), ..Targets::default() };
-        Ok(Self { targets, feedforward_modules: Some(inputs), ..self.clone() })
+        Ok(Self { targets, feedforward_modules: Some(inputs), ..config })
     }
 
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {

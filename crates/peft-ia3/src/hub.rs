@@ -31,7 +31,7 @@ pub(crate) fn write(config: &Ia3Config, base: &Base) -> Result<Value> {
         ));
     }
     let sites: Vec<&Site> = layers.into_iter().map(|(site, _)| site).collect();
-    let modules = match HubModules::of(&sites, base, "scales") {
+    let modules = match HubModules::of(&sites, base, "scales", None) {
         Ok(modules) => modules,
         Err(reason) => return refuse(reason),
     };
@@ -80,6 +80,9 @@ impl HubIa3 {
         // It multiplies the scale by alpha; here the scale is what the file holds.
         if self.alpha != 1.0 {
             return unsupported("alpha", self.alpha.to_string());
+        }
+        if let Some(parts) = self.modules.fused(base) {
+            return unsupported("attn_matrices", format!("{parts:?} of a fused projection"));
         }
         let target_modules = Some(self.modules.paths(base));
         let targets = Targets { target_modules, ..Targets::default() };

@@ -51,7 +51,7 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
         return refuse("its DoRA rescales the bias too, and leaves alpha / r out of the norm");
     }
     let sites = config.targets.resolve(base, DEFAULT_ROLES)?;
-    let modules = match HubModules::of(&sites, base, "adapts") {
+    let modules = match HubModules::of(&sites, base, "adapts", config.attn_matrices.as_deref()) {
         Ok(modules) => modules,
         Err(reason) => return refuse(&reason),
     };
@@ -103,6 +103,7 @@ impl HubLora {
         if self.use_dora {
             return unsupported("use_dora", "true".into());
         }
+        let attn_matrices = self.modules.fused(base);
         let target_modules = Some(self.modules.paths(base));
         let targets = Targets { target_modules, ..Targets::default() };
         Ok(LoraConfig {
@@ -110,6 +111,7 @@ impl HubLora {
             alpha: self.alpha,
             dropout: self.dropout,
             targets,
+            attn_matrices,
             ..LoraConfig::default()
         })
     }

@@ -29,13 +29,17 @@ pub struct Lora {
     lr_ratio: Option<f64>,
 }
 
-/// The factors at one site.
+/// The factors at one site. Where `n` parts of a fused projection are adapted on their own, theirs
+/// are side by side: `A` is `[d_in, n r]`, `B` is `[r, n d_out / 3]`.
 #[derive(Module, Debug)]
 pub struct LoraLayer {
     /// `A`, `[d_in, r]`.
     pub lora_a: Param<Tensor<2>>,
     /// `B`, `[r, d_out]`.
     pub lora_b: Param<Tensor<2>>,
+    /// The parts, as thirds of the output from 0 on; none for the whole.
+    #[module(skip)]
+    parts: Vec<usize>,
     /// DoRA's magnitude `m`, `[d_out]`.
     pub magnitude: Option<Param<Tensor<1>>>,
     /// PiSSA's start.
@@ -96,7 +100,15 @@ impl LoraLayer {
                 format!("PiSSA needs a rank of at most {max_rank} at {site}"),
             ));
         }
-        let (a, b) = config.init.factors(&weight, rank, scaling, device);
+        let parts = config.parts_at(site);
+        let (a, b) = match parts.len() {
+            0 => config.init.factors(&weight, rank, scaling, device),
+            n => {
+                let (a, b) = config.init.factors(&weight, n * rank, scaling, device);
+                let b = b.narrow(0, 0, rank).narrow(1, 0, n * site.d_out() / 3);
+                (a, Tensor::from_data(b.into_data(), device))
+            }
+        };
         let start = (config.init == LoraInit::Pissa)
             .then(|| LoraStart { a: constant(a.clone()), b: constant(b.clone()) });
         let magnitude = config.use_dora.then(|| {
@@ -104,17 +116,17 @@ impl LoraLayer {
             Param::from_tensor(Tensor::from_data(norm.into_data(), device))
         });
         let (lora_a, lora_b) = (Param::from_tensor(a), Param::from_tensor(b));
-        Ok(Self { lora_a, lora_b, magnitude, start, scaling })
+        Ok(Self { lora_a, lora_b, parts, magnitude, start, scaling })
     }
 
-    /// The rank `r`.
+    /// The rank `r` of the whole change.
     pub fn rank(&self) -> usize {
         self.lora_a.lazy_shape().dims::<2>()[1]
     }
 
     /// `s A B`, or `s (A B - A₀ B₀)` with PiSSA: `[d_in, d_out]`.
     pub fn delta(&self) -> Tensor<2> {
-        let product = self.lora_a.val().matmul(self.lora_b.val());
+        let product = self.by_part(1, |a, b| a.matmul(b));
         let product = match &self.start {
             Some(start) => product - start.a.val().matmul(start.b.val()),
             None => product,
@@ -124,15 +136,40 @@ impl LoraLayer {
 
     /// `s (x A) B` for `x` of shape `[batch, tokens, d_in]`; with PiSSA less the same of the start.
     fn factored(&self, input: Tensor<3>) -> Tensor<3> {
-        let through = |a: &Param<Tensor<2>>, b: &Param<Tensor<2>>| {
+        let through = |a: Tensor<2>, b: Tensor<2>| {
             // The scale goes on the narrow side.
-            linear(linear(input.clone(), a.val(), None) * self.scaling, b.val(), None)
+            linear(linear(input.clone(), a, None) * self.scaling, b, None)
         };
-        let update = through(&self.lora_a, &self.lora_b);
+        let update = self.by_part(2, through);
         match &self.start {
-            Some(start) => update - through(&start.a, &start.b),
+            Some(start) => update - through(start.a.val(), start.b.val()),
             None => update,
         }
+    }
+
+    /// What `compute` makes of the factors of each part, side by side along the last `axis`, with
+    /// zeros where there are none.
+    fn by_part<const D: usize>(
+        &self,
+        axis: usize,
+        compute: impl Fn(Tensor<2>, Tensor<2>) -> Tensor<D>,
+    ) -> Tensor<D> {
+        let (a, b) = (self.lora_a.val(), self.lora_b.val());
+        let n = self.parts.len();
+        if n == 0 {
+            return compute(a, b);
+        }
+        let (rank, width) = (a.dims()[1] / n, b.dims()[1] / n);
+        let mut computed = [None, None, None];
+        for (place, part) in self.parts.iter().enumerate() {
+            let a = a.clone().narrow(1, place * rank, rank);
+            let b = b.clone().narrow(1, place * width, width);
+            computed[*part] = Some(compute(a, b));
+        }
+        let zeros = computed.iter().flatten().next().map(Tensor::zeros_like);
+        let zeros = zeros.expect("at least one part is adapted");
+        let parts = computed.map(|part| part.unwrap_or_else(|| zeros.clone()));
+        Tensor::cat(parts.to_vec(), axis)
     }
 
     /// DoRA's `m / ‖W + s A B‖`, `[d_out]`; the norm is a constant in the backward pass (§4.3 of

@@ -20,17 +20,47 @@ pub enum Architecture {
     Roberta,
     /// XLM-RoBERTa: RoBERTa with another vocabulary.
     XlmRoberta,
+    /// DistilBERT (Sanh et al. 2019, arXiv 1910.01108).
+    #[serde(rename = "distilbert")]
+    DistilBert,
+    /// GPT-2 (Radford et al. 2019).
+    Gpt2,
+    /// Llama (Touvron et al. 2023, arXiv 2302.13971), and models of its architecture such as
+    /// SmolLM2.
+    Llama,
+    /// Mistral (Jiang et al. 2023, arXiv 2310.06825).
+    Mistral,
+    /// Qwen2 (Yang et al. 2024, arXiv 2407.10671).
+    Qwen2,
+    /// T5 (Raffel et al. 2020, arXiv 1910.10683) and Flan-T5.
+    T5,
+    /// BART (Lewis et al. 2020, arXiv 1910.13461).
+    Bart,
 }
 
 impl Architecture {
     /// All of them.
-    const ALL: &[Self] = &[Self::Bert, Self::Roberta, Self::XlmRoberta];
+    const ALL: &[Self] = &[
+        Self::Bert,
+        Self::Roberta,
+        Self::XlmRoberta,
+        Self::DistilBert,
+        Self::Gpt2,
+        Self::Llama,
+        Self::Mistral,
+        Self::Qwen2,
+        Self::T5,
+        Self::Bart,
+    ];
 
     /// The name of the body inside a task model's checkpoint: `bert`.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Bert => "bert",
             Self::Roberta | Self::XlmRoberta => "roberta",
+            Self::DistilBert => "distilbert",
+            Self::Gpt2 | Self::T5 => "transformer",
+            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Bart => "model",
         }
     }
 
@@ -40,6 +70,13 @@ impl Architecture {
             Self::Bert => "bert",
             Self::Roberta => "roberta",
             Self::XlmRoberta => "xlm-roberta",
+            Self::DistilBert => "distilbert",
+            Self::Gpt2 => "gpt2",
+            Self::Llama => "llama",
+            Self::Mistral => "mistral",
+            Self::Qwen2 => "qwen2",
+            Self::T5 => "t5",
+            Self::Bart => "bart",
         }
     }
 
@@ -49,6 +86,39 @@ impl Architecture {
             Self::Bert => "Bert",
             Self::Roberta => "Roberta",
             Self::XlmRoberta => "XLMRoberta",
+            Self::DistilBert => "DistilBert",
+            Self::Gpt2 => "GPT2",
+            Self::Llama => "Llama",
+            Self::Mistral => "Mistral",
+            Self::Qwen2 => "Qwen2",
+            Self::T5 => "T5",
+            Self::Bart => "Bart",
+        }
+    }
+
+    /// What the body is called in a model for a task, and a dot: `bert.`; nothing where it has no
+    /// name of its own.
+    pub(crate) fn own_prefix(self, task: Task) -> String {
+        match (self, task) {
+            // A bare model's modules have no prefix, in the reference as here.
+            (_, Task::Encode) | (Self::T5, Task::Seq2SeqLm) => String::new(),
+            _ => format!("{}.", self.prefix()),
+        }
+    }
+
+    /// The tasks that a model of this architecture can have, with this number of labels.
+    fn tasks(self, labels: usize) -> Vec<Task> {
+        let (sequence, tokens) =
+            (Task::ClassifySequence { labels }, Task::ClassifyTokens { labels });
+        match self {
+            Self::Bert | Self::Roberta | Self::XlmRoberta | Self::DistilBert => {
+                vec![sequence, tokens, Task::MaskedLm, Task::Encode]
+            }
+            Self::Gpt2 | Self::Llama | Self::Mistral | Self::Qwen2 => {
+                vec![sequence, tokens, Task::CausalLm, Task::Encode]
+            }
+            Self::T5 => vec![sequence, tokens, Task::Seq2SeqLm, Task::Encode],
+            Self::Bart => vec![sequence, Task::Seq2SeqLm, Task::Encode],
         }
     }
 }
@@ -70,16 +140,23 @@ pub enum Task {
     },
     /// A logit of each word for each token, from what is on both sides of it.
     MaskedLm,
+    /// A logit of each word for each token, of which the next is predicted.
+    CausalLm,
+    /// The same for the decoder's tokens, which follow from those of the encoder.
+    Seq2SeqLm,
 }
 
 impl Task {
     /// The end of a class's name in transformers: `ForMaskedLM`.
-    fn class_suffix(self) -> &'static str {
-        match self {
-            Self::Encode => "Model",
-            Self::ClassifySequence { .. } => "ForSequenceClassification",
-            Self::ClassifyTokens { .. } => "ForTokenClassification",
-            Self::MaskedLm => "ForMaskedLM",
+    fn class_suffix(self, architecture: Architecture) -> &'static str {
+        match (self, architecture) {
+            (Self::Encode, _) => "Model",
+            (Self::ClassifySequence { .. }, _) => "ForSequenceClassification",
+            (Self::ClassifyTokens { .. }, _) => "ForTokenClassification",
+            (Self::MaskedLm, _) => "ForMaskedLM",
+            (Self::CausalLm, Architecture::Gpt2) => "LMHeadModel",
+            (Self::CausalLm, _) => "ForCausalLM",
+            (Self::Seq2SeqLm, _) => "ForConditionalGeneration",
         }
     }
 }
@@ -159,6 +236,11 @@ impl ModelConfig {
         }
     }
 
+    /// A field as it is in the file; `None` where it is missing or `null`.
+    pub(crate) fn field(&self, field: &str) -> Option<&Value> {
+        self.raw.get(field).filter(|value| !value.is_null())
+    }
+
     /// Refuses a field that is there with another value than these.
     pub(crate) fn only(&self, field: &str, values: &[&str]) -> Result<()> {
         let shown = |value: &Value| value.as_str().map_or(value.to_string(), String::from);
@@ -196,10 +278,26 @@ impl ModelConfig {
     pub fn own_task(&self) -> Task {
         let class = self.architectures.iter().flatten().next().map_or("", String::as_str);
         let labels = if self.id2label.is_empty() { 2 } else { self.id2label.len() };
-        [Task::ClassifySequence { labels }, Task::ClassifyTokens { labels }, Task::MaskedLm]
-            .into_iter()
-            .find(|task| class.ends_with(task.class_suffix()))
+        let mut tasks = self.model_type.tasks(labels).into_iter();
+        tasks
+            .find(|task| class.ends_with(task.class_suffix(self.model_type)))
             .unwrap_or(Task::Encode)
+    }
+
+    /// Refuses a task that models of this architecture do not have.
+    pub(crate) fn check_task(&self, task: Task) -> Result<()> {
+        let known = self.model_type.tasks(2);
+        let same = |known: &Task| std::mem::discriminant(known) == std::mem::discriminant(&task);
+        if known.iter().any(same) {
+            return Ok(());
+        }
+        let classes: Vec<String> = known.into_iter().map(|known| self.class_name(known)).collect();
+        Err(Error::Unsupported {
+            path: self.path.clone(),
+            field: "architectures".into(),
+            value: self.class_name(task),
+            supported: classes.join(", "),
+        })
     }
 
     /// Names of the labels, in order.
@@ -211,15 +309,15 @@ impl ModelConfig {
 
     /// The class in transformers for a task: `BertForSequenceClassification`.
     pub fn class_name(&self, task: Task) -> String {
-        format!("{}{}", self.model_type.class(), task.class_suffix())
+        format!("{}{}", self.model_type.class(), task.class_suffix(self.model_type))
     }
 
     /// `config.json` for the same body with another head.
     pub fn to_json(&self, task: Task, labels: &[String]) -> Value {
         let mut raw = self.raw.clone();
         let count = match task {
-            Task::Encode | Task::MaskedLm => 0,
             Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
+            Task::Encode | Task::MaskedLm | Task::CausalLm | Task::Seq2SeqLm => 0,
         };
         raw.insert("architectures".into(), json!([self.class_name(task)]));
         if count > 0 {

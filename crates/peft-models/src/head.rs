@@ -1,29 +1,102 @@
 //! Task heads.
 
-use burn::tensor::{DType, Tensor, TensorData, activation::tanh};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use peft_core::{Activation, Role};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::blocks::{FrozenLinear, FrozenNorm, Pass, Unembedding};
+use crate::blocks::{FrozenLinear, FrozenNorm, NormForm, Pass, Unembedding};
 use crate::checkpoint::Loader;
+use crate::input::Text;
+use crate::{Error, ModelInput, Result};
 
 /// What turns hidden states `[batch, tokens, d]` into the model's output.
 #[derive(Debug, Clone)]
 pub(crate) enum Head {
     /// The hidden states themselves.
     None,
-    /// From the first token: a layer with tanh, dropout, and the labels.
-    Sequence {
-        dense: Box<FrozenLinear>,
-        labels: Box<FrozenLinear>,
-        dropout: f64,
-        dropout_first: bool,
-    },
+    /// The labels of a sequence, from one of its tokens.
+    Sequence(SequenceHead),
     /// From each token.
     Tokens { labels: Box<FrozenLinear>, dropout: f64 },
     /// From each token, to the words.
     LanguageModel { transform: Option<Box<Transform>>, decoder: Box<Unembedding> },
+}
+
+/// One token's state, dropout, perhaps a layer, dropout again, and the labels.
+#[derive(Debug, Clone)]
+pub(crate) struct SequenceHead {
+    pub(crate) token: ReadToken,
+    pub(crate) dense: Option<Box<(FrozenLinear, Activation)>>,
+    pub(crate) labels: Box<FrozenLinear>,
+    /// Before and after the layer.
+    pub(crate) dropout: [f64; 2],
+}
+
+/// Which token stands for its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadToken {
+    /// The first, virtual ones included.
+    First,
+    /// The last that is not `pad`; where the configuration has none, that the mask does not hide.
+    Last { pad: Option<usize> },
+    /// The last that is `eos`.
+    LastOf { eos: usize },
+}
+
+impl ReadToken {
+    /// Its place in each text.
+    fn places(self, text: &Text) -> Result<Vec<usize>> {
+        match self {
+            Self::First => Ok(text.last(|_, _| false).iter().map(|_| 0).collect()),
+            Self::Last { pad } => {
+                let last = text.last(|id, is_token| match pad {
+                    Some(pad) => id != pad as i64,
+                    None => is_token,
+                });
+                Ok(last.into_iter().map(|place| place.unwrap_or(0)).collect())
+            }
+            Self::LastOf { eos } => {
+                let last = text.last(|id, _| id == eos as i64).into_iter().enumerate();
+                let found = |(row, place): (usize, Option<usize>)| {
+                    let lacks = || format!("text {row} has no token {eos}, which ends one");
+                    place.ok_or_else(|| Error::Input(lacks()))
+                };
+                last.map(found).collect()
+            }
+        }
+    }
+}
+
+impl SequenceHead {
+    /// `[batch, tokens, d]` to `[batch, 1, labels]`.
+    fn forward(&self, hidden: Tensor<3>, text: &Text, pass: Pass<'_>) -> Result<Tensor<3>> {
+        let state = match self.token {
+            ReadToken::First => hidden.narrow(1, 0, 1),
+            _ => {
+                let [batch, positions, d] = hidden.dims();
+                let places = self.token.places(text)?;
+                // Virtual tokens are before the text, and a method may have repeated the batch.
+                let added = positions - text.ids.dims()[1];
+                let indices = (0..batch)
+                    .map(|row| (row * positions + added + places[row % places.len()]) as i64);
+                let indices = TensorData::new(indices.collect::<Vec<_>>(), [batch]);
+                let indices = Tensor::<1, Int>::from_data(indices, &text.ids.device());
+                let states = hidden.reshape([batch * positions, d]).select(0, indices);
+                states.reshape([batch, 1, d])
+            }
+        };
+        let [before, after] = self.dropout;
+        let state = pass.dropout(state, before);
+        let state = match &self.dense {
+            Some(dense) => {
+                let (layer, activation) = &**dense;
+                activation.forward(layer.forward(state, pass))
+            }
+            None => state,
+        };
+        Ok(self.labels.forward(pass.dropout(state, after), pass))
+    }
 }
 
 /// What a masked language model does before it compares with words: `norm(activation(h W + b))`.
@@ -42,17 +115,29 @@ impl Transform {
 }
 
 impl Head {
-    pub(crate) fn forward(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
+    /// The output for the hidden states of `input`.
+    pub(crate) fn forward(
+        &self,
+        hidden: Tensor<3>,
+        input: &ModelInput,
+        pass: Pass<'_>,
+    ) -> Result<Tensor<3>> {
+        match self {
+            Self::Sequence(head) => head.forward(hidden, input.text(), pass),
+            _ => Ok(self.forward_each(hidden, pass)),
+        }
+    }
+
+    /// The same for states of any tokens, each of which has an output.
+    ///
+    /// # Panics
+    /// If the output is that of a sequence.
+    pub(crate) fn forward_each(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
         match self {
             Self::None => hidden,
+            Self::Sequence(_) => panic!("the head is of a sequence, not of tokens"),
             Self::Tokens { labels, dropout } => {
                 labels.forward(pass.dropout(hidden, *dropout), pass)
-            }
-            Self::Sequence { dense, labels, dropout, dropout_first } => {
-                let first = hidden.narrow(1, 0, 1);
-                let first = if *dropout_first { pass.dropout(first, *dropout) } else { first };
-                let pooled = tanh(dense.forward(first, pass));
-                labels.forward(pass.dropout(pooled, *dropout), pass)
             }
             Self::LanguageModel { transform, decoder } => {
                 let hidden = match transform {
@@ -94,19 +179,36 @@ impl NewHead {
         let found = loader.head(path, [("weight", &[d_out, d_in]), ("bias", &[d_out])]);
         let (weight, bias) = match found {
             Some([weight, bias]) => {
-                let weight = Tensor::<2>::from_data(weight, (&device, DType::F32)).transpose();
-                (
-                    Tensor::from_data(weight.into_data(), &device),
-                    Tensor::from_data(bias, (&device, DType::F32)),
-                )
+                (row_major(weight, &device), Tensor::from_data(bias, (&device, DType::F32)))
             }
-            None => {
-                let values: Vec<f32> = (0..d_in * d_out).map(|_| self.normal()).collect();
-                let data = TensorData::new(values, [d_in, d_out]);
-                (Tensor::from_data(data, &device), Tensor::zeros([d_out], &device))
-            }
+            None => (self.random([d_in, d_out], &device), Tensor::zeros([d_out], &device)),
         };
         FrozenLinear::new(loader, path, Role::Head, None, weight, Some(bias))
+    }
+
+    /// A linear layer `[d_in, d_out]` without a bias.
+    pub(crate) fn unbiased(
+        &mut self,
+        loader: &mut Loader<'_>,
+        path: &str,
+        shape: [usize; 2],
+    ) -> FrozenLinear {
+        let weight = self.weight(loader, path, shape);
+        FrozenLinear::new(loader, path, Role::Head, None, weight, None)
+    }
+
+    /// The weight `[d_in, d_out]` of a linear layer without a bias.
+    pub(crate) fn weight(
+        &mut self,
+        loader: &mut Loader<'_>,
+        path: &str,
+        [d_in, d_out]: [usize; 2],
+    ) -> Tensor<2> {
+        let device = loader.device().clone();
+        match loader.head(path, [("weight", &[d_out, d_in])]) {
+            Some([weight]) => row_major(weight, &device),
+            None => self.random([d_in, d_out], &device),
+        }
     }
 
     /// A layer norm over `d`.
@@ -127,7 +229,8 @@ impl NewHead {
             }
             None => (Tensor::ones([d], &device), Tensor::zeros([d], &device)),
         };
-        FrozenNorm::new(loader, path, Role::Head, None, [gain, bias], epsilon)
+        let form = NormForm::Layer(epsilon);
+        FrozenNorm::new(loader, path, Role::Head, None, gain, Some(bias), form)
     }
 
     /// A bias `path.bias`, `[d]`.
@@ -139,9 +242,20 @@ impl NewHead {
         }
     }
 
+    fn random(&mut self, shape: [usize; 2], device: &Device) -> Tensor<2> {
+        let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| self.normal()).collect();
+        Tensor::from_data(TensorData::new(values, shape), device)
+    }
+
     /// Box and Muller's.
     fn normal(&mut self) -> f32 {
         let (u, v): (f64, f64) = (1.0 - self.random.random::<f64>(), self.random.random());
         (self.std * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
     }
+}
+
+/// A weight `[d_out, d_in]` of a checkpoint as `[d_in, d_out]`, laid out anew.
+fn row_major(weight: TensorData, device: &Device) -> Tensor<2> {
+    let weight = Tensor::<2>::from_data(weight, (device, DType::F32)).transpose();
+    Tensor::from_data(weight.into_data(), device)
 }

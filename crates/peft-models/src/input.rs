@@ -7,12 +7,34 @@ use crate::{Error, Result};
 /// A batch for a model.
 #[derive(Debug, Clone)]
 pub struct ModelInput {
-    ids: Tensor<2, Int>,
-    /// `None` where every position is a token.
-    mask: Option<Tensor<2, Bool>>,
-    segments: Option<Tensor<2, Int>>,
+    text: Text,
+    decoder: Option<Text>,
+}
+
+/// A batch of texts.
+#[derive(Debug, Clone)]
+pub(crate) struct Text {
+    /// `[batch, tokens]`.
+    pub(crate) ids: Tensor<2, Int>,
+    /// `[batch, tokens]`; `None` where every position is a token.
+    pub(crate) mask: Option<Tensor<2, Bool>>,
+    /// `[batch, tokens]`.
+    pub(crate) segments: Option<Tensor<2, Int>>,
+    /// `[batch, tokens]`, where they are not 0, 1, ..
+    pub(crate) positions: Option<Tensor<2, Int>>,
+    /// The same on the host.
+    host: Host,
+}
+
+/// What is known of a batch without asking the device.
+#[derive(Debug, Clone)]
+struct Host {
+    shape: [usize; 2],
+    ids: Vec<i64>,
+    is_token: Vec<bool>,
     max_id: usize,
     max_segment: usize,
+    max_position: Option<usize>,
 }
 
 impl ModelInput {
@@ -56,6 +78,8 @@ impl ModelInput {
     }
 
     /// A batch from `[batch, tokens]` arrays: indices, 1 where there is a token, and segments.
+    /// Positions are counted from the first index on, be it a token or not; where padding comes
+    /// first, see [`counting_tokens`](Self::counting_tokens).
     ///
     /// # Errors
     /// If the arrays are not whole numbers of one shape, or an index is negative.
@@ -71,6 +95,9 @@ impl ModelInput {
                 "input_ids have shape {shape:?}, not [batch, tokens]"
             )));
         };
+        if batch * tokens == 0 {
+            return Err(Error::Input("a text has no tokens".into()));
+        }
         let device = device.clone().without_autodiff();
         let numbers = |name: &str, data: TensorData| -> Result<Vec<i64>> {
             if data.shape().to_vec() != shape {
@@ -84,60 +111,151 @@ impl ModelInput {
             Some(&least) if least < 0 => Err(Error::Input(format!("{name} has {least}"))),
             _ => Ok(values.iter().copied().max().unwrap_or(0) as usize),
         };
-        let tensor = |values: Vec<i64>| {
-            Tensor::<2, Int>::from_data(TensorData::new(values, [batch, tokens]), &device)
-        };
+        let shape = [batch, tokens];
         let ids = numbers("input_ids", ids)?;
         let max_id = max("input_ids", &ids)?;
-        let mask = match mask {
-            Some(mask) => numbers("attention_mask", mask)?,
-            None => vec![1; ids.len()],
+        let is_token = match mask {
+            Some(mask) => numbers("attention_mask", mask)?.into_iter().map(|m| m != 0).collect(),
+            None => vec![true; ids.len()],
         };
-        let full = mask.iter().all(|&m| m != 0);
         let segments = segments.map(|s| numbers("token_type_ids", s)).transpose()?;
         let max_segment = segments.as_deref().map_or(Ok(0), |s| max("token_type_ids", s))?;
-        Ok(Self {
-            ids: tensor(ids),
-            mask: (!full).then(|| tensor(mask).not_equal_elem(0)),
-            segments: segments.map(tensor),
-            max_id,
-            max_segment,
-        })
+        let all = is_token.iter().all(|is_token| *is_token);
+        let mask = (!all).then(|| {
+            let mask = is_token.iter().map(|is_token| i64::from(*is_token)).collect();
+            ints(mask, shape, &device).not_equal_elem(0)
+        });
+        let segments = segments.map(|segments| ints(segments, shape, &device));
+        let tensor = ints(ids.clone(), shape, &device);
+        let host = Host { shape, ids, is_token, max_id, max_segment, max_position: None };
+        let text = Text { ids: tensor, mask, segments, positions: None, host };
+        Ok(Self { text, decoder: None })
+    }
+
+    /// With what the decoder of an encoder-decoder is given.
+    ///
+    /// # Errors
+    /// If it is another number of texts.
+    pub fn with_decoder(self, decoder: Self) -> Result<Self> {
+        let (own, others) = (self.text.host.shape[0], decoder.text.host.shape[0]);
+        if own != others {
+            return Err(Error::Input(format!("{own} texts, and {others} for the decoder")));
+        }
+        Ok(Self { decoder: Some(decoder.text), ..self })
+    }
+
+    /// With positions that count tokens only, so that a text has the same ones whatever padding is
+    /// before it. This is how texts are padded to be continued.
+    pub fn counting_tokens(mut self) -> Self {
+        self.text.count_tokens();
+        if let Some(decoder) = &mut self.decoder {
+            decoder.count_tokens();
+        }
+        self
     }
 
     /// `[batch, tokens]` indices.
     pub fn ids(&self) -> Tensor<2, Int> {
-        self.ids.clone()
+        self.text.ids.clone()
     }
 
     /// Texts and tokens in the longest: `[batch, tokens]`.
     pub fn shape(&self) -> [usize; 2] {
-        self.ids.dims()
+        self.text.host.shape
+    }
+
+    /// The same of the texts that a model has an output for: the decoder's, where there are any.
+    pub fn output_shape(&self) -> [usize; 2] {
+        self.decoder.as_ref().unwrap_or(&self.text).host.shape
     }
 
     /// `[batch, tokens]`, true where there is a token; `None` where that is everywhere.
     pub fn mask(&self) -> Option<Tensor<2, Bool>> {
-        self.mask.clone()
+        self.text.mask.clone()
     }
 
     /// `[batch, tokens]` segment indices.
     pub fn segments(&self) -> Option<Tensor<2, Int>> {
-        self.segments.clone()
+        self.text.segments.clone()
     }
 
+    pub(crate) fn text(&self) -> &Text {
+        &self.text
+    }
+
+    pub(crate) fn decoder(&self) -> Option<&Text> {
+        self.decoder.as_ref()
+    }
+}
+
+impl Text {
     /// An index outside its table would read another row, or none, without a word.
-    pub(crate) fn check(&self, vocab: usize, segments: usize) -> Result<()> {
-        if self.max_id >= vocab {
+    pub(crate) fn check(&self, vocab: usize, segments: Option<usize>) -> Result<()> {
+        let Host { max_id, max_segment, .. } = self.host;
+        if max_id >= vocab {
             return Err(Error::Input(format!(
-                "token {} is outside the vocabulary of {vocab}: do tokenizer and model belong \
-                 together?",
-                self.max_id
+                "token {max_id} is outside the vocabulary of {vocab}: do tokenizer and model \
+                 belong together?"
             )));
         }
-        if self.max_segment >= segments {
-            let max = self.max_segment;
-            return Err(Error::Input(format!("segment {max}, but the model has {segments}")));
+        // Without a table, a model reads none.
+        if segments.is_some_and(|segments| max_segment >= segments) {
+            let segments = segments.unwrap_or(0);
+            return Err(Error::Input(format!(
+                "segment {max_segment}, but the model has {segments}"
+            )));
         }
         Ok(())
     }
+
+    /// The largest of [`positions`](Self::positions).
+    pub(crate) fn max_position(&self) -> Option<usize> {
+        self.host.max_position
+    }
+
+    fn count_tokens(&mut self) {
+        let [batch, tokens] = self.host.shape;
+        let mut positions = Vec::with_capacity(batch * tokens);
+        for row in self.host.is_token.chunks(tokens) {
+            let mut next = 0;
+            for is_token in row {
+                positions.push(if *is_token { next } else { 0 });
+                next += i64::from(*is_token);
+            }
+        }
+        self.host.max_position = positions.iter().max().map(|position| *position as usize);
+        self.positions = Some(ints(positions, [batch, tokens], &self.ids.device()));
+    }
+
+    /// The text moved by one token, behind `start`, every one a token.
+    pub(crate) fn moved(&self, start: usize) -> Self {
+        let tokens = self.host.shape[1];
+        let rows = self.host.ids.chunks(tokens);
+        let moved = |row: &[i64]| [&[start as i64], &row[..tokens - 1]].concat();
+        let ids: Vec<i64> = rows.flat_map(moved).collect();
+        let host = Host {
+            is_token: vec![true; ids.len()],
+            max_id: self.host.max_id.max(start),
+            max_segment: 0,
+            max_position: None,
+            ids: ids.clone(),
+            ..self.host
+        };
+        let ids = ints(ids, host.shape, &self.ids.device());
+        Self { ids, mask: None, segments: None, positions: None, host }
+    }
+
+    /// By row, the last place for which `wanted(index, is_token)` holds.
+    pub(crate) fn last(&self, wanted: impl Fn(i64, bool) -> bool) -> Vec<Option<usize>> {
+        let tokens = self.host.shape[1];
+        let rows = self.host.ids.chunks(tokens).zip(self.host.is_token.chunks(tokens));
+        let last = |(ids, is_token): (&[i64], &[bool])| {
+            ids.iter().zip(is_token).rposition(|(id, is_token)| wanted(*id, *is_token))
+        };
+        rows.map(last).collect()
+    }
+}
+
+fn ints(values: Vec<i64>, shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
+    Tensor::from_data(TensorData::new(values, shape), device)
 }

@@ -2,9 +2,9 @@
 
 mod architectures;
 mod blocks;
+mod body;
 mod checkpoint;
 mod config;
-mod encoder;
 mod error;
 mod head;
 mod input;

@@ -7,8 +7,8 @@ use peft_core::{Base, Hooks, HubModel, TaskType};
 
 use crate::architectures::{self, Parts};
 use crate::blocks::Pass;
+use crate::body::Body;
 use crate::checkpoint::{Checkpoint, LoadReport, Loader};
-use crate::encoder::Encoder;
 use crate::head::{Head, NewHead};
 use crate::{ModelConfig, ModelInput, Result, Task};
 
@@ -22,7 +22,7 @@ pub struct Model {
     config: ModelConfig,
     task: Task,
     base: Base,
-    body: Encoder,
+    body: Body,
     head: Head,
 }
 
@@ -67,17 +67,26 @@ impl Model {
         ModelTask { task, seed }: ModelTask,
         device: &Device,
     ) -> Result<(Self, LoadReport)> {
+        config.check_task(task)?;
         let prefix = format!("{}.", config.model_type.prefix());
-        // A bare model's modules have no prefix, in the reference as here.
-        let own = if task == Task::Encode { "" } else { &prefix };
-        let mut loader = Loader::new(checkpoint, &prefix, own, device);
+        let own = config.model_type.own_prefix(task);
+        let mut loader = Loader::new(checkpoint, &prefix, &own, device);
         let new = NewHead::new(seed);
-        let Parts { body, head } = architectures::load(&mut loader, &config, own, task, new)?;
+        let Parts { body, head } = architectures::load(&mut loader, &config, &own, task, new)?;
         let (base, mut report) = loader.finish()?;
         let expected = |key: &str| {
-            // A buffer of old versions, heads of pre-training, and a pooler that the task skips.
-            key.ends_with("position_ids")
-                || ["cls.", "lm_head."].iter().any(|head| key.starts_with(head))
+            // Buffers of old versions, tables saved again where they are used, heads of
+            // pre-training, and a pooler that the task skips.
+            let ends = [
+                "position_ids",
+                ".attn.bias",
+                ".attn.masked_bias",
+                ".rotary_emb.inv_freq",
+                ".embed_tokens.weight",
+            ];
+            let starts = ["cls.", "lm_head.", "vocab_", "final_logits_bias"];
+            ends.iter().any(|end| key.ends_with(end))
+                || starts.iter().any(|start| key.starts_with(start))
                 || key.contains("pooler.")
         };
         let (quiet, shown) = report.unused.iter().partition::<Vec<&String>, _>(|k| expected(k));
@@ -110,6 +119,8 @@ impl Model {
             Task::Encode => Some(TaskType::FeatureExtraction),
             Task::ClassifySequence { .. } => Some(TaskType::SequenceClassification),
             Task::ClassifyTokens { .. } => Some(TaskType::TokenClassification),
+            Task::CausalLm => Some(TaskType::CausalLm),
+            Task::Seq2SeqLm => Some(TaskType::Seq2SeqLm),
             Task::MaskedLm => None,
         }
     }
@@ -132,12 +143,12 @@ impl Model {
 
     /// The output under a method: hidden states `[batch, tokens, d]`, logits
     /// `[batch, 1, labels]` of a sequence, `[batch, tokens, labels]` of tokens, or
-    /// `[batch, tokens, words]` of a language model.
+    /// `[batch, tokens, words]` of a language model; where there is a decoder, of its tokens.
     ///
     /// # Errors
     /// If the input does not fit the model.
     pub fn forward(&self, input: &ModelInput, pass: Pass<'_>) -> Result<Tensor<3>> {
-        Ok(self.head.forward(self.body.forward(input, pass)?, pass))
+        self.head.forward(self.body.forward(input, pass)?, input, pass)
     }
 
     /// The output at some tokens only, `[1, places, outputs]`, in their order: the head, which is
@@ -157,7 +168,7 @@ impl Model {
     ) -> Result<Tensor<3>> {
         let hidden = self.body.forward(input, pass)?;
         let [batch, positions, d] = hidden.dims();
-        let [rows, tokens] = input.shape();
+        let [rows, tokens] = input.output_shape();
         let added = positions - tokens;
         let index = |&[row, token]: &Place| {
             assert!(row < rows && token < tokens, "a place outside the batch");
@@ -168,7 +179,7 @@ impl Model {
         let indices = TensorData::new(indices, [places.len()]);
         let indices = Tensor::<1, Int>::from_data(indices, &device);
         let chosen = hidden.reshape([batch * positions, d]).select(0, indices);
-        Ok(self.head.forward(chosen.unsqueeze::<3>(), pass))
+        Ok(self.head.forward_each(chosen.unsqueeze::<3>(), pass))
     }
 
     /// The output of the model under `hooks` without dropout; `&()` is the base model.

@@ -14,7 +14,7 @@ pub struct ModelDimensions {
     pub num_attention_heads: Option<usize>,
     /// The number of layers.
     pub num_layers: Option<usize>,
-    /// 1; HF PEFT writes 2 for a model with an encoder and a decoder.
+    /// 2 for a model with an encoder and a decoder, 1 for others.
     pub num_transformer_submodules: Option<usize>,
     /// The hidden size.
     pub token_dim: Option<usize>,
@@ -23,12 +23,25 @@ pub struct ModelDimensions {
 impl ModelDimensions {
     pub(crate) fn validate(&self) -> Result<()> {
         match self.num_transformer_submodules {
-            None | Some(1) => Ok(()),
+            None | Some(1 | 2) => Ok(()),
             Some(other) => Err(Error::config(
                 "num_transformer_submodules",
                 other,
-                "must be 1: a model with an encoder and a decoder is not supported",
+                "must be 1, or 2 for a model with an encoder and a decoder",
             )),
+        }
+    }
+
+    /// For how many stacks of layers HF PEFT makes room: 2 where there is an encoder and a decoder,
+    /// unless the file says otherwise.
+    pub(crate) fn submodules(&self, base: &Base) -> Result<usize> {
+        let own = if base.is_encoder_decoder() { 2 } else { 1 };
+        match self.num_transformer_submodules {
+            Some(2) if own == 1 => {
+                let expected = "the model has no encoder beside a decoder";
+                Err(Error::config("num_transformer_submodules", 2, expected))
+            }
+            noted => Ok(noted.unwrap_or(own)),
         }
     }
 

@@ -135,7 +135,7 @@ fn model_for(directory: &Path, adapter: &Path, device: &Device) -> Result<Model>
     let own = ModelConfig::load(directory)?.own_task();
     let own_labels = match own {
         Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
-        Task::Encode | Task::MaskedLm => 2,
+        _ => 2,
     };
     let saved = SavedTask::load(adapter)?;
     let labels = saved.labels.unwrap_or(own_labels);
@@ -143,6 +143,8 @@ fn model_for(directory: &Path, adapter: &Path, device: &Device) -> Result<Model>
         Some(TaskType::SequenceClassification) => Task::ClassifySequence { labels },
         Some(TaskType::TokenClassification) => Task::ClassifyTokens { labels },
         Some(TaskType::FeatureExtraction) => Task::Encode,
+        Some(TaskType::CausalLm) => Task::CausalLm,
+        Some(TaskType::Seq2SeqLm) => Task::Seq2SeqLm,
         // Masked language modelling has no tag.
         _ if adapter.join(TASK_FILE).exists() => TaskFile::load(adapter)?.labels.task(),
         _ => own,
@@ -157,7 +159,7 @@ fn own_task(model: &Model) -> Option<TaskFile> {
         Task::ClassifySequence { .. } => (Goal::Classify, model.config().labels()),
         Task::MaskedLm => (Goal::MaskedLm, Vec::new()),
         Task::ClassifyTokens { .. } => (Goal::Tag, model.config().labels()),
-        Task::Encode => return None,
+        _ => return None,
     };
     Some(TaskFile {
         labels: Labels { goal, names },

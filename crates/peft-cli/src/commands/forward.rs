@@ -49,7 +49,15 @@ impl Forward {
         };
         let mask = inputs.remove("attention_mask");
         let segments = inputs.remove("token_type_ids");
+        let decoder_ids = inputs.remove("decoder_input_ids");
+        let decoder_mask = inputs.remove("decoder_attention_mask");
         let input = ModelInput::from_data(ids, mask, segments, &device)
+            .and_then(|input| match decoder_ids {
+                Some(ids) => {
+                    input.with_decoder(ModelInput::from_data(ids, decoder_mask, None, &device)?)
+                }
+                None => Ok(input),
+            })
             .with_context(|| self.inputs.display().to_string())?;
         let (_, adapted) = self.model.load(&self.adapters.paths(), &device)?;
         let mut model = adapted.model;
@@ -68,8 +76,8 @@ impl Forward {
         let [batch, _, width] = output.dims();
         let (name, data) = match model.task() {
             Task::Encode => ("last_hidden_state", output.into_data()),
-            Task::ClassifyTokens { .. } | Task::MaskedLm => ("logits", output.into_data()),
             Task::ClassifySequence { .. } => ("logits", output.reshape([batch, width]).into_data()),
+            _ => ("logits", output.into_data()),
         };
         let shape = data.shape().to_vec();
         write_safetensors(&self.out, &TensorMap::from([(name.to_string(), data)]))?;

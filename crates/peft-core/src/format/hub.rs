@@ -129,6 +129,9 @@ impl HubDirectory {
         let tasks = [
             ("ForSequenceClassification", TaskType::SequenceClassification),
             ("ForTokenClassification", TaskType::TokenClassification),
+            ("ForCausalLM", TaskType::CausalLm),
+            ("LMHeadModel", TaskType::CausalLm),
+            ("ForConditionalGeneration", TaskType::Seq2SeqLm),
             ("Model", TaskType::FeatureExtraction),
         ];
         tasks.into_iter().find(|(end, _)| class.ends_with(end)).map(|(_, task)| task)
@@ -160,10 +163,14 @@ impl HubDirectory {
         Dialect::AdapterHub { adapter: self.name.clone() }
     }
 
-    /// The tensors, the head's included.
+    /// The tensors, the head's included, but not that of a language model: it is the base's own,
+    /// which the library writes beside every adapter.
     pub(super) fn tensors(&self) -> Result<TensorMap> {
         let mut tensors = read_tensors(&self.weights)?;
-        if let Some(head) = &self.head {
+        let class = &self.model.model_class;
+        let of_words = class.ends_with("ForMaskedLM")
+            || matches!(self.task(), Some(TaskType::CausalLm | TaskType::Seq2SeqLm));
+        if let (Some(head), false) = (&self.head, of_words) {
             tensors.extend(read_tensors(head)?);
         }
         Ok(tensors)

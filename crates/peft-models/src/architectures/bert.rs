@@ -4,39 +4,40 @@ use peft_core::{Activation, Role};
 use serde::Deserialize;
 
 use super::Parts;
-use crate::blocks::{Embeddings, FeedForward, FrozenLinear, Positions};
-use crate::blocks::{SelfAttention, Sublayer, Unembedding};
+use crate::blocks::{AttentionSpec, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenLinear};
+use crate::blocks::{FrozenNorm, FunctionSpec, Heads, LinearForm, NormForm, Place, Positions};
+use crate::blocks::{ProjectionPaths, Sublayer, SublayerStyle, Unembedding};
+use crate::body::{Body, Transformer};
 use crate::checkpoint::Loader;
 use crate::config::Architecture;
-use crate::encoder::{Encoder, Layer};
-use crate::head::{Head, NewHead, Transform};
+use crate::head::{Head, NewHead, ReadToken, SequenceHead, Transform};
 use crate::{ModelConfig, Result, Task};
 
 /// The fields of `config.json` that are these architectures' own; names and defaults as there.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct BertConfig {
-    pub num_hidden_layers: usize,
+struct BertConfig {
+    num_hidden_layers: usize,
     /// Each head is `d / heads` wide.
-    pub num_attention_heads: usize,
-    pub intermediate_size: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
     /// RoBERTa's first two are not for text.
-    pub max_position_embeddings: usize,
+    max_position_embeddings: usize,
     #[serde(default = "two")]
-    pub type_vocab_size: usize,
+    type_vocab_size: usize,
     #[serde(default)]
-    pub hidden_act: Activation,
+    hidden_act: Activation,
     #[serde(default = "layer_norm_eps")]
-    pub layer_norm_eps: f64,
+    layer_norm_eps: f64,
     #[serde(default = "tenth")]
-    pub hidden_dropout_prob: f64,
+    hidden_dropout_prob: f64,
     #[serde(default = "tenth")]
-    pub attention_probs_dropout_prob: f64,
+    attention_probs_dropout_prob: f64,
     /// `null`: as on hidden states.
     #[serde(default)]
-    pub classifier_dropout: Option<f64>,
+    classifier_dropout: Option<f64>,
     /// Standard deviation of a new head.
     #[serde(default = "fiftieth")]
-    pub initializer_range: f64,
+    initializer_range: f64,
 }
 
 fn two() -> usize {
@@ -55,7 +56,7 @@ fn fiftieth() -> f64 {
 impl BertConfig {
     /// # Errors
     /// If a field is missing or broken, or asks for something not supported.
-    pub(crate) fn new(config: &ModelConfig) -> Result<Self> {
+    fn new(config: &ModelConfig) -> Result<Self> {
         config.only("position_embedding_type", &["absolute"])?;
         config.only("is_decoder", &["false"])?;
         config.activation("hidden_act")?;
@@ -79,7 +80,16 @@ pub(super) fn load(
         .map(|index| layer(loader, &fields, config.hidden_size, own, index))
         .collect::<Result<_>>()?;
     let head = head(loader, config, &fields, &embeddings, task, new)?;
-    Ok(Parts { body: Encoder::new(embeddings, layers), head })
+    let body = Body::Single(Transformer {
+        embeddings,
+        layers,
+        norm: None,
+        rotary: None,
+        relative: None,
+        causal: false,
+        dropout: 0.0,
+    });
+    Ok(Parts { body, head })
 }
 
 fn embeddings(
@@ -88,13 +98,27 @@ fn embeddings(
     fields: &BertConfig,
     own: &str,
 ) -> Result<Embeddings> {
-    let start = match config.model_type {
-        Architecture::Bert => Positions::FromZero,
-        Architecture::Roberta | Architecture::XlmRoberta => {
-            Positions::After { pad: config.pad_token_id() }
-        }
+    let (path, d) = (format!("{own}embeddings"), config.hidden_size);
+    let mut table = |name: &str, role, entries| {
+        FrozenEmbedding::load(loader, &format!("{path}.{name}"), role, [entries, d])
     };
-    Embeddings::load(loader, &format!("{own}embeddings"), config, fields, start)
+    let words = table("word_embeddings", Role::WordEmbedding, config.vocab_size)?;
+    let positions =
+        table("position_embeddings", Role::PositionEmbedding, fields.max_position_embeddings)?;
+    let segments =
+        table("token_type_embeddings", Role::TokenTypeEmbedding, fields.type_vocab_size)?;
+    let form = NormForm::Layer(fields.layer_norm_eps);
+    let norm_path = format!("{path}.LayerNorm");
+    let norm = FrozenNorm::load(loader, &norm_path, Role::EmbeddingNorm, None, d, form)?;
+    let positions = match config.model_type {
+        Architecture::Bert => Positions::Learned { table: positions, first: 0 },
+        _ => Positions::After { table: positions, pad: config.pad_token_id() },
+    };
+    Ok(Embeddings::new(loader, &path, Role::Embeddings, words, usize::MAX)
+        .with_positions(positions)
+        .with_segments(segments)
+        .with_norm(norm)
+        .with_dropout(fields.hidden_dropout_prob))
 }
 
 fn layer(
@@ -103,45 +127,46 @@ fn layer(
     d: usize,
     own: &str,
     index: usize,
-) -> Result<Layer> {
-    let path = format!("{own}encoder.layer.{index}");
-    let epsilon = fields.layer_norm_eps;
-    let attention = SelfAttention::load(
-        loader,
-        &format!("{path}.attention.self"),
-        &format!("{path}.attention.output.dense"),
-        index,
+) -> Result<Vec<Sublayer>> {
+    let path = |rest: &str| format!("{own}encoder.layer.{index}.{rest}");
+    let style = SublayerStyle {
         d,
-        fields.num_attention_heads,
-        fields.attention_probs_dropout_prob,
-    )?;
-    let after_attention = Sublayer::load(
-        loader,
-        &format!("{path}.attention.output"),
-        &format!("{path}.attention.output.LayerNorm"),
-        [Role::AttentionSublayer, Role::AttentionNorm],
-        index,
+        norm: NormForm::Layer(fields.layer_norm_eps),
+        norm_first: false,
+        dropout: fields.hidden_dropout_prob,
+    };
+    let heads = Heads::equal(fields.num_attention_heads, d);
+    let attention = FunctionSpec::Attention(AttentionSpec {
+        path: &path("attention.self"),
+        role: Role::SelfAttention,
+        projections: ProjectionPaths::Apart([
+            &path("attention.self.query"),
+            &path("attention.self.key"),
+            &path("attention.self.value"),
+        ]),
+        form: LinearForm::Biased,
+        output: &path("attention.output.dense"),
+        output_form: LinearForm::Biased,
         d,
-        epsilon,
-    )?;
-    let feed_forward = FeedForward::load(
-        loader,
-        [&format!("{path}.intermediate.dense"), &format!("{path}.output.dense")],
-        index,
-        [d, fields.intermediate_size],
-        fields.hidden_act,
-    )?;
-    let after_feed_forward = Sublayer::load(
-        loader,
-        &format!("{path}.output"),
-        &format!("{path}.output.LayerNorm"),
-        [Role::FeedForwardSublayer, Role::FeedForwardNorm],
-        index,
-        d,
-        epsilon,
-    )?;
-    let dropout = fields.hidden_dropout_prob;
-    Ok(Layer { attention, after_attention, feed_forward, after_feed_forward, dropout })
+        heads,
+        scale: heads.scale(),
+        dropout: fields.attention_probs_dropout_prob,
+    });
+    let place =
+        Place { path: &path("attention.output"), norm: &path("attention.output.LayerNorm") };
+    let attention = Sublayer::load(loader, index, &style, place, &attention)?;
+    let feed_forward = FunctionSpec::FeedForward(FeedForwardSpec {
+        gate: None,
+        up: &path("intermediate.dense"),
+        down: &path("output.dense"),
+        form: LinearForm::Biased,
+        widths: [d, fields.intermediate_size],
+        activation: fields.hidden_act,
+        dropout: 0.0,
+    });
+    let place = Place { path: &path("output"), norm: &path("output.LayerNorm") };
+    let feed_forward = Sublayer::load(loader, index, &style, place, &feed_forward)?;
+    Ok(vec![attention, feed_forward])
 }
 
 fn head(
@@ -157,24 +182,27 @@ fn head(
     let mut new = new.with_std(fields.initializer_range);
     let is_bert = config.model_type == Architecture::Bert;
     Ok(match task {
-        Task::Encode => Head::None,
         Task::ClassifyTokens { labels } => {
             Head::Tokens { labels: new.linear(loader, "classifier", [d, labels]).into(), dropout }
         }
-        Task::ClassifySequence { labels } if is_bert => Head::Sequence {
-            // The pooler is the encoder's: a random frozen one would be of no use.
-            dense: FrozenLinear::load(loader, "bert.pooler.dense", Role::Pooler, None, [d, d])?
-                .into(),
-            labels: new.linear(loader, "classifier", [d, labels]).into(),
-            dropout,
-            dropout_first: false,
-        },
-        Task::ClassifySequence { labels } => Head::Sequence {
-            dense: new.linear(loader, "classifier.dense", [d, d]).into(),
-            labels: new.linear(loader, "classifier.out_proj", [d, labels]).into(),
-            dropout,
-            dropout_first: true,
-        },
+        Task::ClassifySequence { labels } => {
+            let (dense, labels) = if is_bert {
+                // The pooler is the encoder's: a random frozen one would be of no use.
+                let (role, form) = (Role::Pooler, LinearForm::Biased);
+                let dense =
+                    FrozenLinear::load(loader, "bert.pooler.dense", role, None, [d, d], form)?;
+                (dense, new.linear(loader, "classifier", [d, labels]))
+            } else {
+                let dense = new.linear(loader, "classifier.dense", [d, d]);
+                (dense, new.linear(loader, "classifier.out_proj", [d, labels]))
+            };
+            Head::Sequence(SequenceHead {
+                token: ReadToken::First,
+                dense: Some(Box::new((dense, Activation::Tanh))),
+                labels: labels.into(),
+                dropout: [if is_bert { 0.0 } else { dropout }, dropout],
+            })
+        }
         Task::MaskedLm => {
             config.only("tie_word_embeddings", &["true"])?;
             let own_act = fields.hidden_act;
@@ -186,9 +214,10 @@ fn head(
             let epsilon = fields.layer_norm_eps;
             let norm = new.norm(loader, &format!("{path}.{norm}"), d, epsilon);
             let transform = Some(Transform { dense, activation, norm }.into());
-            let (words, site) = (embeddings.words(), embeddings.site());
-            let decoder = Unembedding::load(loader, &mut new, path, words, site).into();
+            let bias = new.bias(loader, path, embeddings.words.len());
+            let decoder = Unembedding::tied(loader, path, embeddings, Some(bias)).into();
             Head::LanguageModel { transform, decoder }
         }
+        _ => Head::None,
     })
 }

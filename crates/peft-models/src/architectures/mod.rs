@@ -1,19 +1,26 @@
 //! Architectures: thin files that turn a checkpoint's configuration into blocks, and its key names
 //! into paths.
 
+mod bart;
 mod bert;
+mod distilbert;
+mod gpt2;
+mod llama;
+mod t5;
 
-pub(crate) use bert::BertConfig;
+use burn::tensor::Tensor;
+use peft_core::Activation;
 
+use crate::blocks::{Embeddings, Unembedding};
+use crate::body::Body;
 use crate::checkpoint::Loader;
 use crate::config::Architecture;
-use crate::encoder::Encoder;
-use crate::head::{Head, NewHead};
+use crate::head::{Head, NewHead, ReadToken, SequenceHead};
 use crate::{ModelConfig, Result, Task};
 
 /// A model's body and head.
 pub(crate) struct Parts {
-    pub(crate) body: Encoder,
+    pub(crate) body: Body,
     pub(crate) head: Head,
 }
 
@@ -26,9 +33,83 @@ pub(crate) fn load(
     task: Task,
     new: NewHead,
 ) -> Result<Parts> {
-    match config.model_type {
-        Architecture::Bert | Architecture::Roberta | Architecture::XlmRoberta => {
-            bert::load(loader, config, own, task, new)
+    let load = match config.model_type {
+        Architecture::Bert | Architecture::Roberta | Architecture::XlmRoberta => bert::load,
+        Architecture::DistilBert => distilbert::load,
+        Architecture::Gpt2 => gpt2::load,
+        Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 => llama::load,
+        Architecture::T5 => t5::load,
+        Architecture::Bart => bart::load,
+    };
+    load(loader, config, own, task, new)
+}
+
+/// The head of a decoder without an encoder; `tokens` names that of token classification, with its
+/// dropout.
+fn decoder_head(
+    loader: &mut Loader<'_>,
+    config: &ModelConfig,
+    task: Task,
+    mut new: NewHead,
+    embeddings: &Embeddings,
+    tied: bool,
+    tokens: (&str, f64),
+) -> Head {
+    let d = config.hidden_size;
+    match task {
+        Task::ClassifySequence { labels } => Head::Sequence(SequenceHead {
+            token: ReadToken::Last { pad: config.pad_token_id },
+            dense: None,
+            labels: new.unbiased(loader, "score", [d, labels]).into(),
+            dropout: [0.0; 2],
+        }),
+        Task::ClassifyTokens { labels } => {
+            let (path, dropout) = tokens;
+            Head::Tokens { labels: new.linear(loader, path, [d, labels]).into(), dropout }
         }
+        Task::CausalLm => {
+            let decoder = match tied {
+                true => Unembedding::tied(loader, "lm_head", embeddings, None),
+                false => Unembedding::own(loader, &mut new, "lm_head", embeddings),
+            };
+            Head::LanguageModel { transform: None, decoder: decoder.into() }
+        }
+        _ => Head::None,
+    }
+}
+
+/// The head of a decoder with an encoder. A language model's words are compared with the embeddings
+/// where there are `tied` things to do: a factor on hidden states, and a bias.
+fn encoder_decoder_head(
+    loader: &mut Loader<'_>,
+    task: Task,
+    mut new: NewHead,
+    embeddings: &Embeddings,
+    tied: Option<(f64, Option<Tensor<1>>)>,
+    eos: usize,
+    dropout: f64,
+) -> Head {
+    let d = embeddings.site.d_out();
+    match task {
+        Task::ClassifySequence { labels } => {
+            let dense = new.linear(loader, "classification_head.dense", [d, d]);
+            let labels = new.linear(loader, "classification_head.out_proj", [d, labels]);
+            Head::Sequence(SequenceHead {
+                token: ReadToken::LastOf { eos },
+                dense: Some(Box::new((dense, Activation::Tanh))),
+                labels: labels.into(),
+                dropout: [dropout; 2],
+            })
+        }
+        Task::Seq2SeqLm => {
+            let decoder = match tied {
+                Some((scale, bias)) => {
+                    Unembedding::tied(loader, "lm_head", embeddings, bias).with_scale(scale)
+                }
+                None => Unembedding::own(loader, &mut new, "lm_head", embeddings),
+            };
+            Head::LanguageModel { transform: None, decoder: decoder.into() }
+        }
+        _ => Head::None,
     }
 }

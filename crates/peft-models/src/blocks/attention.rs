@@ -1,86 +1,191 @@
-//! Multi-head self-attention.
+//! Multi-head attention.
 
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Tensor, activation::softmax};
-use peft_core::{KeyValue, Role, Site, SiteKind};
+use peft_core::{KeyValue, Role, Site};
 
-use super::{FrozenLinear, Pass};
+use super::{Context, FrozenLinear, LinearForm, Pass};
 use crate::Result;
 use crate::checkpoint::Loader;
 
 /// Far below any score, and finite, so that a row without tokens gives no NaN.
-const MASKED: f32 = -1e9;
+pub(super) const MASKED: f32 = -1e9;
 
-/// `softmax(Q Kᵀ / sqrt(d_head)) V`, then the output projection.
+/// `softmax(s Q Kᵀ + bias) V`, then the output projection. Queries are of the text itself, keys and
+/// values too, or of what an encoder returned; several heads of queries may share keys and values.
 #[derive(Debug, Clone)]
-pub struct SelfAttention {
+pub struct Attention {
     site: Arc<Site>,
-    query: FrozenLinear,
-    key: FrozenLinear,
-    value: FrozenLinear,
+    projections: Projections,
     output: FrozenLinear,
-    heads: usize,
+    heads: Heads,
+    scale: f64,
     dropout: f64,
 }
 
-impl SelfAttention {
-    /// Loads the projections at `path.query`, `path.key`, `path.value` and `output_path`.
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)]
+enum Projections {
+    /// One for each.
+    Apart { query: FrozenLinear, key: FrozenLinear, value: FrozenLinear },
+    /// One for all, side by side in its output.
+    Fused(FrozenLinear),
+}
+
+/// The heads of an attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Of queries.
+    pub count: usize,
+    /// Of keys and values; a divisor of `count`.
+    pub key_value: usize,
+    /// The width of one.
+    pub size: usize,
+}
+
+impl Heads {
+    /// As many heads of keys as of queries, which share the hidden size `d`.
+    pub fn equal(count: usize, d: usize) -> Self {
+        Self { count, key_value: count, size: d / count }
+    }
+
+    /// The usual factor on scores, `1 / sqrt(size)`.
+    pub fn scale(self) -> f64 {
+        1.0 / (self.size as f64).sqrt()
+    }
+}
+
+/// Where an attention's projections of its input are.
+#[derive(Debug, Clone, Copy)]
+pub enum ProjectionPaths<'a> {
+    /// Of query, key and value.
+    Apart([&'a str; 3]),
+    /// Of the one that is all three.
+    Fused(&'a str),
+}
+
+/// What an [`Attention`] is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionSpec<'a> {
+    /// The path of the attention itself.
+    pub path: &'a str,
+    /// Which attention it is; a [`Role::CrossAttention`] has its keys of the encoder's states.
+    pub role: Role,
+    /// The projections of the input.
+    pub projections: ProjectionPaths<'a>,
+    /// What they are in the checkpoint.
+    pub form: LinearForm,
+    /// The path of the output projection.
+    pub output: &'a str,
+    /// What it is in the checkpoint.
+    pub output_form: LinearForm,
+    /// The hidden size.
+    pub d: usize,
+    /// The heads.
+    pub heads: Heads,
+    /// The factor on scores.
+    pub scale: f64,
+    /// Dropout on the weights.
+    pub dropout: f64,
+}
+
+impl Attention {
+    /// Takes the projections.
     pub fn load(
         loader: &mut Loader<'_>,
-        path: &str,
-        output_path: &str,
-        layer: usize,
-        d: usize,
-        heads: usize,
-        dropout: f64,
+        layer: Option<usize>,
+        spec: &AttentionSpec<'_>,
     ) -> Result<Self> {
-        let mut projection =
-            |name: &str, role| FrozenLinear::load(loader, name, role, Some(layer), [d, d]);
-        let query = projection(&format!("{path}.query"), Role::Query)?;
-        let key = projection(&format!("{path}.key"), Role::Key)?;
-        let value = projection(&format!("{path}.value"), Role::Value)?;
-        let output = projection(output_path, Role::AttentionOutput)?;
-        let site =
-            loader.base().place(path, SiteKind::Attention, Role::SelfAttention, Some(layer), d);
-        Ok(Self { site, query, key, value, output, heads, dropout })
+        let AttentionSpec { d, heads, form, .. } = *spec;
+        let (width, key_width) = (heads.count * heads.size, heads.key_value * heads.size);
+        let mut linear = |path: &str, role, shape, form| {
+            FrozenLinear::load(loader, path, role, layer, shape, form)
+        };
+        let projections = match spec.projections {
+            ProjectionPaths::Fused(path) => {
+                let shape = [d, width + 2 * key_width];
+                Projections::Fused(linear(path, Role::QueryKeyValue, shape, form)?)
+            }
+            ProjectionPaths::Apart([query, key, value]) => Projections::Apart {
+                query: linear(query, Role::Query, [d, width], form)?,
+                key: linear(key, Role::Key, [d, key_width], form)?,
+                value: linear(value, Role::Value, [d, key_width], form)?,
+            },
+        };
+        let output = linear(spec.output, Role::AttentionOutput, [width, d], spec.output_form)?;
+        let site = loader.base().attention(spec.path, spec.role, layer, [d, key_width]);
+        let (scale, dropout) = (spec.scale, spec.dropout);
+        Ok(Self { site, projections, output, heads, scale, dropout })
     }
 
     /// `[batch, tokens, d]` to the same.
-    ///
-    /// `mask` is `[batch, tokens]`, true where there is a token; `None` where that is everywhere.
-    pub fn forward(
-        &self,
-        hidden: Tensor<3>,
-        mask: Option<&Tensor<2, Bool>>,
-        pass: Pass<'_>,
-    ) -> Tensor<3> {
-        let [batch, tokens, d] = hidden.dims();
-        let d_head = d / self.heads;
-        let split = |x: Tensor<3>| {
-            let [batch, positions, _] = x.dims();
-            x.reshape([batch, positions, self.heads, d_head]).swap_dims(1, 2)
+    pub fn forward(&self, hidden: Tensor<3>, context: &Context<'_>, pass: Pass<'_>) -> Tensor<3> {
+        let [batch, tokens, _] = hidden.dims();
+        let crosses = self.site.role == Role::CrossAttention;
+        let (source, mask) = match (&context.encoded, crosses) {
+            (Some(encoded), true) => (encoded.hidden.clone(), encoded.mask.clone()),
+            _ => (hidden.clone(), context.mask.clone()),
         };
-        let query = self.query.forward(hidden.clone(), pass) / (d_head as f64).sqrt();
-        let states = KeyValue {
-            key: split(self.key.forward(hidden.clone(), pass)),
-            value: split(self.value.forward(hidden.clone(), pass)),
-            mask: mask.cloned(),
+        let [query, key, value] = self.project(hidden.clone(), source, pass);
+        let (query, key) = match (&context.angles, crosses) {
+            (Some(angles), false) => (angles.turn(query), angles.turn(key)),
+            _ => (query, key),
         };
+        let states = KeyValue { key, value, mask };
         let KeyValue { key, value, mask } = pass.hooks.key_value(&self.site, &hidden, states);
-        let scores = split(query).matmul(key.swap_dims(2, 3));
-        let scores = match mask {
-            Some(mask) => scores + score_bias(mask),
-            None => scores,
-        };
+        let positions = key.dims()[2];
+        let (key, value) = (self.shared(key), self.shared(value));
+        let mut scores = (query * self.scale).matmul(key.swap_dims(2, 3));
+        let by_position = if crosses { None } else { context.position_bias(tokens, positions) };
+        let by_mask = mask.map(mask_bias);
+        for bias in by_position.into_iter().chain(by_mask) {
+            scores = scores + bias;
+        }
         let weights = pass.dropout(softmax(scores, 3), self.dropout);
-        let context = weights.matmul(value).swap_dims(1, 2).reshape([batch, tokens, d]);
+        let context = weights.matmul(value).swap_dims(1, 2);
+        let context = context.reshape([batch, tokens, self.heads.count * self.heads.size]);
         self.output.forward(context, pass)
+    }
+
+    /// Queries, keys and values, `[batch, heads, positions, d_head]`.
+    fn project(&self, hidden: Tensor<3>, source: Tensor<3>, pass: Pass<'_>) -> [Tensor<4>; 3] {
+        let Heads { count, key_value, size } = self.heads;
+        let split = |states: Tensor<3>, heads: usize| {
+            let [batch, positions, _] = states.dims();
+            states.reshape([batch, positions, heads, size]).swap_dims(1, 2)
+        };
+        let states = match &self.projections {
+            Projections::Apart { query, key, value } => [
+                query.forward(hidden, pass),
+                key.forward(source.clone(), pass),
+                value.forward(source, pass),
+            ],
+            Projections::Fused(all) => {
+                let all = all.forward(hidden, pass);
+                let (width, key_width) = (count * size, key_value * size);
+                let part = |from, width| all.clone().narrow(2, from, width);
+                [part(0, width), part(width, key_width), part(width + key_width, key_width)]
+            }
+        };
+        let [query, key, value] = states;
+        [split(query, count), split(key, key_value), split(value, key_value)]
+    }
+
+    /// Keys or values, each head as often as queries share it.
+    fn shared(&self, states: Tensor<4>) -> Tensor<4> {
+        let times = self.heads.count / self.heads.key_value;
+        if times == 1 {
+            return states;
+        }
+        let [batch, heads, positions, size] = states.dims();
+        let states = states.unsqueeze_dim::<5>(2).expand([batch, heads, times, positions, size]);
+        states.reshape([batch, heads * times, positions, size])
     }
 }
 
 /// `[batch, 1, 1, positions]`: 0 where there is something to attend to, [`MASKED`] where not.
-fn score_bias(mask: Tensor<2, Bool>) -> Tensor<4> {
+fn mask_bias(mask: Tensor<2, Bool>) -> Tensor<4> {
     let [batch, positions] = mask.dims();
     Tensor::<2>::zeros([batch, positions], &mask.device())
         .mask_fill(mask.bool_not(), MASKED)

@@ -1,79 +1,111 @@
-//! The embeddings of an encoder: tokens, segments and positions.
+//! The embeddings of a stack of layers: tokens, positions and segments.
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 use peft_core::{Embedded, Role, Site, SiteKind};
 
 use super::{FrozenEmbedding, FrozenNorm, Pass};
-use crate::architectures::BertConfig;
 use crate::checkpoint::Loader;
-use crate::{Error, ModelConfig, ModelInput, Result};
+use crate::input::Text;
+use crate::{Error, Result};
 
-/// Where position 0 of a text lies in the table of positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a token's position gets into its embedding.
+#[derive(Debug, Clone)]
 pub enum Positions {
-    /// At 0, and padding counts (BERT).
-    FromZero,
-    /// After `pad`, and padding does not count (RoBERTa).
+    /// Not at all; attentions see to it.
+    None,
+    /// From a table, where position 0 lies at `first`.
+    Learned {
+        /// The table.
+        table: FrozenEmbedding,
+        /// Rows before that of position 0.
+        first: usize,
+    },
+    /// From a table in which position 0 lies behind `pad`; padding does not count (RoBERTa).
     After {
+        /// The table.
+        table: FrozenEmbedding,
         /// The padding token, which is also the row of the table that padding gets.
         pad: usize,
     },
 }
 
-/// `norm(word + segment + position)`.
+/// `norm(s · word + segment + position)`.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    site: Arc<Site>,
-    words: FrozenEmbedding,
-    positions: FrozenEmbedding,
-    segments: FrozenEmbedding,
-    norm: FrozenNorm,
-    start: Positions,
+    /// Where they meet methods.
+    pub site: Arc<Site>,
+    /// The table of words.
+    pub words: FrozenEmbedding,
+    scale: f64,
+    positions: Positions,
+    segments: Option<FrozenEmbedding>,
+    norm: Option<FrozenNorm>,
     limit: usize,
-    vocab: usize,
     dropout: f64,
 }
 
+/// What the first layer is given.
+#[derive(Debug)]
+pub struct EmbeddedText {
+    /// `[batch, length, d]`; a method may have lengthened the text.
+    pub hidden: Tensor<3>,
+    /// `[batch, length]`, true where there is a token; `None` where that is everywhere.
+    pub mask: Option<Tensor<2, Bool>>,
+    /// `[rows, length]`, the positions of all rows, or of all in one.
+    pub positions: Tensor<2, Int>,
+    /// By row, or for all in one, how many positions are taken before the first.
+    pub taken: Vec<usize>,
+    /// All positions are less than this.
+    pub reach: usize,
+}
+
 impl Embeddings {
-    /// Loads the tables and the norm under `path`.
-    pub fn load(
+    /// Embeddings of these words without anything else, for texts of any length; `limit` is what
+    /// the model was made for.
+    pub fn new(
         loader: &mut Loader<'_>,
         path: &str,
-        config: &ModelConfig,
-        fields: &BertConfig,
-        start: Positions,
-    ) -> Result<Self> {
-        let d = config.hidden_size;
-        let mut table = |name: &str, role, entries| {
-            FrozenEmbedding::load(loader, &format!("{path}.{name}"), role, [entries, d])
-        };
-        let words = table("word_embeddings", Role::WordEmbedding, config.vocab_size)?;
-        let positions =
-            table("position_embeddings", Role::PositionEmbedding, fields.max_position_embeddings)?;
-        let segments =
-            table("token_type_embeddings", Role::TokenTypeEmbedding, fields.type_vocab_size)?;
-        let norm_path = format!("{path}.LayerNorm");
-        let epsilon = fields.layer_norm_eps;
-        let norm = FrozenNorm::load(loader, &norm_path, Role::EmbeddingNorm, None, d, epsilon)?;
-        let site = loader.base().place(path, SiteKind::Sublayer, Role::Embeddings, None, d);
-        let limit = match start {
-            Positions::FromZero => fields.max_position_embeddings,
-            Positions::After { pad } => fields.max_position_embeddings - pad - 1,
-        };
-        let (vocab, dropout) = (config.vocab_size, fields.hidden_dropout_prob);
-        Ok(Self { site, words, positions, segments, norm, start, limit, vocab, dropout })
+        role: Role,
+        words: FrozenEmbedding,
+        limit: usize,
+    ) -> Self {
+        let d = words.weight().dims()[1];
+        let site = loader.base().place(path, SiteKind::Sublayer, role, None, d);
+        let positions = Positions::None;
+        let (segments, norm) = (None, None);
+        Self { site, words, scale: 1.0, positions, segments, norm, limit, dropout: 0.0 }
     }
 
-    /// The table of words.
-    pub fn words(&self) -> &FrozenEmbedding {
-        &self.words
+    /// With positions from a table, which sets the limit.
+    pub fn with_positions(mut self, positions: Positions) -> Self {
+        self.limit = match &positions {
+            Positions::None => self.limit,
+            Positions::Learned { table, first } => table.len().saturating_sub(*first),
+            Positions::After { table, pad } => table.len().saturating_sub(pad + 1),
+        };
+        Self { positions, ..self }
     }
 
-    /// Where the embeddings meet methods.
-    pub fn site(&self) -> &Arc<Site> {
-        &self.site
+    /// With a table of segments.
+    pub fn with_segments(self, segments: FrozenEmbedding) -> Self {
+        Self { segments: Some(segments), ..self }
+    }
+
+    /// With a norm.
+    pub fn with_norm(self, norm: FrozenNorm) -> Self {
+        Self { norm: Some(norm), ..self }
+    }
+
+    /// With a factor on the embeddings of words.
+    pub fn with_scale(self, scale: f64) -> Self {
+        Self { scale, ..self }
+    }
+
+    /// With dropout.
+    pub fn with_dropout(self, dropout: f64) -> Self {
+        Self { dropout, ..self }
     }
 
     /// The longest text, in tokens.
@@ -81,28 +113,21 @@ impl Embeddings {
         self.limit
     }
 
-    /// The hidden states before the first layer, and the mask, which a method may have lengthened.
+    /// What the first layer is given.
     ///
     /// # Errors
-    /// If the input is longer than the table of positions, or has an index outside its table.
-    pub fn forward(&self, input: &ModelInput, pass: Pass<'_>) -> Result<Embedded> {
-        input.check(self.vocab, self.segments.len())?;
-        let tokens = input.ids().dims()[1];
-        let embedded = Embedded {
-            segments: input.segments(),
-            ..Embedded::new(self.words.forward(input.ids()), input.mask())
-        };
+    /// If the text is longer than the table of positions, or has an index outside its table.
+    pub fn forward(&self, text: &Text, pass: Pass<'_>) -> Result<EmbeddedText> {
+        let segments = self.segments.as_ref().map(FrozenEmbedding::len);
+        text.check(self.words.len(), segments)?;
+        let tokens = text.ids.dims()[1];
+        let words = self.words.forward(text.ids.clone());
+        let words = if self.scale == 1.0 { words } else { words * self.scale };
+        let embedded =
+            Embedded { segments: text.segments.clone(), ..Embedded::new(words, text.mask.clone()) };
         let Embedded { hidden, mask, segments, shift } = pass.hooks.embed(&self.site, embedded);
         let [batch, length, _] = hidden.dims();
-        let needed = length + shift.iter().max().copied().unwrap_or(0);
-        if needed > self.limit {
-            return Err(Error::Input(format!(
-                "{needed} tokens, but the model has {} positions: truncate the texts",
-                self.limit
-            )));
-        }
-        let device = hidden.device().without_autodiff();
-        let shift = match &shift[..] {
+        let taken = match &shift[..] {
             // All rows alike: one row of positions serves all.
             [first, rest @ ..] if rest.iter().all(|s| s == first) => vec![*first],
             [] => vec![0],
@@ -111,33 +136,106 @@ impl Embeddings {
                 shift
             }
         };
-        let rows = shift.len();
-        let shift: Vec<i64> = shift.into_iter().map(|shift| shift as i64).collect();
-        let shift = Tensor::<2, Int>::from_data(TensorData::new(shift, [rows, 1]), &device);
-        let in_order = |from: usize| {
-            let indices = Tensor::<1, Int>::arange(from as i64..(from + length) as i64, &device);
-            self.positions.forward(indices.unsqueeze::<2>() + shift.clone())
+        let last = text.max_position().unwrap_or(tokens - 1) + length - tokens;
+        let reach = last + 1 + taken.iter().max().copied().unwrap_or(0);
+        if !matches!(self.positions, Positions::None) && reach > self.limit {
+            return Err(Error::Input(format!(
+                "{reach} tokens, but the model has {} positions: truncate the texts",
+                self.limit
+            )));
+        }
+        let positions = positions(text, [batch, length], &taken);
+        let mut sum = hidden;
+        if let Some(table) = &self.segments {
+            let first = || Tensor::zeros([1, 1], &text.ids.device());
+            sum = sum + table.forward(segments.unwrap_or_else(first));
+        }
+        if let Some(embedded) = self.embed_positions(text, batch, &taken, positions.clone()) {
+            sum = sum + embedded;
+        }
+        let hidden = match &self.norm {
+            Some(norm) => norm.forward(sum, pass),
+            None => sum,
         };
-        let positions = match self.start {
-            Positions::FromZero => in_order(0),
+        let embedded = Embedded::new(pass.dropout(hidden, self.dropout), mask);
+        let Embedded { hidden, mask, .. } = pass.hooks.layers_input(&self.site, embedded);
+        // A method may have lengthened the text here too, behind the table of positions.
+        let longer = hidden.dims()[1] - length;
+        let (positions, reach) = match longer {
+            0 => (positions, reach),
+            _ => (lengthened(positions, longer, &taken), reach + longer),
+        };
+        Ok(EmbeddedText { hidden, mask, positions, taken, reach })
+    }
+
+    /// The rows of the table of positions, `[rows, length, d]`.
+    fn embed_positions(
+        &self,
+        text: &Text,
+        batch: usize,
+        taken: &[usize],
+        positions: Tensor<2, Int>,
+    ) -> Option<Tensor<3>> {
+        let (table, rows) = match &self.positions {
+            Positions::None => return None,
+            Positions::Learned { table, first } => (table, positions + *first as i64),
             // As the reference does for embeddings that it is given: padding counts.
-            Positions::After { pad } if length != tokens => in_order(pad + 1),
-            Positions::After { pad } => {
-                let is_token = input.ids().not_equal_elem(pad as i64).int();
+            Positions::After { table, pad }
+                if text.positions.is_some() || positions.dims()[1] != text.ids.dims()[1] =>
+            {
+                (table, positions + (pad + 1) as i64)
+            }
+            Positions::After { table, pad } => {
+                let is_token = text.ids.clone().not_equal_elem(*pad as i64).int();
                 let counted = is_token.clone().cumsum(1);
-                // A method may have repeated the batch.
-                let repeats = batch / counted.dims()[0];
-                let repeated = |x: Tensor<2, Int>| Tensor::cat(vec![x; repeats], 0);
-                let (counted, is_token) = (repeated(counted), repeated(is_token));
-                self.positions.forward((counted + shift) * is_token + pad as i64)
+                let (counted, is_token) = (repeated(counted, batch), repeated(is_token, batch));
+                let taken = column(taken, &text.ids);
+                (table, (counted + taken) * is_token + *pad as i64)
             }
         };
-        let segments = match segments {
-            Some(segments) => self.segments.forward(segments),
-            None => self.segments.forward(Tensor::zeros([1, 1], &device)),
-        };
-        let hidden = self.norm.forward(hidden + segments + positions, pass);
-        let embedded = Embedded::new(pass.dropout(hidden, self.dropout), mask);
-        Ok(pass.hooks.layers_input(&self.site, embedded))
+        Some(table.forward(rows))
     }
+}
+
+/// The positions of a text that methods made `length` long: `[rows, length]`.
+fn positions(text: &Text, [batch, length]: [usize; 2], taken: &[usize]) -> Tensor<2, Int> {
+    let from_zero = |length: usize| {
+        Tensor::<1, Int>::arange(0..length as i64, &text.ids.device()).unsqueeze::<2>()
+    };
+    let counted = match &text.positions {
+        None => from_zero(length),
+        Some(own) => {
+            let added = length - own.dims()[1];
+            let own = repeated(own.clone(), batch);
+            match added {
+                0 => own,
+                _ => {
+                    let front = from_zero(added).expand([batch, added]);
+                    Tensor::cat(vec![front, own + added as i64], 1)
+                }
+            }
+        }
+    };
+    counted + column(taken, &text.ids)
+}
+
+/// The same with `added` positions before them.
+fn lengthened(positions: Tensor<2, Int>, added: usize, taken: &[usize]) -> Tensor<2, Int> {
+    let rows = positions.dims()[0];
+    let front = Tensor::<1, Int>::arange(0..added as i64, &positions.device());
+    let front = front.unsqueeze::<2>() + column(taken, &positions);
+    Tensor::cat(vec![front.expand([rows, added]), positions + added as i64], 1)
+}
+
+/// `[rows, 1]`.
+fn column(values: &[usize], like: &Tensor<2, Int>) -> Tensor<2, Int> {
+    let values: Vec<i64> = values.iter().map(|value| *value as i64).collect();
+    let rows = values.len();
+    Tensor::from_data(TensorData::new(values, [rows, 1]), &like.device())
+}
+
+/// As often as a method repeated the batch.
+fn repeated(rows: Tensor<2, Int>, batch: usize) -> Tensor<2, Int> {
+    let times = batch / rows.dims()[0];
+    if times == 1 { rows } else { Tensor::cat(vec![rows; times], 0) }
 }

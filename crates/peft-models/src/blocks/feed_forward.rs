@@ -3,37 +3,65 @@
 use burn::tensor::Tensor;
 use peft_core::{Activation, Role};
 
-use super::{FrozenLinear, Pass};
+use super::{FrozenLinear, LinearForm, Pass};
 use crate::Result;
 use crate::checkpoint::Loader;
 
-/// `activation(x W₁ + b₁) W₂ + b₂`.
+/// `activation(x W₁ + b₁) W₂ + b₂`, or with a gate `(activation(x W_g + b_g) ⊙ (x W₁ + b₁)) W₂ + b₂`.
 #[derive(Debug, Clone)]
 pub struct FeedForward {
+    gate: Option<FrozenLinear>,
     up: FrozenLinear,
     down: FrozenLinear,
     activation: Activation,
+    dropout: f64,
+}
+
+/// What a [`FeedForward`] is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedForwardSpec<'a> {
+    /// The path of the gate, if there is one.
+    pub gate: Option<&'a str>,
+    /// The path of the first projection.
+    pub up: &'a str,
+    /// The path of the second projection.
+    pub down: &'a str,
+    /// What the projections are in the checkpoint.
+    pub form: LinearForm,
+    /// The hidden size, and the network's own.
+    pub widths: [usize; 2],
+    /// The activation.
+    pub activation: Activation,
+    /// Dropout on what the second projection is given.
+    pub dropout: f64,
 }
 
 impl FeedForward {
-    /// Loads the projections at `up_path` and `down_path`.
+    /// Takes the projections.
     pub fn load(
         loader: &mut Loader<'_>,
-        [up_path, down_path]: [&str; 2],
-        layer: usize,
-        [d, d_inner]: [usize; 2],
-        activation: Activation,
+        layer: Option<usize>,
+        spec: &FeedForwardSpec<'_>,
     ) -> Result<Self> {
-        let layer = Some(layer);
-        let up = FrozenLinear::load(loader, up_path, Role::FeedForwardUp, layer, [d, d_inner])?;
-        let down =
-            FrozenLinear::load(loader, down_path, Role::FeedForwardDown, layer, [d_inner, d])?;
-        Ok(Self { up, down, activation })
+        let [d, inner] = spec.widths;
+        let mut linear =
+            |path, role, shape| FrozenLinear::load(loader, path, role, layer, shape, spec.form);
+        let gate = spec.gate.map(|path| linear(path, Role::FeedForwardGate, [d, inner]));
+        let gate = gate.transpose()?;
+        let up = linear(spec.up, Role::FeedForwardUp, [d, inner])?;
+        let down = linear(spec.down, Role::FeedForwardDown, [inner, d])?;
+        Ok(Self { gate, up, down, activation: spec.activation, dropout: spec.dropout })
     }
 
     /// `[batch, tokens, d]` to the same.
     pub fn forward(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
-        let inner = self.activation.forward(self.up.forward(hidden, pass));
-        self.down.forward(inner, pass)
+        let inner = match &self.gate {
+            Some(gate) => {
+                let gate = self.activation.forward(gate.forward(hidden.clone(), pass));
+                gate * self.up.forward(hidden, pass)
+            }
+            None => self.activation.forward(self.up.forward(hidden, pass)),
+        };
+        self.down.forward(pass.dropout(inner, self.dropout), pass)
     }
 }

@@ -3,11 +3,29 @@
 use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, module::embedding};
-use peft_core::{LinearLayer, NormLayer, ResidualLayer, ResidualStates, Role, Site, SiteKind};
+use peft_core::{LinearLayer, NormLayer, Role, Site};
 
 use super::Pass;
 use crate::Result;
 use crate::checkpoint::Loader;
+
+/// What a linear layer is in a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinearForm {
+    /// A weight `[d_out, d_in]` and a bias.
+    Biased,
+    /// A weight `[d_out, d_in]`.
+    Unbiased,
+    /// A weight `[d_in, d_out]` and a bias (GPT-2's `Conv1D`).
+    Conv1d,
+}
+
+impl LinearForm {
+    /// PyTorch's `Linear`.
+    pub fn with_bias(bias: bool) -> Self {
+        if bias { Self::Biased } else { Self::Unbiased }
+    }
+}
 
 /// A frozen linear layer.
 #[derive(Debug, Clone)]
@@ -18,19 +36,28 @@ pub struct FrozenLinear {
 }
 
 impl FrozenLinear {
-    /// Takes `path.weight` (`[d_out, d_in]` in the checkpoint) and `path.bias`.
+    /// Takes `path.weight` and, where the form has one, `path.bias`.
     pub fn load(
         loader: &mut Loader<'_>,
         path: &str,
         role: Role,
         layer: Option<usize>,
         [d_in, d_out]: [usize; 2],
+        form: LinearForm,
     ) -> Result<Self> {
-        let weight = loader.matrix(&format!("{path}.weight"), [d_out, d_in])?.transpose();
-        // Row-major `[d_in, d_out]`, as products want it.
-        let weight = Tensor::from_data(weight.into_data(), loader.device());
-        let bias = loader.vector(&format!("{path}.bias"), d_out)?;
-        Ok(Self::new(loader, path, role, layer, weight, Some(bias)))
+        let key = format!("{path}.weight");
+        let weight = match form {
+            LinearForm::Conv1d => loader.matrix(&key, [d_in, d_out])?,
+            // Row-major `[d_in, d_out]`, as products want it.
+            _ => row_major(loader.matrix(&key, [d_out, d_in])?.transpose()),
+        };
+        let has_bias = form != LinearForm::Unbiased;
+        let bias = has_bias.then(|| loader.vector(&format!("{path}.bias"), d_out)).transpose()?;
+        if form != LinearForm::Conv1d {
+            return Ok(Self::new(loader, path, role, layer, weight, bias));
+        }
+        let site = loader.base().conv1d(path, role, layer, weight.clone(), bias.clone());
+        Ok(Self { site, weight, bias })
     }
 
     /// A layer with these tensors.
@@ -53,13 +80,28 @@ impl FrozenLinear {
     }
 }
 
-/// A frozen layer norm.
+/// The same values, laid out anew.
+fn row_major(tensor: Tensor<2>) -> Tensor<2> {
+    let device = tensor.device();
+    Tensor::from_data(tensor.into_data(), &device)
+}
+
+/// What a norm computes, with its epsilon.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum NormForm {
+    /// A layer norm with a bias.
+    Layer(f64),
+    /// An RMS norm: no mean, and no bias.
+    Rms(f64),
+}
+
+/// A frozen norm.
 #[derive(Debug, Clone)]
 pub struct FrozenNorm {
     site: Arc<Site>,
     gain: Tensor<1>,
-    bias: Tensor<1>,
-    epsilon: f64,
+    bias: Option<Tensor<1>>,
+    form: NormForm,
 }
 
 impl FrozenNorm {
@@ -70,13 +112,16 @@ impl FrozenNorm {
         role: Role,
         layer: Option<usize>,
         d: usize,
-        epsilon: f64,
+        form: NormForm,
     ) -> Result<Self> {
         let old = loader.has(&format!("{path}.gamma"));
         let (gain, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
         let gain = loader.vector(&format!("{path}.{gain}"), d)?;
-        let bias = loader.vector(&format!("{path}.{bias}"), d)?;
-        Ok(Self::new(loader, path, role, layer, [gain, bias], epsilon))
+        let bias = match form {
+            NormForm::Layer(_) => Some(loader.vector(&format!("{path}.{bias}"), d)?),
+            NormForm::Rms(_) => None,
+        };
+        Ok(Self::new(loader, path, role, layer, gain, bias, form))
     }
 
     /// A norm with this gain and bias.
@@ -85,15 +130,22 @@ impl FrozenNorm {
         path: &str,
         role: Role,
         layer: Option<usize>,
-        [gain, bias]: [Tensor<1>; 2],
-        epsilon: f64,
+        gain: Tensor<1>,
+        bias: Option<Tensor<1>>,
+        form: NormForm,
     ) -> Self {
-        let site = loader.base().norm(path, role, layer, gain.clone(), Some(bias.clone()));
-        Self { site, gain, bias, epsilon }
+        let site = loader.base().norm(path, role, layer, gain.clone(), bias.clone());
+        Self { site, gain, bias, form }
     }
 
-    fn layer(&self) -> NormLayer<'_> {
-        NormLayer::new(&self.site, &self.gain, Some(&self.bias), self.epsilon)
+    /// The handle that hooks are given.
+    pub(super) fn layer(&self) -> NormLayer<'_> {
+        match self.form {
+            NormForm::Layer(epsilon) => {
+                NormLayer::new(&self.site, &self.gain, self.bias.as_ref(), epsilon)
+            }
+            NormForm::Rms(epsilon) => NormLayer::rms(&self.site, &self.gain, epsilon),
+        }
     }
 
     /// `[batch, tokens, d]` to the same.
@@ -134,36 +186,5 @@ impl FrozenEmbedding {
     /// `[batch, tokens]` indices to `[batch, tokens, d]`.
     pub fn forward(&self, indices: Tensor<2, Int>) -> Tensor<3> {
         embedding(self.weight.clone(), indices)
-    }
-}
-
-/// The end of a post-norm sublayer: `norm(residual + output)`.
-#[derive(Debug, Clone)]
-pub struct Sublayer {
-    site: Arc<Site>,
-    norm: FrozenNorm,
-}
-
-impl Sublayer {
-    /// Loads the norm at `norm_path`; the sublayer's own path is that of the module around it.
-    pub fn load(
-        loader: &mut Loader<'_>,
-        path: &str,
-        norm_path: &str,
-        [role, norm_role]: [Role; 2],
-        layer: usize,
-        d: usize,
-        epsilon: f64,
-    ) -> Result<Self> {
-        let norm = FrozenNorm::load(loader, norm_path, norm_role, Some(layer), d, epsilon)?;
-        let site = loader.base().place(path, SiteKind::Sublayer, role, Some(layer), d);
-        Ok(Self { site, norm })
-    }
-
-    /// The next hidden state, `[batch, tokens, d]`.
-    pub fn forward(&self, states: ResidualStates, pass: Pass<'_>) -> Tensor<3> {
-        let norm = self.norm.layer();
-        let layer = ResidualLayer::new(&self.site, Some(&norm), pass.hooks);
-        layer.forward(pass.hooks.residual(&layer, states))
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use peft_core::{LinearLayer, Role, Site};
 
-use super::{FrozenEmbedding, Pass};
+use super::{Embeddings, Pass};
 use crate::checkpoint::Loader;
 use crate::head::NewHead;
 
-/// `h Eᵀ + b`: how like each word's embedding a hidden state is. The table `E` is that of the
-/// embeddings.
+/// `s h W + b`: how like each word a hidden state is. `W` is the table of the embeddings, or of its
+/// own.
 #[derive(Debug, Clone)]
 pub struct Unembedding {
     site: Arc<Site>,
@@ -18,28 +18,46 @@ pub struct Unembedding {
     embeddings: Arc<Site>,
     /// `[d, words]`.
     weight: Tensor<2>,
-    bias: Tensor<1>,
+    bias: Option<Tensor<1>>,
+    scale: f64,
 }
 
 impl Unembedding {
-    /// Takes `path.bias`; the table is that of `words`.
-    pub fn load(
+    /// With the table of `embeddings`; `path.bias` is its own.
+    pub fn tied(
+        loader: &mut Loader<'_>,
+        path: &str,
+        embeddings: &Embeddings,
+        bias: Option<Tensor<1>>,
+    ) -> Self {
+        let weight = embeddings.words.weight().transpose();
+        let site = loader.base().tied(path, Role::Head, weight.clone(), bias.clone());
+        Self { site, embeddings: embeddings.site.clone(), weight, bias, scale: 1.0 }
+    }
+
+    /// With a table of its own, `path.weight`.
+    pub fn own(
         loader: &mut Loader<'_>,
         new: &mut NewHead,
         path: &str,
-        words: &FrozenEmbedding,
-        embeddings: &Arc<Site>,
+        embeddings: &Embeddings,
     ) -> Self {
-        let weight = words.weight().transpose();
-        let bias = new.bias(loader, path, words.len());
-        let site = loader.base().tied(path, Role::Head, weight.clone(), Some(bias.clone()));
-        Self { site, embeddings: embeddings.clone(), weight, bias }
+        let [words, d] = embeddings.words.weight().dims();
+        let weight = new.weight(loader, path, [d, words]);
+        let site = loader.base().linear(path, Role::Head, None, weight.clone(), None);
+        Self { site, embeddings: embeddings.site.clone(), weight, bias: None, scale: 1.0 }
+    }
+
+    /// With a factor on hidden states.
+    pub fn with_scale(self, scale: f64) -> Self {
+        Self { scale, ..self }
     }
 
     /// `[batch, tokens, d]` to `[batch, tokens, words]`.
     pub fn forward(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
         let hidden = pass.hooks.unembed(&self.embeddings, hidden);
-        let layer = LinearLayer::new(&self.site, &self.weight, Some(&self.bias));
+        let hidden = if self.scale == 1.0 { hidden } else { hidden * self.scale };
+        let layer = LinearLayer::new(&self.site, &self.weight, self.bias.as_ref());
         pass.hooks.linear(&layer, hidden)
     }
 }

@@ -34,7 +34,7 @@ impl<'c> Loader<'c> {
     pub fn new(checkpoint: &'c mut Checkpoint, prefix: &str, own: &str, device: &Device) -> Self {
         let prefixed = checkpoint.keys().any(|key| key.starts_with(prefix));
         let add = if prefixed { prefix.to_string() } else { String::new() };
-        let base = Base::new(&device.clone().without_autodiff());
+        let base = Base::new(&device.clone().without_autodiff()).with_model_prefix(own);
         let (missing, initialized) = (Vec::new(), Vec::new());
         Self { checkpoint, base, strip: own.into(), add, missing, initialized }
     }

@@ -24,7 +24,8 @@ pub(super) struct PromptEncoder {
 }
 
 impl PromptEncoder {
-    pub(super) fn new(config: &PTuningConfig, d: usize, device: &Device) -> Self {
+    /// With an embedding of shape `[rows, d]`.
+    pub(super) fn new(config: &PTuningConfig, [rows, d]: [usize; 2], device: &Device) -> Self {
         let h = config.encoder_hidden_size.unwrap_or(d);
         let (lstm, widths) = match config.encoder_reparameterization_type {
             EncoderType::Mlp => (Vec::new(), vec![d, h, h, d]),
@@ -41,7 +42,7 @@ impl PromptEncoder {
             }
         };
         Self {
-            embedding: start::normal([config.num_virtual_tokens, d], device),
+            embedding: start::normal([rows, d], device),
             lstm,
             dropout: DropoutConfig::new(config.encoder_dropout).init(),
             mlp: widths.windows(2).map(|w| start::linear(w[0], w[1], device)).collect(),

@@ -6,7 +6,7 @@ mod template;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use peft_core::{Base, Change, Embedded, Exchange, Hooks, Layout, Method, Result, Site};
+use peft_core::{Base, Change, Embedded, Exchange, Hooks, Layout, Method, Result, Role, Site};
 
 use crate::model::{ModelDimensions, embeddings, words};
 use crate::sequence::{Piece, assemble};
@@ -18,7 +18,8 @@ pub use config::{EncoderType, PTuningConfig};
 pub use template::PromptPart;
 
 /// P-tuning (Liu et al. 2021, arXiv 2103.10385): `L` virtual tokens `P = encoder(E)`, both
-/// `[L, d]`, among the embeddings of the text. `E` and the encoder are trained together;
+/// `[L, d]`, among the embeddings of the text; in a model with an encoder and a decoder, of the
+/// encoder's text, and `[2 L, d]` as in HF PEFT. `E` and the encoder are trained together;
 /// [`finish`](Method::finish) keeps `P` alone.
 ///
 /// Created with [`PTuningConfig`].
@@ -49,7 +50,8 @@ impl PTuning {
         let anchors = words(base)
             .filter(|_| !ids.is_empty())
             .map(|site| start::constant(start::rows(base.weight(site), &ids, device)));
-        let source = Source::Encoder(PromptEncoder::new(config, d, device));
+        let rows = config.num_virtual_tokens * config.model.submodules(base)?;
+        let source = Source::Encoder(PromptEncoder::new(config, [rows, d], device));
         Ok(Self { source, anchors, parts })
     }
 
@@ -75,7 +77,10 @@ fn take(table: &Tensor<2>, from: &mut usize, rows: usize) -> Piece {
 }
 
 impl Hooks for PTuning {
-    fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
+    fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
+        if site.role == Role::DecoderEmbeddings {
+            return embedded;
+        }
         let tokens = self.virtual_embeddings();
         let anchors = self.anchors.as_ref().map(Param::val);
         let (mut token, mut anchor) = (0, 0);

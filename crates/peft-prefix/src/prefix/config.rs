@@ -32,10 +32,16 @@ pub enum PrefixInit {
 /// | `dropout` (`prefix_dropout`) | 0 | on the prefix's keys and values, in training |
 /// | `leave_out` (`skip_layers`) | none | layers without a prefix, from 0 |
 /// | `shift_positions` (`shift`) | true | the text's positions start at `L`, as with HF PEFT; false: at 0, as with adapter-hub/adapters |
+/// | `encoder_prefix`, `cross_prefix` | false | with an encoder and a decoder: also in the encoder's attentions, in the decoder's to it |
 /// | `num_layers`, `token_dim`, ... | | see [`ModelDimensions`] |
 ///
-/// `non_linearity`, `dropout`, `leave_out` and `shift_positions` are written only where they differ
-/// from the default: HF PEFT does not know them.
+/// `non_linearity`, `dropout`, `leave_out`, `shift_positions`, `encoder_prefix` and `cross_prefix`
+/// are written only where they differ from the default: HF PEFT does not know them.
+///
+/// In a model with an encoder and a decoder, the decoder's self-attention gets a prefix. As HF PEFT
+/// reads its own table there, decoder layer `i` gets slice `2 i`, from the front again behind the
+/// last one: half of an even number of slices serves two layers each, and nothing reads the others.
+/// With `shift_positions` false, or `num_transformer_submodules` 1, each layer has its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PrefixTuningConfig {
@@ -59,6 +65,12 @@ pub struct PrefixTuningConfig {
     /// Whether the positions of the text are counted from the prefix on.
     #[serde(skip_serializing_if = "is_true")]
     pub shift_positions: bool,
+    /// Whether the encoder's attentions get a prefix too, beside a decoder.
+    #[serde(skip_serializing_if = "is_false")]
+    pub encoder_prefix: bool,
+    /// Whether the decoder's attentions to the encoder get a prefix too.
+    #[serde(skip_serializing_if = "is_false")]
+    pub cross_prefix: bool,
     /// What HF PEFT notes about the model.
     #[serde(flatten)]
     pub model: ModelDimensions,
@@ -75,6 +87,8 @@ impl Default for PrefixTuningConfig {
             dropout: 0.0,
             leave_out: Vec::new(),
             shift_positions: true,
+            encoder_prefix: false,
+            cross_prefix: false,
             model: ModelDimensions::default(),
         }
     }
@@ -92,15 +106,30 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 impl PrefixTuningConfig {
-    /// The self-attentions of `base` that get a prefix, in the order of their slices in the table.
+    /// The kinds of attention that get a prefix, each with a table of its own.
+    pub(super) fn roles(&self) -> Vec<Role> {
+        let others = [
+            (self.encoder_prefix, Role::EncoderAttention),
+            (self.cross_prefix, Role::CrossAttention),
+        ];
+        let others = others.into_iter().filter(|(wanted, _)| *wanted).map(|(_, role)| role);
+        std::iter::once(Role::SelfAttention).chain(others).collect()
+    }
+
+    /// The attentions of `base` that get a prefix, in the order of the model.
     ///
     /// # Errors
     /// If there is none.
     pub fn sites<'b>(&self, base: &'b Base) -> Result<Vec<&'b Site>> {
         let left_out =
             |site: &Site| site.layer.is_some_and(|layer| self.leave_out.contains(&layer));
-        let attentions = base.sites().filter(|site| site.role == Role::SelfAttention);
+        let roles = self.roles();
+        let attentions = base.sites().filter(|site| roles.contains(&site.role));
         let sites: Vec<&Site> =
             attentions.map(|site| site.as_ref()).filter(|site| !left_out(site)).collect();
         if sites.is_empty() {
@@ -148,8 +177,8 @@ impl MethodConfig for PrefixTuningConfig {
         hub::write(self, base)
     }
 
-    fn from_adapter_hub(config: &Map<String, Value>, _base: &Base) -> Option<Result<Self>> {
-        hub::read(config)
+    fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
+        hub::read(config, base)
     }
 
     fn validate(&self) -> Result<()> {

@@ -16,8 +16,16 @@ struct HubPrefix {
     bottleneck_size: usize,
     non_linearity: Activation,
     dropout: f64,
+    #[serde(default = "yes")]
+    encoder_prefix: bool,
+    #[serde(default = "yes")]
+    cross_prefix: bool,
     #[serde(default)]
     use_gating: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What `config` says in that library's terms. A file is written when its MLP is gone, so the
@@ -31,12 +39,14 @@ pub(super) fn write(config: &PrefixTuningConfig, base: &Base) -> Result<Value> {
         ));
     }
     config.sites(base)?;
+    // Elsewhere they mean nothing, and have the library's default.
+    let only = base.is_encoder_decoder();
     Ok(json!({
         "architecture": "prefix_tuning",
         "bottleneck_size": 512,
-        "cross_prefix": true,
+        "cross_prefix": !only || config.cross_prefix,
         "dropout": config.dropout,
-        "encoder_prefix": true,
+        "encoder_prefix": !only || config.encoder_prefix,
         "flat": true,
         "init_weights_seed": null,
         "leave_out": config.leave_out,
@@ -48,7 +58,7 @@ pub(super) fn write(config: &PrefixTuningConfig, base: &Base) -> Result<Value> {
 }
 
 /// What that library's `config` says in ours; `None` where it is not of prefix tuning.
-pub(super) fn read(config: &Map<String, Value>) -> Option<Result<PrefixTuningConfig>> {
+pub(super) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<PrefixTuningConfig>> {
     let architecture = config.get("architecture").and_then(Value::as_str);
     (architecture == Some("prefix_tuning")).then(|| {
         let hub: HubPrefix = serde_json::from_value(Value::Object(config.clone()))
@@ -68,6 +78,8 @@ pub(super) fn read(config: &Map<String, Value>) -> Option<Result<PrefixTuningCon
             dropout: hub.dropout,
             leave_out: hub.leave_out,
             shift_positions: false,
+            encoder_prefix: hub.encoder_prefix && base.is_encoder_decoder(),
+            cross_prefix: hub.cross_prefix && base.is_encoder_decoder(),
             ..PrefixTuningConfig::default()
         })
     })

@@ -23,29 +23,36 @@ pub use config::{PrefixInit, PrefixTuningConfig};
 /// K' = [P_K; K]    V' = [P_V; V]
 /// ```
 ///
-/// `P_K` and `P_V` of a layer are `[heads, L, d / heads]`, two slices of a table
-/// `[L, 2 · layers · d]`. With `prefix_projection` the table is the output of an MLP in training,
+/// `P_K` and `P_V` of a layer are `[heads, L, d_head]`, two slices of a table `[L, 2 · layers · d]`,
+/// where `d` is the width of all keys. With `prefix_projection` the table is the output of an MLP in
+/// training,
 ///
 /// ```text
 /// table = tanh(E W₁ + b₁) W₂ + b₂    E: [L, d], W₁: [d, m], W₂: [m, 2 · layers · d]
 /// ```
 ///
-/// and [`finish`](Method::finish) keeps the table alone.
+/// and [`finish`](Method::finish) keeps the table alone. `E` is as wide as the hidden states where
+/// positions are not shifted, as in adapter-hub/adapters. Each kind of attention has a table.
 ///
 /// Created with [`PrefixTuningConfig`].
 #[derive(Module, Debug)]
 pub struct PrefixTuning {
-    source: Source,
+    tables: Vec<Source>,
     dropout: Dropout,
-    /// The layer's slice of the table, by [`Site::index`].
+    /// What kind of attention each table is for.
     #[module(skip)]
-    slices: Vec<Option<usize>>,
+    roles: Vec<Role>,
+    /// The table, and the layer's slice of it, by [`Site::index`].
     #[module(skip)]
-    shift_positions: bool,
+    slices: Vec<Option<[usize; 2]>>,
+    length: usize,
+    /// Where the positions of the text are shifted, if anywhere.
+    #[module(skip)]
+    shifted: Option<Role>,
 }
 
 /// Where keys and values come from.
-// There is one in a model, so its size costs nothing.
+// There are few in a model, so its size costs nothing.
 #[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 enum Source {
@@ -53,6 +60,56 @@ enum Source {
     Table(Param<Tensor<2>>),
     /// What is trained in its place.
     Encoder(Encoder),
+}
+
+impl Source {
+    /// For `layers` attentions like `site`.
+    fn new(config: &PrefixTuningConfig, site: &Site, layers: usize, device: &Device) -> Self {
+        let (length, columns) = (config.num_virtual_tokens, 2 * layers * site.d_out());
+        let zero = config.init_weights == Some(PrefixInit::Zero);
+        if !config.prefix_projection {
+            let shape = [length, columns];
+            return Self::Table(match zero {
+                true => Param::from_tensor(Tensor::zeros(shape, device)),
+                false => start::normal(shape, device),
+            });
+        }
+        let d = if config.shift_positions { site.d_out() } else { site.d_in() };
+        let width = config.encoder_hidden_size.unwrap_or(d);
+        let outer = if zero { start::zero_linear } else { start::linear };
+        Self::Encoder(Encoder {
+            embedding: start::normal([length, d], device),
+            inner: start::linear(d, width, device),
+            outer: outer(width, columns, device),
+            activation: config.non_linearity,
+        })
+    }
+
+    /// HF PEFT's keys begin with `own`, adapter-hub's with `hub`.
+    fn exchange(&mut self, file: &mut Exchange<'_>, own: &str, hub: &str) {
+        let encoder = match self {
+            Self::Table(table) => {
+                let values = table.lazy_shape().num_elements();
+                let key = Key::from(format!("{own}prompt_embeddings"));
+                let key = key.hub(format!("{hub}.control_trans")).hub_shape([values]);
+                return file.param(key, table, Layout::AsIs);
+            }
+            Self::Encoder(encoder) => encoder,
+        };
+        let key = |peft: &str, name: &str| {
+            Key::from(format!("{own}prompt_encoder.{peft}")).hub(format!("{hub}.{name}"))
+        };
+        file.param(key("embedding.weight", "wte.weight"), &mut encoder.embedding, Layout::AsIs);
+        for (index, layer) in [(0, &mut encoder.inner), (2, &mut encoder.outer)] {
+            let key = |name: &str| {
+                key(&format!("transform.{index}.{name}"), &format!("control_trans.{index}.{name}"))
+            };
+            file.param(key("weight"), &mut layer.weight, Layout::Transposed);
+            if let Some(bias) = &mut layer.bias {
+                file.param(key("bias"), bias, Layout::AsIs);
+            }
+        }
+    }
 }
 
 /// An embedding and the MLP above it.
@@ -86,41 +143,34 @@ impl Encoder {
 impl PrefixTuning {
     fn new(config: &PrefixTuningConfig, base: &Base, device: &Device) -> Result<Self> {
         let sites = config.sites(base)?;
-        let d = sites[0].d_out();
-        ModelDimensions::check("token_dim", config.model.token_dim, d)?;
+        ModelDimensions::check("token_dim", config.model.token_dim, sites[0].d_out())?;
         let layers = base.sites().filter(|site| site.role == Role::SelfAttention).count();
         ModelDimensions::check("num_layers", config.model.num_layers, layers)?;
+        // HF PEFT hands a decoder layer the slices of two layers, one for each of its attentions,
+        // and drops the second.
+        let step = if config.shift_positions { config.model.submodules(base)? } else { 1 };
         let mut slices = vec![None; base.len()];
-        for (slice, site) in sites.iter().enumerate() {
-            slices[site.index] = Some(slice);
+        let (mut tables, mut roles) = (Vec::new(), Vec::new());
+        for role in config.roles() {
+            let sites: Vec<&Site> =
+                sites.iter().copied().filter(|site| site.role == role).collect();
+            let Some(first) = sites.first() else { continue };
+            for (layer, site) in sites.iter().enumerate() {
+                slices[site.index] = Some([tables.len(), step * layer % sites.len()]);
+            }
+            tables.push(Source::new(config, first, sites.len(), device));
+            roles.push(role);
         }
-        let (length, columns) = (config.num_virtual_tokens, 2 * sites.len() * d);
-        let zero = config.init_weights == Some(PrefixInit::Zero);
-        let source = if config.prefix_projection {
-            let width = config.encoder_hidden_size.unwrap_or(d);
-            let outer = if zero { start::zero_linear } else { start::linear };
-            Source::Encoder(Encoder {
-                embedding: start::normal([length, d], device),
-                inner: start::linear(d, width, device),
-                outer: outer(width, columns, device),
-                activation: config.non_linearity,
-            })
-        } else if zero {
-            Source::Table(Param::from_tensor(Tensor::zeros([length, columns], device)))
-        } else {
-            Source::Table(start::normal([length, columns], device))
-        };
         let dropout = DropoutConfig::new(config.dropout).init();
-        Ok(Self { source, dropout, slices, shift_positions: config.shift_positions })
+        let text =
+            if base.is_encoder_decoder() { Role::DecoderEmbeddings } else { Role::Embeddings };
+        let shifted = config.shift_positions.then_some(text);
+        Ok(Self { tables, dropout, roles, slices, length: config.num_virtual_tokens, shifted })
     }
 
     /// The length `L` of the prefix.
     pub fn length(&self) -> usize {
-        let table = match &self.source {
-            Source::Table(table) => table,
-            Source::Encoder(encoder) => &encoder.embedding,
-        };
-        table.lazy_shape().dims::<2>()[0]
+        self.length
     }
 
     /// Whether a site gets a prefix.
@@ -132,17 +182,18 @@ impl PrefixTuning {
     /// `[batch, heads, L, d / heads]`; `None` where the site gets none.
     ///
     /// # Panics
-    /// If `heads` does not divide the hidden size.
+    /// If `heads` does not divide the width of the keys.
     pub fn prefix(
         &self,
         site: &Site,
         batch: usize,
         heads: usize,
     ) -> Option<(Tensor<4>, Tensor<4>)> {
-        let (first, d) = (2 * self.slice(site)? * site.d_out(), site.d_out());
-        let both = match &self.source {
-            Source::Table(table) => table.val().narrow(1, first, 2 * d),
-            Source::Encoder(encoder) => encoder.columns(first, 2 * d),
+        let [table, slice] = self.slice(site)?;
+        let d = site.d_out();
+        let both = match &self.tables[table] {
+            Source::Table(table) => table.val().narrow(1, 2 * slice * d, 2 * d),
+            Source::Encoder(encoder) => encoder.columns(2 * slice * d, 2 * d),
         };
         let (length, head) = (self.length(), d / heads);
         let states = |from: usize| {
@@ -153,7 +204,7 @@ impl PrefixTuning {
         Some((states(0), states(d)))
     }
 
-    fn slice(&self, site: &Site) -> Option<usize> {
+    fn slice(&self, site: &Site) -> Option<[usize; 2]> {
         *self.slices.get(site.index)?
     }
 }
@@ -167,36 +218,24 @@ impl Hooks for PrefixTuning {
         }
     }
 
-    fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
+    fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         // HF PEFT passes the prefix as past keys and values, behind which positions go on.
-        if self.shift_positions { embedded.shifted(self.length()) } else { embedded }
+        if self.shifted == Some(site.role) { embedded.shifted(self.length) } else { embedded }
     }
 }
 
 impl Method for PrefixTuning {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         let model = base.model_prefix();
-        let hub =
-            |name: &str| format!("{model}prefix_tuning.prefix_tunings.{{}}.self_prefix.{name}");
-        let encoder = match &mut self.source {
-            Source::Table(table) => {
-                let values = table.lazy_shape().num_elements();
-                let key = Key::from("prompt_embeddings").hub(hub("control_trans"));
-                return file.param(key.hub_shape([values]), table, Layout::AsIs);
-            }
-            Source::Encoder(encoder) => encoder,
-        };
-        let key =
-            |peft: &str, name: &str| Key::from(format!("prompt_encoder.{peft}")).hub(hub(name));
-        file.param(key("embedding.weight", "wte.weight"), &mut encoder.embedding, Layout::AsIs);
-        for (index, layer) in [(0, &mut encoder.inner), (2, &mut encoder.outer)] {
-            let key = |name: &str| {
-                key(&format!("transform.{index}.{name}"), &format!("control_trans.{index}.{name}"))
+        for (table, role) in self.tables.iter_mut().zip(&self.roles) {
+            // HF PEFT has a prefix for self-attention only.
+            let (own, hub) = match role {
+                Role::EncoderAttention => ("encoder_", "encoder_prefix"),
+                Role::CrossAttention => ("cross_", "cross_prefix"),
+                _ => ("", "self_prefix"),
             };
-            file.param(key("weight"), &mut layer.weight, Layout::Transposed);
-            if let Some(bias) = &mut layer.bias {
-                file.param(key("bias"), bias, Layout::AsIs);
-            }
+            let hub = format!("{model}prefix_tuning.prefix_tunings.{{}}.{hub}");
+            table.exchange(file, own, &hub);
         }
     }
 
@@ -209,14 +248,16 @@ impl Method for PrefixTuning {
     }
 
     fn finish(&mut self) {
-        if let Source::Encoder(encoder) = &self.source {
-            let table = encoder.valid().table();
-            self.source = Source::Table(start::computed(table, &encoder.embedding));
+        for source in &mut self.tables {
+            if let Source::Encoder(encoder) = source {
+                let table = encoder.valid().table();
+                *source = Source::Table(start::computed(table, &encoder.embedding));
+            }
         }
     }
 
     fn virtual_tokens(&self) -> usize {
         // Without the shift, the prefix takes no positions of the model.
-        if self.shift_positions { self.length() } else { 0 }
+        if self.shifted.is_some() { self.length } else { 0 }
     }
 }

@@ -6,7 +6,7 @@ mod hub;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use peft_core::{
-    Base, Change, Embedded, Error, Exchange, Hooks, Key, Layout, Method, Result, Site,
+    Base, Change, Embedded, Error, Exchange, Hooks, Key, Layout, Method, Result, Role, Site,
 };
 
 use crate::model::{ModelDimensions, embeddings, words};
@@ -16,13 +16,16 @@ use crate::start;
 pub use config::{Combine, PromptInit, PromptTuningConfig};
 
 /// Prompt tuning (Lester et al. 2021, arXiv 2104.08691): `L` learned embeddings `P`, `[L, d]`,
-/// before those of the text, `X' = [P; X]`.
+/// before those of the text, `X' = [P; X]`; in a model with an encoder and a decoder, the encoder's.
 ///
 /// Created with [`PromptTuningConfig`].
 #[derive(Module, Debug)]
 pub struct PromptTuning {
-    /// `P`, `[L, d]`.
+    /// `P`, `[L, d]`. For an encoder and a decoder, `[2 L, d]` as in HF PEFT's files, whose second
+    /// half nothing reads.
     prompt: Param<Tensor<2>>,
+    #[module(skip)]
+    length: usize,
     #[module(skip)]
     combine: Combine,
     #[module(skip)]
@@ -33,7 +36,8 @@ impl PromptTuning {
     fn new(config: &PromptTuningConfig, base: &Base, device: &Device) -> Result<Self> {
         let d = embeddings(base, "prompt tuning")?.d_out();
         ModelDimensions::check("token_dim", config.model.token_dim, d)?;
-        let shape = [config.num_virtual_tokens, d];
+        let length = config.num_virtual_tokens;
+        let shape = [length * config.model.submodules(base)?, d];
         let prompt = match (config.prompt_tuning_init, config.inference_mode) {
             (PromptInit::Random, _) => match config.random_uniform_scale {
                 Some(scale) => {
@@ -44,19 +48,19 @@ impl PromptTuning {
             },
             // What it starts from is read over.
             (_, true) => start::normal(shape, device),
-            (init, false) => Param::from_tensor(words_of(config, init, base, device)?),
+            (init, false) => Param::from_tensor(words_of(config, init, base, shape[0], device)?),
         };
         let (combine, after_embeddings) = (config.combine, config.after_embeddings);
-        Ok(Self { prompt, combine, after_embeddings })
+        Ok(Self { prompt, length, combine, after_embeddings })
     }
 
     /// The prompt `P`, `[L, d]`.
     pub fn prompt(&self) -> Tensor<2> {
-        self.prompt.val()
+        self.prompt.val().narrow(0, 0, self.length)
     }
 
     fn insert(&self, embedded: Embedded) -> Embedded {
-        let prompt = Piece::Rows(self.prompt.val());
+        let prompt = Piece::Rows(self.prompt());
         let pieces = match self.combine {
             Combine::Prefix => vec![prompt, Piece::Text],
             Combine::PrefixAfterBos => vec![Piece::First, prompt, Piece::Text],
@@ -65,11 +69,12 @@ impl PromptTuning {
     }
 }
 
-/// Embeddings of a text's tokens, or of tokens drawn from the vocabulary: `[L, d]`.
+/// Embeddings of a text's tokens, or of tokens drawn from the vocabulary: `[length, d]`.
 fn words_of(
     config: &PromptTuningConfig,
     init: PromptInit,
     base: &Base,
+    length: usize,
     device: &Device,
 ) -> Result<Tensor<2>> {
     let Some(site) = words(base) else {
@@ -77,7 +82,7 @@ fn words_of(
         let expected = "needs a model with a table of words; RANDOM does not";
         return Err(Error::config("prompt_tuning_init", init, expected));
     };
-    let (length, vocabulary) = (config.num_virtual_tokens, site.d_in());
+    let vocabulary = site.d_in();
     let ids: Vec<usize> = match (init, &config.prompt_tuning_init_ids) {
         (PromptInit::Text, Some(ids)) => {
             if let Some(outside) = ids.iter().find(|id| **id >= vocabulary) {
@@ -112,12 +117,14 @@ fn words_of(
 }
 
 impl Hooks for PromptTuning {
-    fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
-        if self.after_embeddings { embedded } else { self.insert(embedded) }
+    fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
+        let acts = !self.after_embeddings && site.role != Role::DecoderEmbeddings;
+        if acts { self.insert(embedded) } else { embedded }
     }
 
-    fn layers_input(&self, _site: &Site, embedded: Embedded) -> Embedded {
-        if self.after_embeddings { self.insert(embedded) } else { embedded }
+    fn layers_input(&self, site: &Site, embedded: Embedded) -> Embedded {
+        let acts = self.after_embeddings && site.role != Role::DecoderEmbeddings;
+        if acts { self.insert(embedded) } else { embedded }
     }
 }
 
@@ -137,6 +144,6 @@ impl Method for PromptTuning {
     }
 
     fn virtual_tokens(&self) -> usize {
-        self.prompt.lazy_shape().dims::<2>()[0]
+        self.length
     }
 }

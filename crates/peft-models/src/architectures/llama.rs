@@ -1,0 +1,214 @@
+//! Llama, Mistral and Qwen2: decoders with rotary positions, RMS norms before each sublayer, heads
+//! that share keys, and gated feed-forward networks.
+
+use peft_core::{Activation, Role};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Parts, decoder_head};
+use crate::blocks::{AttentionSpec, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenNorm};
+use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, ProjectionPaths};
+use crate::blocks::{Rotary, RotaryScaling, Sublayer, SublayerStyle};
+use crate::body::{Body, Transformer};
+use crate::checkpoint::Loader;
+use crate::config::Architecture;
+use crate::head::NewHead;
+use crate::{ModelConfig, Result, Task};
+
+/// The fields of `config.json` that are these architectures' own; names and defaults as there.
+#[derive(Debug, Clone, Deserialize)]
+struct LlamaConfig {
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    /// `null`: as many as there are for queries.
+    #[serde(default)]
+    num_key_value_heads: Option<usize>,
+    /// `null`: the hidden size over the heads.
+    #[serde(default)]
+    head_dim: Option<usize>,
+    intermediate_size: usize,
+    max_position_embeddings: usize,
+    #[serde(default = "silu")]
+    hidden_act: Activation,
+    #[serde(default = "millionth")]
+    rms_norm_eps: f64,
+    #[serde(default = "ten_thousand")]
+    rope_theta: f64,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    #[serde(default)]
+    attention_dropout: f64,
+    #[serde(default)]
+    classifier_dropout: Option<f64>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    #[serde(default = "fiftieth")]
+    initializer_range: f64,
+}
+
+fn silu() -> Activation {
+    Activation::Silu
+}
+fn millionth() -> f64 {
+    1e-6
+}
+fn ten_thousand() -> f64 {
+    1e4
+}
+fn fiftieth() -> f64 {
+    0.02
+}
+
+impl LlamaConfig {
+    fn new(config: &ModelConfig) -> Result<Self> {
+        config.activation("hidden_act")?;
+        config.only("partial_rotary_factor", &["1", "1.0"])?;
+        let own: Self = config.read()?;
+        if own.head_dim.is_none() {
+            config.heads("num_attention_heads", own.num_attention_heads)?;
+        }
+        let heads = own.heads(config.hidden_size);
+        if heads.key_value == 0 || !heads.count.is_multiple_of(heads.key_value) {
+            let supported = "a divisor of num_attention_heads";
+            return Err(config.unsupported("num_key_value_heads", supported));
+        }
+        if !heads.size.is_multiple_of(2) {
+            return Err(config.unsupported("head_dim", "an even number"));
+        }
+        let slides = match config.model_type {
+            Architecture::Mistral => true,
+            Architecture::Qwen2 => config.field("use_sliding_window") == Some(&json!(true)),
+            _ => false,
+        };
+        let window = config.field("sliding_window").and_then(Value::as_u64);
+        if slides && window.is_some_and(|window| window < own.max_position_embeddings as u64) {
+            let least = own.max_position_embeddings;
+            let supported = format!("null, or at least max_position_embeddings ({least})");
+            return Err(config.unsupported("sliding_window", supported));
+        }
+        Ok(own)
+    }
+
+    fn heads(&self, d: usize) -> Heads {
+        let count = self.num_attention_heads;
+        let key_value = self.num_key_value_heads.unwrap_or(count);
+        Heads { count, key_value, size: self.head_dim.unwrap_or(d / count.max(1)) }
+    }
+
+    /// `rope_scaling`, or the `rope_parameters` of newer files, which hold the base too.
+    fn rotary(&self, config: &ModelConfig) -> Result<Rotary> {
+        let names = ["rope_scaling", "rope_parameters"];
+        let found = names.into_iter().find_map(|name| Some((name, config.field(name)?)));
+        let (mut theta, mut scaling) = (self.rope_theta, RotaryScaling::Default);
+        if let Some((name, value)) = found {
+            let mut value = value.clone();
+            theta = value.get("rope_theta").and_then(Value::as_f64).unwrap_or(theta);
+            if value.get("rope_type").is_none() {
+                // As older files call it.
+                value["rope_type"] = value.get("type").cloned().unwrap_or(json!("default"));
+            }
+            scaling = serde_json::from_value(value).map_err(|error| {
+                let supported = format!("rope_type {} ({error})", RotaryScaling::NAMES);
+                config.unsupported(name, supported)
+            })?;
+        }
+        let head_size = self.heads(config.hidden_size).size;
+        Ok(Rotary { head_size, theta, max_positions: self.max_position_embeddings, scaling })
+    }
+}
+
+/// Takes the parts of a model from a checkpoint.
+pub(super) fn load(
+    loader: &mut Loader<'_>,
+    config: &ModelConfig,
+    own: &str,
+    task: Task,
+    new: NewHead,
+) -> Result<Parts> {
+    let fields = LlamaConfig::new(config)?;
+    let rotary = fields.rotary(config)?;
+    let d = config.hidden_size;
+    // What adapter-hub/adapters calls the two in these models.
+    loader.base().set_hub_feed_forward([Role::FeedForwardDown, Role::FeedForwardUp]);
+    let path = format!("{own}embed_tokens");
+    let words = FrozenEmbedding::load(loader, &path, Role::WordEmbedding, [config.vocab_size, d])?;
+    let (path, limit) = (format!("{own}embeddings"), fields.max_position_embeddings);
+    let embeddings = Embeddings::new(loader, &path, Role::Embeddings, words, limit);
+    let layers = (0..fields.num_hidden_layers)
+        .map(|index| layer(loader, config, &fields, own, index))
+        .collect::<Result<_>>()?;
+    let norm = NormForm::Rms(fields.rms_norm_eps);
+    let norm = FrozenNorm::load(loader, &format!("{own}norm"), Role::FinalNorm, None, d, norm)?;
+    let new = new.with_std(fields.initializer_range);
+    let tied = fields.tie_word_embeddings;
+    let dropout = fields.classifier_dropout.unwrap_or(0.1);
+    let head = decoder_head(loader, config, task, new, &embeddings, tied, ("score", dropout));
+    let body = Body::Single(Transformer {
+        embeddings,
+        layers,
+        norm: Some(norm),
+        rotary: Some(rotary),
+        relative: None,
+        causal: true,
+        dropout: 0.0,
+    });
+    Ok(Parts { body, head })
+}
+
+fn layer(
+    loader: &mut Loader<'_>,
+    config: &ModelConfig,
+    fields: &LlamaConfig,
+    own: &str,
+    index: usize,
+) -> Result<Vec<Sublayer>> {
+    let path = |rest: &str| format!("{own}layers.{index}.{rest}");
+    let d = config.hidden_size;
+    let style = SublayerStyle {
+        d,
+        norm: NormForm::Rms(fields.rms_norm_eps),
+        norm_first: true,
+        dropout: 0.0,
+    };
+    let [form, output_form] = match config.model_type {
+        Architecture::Llama => [LinearForm::with_bias(fields.attention_bias); 2],
+        Architecture::Qwen2 => [LinearForm::Biased, LinearForm::Unbiased],
+        _ => [LinearForm::Unbiased; 2],
+    };
+    let heads = fields.heads(d);
+    let attention = FunctionSpec::Attention(AttentionSpec {
+        path: &path("self_attn"),
+        role: Role::SelfAttention,
+        projections: ProjectionPaths::Apart([
+            &path("self_attn.q_proj"),
+            &path("self_attn.k_proj"),
+            &path("self_attn.v_proj"),
+        ]),
+        form,
+        output: &path("self_attn.o_proj"),
+        output_form,
+        d,
+        heads,
+        scale: heads.scale(),
+        dropout: fields.attention_dropout,
+    });
+    let place = Place { path: &path("attention_adapters"), norm: &path("input_layernorm") };
+    let attention = Sublayer::load(loader, index, &style, place, &attention)?;
+    let feed_forward = FunctionSpec::FeedForward(FeedForwardSpec {
+        gate: Some(&path("mlp.gate_proj")),
+        up: &path("mlp.up_proj"),
+        down: &path("mlp.down_proj"),
+        form: match config.model_type {
+            Architecture::Llama => LinearForm::with_bias(fields.mlp_bias),
+            _ => LinearForm::Unbiased,
+        },
+        widths: [d, fields.intermediate_size],
+        activation: fields.hidden_act,
+        dropout: 0.0,
+    });
+    let place = Place { path: &path("output_adapters"), norm: &path("post_attention_layernorm") };
+    let feed_forward = Sublayer::load(loader, index, &style, place, &feed_forward)?;
+    Ok(vec![attention, feed_forward])
+}

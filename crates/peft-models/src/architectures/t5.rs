@@ -1,0 +1,228 @@
+//! T5 and Flan-T5: an encoder and a decoder with biases by distance, RMS norms before each sublayer,
+//! and scores that are not scaled.
+
+use peft_core::{Activation, Role};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Parts, encoder_decoder_head};
+use crate::blocks::{AttentionSpec, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenNorm};
+use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, ProjectionPaths};
+use crate::blocks::{RelativeBias, Sublayer, SublayerStyle};
+use crate::body::{Body, Transformer};
+use crate::checkpoint::Loader;
+use crate::head::{Head, NewHead};
+use crate::{ModelConfig, Result, Task};
+
+/// The fields of `config.json` that are this architecture's own; names and defaults as there.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+struct T5Config {
+    /// Of the encoder.
+    num_layers: usize,
+    /// `null`: as many as the encoder has.
+    num_decoder_layers: Option<usize>,
+    num_heads: usize,
+    d_kv: usize,
+    d_ff: usize,
+    /// `relu`, `gated-gelu`, ..
+    feed_forward_proj: String,
+    relative_attention_num_buckets: usize,
+    relative_attention_max_distance: usize,
+    layer_norm_epsilon: f64,
+    dropout_rate: f64,
+    classifier_dropout: f64,
+    tie_word_embeddings: bool,
+    /// The length of the texts that the model was trained on.
+    n_positions: usize,
+    decoder_start_token_id: usize,
+    eos_token_id: usize,
+}
+
+impl Default for T5Config {
+    fn default() -> Self {
+        Self {
+            num_layers: 6,
+            num_decoder_layers: None,
+            num_heads: 8,
+            d_kv: 64,
+            d_ff: 2048,
+            feed_forward_proj: "relu".into(),
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            layer_norm_epsilon: 1e-6,
+            dropout_rate: 0.1,
+            classifier_dropout: 0.0,
+            tie_word_embeddings: true,
+            n_positions: 512,
+            decoder_start_token_id: 0,
+            eos_token_id: 1,
+        }
+    }
+}
+
+impl T5Config {
+    /// The activation, and whether there is a gate.
+    fn activation(&self, config: &ModelConfig) -> Result<(Activation, bool)> {
+        let gated = self.feed_forward_proj.strip_prefix("gated-");
+        let name = gated.unwrap_or(&self.feed_forward_proj);
+        // As the reference reads it.
+        let name = if gated == Some("gelu") { "gelu_new" } else { name };
+        let activation = Activation::deserialize(json!(name)).map_err(|_| {
+            config.unsupported("feed_forward_proj", "relu, gated-gelu, gated-silu, gelu, silu")
+        })?;
+        Ok((activation, gated.is_some()))
+    }
+}
+
+/// One of the two stacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Encoder,
+    Decoder,
+}
+
+/// Takes the parts of a model from a checkpoint.
+pub(super) fn load(
+    loader: &mut Loader<'_>,
+    config: &ModelConfig,
+    own: &str,
+    task: Task,
+    mut new: NewHead,
+) -> Result<Parts> {
+    let fields: T5Config = config.read()?;
+    fields.activation(config)?;
+    let d = config.hidden_size;
+    let path = match loader.has(&format!("{own}shared.weight")) {
+        true => format!("{own}shared"),
+        false => format!("{own}encoder.embed_tokens"),
+    };
+    let words = FrozenEmbedding::load(loader, &path, Role::WordEmbedding, [config.vocab_size, d])?;
+    let encoder = stack(loader, config, &fields, own, Side::Encoder, words.clone())?;
+    if let Task::ClassifyTokens { labels } = task {
+        // There is no decoder in such a model.
+        let labels = new.linear(loader, "classifier", [d, labels]).into();
+        let head = Head::Tokens { labels, dropout: fields.classifier_dropout };
+        return Ok(Parts { body: Body::Single(encoder), head });
+    }
+    let decoder = stack(loader, config, &fields, own, Side::Decoder, words)?;
+    let embeddings = &decoder.embeddings;
+    // Tied embeddings are scaled on the way back.
+    let scale = 1.0 / (d as f64).sqrt();
+    let tied = fields.tie_word_embeddings.then_some((scale, None));
+    let (eos, dropout) = (fields.eos_token_id, fields.classifier_dropout);
+    let head = encoder_decoder_head(loader, task, new, embeddings, tied, eos, dropout);
+    let classifies = matches!(task, Task::ClassifySequence { .. });
+    let start = classifies.then_some(fields.decoder_start_token_id);
+    Ok(Parts { body: Body::EncoderDecoder { encoder, decoder, start }, head })
+}
+
+fn stack(
+    loader: &mut Loader<'_>,
+    config: &ModelConfig,
+    fields: &T5Config,
+    own: &str,
+    side: Side,
+    words: FrozenEmbedding,
+) -> Result<Transformer> {
+    let (name, role, layers, first) = match side {
+        Side::Encoder => ("encoder", Role::Embeddings, fields.num_layers, 0),
+        Side::Decoder => {
+            let layers = fields.num_decoder_layers.unwrap_or(fields.num_layers);
+            ("decoder", Role::DecoderEmbeddings, layers, fields.num_layers)
+        }
+    };
+    let path = format!("{own}{name}");
+    let embeddings = Embeddings::new(loader, &path, role, words, fields.n_positions)
+        .with_dropout(fields.dropout_rate);
+    let table = format!("{path}.block.0.layer.0.SelfAttention.relative_attention_bias");
+    let shape = [fields.relative_attention_num_buckets, fields.num_heads];
+    let relative = RelativeBias {
+        table: FrozenEmbedding::load(loader, &table, Role::RelativePosition, shape)?,
+        max_distance: fields.relative_attention_max_distance,
+        both_directions: side == Side::Encoder,
+    };
+    let layers = (0..layers)
+        .map(|block| {
+            let path = format!("{path}.block.{block}");
+            layer(loader, config, fields, &path, side, first + block)
+        })
+        .collect::<Result<_>>()?;
+    let (form, path) =
+        (NormForm::Rms(fields.layer_norm_epsilon), format!("{path}.final_layer_norm"));
+    let norm = FrozenNorm::load(loader, &path, Role::FinalNorm, None, config.hidden_size, form)?;
+    Ok(Transformer {
+        embeddings,
+        layers,
+        norm: Some(norm),
+        rotary: None,
+        relative: Some(relative),
+        causal: side == Side::Decoder,
+        dropout: fields.dropout_rate,
+    })
+}
+
+fn layer(
+    loader: &mut Loader<'_>,
+    config: &ModelConfig,
+    fields: &T5Config,
+    block: &str,
+    side: Side,
+    index: usize,
+) -> Result<Vec<Sublayer>> {
+    let d = config.hidden_size;
+    let style = SublayerStyle {
+        d,
+        norm: NormForm::Rms(fields.layer_norm_epsilon),
+        norm_first: true,
+        dropout: fields.dropout_rate,
+    };
+    let attention = |loader: &mut Loader<'_>, layer: usize, name: &str, role| {
+        let path = format!("{block}.layer.{layer}");
+        let part = |part: &str| format!("{path}.{name}.{part}");
+        let spec = FunctionSpec::Attention(AttentionSpec {
+            path: &format!("{path}.{name}"),
+            role,
+            projections: ProjectionPaths::Apart([&part("q"), &part("k"), &part("v")]),
+            form: LinearForm::Unbiased,
+            output: &part("o"),
+            output_form: LinearForm::Unbiased,
+            d,
+            heads: Heads {
+                count: fields.num_heads,
+                key_value: fields.num_heads,
+                size: fields.d_kv,
+            },
+            scale: 1.0,
+            dropout: fields.dropout_rate,
+        });
+        let place = Place { path: &path, norm: &format!("{path}.layer_norm") };
+        Sublayer::load(loader, index, &style, place, &spec)
+    };
+    let mut sublayers = Vec::with_capacity(3);
+    match side {
+        Side::Encoder => {
+            sublayers.push(attention(loader, 0, "SelfAttention", Role::EncoderAttention)?);
+        }
+        Side::Decoder => {
+            sublayers.push(attention(loader, 0, "SelfAttention", Role::SelfAttention)?);
+            sublayers.push(attention(loader, 1, "EncDecAttention", Role::CrossAttention)?);
+        }
+    }
+    let path = format!("{block}.layer.{}", sublayers.len());
+    let part = |part: &str| format!("{path}.DenseReluDense.{part}");
+    let (activation, gated) = fields.activation(config)?;
+    let (gate, up) = (part("wi_0"), part(if gated { "wi_1" } else { "wi" }));
+    let spec = FunctionSpec::FeedForward(FeedForwardSpec {
+        gate: gated.then_some(&gate),
+        up: &up,
+        down: &part("wo"),
+        form: LinearForm::Unbiased,
+        widths: [d, fields.d_ff],
+        activation,
+        dropout: fields.dropout_rate,
+    });
+    let place = Place { path: &path, norm: &format!("{path}.layer_norm") };
+    sublayers.push(Sublayer::load(loader, index, &style, place, &spec)?);
+    Ok(sublayers)
+}

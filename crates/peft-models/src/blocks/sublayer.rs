@@ -1,0 +1,113 @@
+//! A sublayer with its residual connection.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use peft_core::{ResidualLayer, ResidualStates, Role, Site, SiteKind};
+
+use super::{Attention, AttentionSpec, Context, FeedForward, FeedForwardSpec};
+use super::{FrozenNorm, NormForm, Pass};
+use crate::Result;
+use crate::checkpoint::Loader;
+
+/// A function with its residual connection: `norm(x + f(x))`, or `x + f(norm(x))` where the norm
+/// comes first.
+#[derive(Debug, Clone)]
+pub struct Sublayer {
+    site: Arc<Site>,
+    function: Function,
+    norm: FrozenNorm,
+    norm_first: bool,
+    dropout: f64,
+}
+
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)]
+enum Function {
+    Attention(Attention),
+    FeedForward(FeedForward),
+}
+
+/// What the function of a [`Sublayer`] is made of.
+#[derive(Debug, Clone, Copy)]
+pub enum FunctionSpec<'a> {
+    /// An attention.
+    Attention(AttentionSpec<'a>),
+    /// A feed-forward network.
+    FeedForward(FeedForwardSpec<'a>),
+}
+
+/// Where the residual connection of a [`Sublayer`] is.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The path of the module around it; where there is none, of the module that
+    /// adapter-hub/adapters puts there.
+    pub path: &'a str,
+    /// The path of its norm.
+    pub norm: &'a str,
+}
+
+/// What the sublayers of a model have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct SublayerStyle {
+    /// The hidden size.
+    pub d: usize,
+    /// What norms are.
+    pub norm: NormForm,
+    /// Whether the norm comes first.
+    pub norm_first: bool,
+    /// Dropout on what the function returns.
+    pub dropout: f64,
+}
+
+impl Sublayer {
+    /// Takes norm and function, in the order in which they run.
+    pub fn load(
+        loader: &mut Loader<'_>,
+        layer: usize,
+        style: &SublayerStyle,
+        place: Place<'_>,
+        spec: &FunctionSpec<'_>,
+    ) -> Result<Self> {
+        let [role, norm_role] = match spec {
+            FunctionSpec::FeedForward(_) => [Role::FeedForwardSublayer, Role::FeedForwardNorm],
+            FunctionSpec::Attention(AttentionSpec { role: Role::CrossAttention, .. }) => {
+                [Role::CrossAttentionSublayer, Role::CrossAttentionNorm]
+            }
+            FunctionSpec::Attention(_) => [Role::AttentionSublayer, Role::AttentionNorm],
+        };
+        let &SublayerStyle { d, norm: form, norm_first, dropout } = style;
+        let norm = |loader: &mut Loader<'_>| {
+            FrozenNorm::load(loader, place.norm, norm_role, Some(layer), d, form)
+        };
+        let before = norm_first.then(|| norm(loader)).transpose()?;
+        let function = match spec {
+            FunctionSpec::Attention(spec) => {
+                Function::Attention(Attention::load(loader, Some(layer), spec)?)
+            }
+            FunctionSpec::FeedForward(spec) => {
+                Function::FeedForward(FeedForward::load(loader, Some(layer), spec)?)
+            }
+        };
+        let norm = before.map_or_else(|| norm(loader), Ok)?;
+        let site = loader.base().place(place.path, SiteKind::Sublayer, role, Some(layer), d);
+        Ok(Self { site, function, norm, norm_first, dropout })
+    }
+
+    /// `[batch, tokens, d]` to the same.
+    pub fn forward(&self, hidden: Tensor<3>, context: &Context<'_>, pass: Pass<'_>) -> Tensor<3> {
+        let input = match self.norm_first {
+            true => self.norm.forward(hidden.clone(), pass),
+            false => hidden.clone(),
+        };
+        let output = match &self.function {
+            Function::Attention(attention) => attention.forward(input.clone(), context, pass),
+            Function::FeedForward(network) => network.forward(input.clone(), pass),
+        };
+        let output = pass.dropout(output, self.dropout);
+        let states = ResidualStates { input, output, residual: hidden };
+        let norm = (!self.norm_first).then(|| self.norm.layer());
+        let layer = ResidualLayer::new(&self.site, norm.as_ref(), pass.hooks);
+        layer.forward(pass.hooks.residual(&layer, states))
+    }
+}

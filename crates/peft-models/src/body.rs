@@ -1,0 +1,119 @@
+//! Bodies: a stack of layers, or an encoder and a decoder.
+
+use burn::tensor::{Bool, Tensor};
+
+use crate::blocks::{Context, EmbeddedText, Embeddings, EncodedText, FrozenNorm, Pass};
+use crate::blocks::{RelativeBias, Rotary, Sublayer};
+use crate::input::Text;
+use crate::{Error, ModelInput, Result};
+
+/// Everything before the head.
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Body {
+    /// An encoder, or a decoder that looks at nothing else.
+    Single(Transformer),
+    /// An encoder, and a decoder that looks at what it returns.
+    EncoderDecoder {
+        encoder: Transformer,
+        decoder: Transformer,
+        /// The token that the decoder's text begins with where it is that of the encoder, moved by
+        /// one: as classification heads read it.
+        start: Option<usize>,
+    },
+}
+
+/// Embeddings and layers.
+#[derive(Debug, Clone)]
+pub(crate) struct Transformer {
+    pub(crate) embeddings: Embeddings,
+    /// Each is the sublayers that it consists of.
+    pub(crate) layers: Vec<Vec<Sublayer>>,
+    /// After the last layer.
+    pub(crate) norm: Option<FrozenNorm>,
+    pub(crate) rotary: Option<Rotary>,
+    pub(crate) relative: Option<RelativeBias>,
+    /// Whether a token sees those before it only.
+    pub(crate) causal: bool,
+    /// After the norm.
+    pub(crate) dropout: f64,
+}
+
+impl Body {
+    /// The longest text, in tokens.
+    pub(crate) fn max_tokens(&self) -> usize {
+        match self {
+            Self::Single(stack) => stack.embeddings.limit(),
+            Self::EncoderDecoder { encoder, decoder, .. } => {
+                encoder.embeddings.limit().min(decoder.embeddings.limit())
+            }
+        }
+    }
+
+    /// What the head is given, `[batch, tokens, d]`.
+    pub(crate) fn forward(&self, input: &ModelInput, pass: Pass<'_>) -> Result<Tensor<3>> {
+        match self {
+            Self::Single(stack) => {
+                let (states, _) = stack.forward(input.text(), None, pass)?;
+                Ok(pass.hooks.head_input(&states))
+            }
+            Self::EncoderDecoder { encoder, decoder, start } => {
+                let moved;
+                let text = match (input.decoder(), start) {
+                    (Some(text), _) => text,
+                    (None, Some(start)) => {
+                        moved = input.text().moved(*start);
+                        &moved
+                    }
+                    (None, None) => {
+                        return Err(Error::Input(
+                            "a model with a decoder needs the decoder's tokens too".into(),
+                        ));
+                    }
+                };
+                let (mut states, mask) = encoder.forward(input.text(), None, pass)?;
+                let hidden = states.pop().expect("a stack has at least one hidden state");
+                let encoded = EncodedText { hidden, mask };
+                let (states, _) = decoder.forward(text, Some(&encoded), pass)?;
+                Ok(pass.hooks.head_input(&states))
+            }
+        }
+    }
+}
+
+impl Transformer {
+    /// The hidden states, `[batch, tokens, d]`, of which only the last is kept unless methods read
+    /// the others; and the mask, which a method may have lengthened.
+    fn forward(
+        &self,
+        text: &Text,
+        encoded: Option<&EncodedText>,
+        pass: Pass<'_>,
+    ) -> Result<(Vec<Tensor<3>>, Option<Tensor<2, Bool>>)> {
+        let EmbeddedText { hidden, mask, positions, taken, reach } =
+            self.embeddings.forward(text, pass)?;
+        let device = positions.device();
+        let mut context = Context::new(mask.clone(), &device);
+        context.encoded = encoded;
+        context.causal = self.causal;
+        let rotary = self.rotary.as_ref();
+        context.angles = rotary.map(|rotary| rotary.angles(positions, reach, &device));
+        context.relative = self.relative.as_ref().map(|bias| (bias, taken));
+        let keep = pass.hooks.reads_hidden_states();
+        let mut states = vec![hidden];
+        for (index, layer) in self.layers.iter().enumerate() {
+            let mut hidden = states[states.len() - 1].clone();
+            for sublayer in layer {
+                hidden = sublayer.forward(hidden, &context, pass);
+            }
+            if let (Some(norm), true) = (&self.norm, index + 1 == self.layers.len()) {
+                hidden = pass.dropout(norm.forward(hidden, pass), self.dropout);
+            }
+            if !keep {
+                states.clear();
+            }
+            states.push(hidden);
+        }
+        Ok((states, mask))
+    }
+}
