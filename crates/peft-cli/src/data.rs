@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use peft::core::{Adapter, Method};
-use peft::models::{LoadReport, Model, ModelTask, TextTokenizer};
+use peft::models::{LoadReport, Model, ModelConfig, ModelTask, TextTokenizer};
 use peft::train::data::{Columns, Dataset, TokenizedSet, split, subset};
 use peft::train::{ResolvedModel, RunDirectory, TaskFile, TrainData, write_builtin};
 
@@ -101,21 +101,21 @@ impl LoadedData {
     }
 }
 
-/// A tokenizer with what a batch needs beside it.
+/// A tokenizer with the model that it is for.
 pub struct Tokens {
     tokenizer: TextTokenizer,
-    pad: usize,
+    config: ModelConfig,
 }
 
 impl Tokens {
     /// The tokenizer of the model in `directory`.
     pub fn load(directory: &Path, max_length: usize, model: &Model) -> anyhow::Result<Self> {
         let tokenizer = TextTokenizer::load(directory, max_length)?;
-        Ok(Self { tokenizer, pad: model.config().pad_token_id() })
+        Ok(Self { tokenizer, config: model.config().clone() })
     }
 
     /// A data set as token indices.
     pub fn of(&self, dataset: &Dataset) -> anyhow::Result<TokenizedSet> {
-        Ok(TokenizedSet::new(dataset, &self.tokenizer, self.pad)?)
+        Ok(TokenizedSet::new(dataset, &self.tokenizer, &self.config)?)
     }
 }

@@ -274,6 +274,25 @@ impl ModelConfig {
         self.pad_token_id.unwrap_or(0)
     }
 
+    /// The token that ends a text, if there is one; the first of several.
+    pub fn eos_token_id(&self) -> Option<u32> {
+        let id = match self.raw.get("eos_token_id")? {
+            Value::Array(ids) => ids.first()?,
+            id => id,
+        };
+        id.as_u64().map(|id| id as u32)
+    }
+
+    /// The token that the text of a decoder beside an encoder begins with.
+    pub fn decoder_start_token_id(&self) -> Option<u32> {
+        let id = self.raw.get("decoder_start_token_id").and_then(Value::as_u64);
+        id.map(|id| id as u32).or(match self.model_type {
+            Architecture::T5 => Some(0),
+            Architecture::Bart => Some(2),
+            _ => None,
+        })
+    }
+
     /// The task of the checkpoint's own head, by the class that saved it.
     pub fn own_task(&self) -> Task {
         let class = self.architectures.iter().flatten().next().map_or("", String::as_str);

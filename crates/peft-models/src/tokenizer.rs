@@ -95,6 +95,24 @@ impl TextTokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// Texts are cut to this many tokens.
+    pub fn max_tokens(&self) -> usize {
+        self.inner.get_truncation().map_or(usize::MAX, |truncation| truncation.max_length)
+    }
+
+    /// The token indices of texts without the special tokens that a model expects around a text,
+    /// and however many there are: of what follows another text.
+    ///
+    /// # Errors
+    /// If the tokenizer fails on a text.
+    pub fn encode_plain(&self, texts: &[String]) -> Result<Vec<Vec<u32>>> {
+        let mut whole = self.inner.clone();
+        whole.with_truncation(None).map_err(failed)?;
+        let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let encodings = whole.encode_batch_fast(inputs, false).map_err(failed)?;
+        Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+    }
+
     /// The token indices of texts, or of pairs of texts.
     ///
     /// # Errors

@@ -159,7 +159,9 @@ fn own_task(model: &Model) -> Option<TaskFile> {
         Task::ClassifySequence { .. } => (Goal::Classify, model.config().labels()),
         Task::MaskedLm => (Goal::MaskedLm, Vec::new()),
         Task::ClassifyTokens { .. } => (Goal::Tag, model.config().labels()),
-        _ => return None,
+        Task::CausalLm => (Goal::CausalLm, Vec::new()),
+        Task::Seq2SeqLm => (Goal::Seq2Seq, Vec::new()),
+        Task::Encode => return None,
     };
     Some(TaskFile {
         labels: Labels { goal, names },

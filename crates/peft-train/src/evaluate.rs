@@ -27,8 +27,8 @@ pub fn predict(
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
         if batch.places.is_some() {
-            let expected = "gives an output for words, not for a text: it can be evaluated only";
-            return Err(Error::setting("task", "mlm", expected));
+            let expected = "an adapter for words has no output for a text as a whole";
+            return Err(Error::setting("task", "of the adapter", expected));
         }
         let logits = batch.logits(model, Pass::inference(hooks))?;
         for (row, index) in rows(logits).into_iter().zip(indices) {
@@ -50,9 +50,11 @@ pub fn evaluate(
     batch_size: usize,
 ) -> Result<Metrics> {
     match labels.goal {
-        Goal::MaskedLm => return evaluate_words(model, hooks, data, batch_size),
         Goal::Tag => return evaluate_tags(model, hooks, data, labels, batch_size),
-        Goal::Classify | Goal::Regress => {}
+        goal if goal.is_language() => {
+            return evaluate_language(model, hooks, data, goal, batch_size);
+        }
+        _ => {}
     }
     let mut outputs = Vec::with_capacity(data.len());
     let mut targets: Vec<Target> = Vec::with_capacity(data.len());
@@ -99,7 +101,7 @@ fn tags(
         let mut labels = labels.iter::<i64>();
         for &index in indices {
             let found: &mut Vec<Option<usize>> = &mut found[index];
-            for word in data.words(index) {
+            for &word in data.words(index) {
                 let label = labels.next().expect("a label for each word") as usize;
                 found.resize(word, None);
                 found.push(Some(label));
@@ -134,25 +136,26 @@ fn evaluate_tags(
     Ok(Metrics::of_tags(labels, &named.0, &named.1, loss))
 }
 
-/// The metrics of a language model over the words that it is asked for.
-fn evaluate_words(
+/// The metrics of a language model over the tokens that it is asked for.
+fn evaluate_language(
     model: &Model,
     hooks: &dyn Hooks,
     data: &TokenizedSet,
+    goal: Goal,
     batch_size: usize,
 ) -> Result<Metrics> {
-    let (mut words, mut right, mut total) = (0, 0, 0.0);
+    let (mut asked, mut right, mut total) = (0, 0, 0.0);
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
         let logits = batch.logits(model, Pass::inference(hooks))?;
         let found = logits.clone().argmax(1).squeeze_dim::<1>(1);
         let wanted = batch.classes(&found.device());
         right += found.equal(wanted).int().sum().into_scalar::<i64>() as usize;
-        let mean = loss(Goal::MaskedLm, logits, &batch).into_scalar::<f32>();
+        let mean = loss(goal, logits, &batch).into_scalar::<f32>();
         total += f64::from(mean) * batch.targets.len() as f64;
-        words += batch.targets.len();
+        asked += batch.targets.len();
     }
-    Ok(Metrics::of_words(data.len(), words, right, total / words.max(1) as f64))
+    Ok(Metrics::of_language(data.len(), asked, right, total / asked.max(1) as f64))
 }
 
 /// The rows of `[targets, labels]` logits.

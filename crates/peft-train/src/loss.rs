@@ -10,10 +10,10 @@ pub(crate) fn loss(goal: Goal, logits: Tensor<2>, batch: &Batch) -> Tensor<1> {
     let [targets, _] = logits.dims();
     let device = logits.device().without_autodiff();
     match goal {
-        Goal::Classify | Goal::Tag | Goal::MaskedLm => {
+        Goal::Regress => (logits.reshape([targets]) - batch.values(&device)).square().mean(),
+        _ => {
             let classes = batch.classes(&device).reshape([targets, 1]);
             log_softmax(logits, 1).gather(1, classes).mean().neg()
         }
-        Goal::Regress => (logits.reshape([targets]) - batch.values(&device)).square().mean(),
     }
 }

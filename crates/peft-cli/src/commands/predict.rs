@@ -151,7 +151,6 @@ fn row(example: &Example, output: &Output, labels: &Labels) -> Map<String, Value
         Text::Words(words) => row.extend([("words".into(), json!(words))]),
     }
     match labels.goal {
-        Goal::Tag | Goal::MaskedLm => unreachable!("not a label for a text"),
         Goal::Regress => {
             row.insert("value".into(), json!(output.logits[0]));
         }
@@ -164,6 +163,7 @@ fn row(example: &Example, output: &Output, labels: &Labels) -> Map<String, Value
             let scores = scores.map(|(i, p)| (name(labels, i), json!(p))).collect();
             row.insert("scores".into(), Value::Object(scores));
         }
+        _ => unreachable!("refused when the outputs were made"),
     }
     row
 }

@@ -139,6 +139,10 @@ enum TaskName {
     Tag,
     /// Masked language modelling: words hidden in the texts themselves
     Mlm,
+    /// Causal language modelling: the texts themselves, or what follows them
+    Clm,
+    /// A text made of another
+    Seq2seq,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -240,6 +244,8 @@ impl Train {
                 TaskName::Regress => Goal::Regress,
                 TaskName::Tag => Goal::Tag,
                 TaskName::Mlm => Goal::MaskedLm,
+                TaskName::Clm => Goal::CausalLm,
+                TaskName::Seq2seq => Goal::Seq2Seq,
             });
             run.data.columns => self.columns.clone();
             run.data.valid_columns => self.valid_columns.clone().map(Some);

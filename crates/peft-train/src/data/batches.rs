@@ -1,35 +1,28 @@
 //! Batches of texts of like length, so that little of a batch is padding.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use peft_models::{Encoded, EncodedWords, Model, ModelInput, Pass, Place, TextTokenizer};
+use peft_models::{Model, ModelConfig, ModelInput, Pass, Place, TextTokenizer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
 use super::masking::{Masked, Masking};
+use super::sample::Sample;
 use super::{Dataset, Example, Goal, Target, Text};
 use crate::Result;
 
 /// A data set as token indices.
 #[derive(Debug, Clone)]
 pub struct TokenizedSet {
-    texts: Vec<Encoded>,
+    samples: Vec<Sample>,
+    /// What the examples should give, whether or not all of it was left after cutting.
     targets: Vec<Option<Target>>,
+    goal: Goal,
     pairs: bool,
     pad: usize,
-    asked: Asked,
-}
-
-/// What of a text the model is asked about.
-#[derive(Debug, Clone)]
-enum Asked {
-    /// The text as a whole.
-    Text,
-    /// The words of each text: their indices, and the first token of each.
-    Words(Vec<Vec<(usize, usize)>>),
-    /// Words that are hidden.
-    Hidden(Masking),
+    /// What hides words, if that is the task.
+    masking: Option<Masking>,
 }
 
 /// The examples of one step.
@@ -99,48 +92,46 @@ pub struct Batches(Vec<Vec<usize>>);
 const SORTED_TOGETHER: usize = 32;
 
 impl TokenizedSet {
-    /// Tokenizes a data set.
+    /// Tokenizes a data set for the model with this configuration.
     ///
     /// Texts that had to be cut are counted and shown.
     ///
     /// # Errors
-    /// If the tokenizer fails, or words are to be hidden and it has no token for that.
-    pub fn new(dataset: &Dataset, tokenizer: &TextTokenizer, pad: usize) -> Result<Self> {
-        let (texts, asked) = match dataset.labels.goal {
-            Goal::Tag => {
-                let (texts, words) = words(dataset, tokenizer)?;
-                (texts, Asked::Words(words))
-            }
-            Goal::MaskedLm => (whole(dataset, tokenizer)?, Asked::Hidden(Masking::new(tokenizer)?)),
-            Goal::Classify | Goal::Regress => (whole(dataset, tokenizer)?, Asked::Text),
+    /// If the tokenizer fails, or lacks a token that the task needs.
+    pub fn new(dataset: &Dataset, tokenizer: &TextTokenizer, config: &ModelConfig) -> Result<Self> {
+        let goal = dataset.labels.goal;
+        let samples = Sample::all(dataset, tokenizer, config)?;
+        let masking = match goal {
+            Goal::MaskedLm => Some(Masking::new(tokenizer)?),
+            _ => None,
         };
-        let truncated = texts.iter().filter(|text| text.truncated).count();
+        let truncated = samples.iter().filter(|sample| sample.text.truncated).count();
         if truncated > 0 {
-            tracing::warn!("{truncated} of {} texts were cut to max_length", texts.len());
+            tracing::warn!("{truncated} of {} texts were cut to max_length", samples.len());
         }
         let is_pair = |example: &Example| matches!(example.text, Text::Pair(..));
         let pairs = dataset.examples.iter().any(is_pair);
         let targets = dataset.examples.iter().map(|example| example.target.clone()).collect();
-        Ok(Self { texts, targets, pairs, pad, asked })
+        Ok(Self { samples, targets, goal, pairs, pad: config.pad_token_id(), masking })
     }
 
     /// The number of examples.
     pub fn len(&self) -> usize {
-        self.texts.len()
+        self.samples.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
+        self.samples.is_empty()
     }
 
     /// A text that differs between data sets: a resumed run must have the data that it began with.
     pub(crate) fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        for (text, target) in self.texts.iter().zip(&self.targets) {
-            let ids = text.ids.iter().flat_map(|id| id.to_le_bytes());
+        for sample in &self.samples {
+            let ids = sample.text.ids.iter().flat_map(|id| id.to_le_bytes());
             hash.update(ids.collect::<Vec<u8>>());
-            hash.update(format!("{target:?};"));
+            hash.update(format!("{:?};", sample.targets));
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -152,7 +143,7 @@ impl TokenizedSet {
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.shuffle(&mut random);
         for group in order.chunks_mut(batch_size * SORTED_TOGETHER) {
-            group.sort_by_key(|&index| self.texts[index].ids.len());
+            group.sort_by_key(|&index| self.samples[index].tokens());
         }
         let mut batches: Vec<Vec<usize>> = order.chunks(batch_size).map(<[_]>::to_vec).collect();
         batches.shuffle(&mut random);
@@ -162,7 +153,7 @@ impl TokenizedSet {
     /// All texts sorted by length, for inference.
     pub fn sorted(&self, batch_size: usize) -> Batches {
         let mut order: Vec<usize> = (0..self.len()).collect();
-        order.sort_by_key(|&index| self.texts[index].ids.len());
+        order.sort_by_key(|&index| self.samples[index].tokens());
         Batches(order.chunks(batch_size).map(<[_]>::to_vec).collect())
     }
 
@@ -171,108 +162,55 @@ impl TokenizedSet {
     /// # Errors
     /// If there is none, or one has no tokens.
     pub fn batch(&self, indices: &[usize], draw: u64, device: &Device) -> Result<Batch> {
-        let masked: Option<Vec<Masked>> = match &self.asked {
-            Asked::Hidden(masking) => {
-                let hide = |&i: &usize| masking.hide(&self.texts[i], mix(draw, i as u64));
-                Some(indices.iter().map(hide).collect())
-            }
-            Asked::Text | Asked::Words(_) => None,
-        };
+        let samples: Vec<&Sample> = indices.iter().map(|&i| &self.samples[i]).collect();
+        let masked: Option<Vec<Masked>> = self.masking.as_ref().map(|masking| {
+            let hide = |&i: &usize| masking.hide(&self.samples[i].text, mix(draw, i as u64));
+            indices.iter().map(hide).collect()
+        });
         let ids: Vec<&[u32]> = match &masked {
             Some(masked) => masked.iter().map(|text| text.ids.as_slice()).collect(),
-            None => indices.iter().map(|&i| self.texts[i].ids.as_slice()).collect(),
+            None => samples.iter().map(|sample| sample.text.ids.as_slice()).collect(),
         };
-        let segments: Vec<&[u32]> =
-            indices.iter().map(|&i| self.texts[i].segments.as_slice()).collect();
-        let segments = self.pairs.then_some(segments.as_slice());
-        let input = ModelInput::from_rows(&ids, segments, self.pad, device)?;
-        let (places, targets) = match (&self.asked, &masked) {
-            (Asked::Words(words), _) => {
-                let (places, targets) = self.tagged(words, indices);
-                (Some(places), targets)
-            }
-            (_, Some(masked)) => {
+        let segments = samples.iter().map(|sample| sample.text.segments.as_slice());
+        let segments = self.pairs.then(|| segments.collect::<Vec<_>>());
+        let mut input = ModelInput::from_rows(&ids, segments.as_deref(), self.pad, device)?;
+        let mut tokens: usize = ids.iter().map(|row| row.len()).sum();
+        let decoder: Option<Vec<&[u32]>> =
+            samples.iter().map(|sample| sample.decoder.as_deref()).collect();
+        if let Some(decoder) = decoder {
+            tokens += decoder.iter().map(|row| row.len()).sum::<usize>();
+            input = input.with_decoder(ModelInput::from_rows(&decoder, None, self.pad, device)?)?;
+        }
+        let (places, targets) = match &masked {
+            Some(masked) => {
                 let hidden = masked.iter().enumerate().flat_map(|(row, text)| {
                     let hidden = text.hidden.iter();
                     hidden.map(move |&(at, word)| ([row, at], Target::Class(word as usize)))
                 });
-                let (places, targets) = hidden.unzip();
-                (Some(places), targets)
+                hidden.unzip()
             }
-            (_, None) => (None, indices.iter().filter_map(|&i| self.targets[i].clone()).collect()),
+            None => {
+                let rows = samples.iter().enumerate();
+                let places =
+                    rows.flat_map(|(row, sample)| sample.places.iter().map(move |&at| [row, at]));
+                let targets = samples.iter().flat_map(|sample| sample.targets.iter().cloned());
+                (places.collect(), targets.collect())
+            }
         };
-        let tokens = ids.iter().map(|row| row.len()).sum();
+        let places = self.goal.is_over_tokens().then_some(places);
         Ok(Batch { input, targets, places, indices: indices.to_vec(), tokens })
-    }
-
-    /// Where the words of some texts are, and their tags, if these are known.
-    fn tagged(
-        &self,
-        words: &[Vec<(usize, usize)>],
-        indices: &[usize],
-    ) -> (Vec<Place>, Vec<Target>) {
-        let (mut places, mut targets) = (Vec::new(), Vec::new());
-        for (row, &index) in indices.iter().enumerate() {
-            for &(word, token) in &words[index] {
-                places.push([row, token]);
-                if let Some(Target::Tags(tags)) = &self.targets[index] {
-                    targets.push(Target::Class(tags[word]));
-                }
-            }
-        }
-        (places, targets)
     }
 
     /// The words of a text that the model is asked about, by their indices: those that were not
     /// cut off. Empty where it is not asked about words.
-    pub(crate) fn words(&self, index: usize) -> impl Iterator<Item = usize> {
-        let words = match &self.asked {
-            Asked::Words(words) => &words[index][..],
-            Asked::Text | Asked::Hidden(_) => &[],
-        };
-        words.iter().map(|&(word, _)| word)
+    pub(crate) fn words(&self, index: usize) -> &[usize] {
+        &self.samples[index].words
     }
 
-    /// The targets, in the order of the data set.
+    /// What the examples should give, in the order of the data set.
     pub(crate) fn targets(&self) -> &[Option<Target>] {
         &self.targets
     }
-}
-
-/// Texts and pairs as token indices.
-fn whole(dataset: &Dataset, tokenizer: &TextTokenizer) -> Result<Vec<Encoded>> {
-    let texts = dataset.examples.iter().map(|example| match &example.text {
-        Text::One(text) => (text.clone(), None),
-        Text::Pair(text, pair) => (text.clone(), Some(pair.clone())),
-        Text::Words(words) => (words.join(" "), None),
-    });
-    Ok(tokenizer.encode(&texts.collect::<Vec<_>>())?)
-}
-
-/// Texts in words as token indices; of each word that is left, its index and its first token.
-fn words(
-    dataset: &Dataset,
-    tokenizer: &TextTokenizer,
-) -> Result<(Vec<Encoded>, Vec<Vec<(usize, usize)>>)> {
-    let texts = dataset.examples.iter().map(|example| match &example.text {
-        Text::Words(words) => words.clone(),
-        Text::One(text) | Text::Pair(text, _) => vec![text.clone()],
-    });
-    let encoded = tokenizer.encode_words(&texts.collect::<Vec<_>>())?;
-    Ok(encoded
-        .into_iter()
-        .map(|EncodedWords { text, words }| {
-            let mut first: Vec<(usize, usize)> = Vec::new();
-            for (token, word) in words.into_iter().enumerate() {
-                if let Some(word) = word
-                    && first.last().is_none_or(|&(last, _)| last != word)
-                {
-                    first.push((word, token));
-                }
-            }
-            (text, first)
-        })
-        .unzip())
 }
 
 impl Batches {

@@ -21,7 +21,7 @@ impl Text {
     pub fn new(goal: Goal, text: String) -> Self {
         match goal {
             Goal::Tag => Self::Words(text.split_whitespace().map(String::from).collect()),
-            Goal::Classify | Goal::Regress | Goal::MaskedLm => Self::One(text),
+            _ => Self::One(text),
         }
     }
 
@@ -42,6 +42,8 @@ pub enum Target {
     Value(f32),
     /// The index of a label for each word.
     Tags(Vec<usize>),
+    /// A text: what follows, or what is made of the other.
+    Text(String),
 }
 
 /// A text with what it should give.
@@ -73,7 +75,9 @@ impl Rows {
         Ok(match goal {
             Goal::Tag => Self::Sentences(read_sentences(path, None, &columns.tag_column())?),
             Goal::MaskedLm => Self::Records(read_records(path, &columns.without_label())?),
-            Goal::Classify | Goal::Regress => Self::Records(read_records(path, columns)?),
+            Goal::Classify | Goal::Regress | Goal::CausalLm | Goal::Seq2Seq => {
+                Self::Records(read_records(path, columns)?)
+            }
         })
     }
 
@@ -142,7 +146,7 @@ impl Dataset {
                 let sentences = read_sentences(path, None, &TagColumn::None)?;
                 sentences.into_iter().map(|sentence| Text::Words(sentence.words)).collect()
             }
-            Goal::Classify | Goal::Regress | Goal::MaskedLm => {
+            _ => {
                 let records = read_records(path, &columns.without_label());
                 let records = records.or_else(|_| read_records(path, columns))?;
                 records.into_iter().map(Text::from).collect()

@@ -23,15 +23,30 @@ pub enum Goal {
     /// Words that are hidden in the text.
     #[serde(rename = "mlm")]
     MaskedLm,
+    /// The next word of a text, or of what follows it.
+    #[serde(rename = "clm")]
+    CausalLm,
+    /// A text made of another.
+    Seq2Seq,
 }
 
 impl Goal {
     /// Whether examples have labels: otherwise the text is all there is to learn.
     pub fn has_labels(self) -> bool {
         match self {
-            Self::Classify | Self::Regress | Self::Tag => true,
-            Self::MaskedLm => false,
+            Self::Classify | Self::Regress | Self::Tag | Self::Seq2Seq => true,
+            Self::MaskedLm | Self::CausalLm => false,
         }
+    }
+
+    /// Whether a model is asked about tokens, not about a text as a whole.
+    pub fn is_over_tokens(self) -> bool {
+        !matches!(self, Self::Classify | Self::Regress)
+    }
+
+    /// Whether the answers are words of the model's vocabulary.
+    pub fn is_language(self) -> bool {
+        matches!(self, Self::MaskedLm | Self::CausalLm | Self::Seq2Seq)
     }
 }
 
@@ -109,6 +124,8 @@ impl Labels {
             Goal::Regress => Task::ClassifySequence { labels: 1 },
             Goal::Tag => Task::ClassifyTokens { labels: self.names.len() },
             Goal::MaskedLm => Task::MaskedLm,
+            Goal::CausalLm => Task::CausalLm,
+            Goal::Seq2Seq => Task::Seq2SeqLm,
         }
     }
 
@@ -120,6 +137,7 @@ impl Labels {
         let Some(label) = record.label.as_deref().map(str::trim) else { return Ok(None) };
         match self.goal {
             Goal::Tag | Goal::MaskedLm => Ok(None),
+            Goal::CausalLm | Goal::Seq2Seq => Ok(Some(Target::Text(label.to_string()))),
             Goal::Regress => match label.parse::<f32>() {
                 Ok(value) if value.is_finite() => Ok(Some(Target::Value(value))),
                 _ => Err(Error::row(path, record.line, format!("{label:?} is not a number"))),

@@ -5,6 +5,7 @@ mod conll;
 mod dataset;
 mod labels;
 mod masking;
+mod sample;
 mod split;
 mod table;
 mod tags;

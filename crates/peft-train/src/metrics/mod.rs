@@ -79,7 +79,7 @@ impl Metric {
             Goal::Tag => Self::Accuracy,
             Goal::Classify => Self::Accuracy,
             Goal::Regress => Self::Spearman,
-            Goal::MaskedLm => Self::Perplexity,
+            Goal::MaskedLm | Goal::CausalLm | Goal::Seq2Seq => Self::Perplexity,
         }
     }
 
@@ -147,7 +147,7 @@ impl Metrics {
                 let errors = found.iter().zip(&wanted).map(|(a, b)| (a - b).powi(2));
                 put(Metric::MeanSquaredError, errors.sum::<f64>() / found.len().max(1) as f64);
             }
-            Goal::Tag | Goal::MaskedLm => panic!("this goal has metrics of words"),
+            _ => panic!("this goal has metrics of words"),
         }
         Self(map)
     }
@@ -181,15 +181,15 @@ impl Metrics {
         Self(map)
     }
 
-    /// The metrics of a language model: over `examples` texts it was asked for `words` words, found
+    /// The metrics of a language model: over `examples` texts it was asked for `tokens` tokens, found
     /// `right` of them, with a mean loss (in nats) for each.
-    pub(crate) fn of_words(examples: usize, words: usize, right: usize, loss: f64) -> Self {
+    pub(crate) fn of_language(examples: usize, tokens: usize, right: usize, loss: f64) -> Self {
         let mut map = Map::new();
         map.insert("examples".into(), json!(examples));
-        map.insert("words".into(), json!(words));
+        map.insert("tokens".into(), json!(tokens));
         map.insert("loss".into(), json!(loss));
         map.insert(Metric::Perplexity.name().into(), json!(loss.exp()));
-        map.insert(Metric::Accuracy.name().into(), json!(ratio(right as f64, words as f64)));
+        map.insert(Metric::Accuracy.name().into(), json!(ratio(right as f64, tokens as f64)));
         Self(map)
     }
 
