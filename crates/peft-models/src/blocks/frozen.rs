@@ -154,6 +154,9 @@ impl FrozenNorm {
     }
 }
 
+/// Where a causal language model has its head.
+const HEAD: &str = "lm_head.weight";
+
 /// A frozen embedding.
 #[derive(Debug, Clone)]
 pub struct FrozenEmbedding {
@@ -168,7 +171,12 @@ impl FrozenEmbedding {
         role: Role,
         shape: [usize; 2],
     ) -> Result<Self> {
-        let weight = loader.matrix(&format!("{path}.weight"), shape)?;
+        let mut name = format!("{path}.weight");
+        // A table that the head shares may be stored under the head's name alone.
+        if role == Role::WordEmbedding && !loader.has(&name) && loader.has(HEAD) {
+            name = HEAD.into();
+        }
+        let weight = loader.matrix(&name, shape)?;
         loader.base().embedding(path, role, weight.clone());
         Ok(Self { weight })
     }
