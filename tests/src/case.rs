@@ -148,6 +148,11 @@ pub fn input(tensors: &TensorMap, device: &Device) -> Result<ModelInput, Outcome
             Some(ids) => input.with_decoder(of(ids, get("decoder_attention_mask"), None)?),
             None => Ok(input),
         })
+        // Recorded ones count tokens.
+        .map(|input| match tensors.contains_key("position_ids") {
+            true => input.counting_tokens(),
+            false => input,
+        })
         .map_err(|error| Outcome::Failed(error.to_string()))
 }
 

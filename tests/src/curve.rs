@@ -7,6 +7,7 @@ use peft_core::{Registry, Stack, TensorMap, num_trainable};
 use peft_models::Pass;
 
 use crate::case::{Case, Outcome, input, values};
+use crate::logits::token_rows;
 
 const LOSS_TOLERANCE: f32 = 1e-3;
 const LOGITS_TOLERANCE: f32 = 1e-2;
@@ -56,8 +57,11 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
         .infer(&input(&first, device)?, &method.valid())
         .map_err(|error| Outcome::Failed(error.to_string()))?;
     let final_logits = recorded.get("final_logits").cloned().map(values).unwrap_or_default();
-    let pairs = values(logits.into_data()).into_iter().zip(final_logits);
-    let distance = pairs.fold(0.0f32, |far, (a, b)| far.max((a - b).abs()));
+    let [rows, positions, width] = logits.dims();
+    let is_token = token_rows(&first, [rows, positions]);
+    let pairs = values(logits.into_data()).into_iter().zip(final_logits).enumerate();
+    let at_tokens = pairs.filter(|(i, _)| is_token[i / width]);
+    let distance = at_tokens.fold(0.0f32, |far, (_, (a, b))| far.max((a - b).abs()));
     if distance.is_nan() || distance > LOGITS_TOLERANCE {
         return Err(Outcome::Failed(format!("final logits {distance:.1e} away")));
     }
@@ -99,5 +103,9 @@ fn cross_entropy(logits: Tensor<3>, labels: &TensorData) -> Tensor<1> {
     };
     let [_, predicted, _] = logits.dims();
     let log_p = log_softmax(logits.reshape([batch * predicted, count]), 1);
-    log_p.gather(1, labels.reshape([batch * predicted, 1])).mean().neg()
+    let labels = labels.reshape([batch * predicted, 1]);
+    // A negative label is that of padding.
+    let known = labels.clone().greater_equal_elem(0).float();
+    let log_p = log_p.gather(1, labels.clamp_min(0)) * known.clone();
+    log_p.sum().neg() / known.sum()
 }

@@ -74,20 +74,7 @@ fn distance(
     let output =
         model.infer(&input(recorded, device)?, hooks).map_err(|error| failed(error.to_string()))?;
     let [batch, rows, labels] = output.dims();
-    let name_of_mask = match recorded.contains_key("decoder_input_ids") {
-        true => "decoder_attention_mask",
-        false => "attention_mask",
-    };
-    let mask = match recorded.get(name_of_mask) {
-        Some(mask) if rows > 1 => {
-            // Virtual tokens have logits too, before those of the text.
-            let text = values(mask.clone());
-            let tokens = text.len() / batch;
-            let row = |text: &[f32]| [vec![1.0; rows - tokens], text.to_vec()].concat();
-            text.chunks(tokens).flat_map(row).collect()
-        }
-        _ => vec![1.0; batch * rows],
-    };
+    let is_token = token_rows(recorded, [batch, rows]);
     let count = expected.shape().num_elements();
     if count != batch * rows * labels {
         let shape = expected.shape();
@@ -95,9 +82,28 @@ fn distance(
     }
     let found = values(Tensor::into_data(output));
     let pairs = found.into_iter().zip(values(expected)).enumerate();
-    let at_tokens = pairs.filter(|(i, _)| mask[i / labels] != 0.0);
+    let at_tokens = pairs.filter(|(i, _)| is_token[i / labels]);
     Ok(at_tokens.fold(0.0, |far: f32, (_, (a, b))| {
         // A NaN must not get lost in a maximum.
         if (a - b).is_nan() { f32::NAN } else { far.max((a - b).abs()) }
     }))
+}
+
+/// Which of a batch's rows of logits are those of tokens: all but those of padding.
+pub(crate) fn token_rows(recorded: &TensorMap, [batch, rows]: [usize; 2]) -> Vec<bool> {
+    let name = match recorded.contains_key("decoder_input_ids") {
+        true => "decoder_attention_mask",
+        false => "attention_mask",
+    };
+    let Some(mask) = recorded.get(name).filter(|_| rows > 1) else {
+        return vec![true; batch * rows];
+    };
+    // Virtual tokens have logits too, before those of the text.
+    let text = values(mask.clone());
+    let tokens = text.len() / batch;
+    let row = |text: &[f32]| {
+        let text = text.iter().map(|mask| *mask != 0.0);
+        std::iter::repeat_n(true, rows - tokens).chain(text).collect::<Vec<_>>()
+    };
+    text.chunks(tokens).flat_map(row).collect()
 }

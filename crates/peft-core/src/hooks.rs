@@ -17,12 +17,14 @@ pub struct Embedded {
     pub segments: Option<Tensor<2, Int>>,
     /// By row, how many positions are taken before the first one here; empty where none are.
     pub shift: Vec<usize>,
+    /// Whether these go on from tokens that the model has kept: then nothing goes before them.
+    pub continues: bool,
 }
 
 impl Embedded {
     /// Embeddings whose positions are counted from 0.
     pub fn new(hidden: Tensor<3>, mask: Option<Tensor<2, Bool>>) -> Self {
-        Self { hidden, mask, segments: None, shift: Vec::new() }
+        Self { hidden, mask, segments: None, shift: Vec::new(), continues: false }
     }
 
     /// With `positions` more taken before the first one, in every row.
@@ -140,7 +142,7 @@ pub trait Hooks: Debug + Send + Sync {
     }
 
     /// Input composition: the token embeddings before positions are added, which a method may
-    /// lengthen.
+    /// lengthen where a text begins.
     fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
         embedded
     }
@@ -151,8 +153,9 @@ pub trait Hooks: Debug + Send + Sync {
         embedded
     }
 
-    /// Input composition in an attention: keys and values, which a method may lengthen.
-    /// `hidden` is what they were projected from, `[batch, tokens, d]`.
+    /// Input composition in an attention: keys and values, which a method may lengthen. Of a text
+    /// that goes on from kept tokens, this is asked at its beginning only. `hidden` is what the
+    /// attention is given, `[batch, tokens, d]`.
     fn key_value(&self, _site: &Site, _hidden: &Tensor<3>, states: KeyValue) -> KeyValue {
         states
     }

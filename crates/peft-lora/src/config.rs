@@ -44,7 +44,7 @@ pub enum LoraBias {
 /// | `bias` | `none` | `none`, `all`, `lora_only` |
 /// | `use_rslora`, `use_dora` | false | the variants |
 /// | `init_lora_weights` (`init`) | true | see [`LoraInit`] |
-/// | `attn_matrices` | none | of a projection that is query, key and value in one: which of `q`, `k`, `v` are adapted, each with factors of its own, as in adapter-hub/adapters; none: all by one pair of factors, as in HF PEFT |
+/// | `attn_matrices` (`matrices`) | none | of a projection that is query, key and value in one: which of `q`, `k`, `v` are adapted, each with factors of its own, as in adapter-hub/adapters; none: all by one pair of factors, as in HF PEFT |
 /// | `fan_in_fan_out` | false | says that the checkpoint stores `[d_in, d_out]`; the model knows, so it is written, not needed |
 /// | `loraplus_lr_ratio` (`lr_ratio`) | none | LoRA+: learning rate of `B` over that of `A` |
 ///
@@ -176,6 +176,7 @@ impl MethodConfig for LoraConfig {
         ("dropout", "lora_dropout"),
         ("init", "init_lora_weights"),
         ("lr_ratio", "loraplus_lr_ratio"),
+        ("matrices", "attn_matrices"),
     ];
     const CARD: MethodCard = MethodCard {
         functions: &[ComputationFunction::Parameter],

@@ -5,7 +5,7 @@ use burn::tensor::{Bool, Tensor};
 use crate::blocks::{Context, EmbeddedText, Embeddings, EncodedText, FrozenNorm, Pass};
 use crate::blocks::{RelativeBias, Rotary, Sublayer};
 use crate::input::Text;
-use crate::{Error, ModelInput, Result};
+use crate::{Cache, Error, ModelInput, Result};
 
 /// Everything before the head.
 #[derive(Debug, Clone)]
@@ -53,6 +53,9 @@ impl Body {
     /// What the head is given, `[batch, tokens, d]`.
     pub(crate) fn forward(&self, input: &ModelInput, pass: Pass<'_>) -> Result<Tensor<3>> {
         match self {
+            Self::Single(stack) if pass.cache.is_some() && !stack.causal => Err(Error::Input(
+                "a model whose tokens see later ones cannot go on from a cache".into(),
+            )),
             Self::Single(stack) => {
                 let (states, _) = stack.forward(input.text(), None, pass)?;
                 Ok(pass.hooks.head_input(&states))
@@ -71,10 +74,18 @@ impl Body {
                         ));
                     }
                 };
-                let (mut states, mask) = encoder.forward(input.text(), None, pass)?;
-                let hidden = states.pop().expect("a stack has at least one hidden state");
-                let encoded = EncodedText { hidden, mask };
-                let (states, _) = decoder.forward(text, Some(&encoded), pass)?;
+                let continues = pass.cache.is_some_and(|cache| !cache.is_empty());
+                let encoded = match continues {
+                    // The decoder's attentions have kept what they need of it.
+                    true => None,
+                    false => {
+                        let pass = Pass { cache: None, ..pass };
+                        let (mut states, mask) = encoder.forward(input.text(), None, pass)?;
+                        let hidden = states.pop().expect("a stack has at least one hidden state");
+                        Some(EncodedText { hidden, mask })
+                    }
+                };
+                let (states, _) = decoder.forward(text, encoded.as_ref(), pass)?;
                 Ok(pass.hooks.head_input(&states))
             }
         }
@@ -90,15 +101,18 @@ impl Transformer {
         encoded: Option<&EncodedText>,
         pass: Pass<'_>,
     ) -> Result<(Vec<Tensor<3>>, Option<Tensor<2, Bool>>)> {
-        let EmbeddedText { hidden, mask, positions, taken, reach } =
+        let EmbeddedText { hidden, mask, positions, taken, reach, next } =
             self.embeddings.forward(text, pass)?;
+        let past = pass.cache.map_or(0, Cache::len);
+        let length = hidden.dims()[1];
         let device = positions.device();
         let mut context = Context::new(mask.clone(), &device);
         context.encoded = encoded;
         context.causal = self.causal;
         let rotary = self.rotary.as_ref();
         context.angles = rotary.map(|rotary| rotary.angles(positions, reach, &device));
-        context.relative = self.relative.as_ref().map(|bias| (bias, taken));
+        let before = |taken: Vec<usize>| taken.into_iter().map(|taken| taken + past).collect();
+        context.relative = self.relative.as_ref().map(|bias| (bias, before(taken)));
         let keep = pass.hooks.reads_hidden_states();
         let mut states = vec![hidden];
         for (index, layer) in self.layers.iter().enumerate() {
@@ -113,6 +127,9 @@ impl Transformer {
                 states.clear();
             }
             states.push(hidden);
+        }
+        if let Some(cache) = pass.cache {
+            cache.advance(length, next);
         }
         Ok((states, mask))
     }

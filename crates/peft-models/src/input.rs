@@ -35,6 +35,23 @@ struct Host {
     max_id: usize,
     max_segment: usize,
     max_position: Option<usize>,
+    /// How [`Text::positions`] were counted, where they are there.
+    counted: Option<Counted>,
+}
+
+/// How positions are counted.
+#[derive(Debug, Clone)]
+struct Counted {
+    /// By row, the first.
+    first: Vec<usize>,
+    /// Whether padding has none.
+    tokens_only: bool,
+}
+
+impl Counted {
+    fn has(&self, is_token: bool) -> bool {
+        is_token || !self.tokens_only
+    }
 }
 
 impl ModelInput {
@@ -127,7 +144,8 @@ impl ModelInput {
         });
         let segments = segments.map(|segments| ints(segments, shape, &device));
         let tensor = ints(ids.clone(), shape, &device);
-        let host = Host { shape, ids, is_token, max_id, max_segment, max_position: None };
+        let (max_position, counted) = (None, None);
+        let host = Host { shape, ids, is_token, max_id, max_segment, max_position, counted };
         let text = Text { ids: tensor, mask, segments, positions: None, host };
         Ok(Self { text, decoder: None })
     }
@@ -145,11 +163,11 @@ impl ModelInput {
     }
 
     /// With positions that count tokens only, so that a text has the same ones whatever padding is
-    /// before it. This is how texts are padded to be continued.
+    /// before it, as texts that are to be continued have it.
     pub fn counting_tokens(mut self) -> Self {
-        self.text.count_tokens();
-        if let Some(decoder) = &mut self.decoder {
-            decoder.count_tokens();
+        let first = vec![0; self.text.host.shape[0]];
+        for text in std::iter::once(&mut self.text).chain(&mut self.decoder) {
+            text.count(Counted { first: first.clone(), tokens_only: true });
         }
         self
     }
@@ -213,18 +231,44 @@ impl Text {
         self.host.max_position
     }
 
-    fn count_tokens(&mut self) {
+    /// By row, the position behind the text, methods apart.
+    pub(crate) fn next_positions(&self) -> Vec<usize> {
         let [batch, tokens] = self.host.shape;
-        let mut positions = Vec::with_capacity(batch * tokens);
-        for row in self.host.is_token.chunks(tokens) {
-            let mut next = 0;
+        let Some(counted) = &self.host.counted else { return vec![tokens; batch] };
+        let rows = self.host.is_token.chunks(tokens).zip(&counted.first);
+        rows.map(|(row, first)| first + row.iter().filter(|t| counted.has(**t)).count()).collect()
+    }
+
+    /// The same text behind an earlier one that ended before these positions.
+    ///
+    /// # Errors
+    /// If that had another number of rows.
+    pub(crate) fn continued(&self, next: Vec<usize>) -> Result<Self> {
+        let rows = self.host.shape[0];
+        if next.len() != rows {
+            let kept = next.len();
+            return Err(Error::Input(format!("{rows} texts, but the cache is of {kept}")));
+        }
+        let tokens_only = self.host.counted.as_ref().is_some_and(|counted| counted.tokens_only);
+        let mut text = self.clone();
+        text.count(Counted { first: next, tokens_only });
+        Ok(text)
+    }
+
+    fn count(&mut self, counted: Counted) {
+        let tokens = self.host.shape[1];
+        let mut positions = Vec::with_capacity(self.host.is_token.len());
+        for (row, first) in self.host.is_token.chunks(tokens).zip(&counted.first) {
+            let mut next = *first as i64;
             for is_token in row {
-                positions.push(if *is_token { next } else { 0 });
-                next += i64::from(*is_token);
+                let counts = counted.has(*is_token);
+                positions.push(if counts { next } else { 0 });
+                next += i64::from(counts);
             }
         }
         self.host.max_position = positions.iter().max().map(|position| *position as usize);
-        self.positions = Some(ints(positions, [batch, tokens], &self.ids.device()));
+        self.host.counted = Some(counted);
+        self.positions = Some(ints(positions, self.host.shape, &self.ids.device()));
     }
 
     /// The text moved by one token, behind `start`, every one a token.
@@ -238,6 +282,7 @@ impl Text {
             max_id: self.host.max_id.max(start),
             max_segment: 0,
             max_position: None,
+            counted: None,
             ids: ids.clone(),
             ..self.host
         };

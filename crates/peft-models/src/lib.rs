@@ -3,6 +3,7 @@
 mod architectures;
 mod blocks;
 mod body;
+mod cache;
 mod checkpoint;
 mod config;
 mod error;
@@ -12,6 +13,7 @@ mod model;
 mod tokenizer;
 
 pub use blocks::Pass;
+pub use cache::Cache;
 pub use checkpoint::{
     BlockFormat, Checkpoint, Gguf, LoadReport, PackedTensor, TensorInfo, config_fields,
 };

@@ -15,9 +15,13 @@ pub(crate) enum Piece {
     Text,
 }
 
-/// A sequence of `pieces`, in their order, with its mask.
+/// A sequence of `pieces`, in their order, with its mask; the text as it is where it goes on from an
+/// earlier one.
 pub(crate) fn assemble(embedded: Embedded, pieces: Vec<Piece>) -> Embedded {
-    let Embedded { hidden, mask, segments, shift } = embedded;
+    if embedded.continues {
+        return embedded;
+    }
+    let Embedded { hidden, mask, segments, shift, continues } = embedded;
     let [batch, tokens, d] = hidden.dims();
     let apart = pieces.iter().any(|piece| matches!(piece, Piece::First));
     let start = if apart { 1 } else { 0 };
@@ -46,5 +50,5 @@ pub(crate) fn assemble(embedded: Embedded, pieces: Vec<Piece>) -> Embedded {
     }
     let mask = mask.is_some().then(|| Tensor::cat(masks, 1));
     let segments = segments.is_some().then(|| Tensor::cat(of_segments, 1));
-    Embedded { hidden: Tensor::cat(states, 1), mask, segments, shift }
+    Embedded { hidden: Tensor::cat(states, 1), mask, segments, shift, continues }
 }

@@ -41,12 +41,13 @@ impl Hooks for Parallel {
     }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         let count = self.methods.len();
-        let Embedded { hidden, mask, segments, shift } = embedded;
+        let Embedded { hidden, mask, segments, shift, continues } = embedded;
         let embedded = Embedded {
             hidden: Tensor::cat(vec![hidden; count], 0),
             mask: mask.map(|mask| Tensor::cat(vec![mask; count], 0)),
             segments: segments.map(|segments| Tensor::cat(vec![segments; count], 0)),
             shift: shift.repeat(count),
+            continues,
         };
         self.rows(embedded.hidden.dims()[0]).embed(site, embedded)
     }

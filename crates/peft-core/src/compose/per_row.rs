@@ -54,7 +54,7 @@ impl PerRow {
         embedded: Embedded,
         of: impl Fn(&dyn Hooks, Embedded) -> Embedded,
     ) -> Embedded {
-        let Embedded { hidden, mask, segments, shift } = embedded;
+        let Embedded { hidden, mask, segments, shift, continues } = embedded;
         let masks = self.groups.split_mask(mask);
         let segments = match segments {
             Some(segments) => self.groups.split(segments.float()).into_iter().map(Some).collect(),
@@ -68,7 +68,7 @@ impl PerRow {
             .zip(masks.into_iter().zip(segments.into_iter().zip(shifts)))
             .map(|((method, hidden), (mask, (segments, shift)))| {
                 let segments = segments.map(|(_, segments): (_, Tensor<2>)| segments.int());
-                of(self.hooks(method), Embedded { hidden, mask, segments, shift })
+                of(self.hooks(method), Embedded { hidden, mask, segments, shift, continues })
             })
             .collect();
         let longest = parts.iter().map(|part| part.hidden.dims()[1]).max().unwrap_or(0);
@@ -86,7 +86,7 @@ impl PerRow {
         let segments = segments.map(|parts| self.groups.join(parts).int());
         // Filled up at the end, so that positions count as they do for the row alone.
         let hidden = parts.into_iter().map(|part| fill(part.hidden, 1, longest, End::Back));
-        Embedded { hidden: self.groups.join(hidden.collect()), mask, segments, shift }
+        Embedded { hidden: self.groups.join(hidden.collect()), mask, segments, shift, continues }
     }
 }
 

@@ -122,18 +122,22 @@ impl Attention {
     /// `[batch, tokens, d]` to the same.
     pub fn forward(&self, hidden: Tensor<3>, context: &Context<'_>, pass: Pass<'_>) -> Tensor<3> {
         let [batch, tokens, _] = hidden.dims();
-        let crosses = self.site.role == Role::CrossAttention;
-        let (source, mask) = match (&context.encoded, crosses) {
-            (Some(encoded), true) => (encoded.hidden.clone(), encoded.mask.clone()),
-            _ => (hidden.clone(), context.mask.clone()),
+        let crosses = self.crosses();
+        // What an encoder returned stays the same.
+        let kept = pass.cache.filter(|_| crosses).and_then(|cache| cache.kept(&self.site));
+        let (query, states) = match kept {
+            Some(kept) => (self.project_query(hidden, pass), kept),
+            None => {
+                let (query, states) = self.project(hidden.clone(), context, pass);
+                let begin = |states| pass.hooks.key_value(&self.site, &hidden, states);
+                let states = match pass.cache {
+                    Some(cache) => cache.extend(&self.site, states, begin),
+                    None => begin(states),
+                };
+                (query, states)
+            }
         };
-        let [query, key, value] = self.project(hidden.clone(), source, pass);
-        let (query, key) = match (&context.angles, crosses) {
-            (Some(angles), false) => (angles.turn(query), angles.turn(key)),
-            _ => (query, key),
-        };
-        let states = KeyValue { key, value, mask };
-        let KeyValue { key, value, mask } = pass.hooks.key_value(&self.site, &hidden, states);
+        let KeyValue { key, value, mask } = states;
         let positions = key.dims()[2];
         let (key, value) = (self.shared(key), self.shared(value));
         let mut scores = (query * self.scale).matmul(key.swap_dims(2, 3));
@@ -148,28 +152,59 @@ impl Attention {
         self.output.forward(context, pass)
     }
 
-    /// Queries, keys and values, `[batch, heads, positions, d_head]`.
-    fn project(&self, hidden: Tensor<3>, source: Tensor<3>, pass: Pass<'_>) -> [Tensor<4>; 3] {
+    /// Queries, `[batch, heads, tokens, d_head]`, and the keys and values of the text, or of what an
+    /// encoder returned.
+    fn project(
+        &self,
+        hidden: Tensor<3>,
+        context: &Context<'_>,
+        pass: Pass<'_>,
+    ) -> (Tensor<4>, KeyValue) {
         let Heads { count, key_value, size } = self.heads;
-        let split = |states: Tensor<3>, heads: usize| {
-            let [batch, positions, _] = states.dims();
-            states.reshape([batch, positions, heads, size]).swap_dims(1, 2)
-        };
-        let states = match &self.projections {
-            Projections::Apart { query, key, value } => [
-                query.forward(hidden, pass),
-                key.forward(source.clone(), pass),
-                value.forward(source, pass),
-            ],
+        let encoded = context.encoded.filter(|_| self.crosses());
+        let [query, key, value] = match &self.projections {
+            Projections::Apart { query, key, value } => {
+                let source = encoded.map_or(&hidden, |encoded| &encoded.hidden).clone();
+                let query = query.forward(hidden, pass);
+                [query, key.forward(source.clone(), pass), value.forward(source, pass)]
+            }
             Projections::Fused(all) => {
                 let all = all.forward(hidden, pass);
-                let (width, key_width) = (count * size, key_value * size);
-                let part = |from, width| all.clone().narrow(2, from, width);
-                [part(0, width), part(width, key_width), part(width + key_width, key_width)]
+                let part = |from, heads| all.clone().narrow(2, from * size, heads * size);
+                [part(0, count), part(count, key_value), part(count + key_value, key_value)]
             }
         };
-        let [query, key, value] = states;
-        [split(query, count), split(key, key_value), split(value, key_value)]
+        let (query, key) = (self.split(query, count), self.split(key, key_value));
+        let value = self.split(value, key_value);
+        match (encoded, &context.angles) {
+            (Some(encoded), _) => (query, KeyValue { key, value, mask: encoded.mask.clone() }),
+            (None, angles) => {
+                let turned = |states| match angles {
+                    Some(angles) => angles.turn(states),
+                    None => states,
+                };
+                let mask = context.mask.clone();
+                (turned(query), KeyValue { key: turned(key), value, mask })
+            }
+        }
+    }
+
+    /// The queries alone, of an attention to what an encoder returned.
+    fn project_query(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<4> {
+        let (Projections::Apart { query: layer, .. } | Projections::Fused(layer)) =
+            &self.projections;
+        let width = self.heads.count * self.heads.size;
+        self.split(layer.forward(hidden, pass).narrow(2, 0, width), self.heads.count)
+    }
+
+    fn crosses(&self) -> bool {
+        self.site.role == Role::CrossAttention
+    }
+
+    /// `[batch, positions, heads · d_head]` to `[batch, heads, positions, d_head]`.
+    fn split(&self, states: Tensor<3>, heads: usize) -> Tensor<4> {
+        let [batch, positions, _] = states.dims();
+        states.reshape([batch, positions, heads, self.heads.size]).swap_dims(1, 2)
     }
 
     /// Keys or values, each head as often as queries share it.

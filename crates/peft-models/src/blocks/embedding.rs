@@ -59,6 +59,8 @@ pub struct EmbeddedText {
     pub taken: Vec<usize>,
     /// All positions are less than this.
     pub reach: usize,
+    /// By row of the text, the position behind it.
+    pub next: Vec<usize>,
 }
 
 impl Embeddings {
@@ -123,9 +125,16 @@ impl Embeddings {
         let tokens = text.ids.dims()[1];
         let words = self.words.forward(text.ids.clone());
         let words = if self.scale == 1.0 { words } else { words * self.scale };
-        let embedded =
-            Embedded { segments: text.segments.clone(), ..Embedded::new(words, text.mask.clone()) };
-        let Embedded { hidden, mask, segments, shift } = pass.hooks.embed(&self.site, embedded);
+        let cache = pass.cache.filter(|cache| !cache.is_empty());
+        let continued = cache.map(|cache| text.continued(cache.next())).transpose()?;
+        let text = continued.as_ref().unwrap_or(text);
+        let continues = continued.is_some();
+        let embedded = Embedded {
+            segments: text.segments.clone(),
+            continues,
+            ..Embedded::new(words, text.mask.clone())
+        };
+        let Embedded { hidden, mask, segments, shift, .. } = pass.hooks.embed(&self.site, embedded);
         let [batch, length, _] = hidden.dims();
         let taken = match &shift[..] {
             // All rows alike: one row of positions serves all.
@@ -157,15 +166,18 @@ impl Embeddings {
             Some(norm) => norm.forward(sum, pass),
             None => sum,
         };
-        let embedded = Embedded::new(pass.dropout(hidden, self.dropout), mask);
+        let hidden = pass.dropout(hidden, self.dropout);
+        let embedded = Embedded { continues, ..Embedded::new(hidden, mask) };
         let Embedded { hidden, mask, .. } = pass.hooks.layers_input(&self.site, embedded);
         // A method may have lengthened the text here too, behind the table of positions.
         let longer = hidden.dims()[1] - length;
+        let added = hidden.dims()[1] - tokens;
+        let next = text.next_positions().into_iter().map(|next| next + added).collect();
         let (positions, reach) = match longer {
             0 => (positions, reach),
             _ => (lengthened(positions, longer, &taken), reach + longer),
         };
-        Ok(EmbeddedText { hidden, mask, positions, taken, reach })
+        Ok(EmbeddedText { hidden, mask, positions, taken, reach, next })
     }
 
     /// The rows of the table of positions, `[rows, length, d]`.

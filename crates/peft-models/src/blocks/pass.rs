@@ -3,24 +3,33 @@
 use burn::tensor::{Distribution, Tensor};
 use peft_core::Hooks;
 
-/// One forward pass: under which method, and whether dropout acts.
+use crate::Cache;
+
+/// One forward pass: under which method, whether dropout acts, and what it goes on from.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
     /// The method; `&()` is the base model.
     pub hooks: &'a dyn Hooks,
     /// Whether the base's own dropout acts.
     pub training: bool,
+    /// What a decoder goes on from, and adds to.
+    pub cache: Option<&'a Cache>,
 }
 
 impl<'a> Pass<'a> {
     /// A pass without dropout.
     pub fn inference(hooks: &'a dyn Hooks) -> Self {
-        Self { hooks, training: false }
+        Self { hooks, training: false, cache: None }
     }
 
     /// A pass with the base's own dropout.
     pub fn training(hooks: &'a dyn Hooks) -> Self {
-        Self { hooks, training: true }
+        Self { hooks, training: true, cache: None }
+    }
+
+    /// A pass that goes on from the tokens in `cache`, and adds its own.
+    pub fn with_cache(self, cache: &'a Cache) -> Self {
+        Self { cache: Some(cache), ..self }
     }
 
     /// Sets each value to zero with probability `p` and scales the others by `1 / (1 - p)`.

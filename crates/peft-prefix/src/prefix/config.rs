@@ -32,7 +32,7 @@ pub enum PrefixInit {
 /// | `dropout` (`prefix_dropout`) | 0 | on the prefix's keys and values, in training |
 /// | `leave_out` (`skip_layers`) | none | layers without a prefix, from 0 |
 /// | `shift_positions` (`shift`) | true | the text's positions start at `L`, as with HF PEFT; false: at 0, as with adapter-hub/adapters |
-/// | `encoder_prefix`, `cross_prefix` | false | with an encoder and a decoder: also in the encoder's attentions, in the decoder's to it |
+/// | `encoder_prefix` (`encoder`), `cross_prefix` (`cross`) | false | with an encoder and a decoder: also in the encoder's attentions, in the decoder's to it |
 /// | `num_layers`, `token_dim`, ... | | see [`ModelDimensions`] |
 ///
 /// `non_linearity`, `dropout`, `leave_out`, `shift_positions`, `encoder_prefix` and `cross_prefix`
@@ -158,6 +158,8 @@ impl MethodConfig for PrefixTuningConfig {
         ("prefix_dropout", "dropout"),
         ("skip_layers", "leave_out"),
         ("shift", "shift_positions"),
+        ("encoder", "encoder_prefix"),
+        ("cross", "cross_prefix"),
     ];
     const CARD: MethodCard = MethodCard {
         functions: &[ComputationFunction::Input],

@@ -1,0 +1,110 @@
+//! Decoders that go on from kept keys and values, against passes over the whole text.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use peft_core::{Adapter, AdapterConfig, Hooks, Stack, TensorMap, read_safetensors};
+use peft_models::{Cache, Model, ModelInput, Pass};
+use serde_json::{Value, json};
+
+/// Virtual tokens of every method that has some.
+const VIRTUAL: usize = 2;
+
+fn base(name: &str) -> (Model, TensorMap) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/bases").join(name);
+    let (model, _) = Model::load(&directory, None, &Device::default()).expect("a base");
+    (model, read_safetensors(&directory.join("io.safetensors")).expect("its texts"))
+}
+
+fn adapter(model: &Model, name: &str, fields: Value) -> Stack {
+    let Value::Object(fields) = fields else { unreachable!("an object") };
+    let method = peft::registry().configure(name, fields).expect("a method");
+    let device = model.base().device();
+    device.seed(7);
+    let adapter = Adapter::new(AdapterConfig::new(method), model.base(), device);
+    adapter.expect("it fits the model").method.valid()
+}
+
+/// Columns of a `[batch, tokens]` array.
+fn columns(data: &TensorData, from: usize, to: usize) -> TensorData {
+    let [batch, tokens] = data.shape().dims::<2>();
+    let values: Vec<i64> = data.clone().convert::<i64>().try_into_vec().expect("converted");
+    let rows = values.chunks(tokens).flat_map(|row| row[from..to].to_vec());
+    TensorData::new(rows.collect::<Vec<i64>>(), [batch, to - from])
+}
+
+/// The decoder's tokens `from..to`, and before them what the encoder reads, if there is one.
+fn part(io: &TensorMap, from: usize, to: usize, counted: bool) -> ModelInput {
+    let device = Device::default();
+    let text = |prefix: &str, range: Option<[usize; 2]>| {
+        let (ids, mask) =
+            (&io[&format!("{prefix}input_ids")], &io[&format!("{prefix}attention_mask")]);
+        let [from, to] = range.unwrap_or([0, ids.shape().dims::<2>()[1]]);
+        let (ids, mask) = (columns(ids, from, to), columns(mask, from, to));
+        ModelInput::from_data(ids, Some(mask), None, &device).expect("a batch")
+    };
+    let input = match io.contains_key("decoder_input_ids") {
+        true => text("", None).with_decoder(text("decoder_", Some([from, to]))).expect("as many"),
+        false => text("", Some([from, to])),
+    };
+    if counted { input.counting_tokens() } else { input }
+}
+
+fn last_rows(output: Tensor<3>, rows: usize) -> Tensor<3> {
+    let positions = output.dims()[1];
+    output.narrow(1, positions - rows, rows)
+}
+
+/// The text at once, and in parts of three tokens, one, and the rest.
+fn assert_same(name: &str, hooks: &dyn Hooks, counted: bool, what: &str) {
+    let (model, io) = base(name);
+    let decoder = io.get("decoder_attention_mask").unwrap_or(&io["attention_mask"]);
+    let [_, tokens] = decoder.shape().dims::<2>();
+    let whole = model.infer(&part(&io, 0, tokens, counted), hooks).expect("it fits");
+    let cache = Cache::new();
+    let pass = Pass::inference(hooks).with_cache(&cache);
+    let mut parts = Vec::new();
+    for [from, to] in [[0, 3], [3, 4], [4, tokens]] {
+        let input = part(&io, from, to, counted);
+        parts.push(last_rows(model.forward(&input, pass).expect("it fits"), to - from));
+    }
+    let is_token = decoder.clone().convert::<f32>();
+    let is_token = Tensor::<2>::from_data(is_token, &Device::default()).unsqueeze_dim::<3>(2);
+    let difference = (last_rows(whole.clone(), tokens) - Tensor::cat(parts, 1)) * is_token;
+    let distance: f32 = difference.abs().max().into_scalar();
+    assert!(distance <= 1e-5, "{name} under {what}: {distance:e}");
+    let plain = model.infer(&part(&io, 0, tokens, counted), &()).expect("it fits");
+    let moved: f32 =
+        (last_rows(plain, tokens) - last_rows(whole, tokens)).abs().max().into_scalar();
+    assert!(what == "nothing" || moved > 1e-3, "{what} changes {name} by {moved:e} only");
+}
+
+#[test]
+fn going_on_from_a_cache_is_as_reading_the_whole_text() {
+    let methods = [
+        ("prefix", json!({"num_virtual_tokens": VIRTUAL})),
+        (
+            "prefix",
+            json!({"num_virtual_tokens": VIRTUAL, "shift_positions": false,
+            "encoder_prefix": true, "cross_prefix": true}),
+        ),
+        ("prompt", json!({"num_virtual_tokens": VIRTUAL})),
+        ("p-tuning", json!({"num_virtual_tokens": VIRTUAL})),
+        ("lora", json!({"init_lora_weights": false})),
+        ("houlsby", json!({"init_weights": "mam_adapter", "bottleneck_size": 4})),
+    ];
+    for name in ["llama-llama3", "gpt2-left", "mistral", "t5-left", "bart-left"] {
+        let (model, _) = base(name);
+        for counted in [false, true] {
+            assert_same(name, &(), counted, "nothing");
+            for (method, fields) in methods.clone() {
+                let what = format!("{method} {fields}");
+                let adapter = adapter(&model, method, fields);
+                // This one starts as nothing.
+                let what = if method == "houlsby" { "nothing" } else { &what };
+                assert_same(name, &adapter, counted, what);
+            }
+        }
+    }
+}
