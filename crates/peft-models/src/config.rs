@@ -220,6 +220,11 @@ impl ModelConfig {
         Ok(Self { raw, path: path.into(), ..config })
     }
 
+    /// All fields, as they are in the file.
+    pub(crate) fn fields(&self) -> &Map<String, Value> {
+        &self.raw
+    }
+
     /// The fields that are an architecture's own.
     pub(crate) fn read<C: DeserializeOwned>(&self) -> Result<C> {
         serde_json::from_value(Value::Object(self.raw.clone()))

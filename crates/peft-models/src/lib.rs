@@ -7,6 +7,7 @@ mod cache;
 mod checkpoint;
 mod config;
 mod error;
+mod generation;
 mod head;
 mod input;
 mod model;
@@ -19,6 +20,7 @@ pub use checkpoint::{
 };
 pub use config::{Architecture, ModelConfig, Task};
 pub use error::{Error, Result};
+pub use generation::{EarlyStopping, GenerationConfig, Generator, OnToken};
 pub use input::ModelInput;
 pub use model::{Model, ModelTask, Place};
 pub use tokenizer::{Encoded, EncodedWords, TextTokenizer};

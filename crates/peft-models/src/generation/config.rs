@@ -1,0 +1,229 @@
+//! How to generate.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Error, ModelConfig, Result};
+
+/// When a beam search stops.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
+pub enum EarlyStopping {
+    /// When no running beam can be better than the finished ones, judged by its length so far.
+    #[default]
+    Likely,
+    /// As soon as as many beams as are searched for have finished.
+    Finished,
+    /// When no running beam can be better, whatever length it comes to.
+    Never,
+}
+
+impl From<EarlyStopping> for Value {
+    fn from(stopping: EarlyStopping) -> Self {
+        match stopping {
+            EarlyStopping::Likely => false.into(),
+            EarlyStopping::Finished => true.into(),
+            EarlyStopping::Never => "never".into(),
+        }
+    }
+}
+
+impl TryFrom<Value> for EarlyStopping {
+    type Error = String;
+
+    fn try_from(value: Value) -> std::result::Result<Self, String> {
+        match value {
+            Value::Bool(false) | Value::Null => Ok(Self::Likely),
+            Value::Bool(true) => Ok(Self::Finished),
+            Value::String(never) if never == "never" => Ok(Self::Never),
+            other => Err(format!("early_stopping is {other}, not true, false or \"never\"")),
+        }
+    }
+}
+
+/// How to generate: the fields of `generation_config.json` that are followed, with transformers'
+/// names and defaults, but for `max_new_tokens`.
+///
+/// | field | default | meaning |
+/// |---|---|---|
+/// | `max_new_tokens` | 128 (transformers: 20 tokens, the prompt's included) | the most to generate |
+/// | `do_sample` | false | draw the next token; else take the likeliest |
+/// | `temperature` | 1 | scores are divided by it before drawing |
+/// | `top_k` | 50 | draw from the likeliest so many; 0: from all |
+/// | `top_p` | 1 | draw from the likeliest that together have this probability |
+/// | `repetition_penalty` | 1 | scores of tokens that were there are divided by it (negative ones multiplied) |
+/// | `no_repeat_ngram_size` | 0 | no sequence of so many tokens comes twice; 0: any may |
+/// | `num_beams` | 1 | beams that are searched; not with `do_sample` |
+/// | `length_penalty` | 1 | a finished beam's score is divided by its length to this power |
+/// | `early_stopping` | false | see [`EarlyStopping`] |
+/// | `eos_token_id` | the model's | tokens that end a text |
+/// | `pad_token_id` | the model's | what shorter prompts are filled up with |
+/// | `forced_bos_token_id`, `forced_eos_token_id` | the model's | the first token of a decoder's text, and the last where it comes to its longest |
+/// | `decoder_start_token_id` | the model's | what a decoder's text begins with |
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GenerationConfig {
+    /// The most tokens to generate.
+    pub max_new_tokens: usize,
+    /// Whether tokens are drawn.
+    pub do_sample: bool,
+    /// What scores are divided by.
+    pub temperature: f64,
+    /// From how many tokens to draw; 0: from all.
+    pub top_k: usize,
+    /// From which share of the probability to draw.
+    pub top_p: f64,
+    /// The penalty on tokens that were there.
+    pub repetition_penalty: f64,
+    /// The length of sequences that come only once; 0: none.
+    pub no_repeat_ngram_size: usize,
+    /// The beams.
+    pub num_beams: usize,
+    /// The power of the length.
+    pub length_penalty: f64,
+    /// When a beam search stops.
+    pub early_stopping: EarlyStopping,
+    /// Tokens that end a text.
+    #[serde(deserialize_with = "one_or_many")]
+    pub eos_token_id: Vec<u32>,
+    /// What shorter prompts are filled up with.
+    pub pad_token_id: Option<u32>,
+    /// The first token of a decoder's text.
+    pub forced_bos_token_id: Option<u32>,
+    /// The last token of a text that comes to its longest.
+    pub forced_eos_token_id: Option<u32>,
+    /// What a decoder's text begins with.
+    pub decoder_start_token_id: Option<u32>,
+    /// The seed of what is drawn.
+    pub seed: u64,
+}
+
+impl Default for GenerationConfig {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 128,
+            do_sample: false,
+            temperature: 1.0,
+            top_k: 50,
+            top_p: 1.0,
+            repetition_penalty: 1.0,
+            no_repeat_ngram_size: 0,
+            num_beams: 1,
+            length_penalty: 1.0,
+            early_stopping: EarlyStopping::Likely,
+            eos_token_id: Vec::new(),
+            pad_token_id: None,
+            forced_bos_token_id: None,
+            forced_eos_token_id: None,
+            decoder_start_token_id: None,
+            seed: 0,
+        }
+    }
+}
+
+/// Fields that would change what is generated and that are not followed, with the values at which
+/// they change nothing.
+const NOT_FOLLOWED: &[(&str, &[&str])] = &[
+    ("min_length", &["0"]),
+    ("min_new_tokens", &["0"]),
+    ("bad_words_ids", &[]),
+    ("suppress_tokens", &["[]"]),
+    ("begin_suppress_tokens", &["[]"]),
+    ("num_beam_groups", &["1"]),
+    ("diversity_penalty", &["0.0"]),
+    ("penalty_alpha", &[]),
+    ("encoder_no_repeat_ngram_size", &["0"]),
+    ("typical_p", &["1.0"]),
+    ("min_p", &[]),
+];
+
+impl GenerationConfig {
+    /// The `generation_config.json` of a model's directory; where there is none, what the model's
+    /// own configuration says.
+    ///
+    /// # Errors
+    /// If the file is broken, or a value makes no sense.
+    pub fn load(directory: &Path, model: &ModelConfig) -> Result<Self> {
+        let path = directory.join("generation_config.json");
+        let mut fields: Map<String, Value> = match std::fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map_err(|e| Error::file(&path, e))?,
+            Err(_) => model.fields().clone(),
+        };
+        fields.retain(|_, value| !value.is_null());
+        for (field, inert) in NOT_FOLLOWED {
+            if let Some(value) = fields.get(*field).map(ToString::to_string)
+                && !inert.contains(&value.as_str())
+            {
+                tracing::warn!("{field} = {value} is not followed in generating");
+            }
+        }
+        let mut config: Self =
+            serde_json::from_value(Value::Object(fields)).map_err(|e| Error::file(&path, e))?;
+        if config.eos_token_id.is_empty() {
+            config.eos_token_id = model.eos_token_id().into_iter().collect();
+        }
+        config.decoder_start_token_id =
+            config.decoder_start_token_id.or(model.decoder_start_token_id());
+        Ok(config)
+    }
+
+    /// The same with some fields set otherwise, by their names in the file.
+    ///
+    /// # Errors
+    /// If a value is of another kind.
+    pub fn with_fields(&self, fields: &Map<String, Value>) -> Result<Self> {
+        let mut all = serde_json::to_value(self).unwrap_or_default();
+        if let Some(all) = all.as_object_mut() {
+            all.extend(fields.clone());
+        }
+        serde_json::from_value(all).map_err(|e| Error::Input(format!("generation: {e}")))
+    }
+
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// Naming the first that makes no sense.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |field: &str, value: &dyn ToString, expected: &str| {
+            Err(Error::Input(format!("{field} = {}: {expected}", value.to_string())))
+        };
+        let positive = [
+            ("temperature", self.temperature),
+            ("top_p", self.top_p),
+            ("repetition_penalty", self.repetition_penalty),
+        ];
+        for (field, value) in positive {
+            if !(value.is_finite() && value > 0.0) {
+                return wrong(field, &value, "must be a positive number");
+            }
+        }
+        if self.top_p > 1.0 {
+            return wrong("top_p", &self.top_p, "is a probability, at most 1");
+        }
+        if self.num_beams == 0 || self.max_new_tokens == 0 {
+            let field = if self.num_beams == 0 { "num_beams" } else { "max_new_tokens" };
+            return wrong(field, &0, "must be at least 1");
+        }
+        if self.num_beams > 1 && self.do_sample {
+            return wrong("do_sample", &true, "not with beams, which are the likeliest");
+        }
+        Ok(())
+    }
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<u32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(u32),
+        Many(Vec<u32>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(id) => vec![id],
+        OneOrMany::Many(ids) => ids,
+    })
+}

@@ -1,0 +1,75 @@
+//! Texts from models: what follows a prompt, or what a decoder makes of a text.
+
+mod beam;
+mod config;
+mod one;
+mod scores;
+mod stream;
+
+use peft_core::Hooks;
+
+use crate::{Error, Model, Result, Task};
+
+pub use config::{EarlyStopping, GenerationConfig};
+
+/// Generates texts with a model under a method.
+#[derive(Debug, Clone, Copy)]
+pub struct Generator<'m> {
+    model: &'m Model,
+    hooks: &'m dyn Hooks,
+    config: &'m GenerationConfig,
+}
+
+/// Sees each token as it is chosen: the text that it is of, and the token. `true` ends that text.
+pub type OnToken<'t> = &'t mut dyn FnMut(usize, u32) -> bool;
+
+impl<'m> Generator<'m> {
+    /// A generator; `hooks` must be without autodiff (`method.valid()`), `&()` is the base model.
+    ///
+    /// # Errors
+    /// If the model is not a language model that reads from left to right, or the settings make no
+    /// sense.
+    pub fn new(
+        model: &'m Model,
+        hooks: &'m dyn Hooks,
+        config: &'m GenerationConfig,
+    ) -> Result<Self> {
+        config.validate()?;
+        if !matches!(model.task(), Task::CausalLm | Task::Seq2SeqLm) {
+            let class = model.config().class_name(model.task());
+            return Err(Error::Input(format!(
+                "a {class} cannot generate: it is no language model"
+            )));
+        }
+        Ok(Self { model, hooks, config })
+    }
+
+    /// The tokens that follow each prompt, or that the decoder makes of it; the end token is the
+    /// last, where it was chosen. A row's tokens do not depend on the others in the batch.
+    ///
+    /// # Errors
+    /// If a prompt is empty or does not fit the model.
+    pub fn generate(&self, prompts: &[&[u32]]) -> Result<Vec<Vec<u32>>> {
+        self.generate_with(prompts, &mut |_, _| false)
+    }
+
+    /// The same; `on_token` sees each token as it is chosen, so that a text can be shown as it is
+    /// written, or ended where it says so. With beams it sees nothing: which one is best is known
+    /// at the end.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn generate_with(
+        &self,
+        prompts: &[&[u32]],
+        on_token: OnToken<'_>,
+    ) -> Result<Vec<Vec<u32>>> {
+        if prompts.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.config.num_beams {
+            1 => self.one_by_one(prompts, on_token),
+            _ => self.beams(prompts),
+        }
+    }
+}
