@@ -4,7 +4,8 @@ folder: `generation.json` in the folder of each.
     python record_generation.py --fixtures tests/fixtures
 
 Prompts are of different lengths, padded in front. One setting ends texts at a token that is
-generated often, so that beams and rows end at different times.
+generated often, so that beams and rows end at different times. Attention is "eager", as the other
+kinds leave out GPT-2's scaling by layer.
 """
 
 import argparse
@@ -45,9 +46,9 @@ def main():
         config = AutoConfig.from_pretrained(directory)
         name = (config.architectures or [""])[0]
         if name.endswith("ForCausalLM") or name == "GPT2LMHeadModel":
-            model = AutoModelForCausalLM.from_pretrained(directory)
+            model = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager")
         elif config.is_encoder_decoder and name.endswith("ForConditionalGeneration"):
-            model = AutoModelForSeq2SeqLM.from_pretrained(directory)
+            model = AutoModelForSeq2SeqLM.from_pretrained(directory, attn_implementation="eager")
         else:
             continue
         model = model.eval()

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use peft_core::{
-    Adapter, Average, BoxedMethod, Composition, Error, Hooks, Method, PerLayer, PerRow, Probe,
-    merged_tensors,
+    Adapter, AdapterConfig, Average, BoxedMethod, Composition, Error, Hooks, Method, PerLayer,
+    PerRow, Probe, merged_tensors,
 };
 use peft_models::{Checkpoint, Model, ModelInput, ModelTask};
+use serde_json::{Value, json};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
@@ -97,6 +98,41 @@ fn each_row_of_a_mixed_batch_is_as_if_alone() {
     assert_mixed("bases/bert", names);
     let names = ["peft/roberta-prompt", "adapters/roberta-prefix", "peft/roberta-ia3"];
     assert_mixed("bases/roberta", [names[0], names[1], names[2], "peft/roberta-lora"]);
+}
+
+/// A new adapter, away from its start.
+fn new_adapter(model: &Model, name: &str, fields: Value) -> BoxedMethod {
+    let Value::Object(fields) = fields else { panic!("an object") };
+    let method = peft::registry().configure(name, fields).expect("a method");
+    let adapter = Adapter::new(AdapterConfig::new(method), model.base(), model.base().device());
+    BoxedMethod::new(adapter.expect("it fits the model").method.valid())
+}
+
+#[test]
+fn a_causal_classifier_reads_the_end_of_each_row() {
+    let model = model("bases/llama-sequence");
+    let methods = vec![
+        new_adapter(&model, "prompt", json!({"num_virtual_tokens": 3})),
+        new_adapter(&model, "prompt", json!({"num_virtual_tokens": 1})),
+        new_adapter(&model, "prefix", json!({"num_virtual_tokens": 2})),
+        new_adapter(&model, "lora", json!({"init_lora_weights": false})),
+    ];
+    let mut texts = texts();
+    // It has a smaller vocabulary.
+    texts.iter_mut().flatten().for_each(|token| *token = 1 + *token % 60);
+    let of_rows = [Some(2), Some(0), None, Some(1), Some(3), Some(0)];
+    let mixed = logits(&model, &texts, &PerRow::new(methods.clone(), &of_rows));
+    for (row, (text, method)) in texts.iter().zip(of_rows).enumerate() {
+        let text = std::slice::from_ref(text);
+        let alone = match method {
+            Some(method) => logits(&model, text, &methods[method]),
+            None => logits(&model, text, &()),
+        };
+        let far = distance(&mixed[row..=row], &alone);
+        assert!(far <= tolerance(), "row {row}: {far:e}");
+        let changed = distance(&alone, &logits(&model, text, &()));
+        assert!(method.is_none() || changed > 1e-3, "row {row} changes by {changed:e}");
+    }
 }
 
 #[test]

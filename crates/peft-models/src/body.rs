@@ -23,6 +23,15 @@ pub(crate) enum Body {
     },
 }
 
+/// What a body returns.
+#[derive(Debug)]
+pub(crate) struct Hidden {
+    /// `[batch, positions, d]`.
+    pub(crate) states: Tensor<3>,
+    /// `[batch, positions]`, true where there is a token; `None` where that is everywhere.
+    pub(crate) mask: Option<Tensor<2, Bool>>,
+}
+
 /// Embeddings and layers.
 #[derive(Debug, Clone)]
 pub(crate) struct Transformer {
@@ -50,15 +59,16 @@ impl Body {
         }
     }
 
-    /// What the head is given, `[batch, tokens, d]`.
-    pub(crate) fn forward(&self, input: &ModelInput, pass: Pass<'_>) -> Result<Tensor<3>> {
+    /// What the head is given, `[batch, tokens, d]`, and the mask, both of which methods may have
+    /// lengthened.
+    pub(crate) fn forward(&self, input: &ModelInput, pass: Pass<'_>) -> Result<Hidden> {
         match self {
             Self::Single(stack) if pass.cache.is_some() && !stack.causal => Err(Error::Input(
                 "a model whose tokens see later ones cannot go on from a cache".into(),
             )),
             Self::Single(stack) => {
-                let (states, _) = stack.forward(input.text(), None, pass)?;
-                Ok(pass.hooks.head_input(&states))
+                let (states, mask) = stack.forward(input.text(), None, pass)?;
+                Ok(Hidden { states: pass.hooks.head_input(&states), mask })
             }
             Self::EncoderDecoder { encoder, decoder, start } => {
                 let moved;
@@ -85,14 +95,20 @@ impl Body {
                         Some(EncodedText { hidden, mask })
                     }
                 };
-                let (states, _) = decoder.forward(text, encoded.as_ref(), pass)?;
-                Ok(pass.hooks.head_input(&states))
+                let (states, mask) = decoder.forward(text, encoded.as_ref(), pass)?;
+                Ok(Hidden { states: pass.hooks.head_input(&states), mask })
             }
         }
     }
 }
 
 impl Transformer {
+    /// Tokens that see each other, and layers with nothing after them.
+    pub(crate) fn new(embeddings: Embeddings, layers: Vec<Vec<Sublayer>>) -> Self {
+        let (norm, rotary, relative) = (None, None, None);
+        Self { embeddings, layers, norm, rotary, relative, causal: false, dropout: 0.0 }
+    }
+
     /// The hidden states, `[batch, tokens, d]`, of which only the last is kept unless methods read
     /// the others; and the mask, which a method may have lengthened.
     fn forward(

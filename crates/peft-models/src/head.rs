@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::blocks::{FrozenLinear, FrozenNorm, NormForm, Pass, Unembedding};
+use crate::body::Hidden;
 use crate::checkpoint::Loader;
 use crate::input::Text;
 use crate::{Error, ModelInput, Result};
@@ -70,19 +71,21 @@ impl ReadToken {
 
 impl SequenceHead {
     /// `[batch, tokens, d]` to `[batch, 1, labels]`.
-    fn forward(&self, hidden: Tensor<3>, text: &Text, pass: Pass<'_>) -> Result<Tensor<3>> {
+    fn forward(&self, hidden: Hidden, text: &Text, pass: Pass<'_>) -> Result<Tensor<3>> {
+        let Hidden { states, mask } = hidden;
         let state = match self.token {
-            ReadToken::First => hidden.narrow(1, 0, 1),
+            ReadToken::First => states.narrow(1, 0, 1),
             _ => {
-                let [batch, positions, d] = hidden.dims();
+                let [batch, positions, d] = states.dims();
                 let places = self.token.places(text)?;
-                // Virtual tokens are before the text, and a method may have repeated the batch.
-                let added = positions - text.ids.dims()[1];
-                let indices = (0..batch)
-                    .map(|row| (row * positions + added + places[row % places.len()]) as i64);
+                let starts = text.starts([batch, positions], mask);
+                // A method may have repeated the batch.
+                let indices = starts.iter().enumerate().map(|(row, start)| {
+                    (row * positions + start + places[row % places.len()]) as i64
+                });
                 let indices = TensorData::new(indices.collect::<Vec<_>>(), [batch]);
                 let indices = Tensor::<1, Int>::from_data(indices, &text.ids.device());
-                let states = hidden.reshape([batch * positions, d]).select(0, indices);
+                let states = states.reshape([batch * positions, d]).select(0, indices);
                 states.reshape([batch, 1, d])
             }
         };
@@ -118,13 +121,13 @@ impl Head {
     /// The output for the hidden states of `input`.
     pub(crate) fn forward(
         &self,
-        hidden: Tensor<3>,
+        hidden: Hidden,
         input: &ModelInput,
         pass: Pass<'_>,
     ) -> Result<Tensor<3>> {
         match self {
             Self::Sequence(head) => head.forward(hidden, input.text(), pass),
-            _ => Ok(self.forward_each(hidden, pass)),
+            _ => Ok(self.forward_each(hidden.states, pass)),
         }
     }
 

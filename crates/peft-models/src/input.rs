@@ -271,6 +271,26 @@ impl Text {
         self.positions = Some(ints(positions, self.host.shape, &self.ids.device()));
     }
 
+    /// By row of an output with `positions` positions and `mask`, which methods may have repeated
+    /// and lengthened: how many are before the text.
+    pub(crate) fn starts(
+        &self,
+        [batch, positions]: [usize; 2],
+        mask: Option<Tensor<2, Bool>>,
+    ) -> Vec<usize> {
+        let [rows, tokens] = self.host.shape;
+        let added = positions - tokens;
+        let Some(mask) = mask.filter(|_| added > 0) else { return vec![added; batch] };
+        // Rows to which less was added are filled up behind the text.
+        let all: Vec<i64> =
+            mask.int().sum_dim(1).into_data().convert::<i64>().try_into_vec().expect("converted");
+        let own = |row: usize| {
+            let row = row % rows * tokens;
+            self.host.is_token[row..row + tokens].iter().filter(|is_token| **is_token).count()
+        };
+        all.iter().enumerate().map(|(row, all)| *all as usize - own(row)).collect()
+    }
+
     /// The text moved by one token, behind `start`, every one a token.
     pub(crate) fn moved(&self, start: usize) -> Self {
         let tokens = self.host.shape[1];

@@ -7,7 +7,7 @@ use peft_core::{Base, Hooks, HubModel, TaskType};
 
 use crate::architectures::{self, Parts};
 use crate::blocks::Pass;
-use crate::body::Body;
+use crate::body::{Body, Hidden};
 use crate::checkpoint::{Checkpoint, LoadReport, Loader};
 use crate::head::{Head, NewHead};
 use crate::{ModelConfig, ModelInput, Result, Task};
@@ -166,19 +166,20 @@ impl Model {
         places: &[Place],
         pass: Pass<'_>,
     ) -> Result<Tensor<3>> {
-        let hidden = self.body.forward(input, pass)?;
-        let [batch, positions, d] = hidden.dims();
+        let Hidden { states, mask } = self.body.forward(input, pass)?;
+        let [batch, positions, d] = states.dims();
+        let text = input.decoder().unwrap_or(input.text());
         let [rows, tokens] = input.output_shape();
-        let added = positions - tokens;
+        let starts = text.starts([batch, positions], mask);
         let index = |&[row, token]: &Place| {
             assert!(row < rows && token < tokens, "a place outside the batch");
-            (row * positions + added + token) as i64
+            (row * positions + starts[row] + token) as i64
         };
         let indices: Vec<i64> = places.iter().map(index).collect();
-        let device = hidden.device().without_autodiff();
+        let device = states.device().without_autodiff();
         let indices = TensorData::new(indices, [places.len()]);
         let indices = Tensor::<1, Int>::from_data(indices, &device);
-        let chosen = hidden.reshape([batch * positions, d]).select(0, indices);
+        let chosen = states.reshape([batch * positions, d]).select(0, indices);
         Ok(self.head.forward_each(chosen.unsqueeze::<3>(), pass))
     }
 

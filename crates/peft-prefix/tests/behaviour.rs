@@ -399,8 +399,7 @@ fn a_configuration_that_does_not_fit_is_refused() {
         ),
         (
             json!({"num_transformer_submodules": 2}),
-            "num_transformer_submodules = 2: must be 1: a model with an encoder and a decoder is \
-             not supported",
+            "num_transformer_submodules = 2: the model has no encoder beside a decoder",
         ),
     ] {
         assert_eq!(text(config(fields).init(base, &device).err()), expected);

@@ -3,7 +3,7 @@
 use peft_core::{Activation, Role};
 use serde::Deserialize;
 
-use super::{Parts, encoder_decoder_head};
+use super::{Parts, Side, encoder_decoder_head};
 use crate::blocks::{AttentionSpec, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenNorm};
 use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, Positions};
 use crate::blocks::{ProjectionPaths, Sublayer, SublayerStyle};
@@ -76,13 +76,6 @@ impl BartConfig {
 /// Rows of the table of positions before that of position 0.
 const FIRST_POSITION: usize = 2;
 
-/// One of the two stacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Encoder,
-    Decoder,
-}
-
 /// Takes the parts of a model from a checkpoint.
 pub(super) fn load(
     loader: &mut Loader<'_>,
@@ -127,14 +120,11 @@ fn stack(
     words: FrozenEmbedding,
 ) -> Result<Transformer> {
     let d = config.hidden_size;
-    let (name, role, layers, first) = match side {
-        Side::Encoder => ("encoder", Role::Embeddings, fields.encoder_layers, 0),
-        Side::Decoder => {
-            let first = fields.encoder_layers;
-            ("decoder", Role::DecoderEmbeddings, fields.decoder_layers, first)
-        }
+    let (layers, first) = match side {
+        Side::Encoder => (fields.encoder_layers, 0),
+        Side::Decoder => (fields.decoder_layers, fields.encoder_layers),
     };
-    let path = format!("{own}{name}");
+    let path = format!("{own}{}", side.name());
     let entries = fields.max_position_embeddings + FIRST_POSITION;
     let table_path = format!("{path}.embed_positions");
     let table = FrozenEmbedding::load(loader, &table_path, Role::PositionEmbedding, [entries, d])?;
@@ -142,7 +132,7 @@ fn stack(
     let form = NormForm::Layer(EPSILON);
     let norm = FrozenNorm::load(loader, &norm_path, Role::EmbeddingNorm, None, d, form)?;
     let scale = if fields.scale_embedding { (d as f64).sqrt() } else { 1.0 };
-    let embeddings = Embeddings::new(loader, &path, role, words, usize::MAX)
+    let embeddings = Embeddings::new(loader, &path, side.embeddings(), words, usize::MAX)
         .with_positions(Positions::Learned { table, first: FIRST_POSITION })
         .with_scale(scale)
         .with_norm(norm)
@@ -153,15 +143,7 @@ fn stack(
             layer(loader, d, fields, &path, side, first + index)
         })
         .collect::<Result<_>>()?;
-    Ok(Transformer {
-        embeddings,
-        layers,
-        norm: None,
-        rotary: None,
-        relative: None,
-        causal: side == Side::Decoder,
-        dropout: 0.0,
-    })
+    Ok(Transformer { causal: side == Side::Decoder, ..Transformer::new(embeddings, layers) })
 }
 
 /// PyTorch's, which the configuration does not name.
@@ -205,11 +187,8 @@ fn layer(
         let place = Place { path: &path(adapters), norm: &norm };
         Sublayer::load(loader, index, &style, place, &spec)
     };
-    let own = match side {
-        Side::Encoder => Role::EncoderAttention,
-        Side::Decoder => Role::SelfAttention,
-    };
-    let mut sublayers = vec![attention(loader, "self_attn", "attention_adapters", own)?];
+    let mut sublayers =
+        vec![attention(loader, "self_attn", "attention_adapters", side.attention())?];
     if side == Side::Decoder {
         let (name, adapters) = ("encoder_attn", "cross_attention_adapters");
         sublayers.push(attention(loader, name, adapters, Role::CrossAttention)?);

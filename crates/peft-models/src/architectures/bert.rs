@@ -80,16 +80,7 @@ pub(super) fn load(
         .map(|index| layer(loader, &fields, config.hidden_size, own, index))
         .collect::<Result<_>>()?;
     let head = head(loader, config, &fields, &embeddings, task, new)?;
-    let body = Body::Single(Transformer {
-        embeddings,
-        layers,
-        norm: None,
-        rotary: None,
-        relative: None,
-        causal: false,
-        dropout: 0.0,
-    });
-    Ok(Parts { body, head })
+    Ok(Parts { body: Body::Single(Transformer::new(embeddings, layers)), head })
 }
 
 fn embeddings(

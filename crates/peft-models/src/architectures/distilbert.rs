@@ -100,16 +100,7 @@ pub(super) fn load(
         }
         _ => Head::None,
     };
-    let body = Body::Single(Transformer {
-        embeddings,
-        layers,
-        norm: None,
-        rotary: None,
-        relative: None,
-        causal: false,
-        dropout: 0.0,
-    });
-    Ok(Parts { body, head })
+    Ok(Parts { body: Body::Single(Transformer::new(embeddings, layers)), head })
 }
 
 fn layer(

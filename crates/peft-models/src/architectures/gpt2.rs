@@ -94,13 +94,9 @@ pub(super) fn load(
     let dropout = fields.classifier_dropout.unwrap_or(0.1);
     let head = decoder_head(loader, config, task, new, &embeddings, tied, ("classifier", dropout));
     let body = Body::Single(Transformer {
-        embeddings,
-        layers,
         norm: Some(norm),
-        rotary: None,
-        relative: None,
         causal: true,
-        dropout: 0.0,
+        ..Transformer::new(embeddings, layers)
     });
     Ok(Parts { body, head })
 }

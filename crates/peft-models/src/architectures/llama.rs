@@ -146,13 +146,10 @@ pub(super) fn load(
     let dropout = fields.classifier_dropout.unwrap_or(0.1);
     let head = decoder_head(loader, config, task, new, &embeddings, tied, ("score", dropout));
     let body = Body::Single(Transformer {
-        embeddings,
-        layers,
         norm: Some(norm),
         rotary: Some(rotary),
-        relative: None,
         causal: true,
-        dropout: 0.0,
+        ..Transformer::new(embeddings, layers)
     });
     Ok(Parts { body, head })
 }

@@ -9,7 +9,7 @@ mod llama;
 mod t5;
 
 use burn::tensor::Tensor;
-use peft_core::Activation;
+use peft_core::{Activation, Role};
 
 use crate::blocks::{Embeddings, Unembedding};
 use crate::body::Body;
@@ -42,6 +42,39 @@ pub(crate) fn load(
         Architecture::Bart => bart::load,
     };
     load(loader, config, own, task, new)
+}
+
+/// One of the stacks of an encoder-decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Encoder,
+    Decoder,
+}
+
+impl Side {
+    /// What it is called in checkpoints.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Encoder => "encoder",
+            Self::Decoder => "decoder",
+        }
+    }
+
+    /// The role of its embeddings.
+    fn embeddings(self) -> Role {
+        match self {
+            Self::Encoder => Role::Embeddings,
+            Self::Decoder => Role::DecoderEmbeddings,
+        }
+    }
+
+    /// The role of its self-attentions.
+    fn attention(self) -> Role {
+        match self {
+            Self::Encoder => Role::EncoderAttention,
+            Self::Decoder => Role::SelfAttention,
+        }
+    }
 }
 
 /// The head of a decoder without an encoder; `tokens` names that of token classification, with its

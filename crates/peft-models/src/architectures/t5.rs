@@ -5,7 +5,7 @@ use peft_core::{Activation, Role};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Parts, encoder_decoder_head};
+use super::{Parts, Side, encoder_decoder_head};
 use crate::blocks::{AttentionSpec, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenNorm};
 use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, ProjectionPaths};
 use crate::blocks::{RelativeBias, Sublayer, SublayerStyle};
@@ -75,13 +75,6 @@ impl T5Config {
     }
 }
 
-/// One of the two stacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Encoder,
-    Decoder,
-}
-
 /// Takes the parts of a model from a checkpoint.
 pub(super) fn load(
     loader: &mut Loader<'_>,
@@ -125,15 +118,15 @@ fn stack(
     side: Side,
     words: FrozenEmbedding,
 ) -> Result<Transformer> {
-    let (name, role, layers, first) = match side {
-        Side::Encoder => ("encoder", Role::Embeddings, fields.num_layers, 0),
+    let (layers, first) = match side {
+        Side::Encoder => (fields.num_layers, 0),
         Side::Decoder => {
             let layers = fields.num_decoder_layers.unwrap_or(fields.num_layers);
-            ("decoder", Role::DecoderEmbeddings, layers, fields.num_layers)
+            (layers, fields.num_layers)
         }
     };
-    let path = format!("{own}{name}");
-    let embeddings = Embeddings::new(loader, &path, role, words, fields.n_positions)
+    let path = format!("{own}{}", side.name());
+    let embeddings = Embeddings::new(loader, &path, side.embeddings(), words, fields.n_positions)
         .with_dropout(fields.dropout_rate);
     let table = format!("{path}.block.0.layer.0.SelfAttention.relative_attention_bias");
     let shape = [fields.relative_attention_num_buckets, fields.num_heads];
@@ -152,13 +145,11 @@ fn stack(
         (NormForm::Rms(fields.layer_norm_epsilon), format!("{path}.final_layer_norm"));
     let norm = FrozenNorm::load(loader, &path, Role::FinalNorm, None, config.hidden_size, form)?;
     Ok(Transformer {
-        embeddings,
-        layers,
         norm: Some(norm),
-        rotary: None,
         relative: Some(relative),
         causal: side == Side::Decoder,
         dropout: fields.dropout_rate,
+        ..Transformer::new(embeddings, layers)
     })
 }
 
@@ -199,15 +190,9 @@ fn layer(
         let place = Place { path: &path, norm: &format!("{path}.layer_norm") };
         Sublayer::load(loader, index, &style, place, &spec)
     };
-    let mut sublayers = Vec::with_capacity(3);
-    match side {
-        Side::Encoder => {
-            sublayers.push(attention(loader, 0, "SelfAttention", Role::EncoderAttention)?);
-        }
-        Side::Decoder => {
-            sublayers.push(attention(loader, 0, "SelfAttention", Role::SelfAttention)?);
-            sublayers.push(attention(loader, 1, "EncDecAttention", Role::CrossAttention)?);
-        }
+    let mut sublayers = vec![attention(loader, 0, "SelfAttention", side.attention())?];
+    if side == Side::Decoder {
+        sublayers.push(attention(loader, 1, "EncDecAttention", Role::CrossAttention)?);
     }
     let path = format!("{block}.layer.{}", sublayers.len());
     let part = |part: &str| format!("{path}.DenseReluDense.{part}");
