@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use peft::core::{Adapter, Method};
 use peft::models::{LoadReport, Model, ModelConfig, ModelTask, TextTokenizer};
-use peft::train::data::{Columns, Dataset, TokenizedSet, split, subset};
+use peft::train::data::{Columns, Dataset, Layout, TokenizedSet, split, subset};
 use peft::train::{ResolvedModel, RunDirectory, TaskFile, TrainData, write_builtin};
 
 use crate::run_file::RunFile;
@@ -29,10 +29,10 @@ impl LoadedData {
         }
         let file = |given: &Option<PathBuf>, name| given.clone().or_else(|| built_in_file(name));
         let train = file(&data.train, "train.tsv").context("no training data")?;
-        let all = Dataset::discover(&train, &data.columns, data.task)?;
+        let all = Dataset::discover(&train, &data.layout(&None), data.task)?;
         let load = |path: Option<PathBuf>, columns: &Option<Columns>| {
-            let columns = columns.as_ref().unwrap_or(&data.columns);
-            path.map(|path: PathBuf| Dataset::load(&path, columns, &all.labels)).transpose()
+            let layout = data.layout(columns);
+            path.map(|path: PathBuf| Dataset::load(&path, &layout, &all.labels)).transpose()
         };
         let mut valid = load(file(&data.valid, "valid.tsv"), &data.valid_columns)?;
         let mut test = load(file(&data.test, "test.tsv"), &data.test_columns)?;
@@ -91,14 +91,20 @@ impl LoadedData {
             );
         }
         let tokens = Tokens::load(&resolved.directory, max_length, model)?;
-        let columns = run.data.columns.clone();
+        let layout = run.data.layout(&None);
         let data = TrainData {
             train: tokens.of(&self.train)?,
             valid: self.valid.as_ref().map(|set| tokens.of(set)).transpose()?,
             test: self.test.as_ref().map(|set| tokens.of(set)).transpose()?,
         };
-        Ok((data, TaskFile { labels: self.train.labels, columns, max_length }))
+        Ok((data, TaskFile { labels: self.train.labels, layout, max_length }))
     }
+}
+
+/// What the rows of a file are: as in training, but for columns that are given.
+pub fn layout(columns: &Option<Columns>, task: &TaskFile) -> Layout {
+    let columns = columns.as_ref().unwrap_or(&task.layout.columns).clone();
+    Layout { columns, template: task.layout.template.clone() }
 }
 
 /// A tokenizer with the model that it is for.

@@ -13,8 +13,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    check, convert, devices, eval, fetch, forward, inspect, merge, methods, observe, predict,
-    train, unmerge,
+    check, convert, devices, eval, fetch, forward, generate, inspect, merge, methods, observe,
+    predict, train, unmerge,
 };
 
 /// Large tensors come and go with every operation: an allocator that keeps their blocks saves a
@@ -44,6 +44,8 @@ enum Command {
     Eval(eval::Eval),
     /// Label texts
     Predict(predict::Predict),
+    /// Go on with texts, or make other texts of them
+    Generate(Box<generate::Generate>),
     /// Fold an adapter into its model: a Hugging Face checkpoint directory
     Merge(merge::Merge),
     /// Take an adapter out of a merged model again
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         Command::Convert(command) => command.run(),
         Command::Observe(command) => command.run(),
         Command::Predict(command) => command.run(),
+        Command::Generate(command) => command.run(),
         Command::Merge(command) => command.run(),
         Command::Unmerge(command) => command.run(),
         Command::Inspect(command) => command.run(),

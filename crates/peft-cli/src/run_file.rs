@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use peft::core::Composition;
 use peft::train::TrainSettings;
-use peft::train::data::{Columns, Goal};
+use peft::train::data::{Columns, Goal, Layout, Template};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -84,6 +84,9 @@ pub struct DataSettings {
     pub task: Goal,
     /// The columns of the files.
     pub columns: Columns,
+    /// What texts are made of, if they are not a column as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
     /// The columns of the validation file, if they differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_columns: Option<Columns>,
@@ -111,6 +114,7 @@ impl Default for DataSettings {
             test: None,
             task: Goal::Classify,
             columns: Columns::default(),
+            template: None,
             valid_columns: None,
             test_columns: None,
             valid_split: None,
@@ -118,6 +122,14 @@ impl Default for DataSettings {
             max_length: 128,
             limit: None,
         }
+    }
+}
+
+impl DataSettings {
+    /// What the rows of a file are that has columns of its own, or else the same.
+    pub fn layout(&self, own: &Option<Columns>) -> Layout {
+        let columns = own.as_ref().unwrap_or(&self.columns).clone();
+        Layout { columns, template: self.template.clone() }
     }
 }
 

@@ -85,6 +85,14 @@ impl TextTokenizer {
         Ok(Self { inner })
     }
 
+    /// The text of token indices, without special tokens.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(failed)
+    }
+
     /// The token that hides another in masked language modelling, if there is one.
     pub fn mask_token(&self) -> Option<u32> {
         ["[MASK]", "<mask>"].iter().find_map(|token| self.inner.token_to_id(token))

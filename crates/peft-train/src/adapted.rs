@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use peft_core::{Adapter, AdapterCheck, Composition, Registry, SavedTask, TaskType};
 use peft_models::{Model, ModelConfig, ModelTask, Task};
 
-use crate::data::{Columns, Goal, Labels};
+use crate::data::{Goal, Labels, Layout};
 use crate::{Error, Result, TASK_FILE, TaskFile};
 
 /// A frozen model, loaded for the task of an adapter, with that adapter.
@@ -165,7 +165,7 @@ fn own_task(model: &Model) -> Option<TaskFile> {
     };
     Some(TaskFile {
         labels: Labels { goal, names },
-        columns: Columns::default(),
+        layout: Layout::default(),
         max_length: model.max_tokens(),
     })
 }

@@ -11,7 +11,7 @@ use peft::train::data::{Columns, Dataset};
 use peft::train::evaluate;
 use serde_json::json;
 
-use crate::data::Tokens;
+use crate::data::{Tokens, layout};
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::print_json;
 
@@ -49,8 +49,8 @@ impl Eval {
         for paths in &runs {
             let (resolved, adapted) = self.model.load(paths, &device)?;
             let task = known_task(adapted.task)?;
-            let columns = self.columns.as_ref().unwrap_or(&task.columns);
-            let data = Dataset::load(&self.data, columns, &task.labels)?;
+            let layout = layout(&self.columns, &task);
+            let data = Dataset::load(&self.data, &layout, &task.labels)?;
             if !data.is_labelled() {
                 bail!("{}: the columns name no label, which evaluation needs", self.data.display());
             }

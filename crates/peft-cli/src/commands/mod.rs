@@ -6,6 +6,7 @@ pub mod devices;
 pub mod eval;
 pub mod fetch;
 pub mod forward;
+pub mod generate;
 pub mod inspect;
 pub mod merge;
 pub mod methods;

@@ -12,7 +12,7 @@ use peft::train::{Heatmap, predict};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::data::Tokens;
+use crate::data::{Tokens, layout};
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, adapter_name, known_task};
 use crate::output::print_json;
 
@@ -65,8 +65,7 @@ impl Observe {
         let (resolved, adapted) = self.model.load(&self.adapters.paths(), &device)?;
         let adapter = adapted.adapter.context("nothing to observe: give an --adapter")?;
         let task = known_task(adapted.task)?;
-        let columns = self.columns.as_ref().unwrap_or(&task.columns);
-        let data = Dataset::load(&data, columns, &task.labels)?;
+        let data = Dataset::load(&data, &layout(&self.columns, &task), &task.labels)?;
         let data = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?.of(&data)?;
         let probe = Probe::default();
         let mut method = adapter.method;

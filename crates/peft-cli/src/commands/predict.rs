@@ -12,7 +12,7 @@ use peft::train::metrics::Output;
 use peft::train::{TaskFile, predict, predict_tags};
 use serde_json::{Map, Value, json};
 
-use crate::data::Tokens;
+use crate::data::{Tokens, layout};
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::print_json;
 
@@ -107,8 +107,8 @@ impl Predict {
         let texts = self.texts.iter().map(|text| Text::new(labels.goal, text.clone()));
         let mut examples: Vec<Example> = texts.map(|text| Example { text, target: None }).collect();
         if let Some(path) = &self.data {
-            let columns = self.columns.as_ref().unwrap_or(&task.columns);
-            examples.extend(Dataset::unlabelled(path, columns, &labels)?.examples);
+            let layout = layout(&self.columns, task);
+            examples.extend(Dataset::unlabelled(path, &layout, &labels)?.examples);
         }
         Ok(Dataset { examples, labels })
     }

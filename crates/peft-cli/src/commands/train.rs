@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use peft::core::{Accounting, Adapter, AdapterConfig, Composition, write_atomically};
-use peft::train::data::{Columns, Goal};
+use peft::train::data::{Columns, Goal, Template};
 use peft::train::metrics::Metric;
 use peft::train::{AdapterPaths, Outcome, RunDirectory, Schedule, Trainer, resolve};
 use serde_json::{Value, json};
@@ -72,6 +72,10 @@ pub struct Train {
     /// `2,1`; of a file without a header, what its columns are: `label,text`
     #[arg(long, help_heading = "Data")]
     columns: Option<Columns>,
+    /// What a text is made of, with columns in braces: `Meaning: {mr} Text:`; the label is then the
+    /// last of --columns
+    #[arg(long, value_name = "TEMPLATE", help_heading = "Data")]
+    template: Option<Template>,
     /// The columns of the validation file, if they differ
     #[arg(long, value_name = "COLUMNS", help_heading = "Data")]
     valid_columns: Option<Columns>,
@@ -248,6 +252,7 @@ impl Train {
                 TaskName::Seq2seq => Goal::Seq2Seq,
             });
             run.data.columns => self.columns.clone();
+            run.data.template => self.template.clone().map(Some);
             run.data.valid_columns => self.valid_columns.clone().map(Some);
             run.data.test_columns => self.test_columns.clone().map(Some);
             run.data.train => self.train.clone().map(Some);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Columns, Goal, Labels, Record, Sentence, TagColumn, read_records, read_sentences};
+use super::{Goal, Labels, Layout, Record, Sentence, TagColumn, read_records, read_sentences};
 use crate::Result;
 
 /// A text, as it is given.
@@ -71,12 +71,12 @@ enum Rows {
 }
 
 impl Rows {
-    fn read(path: &Path, columns: &Columns, goal: Goal) -> Result<Self> {
+    fn read(path: &Path, layout: &Layout, goal: Goal) -> Result<Self> {
         Ok(match goal {
-            Goal::Tag => Self::Sentences(read_sentences(path, None, &columns.tag_column())?),
-            Goal::MaskedLm => Self::Records(read_records(path, &columns.without_label())?),
+            Goal::Tag => Self::Sentences(read_sentences(path, None, &layout.columns.tag_column())?),
+            Goal::MaskedLm => Self::Records(read_records(path, &layout.without_label())?),
             Goal::Classify | Goal::Regress | Goal::CausalLm | Goal::Seq2Seq => {
-                Self::Records(read_records(path, columns)?)
+                Self::Records(read_records(path, layout)?)
             }
         })
     }
@@ -122,8 +122,8 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`read_records`] and [`read_sentences`], and if there is nothing to tell apart.
-    pub fn discover(path: &Path, columns: &Columns, goal: Goal) -> Result<Self> {
-        let rows = Rows::read(path, columns, goal)?;
+    pub fn discover(path: &Path, layout: &Layout, goal: Goal) -> Result<Self> {
+        let rows = Rows::read(path, layout, goal)?;
         let labels = rows.labels(path, goal)?;
         Self::new(path, rows, labels)
     }
@@ -132,23 +132,23 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`read_records`] and [`read_sentences`], and if a label is unknown or not a number.
-    pub fn load(path: &Path, columns: &Columns, labels: &Labels) -> Result<Self> {
-        Self::new(path, Rows::read(path, columns, labels.goal)?, labels.clone())
+    pub fn load(path: &Path, layout: &Layout, labels: &Labels) -> Result<Self> {
+        Self::new(path, Rows::read(path, layout, labels.goal)?, labels.clone())
     }
 
     /// Reads the texts of a file, which may lack the labels that the training data had.
     ///
     /// # Errors
     /// As [`read_records`] and [`read_sentences`].
-    pub fn unlabelled(path: &Path, columns: &Columns, labels: &Labels) -> Result<Self> {
+    pub fn unlabelled(path: &Path, layout: &Layout, labels: &Labels) -> Result<Self> {
         let texts: Vec<Text> = match labels.goal {
             Goal::Tag => {
                 let sentences = read_sentences(path, None, &TagColumn::None)?;
                 sentences.into_iter().map(|sentence| Text::Words(sentence.words)).collect()
             }
             _ => {
-                let records = read_records(path, &columns.without_label());
-                let records = records.or_else(|_| read_records(path, columns))?;
+                let records = read_records(path, &layout.without_label());
+                let records = records.or_else(|_| read_records(path, layout))?;
                 records.into_iter().map(Text::from).collect()
             }
         };

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::TagColumn;
+use super::{TagColumn, Template};
 use crate::{Error, Result};
 
 /// Which columns hold the text (or the two texts of a pair) and the label.
@@ -69,9 +69,70 @@ pub struct Record {
 
 /// Where the parts are: text, pair, label, each a column or a key.
 struct Places<T> {
-    text: T,
+    text: TextPlace<T>,
     pair: Option<T>,
     label: Option<T>,
+}
+
+/// Where the text is: in one place, or made by a template from several, by name.
+enum TextPlace<T> {
+    One(T),
+    Made(Vec<(String, T)>),
+}
+
+impl<T> Places<T> {
+    fn record(
+        &self,
+        layout: &Layout,
+        line: u64,
+        cell: impl Fn(&T) -> Result<String>,
+    ) -> Result<Record> {
+        let text = match (&self.text, &layout.template) {
+            (TextPlace::Made(places), Some(template)) => {
+                let values: Vec<(&str, String)> = (places.iter())
+                    .map(|(name, place)| Ok((name.as_str(), cell(place)?)))
+                    .collect::<Result<_>>()?;
+                let values: Vec<(&str, &str)> =
+                    values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                template.render(&values)?
+            }
+            (TextPlace::One(place), _) => cell(place)?,
+            (TextPlace::Made(_), None) => unreachable!("only a template makes texts"),
+        };
+        let pair = self.pair.as_ref().map(&cell).transpose()?;
+        let label = self.label.as_ref().map(&cell).transpose()?;
+        Ok(Record { line, text, pair, label })
+    }
+}
+
+impl Layout {
+    fn places<T>(&self, mut find: impl FnMut(usize, &str) -> Result<T>) -> Result<Places<T>> {
+        let Some(template) = &self.template else { return self.columns.places(find) };
+        let mut made: Vec<(String, T)> = Vec::new();
+        for name in template.columns() {
+            if made.iter().all(|(known, _)| known != name) {
+                made.push((name.to_string(), find(0, name)?));
+            }
+        }
+        let label = self.columns.0.last().map(|name| find(0, name)).transpose()?;
+        Ok(Places { text: TextPlace::Made(made), pair: None, label })
+    }
+
+    /// Where the parts are in a file whose first row is `first`, and whether that row is a header.
+    fn locate(&self, path: &Path, first: &[String]) -> Result<(Places<usize>, bool)> {
+        if self.template.is_none() {
+            return self.columns.locate(path, first);
+        }
+        let mut header = false;
+        let places = self.places(|_, name| {
+            let named = first.iter().position(|cell| cell.trim().eq_ignore_ascii_case(name));
+            header |= named.is_some();
+            let numbered = name.parse().ok().filter(|number| (1..=first.len()).contains(number));
+            let place = named.or(numbered.map(|number: usize| number - 1));
+            place.ok_or_else(|| missing_column(path, name, first))
+        })?;
+        Ok((places, header))
+    }
 }
 
 impl Columns {
@@ -135,7 +196,7 @@ impl Columns {
         }
         let text = text
             .ok_or_else(|| Error::setting("columns", self.0.join(","), "names no text column"))?;
-        Ok(Places { text, pair, label })
+        Ok(Places { text: TextPlace::One(text), pair, label })
     }
 
     /// Where the parts are in a file whose first row is `first`, and whether that row is a header.
@@ -196,19 +257,40 @@ fn shorten(text: &str) -> String {
     text.chars().take(31).chain(['…']).collect()
 }
 
+/// How the rows of a file become texts and labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// The columns of text, pair and label; with a template, the last one is that of the label.
+    pub columns: Columns,
+    /// What the text is made of, if it is not a column as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
+}
+
+impl Layout {
+    /// The same without the label, for texts that have none.
+    pub fn without_label(&self) -> Self {
+        let columns = match self.template {
+            Some(_) => Columns(Vec::new()),
+            None => self.columns.without_label(),
+        };
+        Self { columns, template: self.template.clone() }
+    }
+}
+
 /// Reads a data file: `.jsonl` (or `.json`, `.ndjson`) as JSON Lines, `.csv` as CSV with quoting,
 /// `.txt` as a text on each line, anything else as tab-separated without quoting.
 ///
 /// # Errors
 /// If the file is missing or empty, a column is not there, a row has too few columns, is not
 /// UTF-8, or is not JSON; the line is named.
-pub fn read_records(path: &Path, columns: &Columns) -> Result<Vec<Record>> {
+pub fn read_records(path: &Path, layout: &Layout) -> Result<Vec<Record>> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     let records = match extension.as_str() {
-        "jsonl" | "ndjson" | "json" => json_lines(path, columns)?,
+        "jsonl" | "ndjson" | "json" => json_lines(path, layout)?,
         "txt" => lines(path)?,
-        "csv" => delimited(path, columns, b',', true)?,
-        _ => delimited(path, columns, b'\t', false)?,
+        "csv" => delimited(path, layout, b',', true)?,
+        _ => delimited(path, layout, b'\t', false)?,
     };
     if records.is_empty() {
         return Err(Error::file(path, "no rows: the file is empty, or has only a header"));
@@ -216,7 +298,7 @@ pub fn read_records(path: &Path, columns: &Columns) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-fn delimited(path: &Path, columns: &Columns, delimiter: u8, quoting: bool) -> Result<Vec<Record>> {
+fn delimited(path: &Path, layout: &Layout, delimiter: u8, quoting: bool) -> Result<Vec<Record>> {
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .quoting(quoting)
@@ -225,15 +307,15 @@ fn delimited(path: &Path, columns: &Columns, delimiter: u8, quoting: bool) -> Re
         .from_path(path)
         .map_err(|e| Error::file(path, e))?;
     let mut records = Vec::new();
-    let mut places = None;
+    let mut places: Option<Places<usize>> = None;
     for row in reader.byte_records() {
         let row = row.map_err(|e| {
             let line = e.position().map_or(0, csv::Position::line);
             Error::row(path, line, e)
         })?;
         let line = row.position().map_or(0, csv::Position::line);
-        let cell = |index: usize| -> Result<String> {
-            let bytes = row.get(index).ok_or_else(|| {
+        let cell = |index: &usize| -> Result<String> {
+            let bytes = row.get(*index).ok_or_else(|| {
                 let reason = format!("{} columns, but column {} is needed", row.len(), index + 1);
                 Error::row(path, line, reason)
             })?;
@@ -245,20 +327,15 @@ fn delimited(path: &Path, columns: &Columns, delimiter: u8, quoting: bool) -> Re
             Ok(text.trim_start_matches('\u{feff}').trim_end_matches('\r').to_string())
         };
         if places.is_none() {
-            let first = (0..row.len()).map(cell).collect::<Result<Vec<_>>>()?;
-            let (found, header) = columns.locate(path, &first)?;
+            let first = (0..row.len()).map(|index| cell(&index)).collect::<Result<Vec<_>>>()?;
+            let (found, header) = layout.locate(path, &first)?;
             places = Some(found);
             if header {
                 continue;
             }
         }
         let Some(places) = &places else { continue };
-        records.push(Record {
-            line,
-            text: cell(places.text)?,
-            pair: places.pair.map(cell).transpose()?,
-            label: places.label.map(cell).transpose()?,
-        });
+        records.push(places.record(layout, line, cell)?);
     }
     Ok(records)
 }
@@ -268,18 +345,18 @@ fn lines(path: &Path) -> Result<Vec<Record>> {
     let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
     let mut records = Vec::new();
     for (index, line) in BufReader::new(file).lines().enumerate() {
-        let line_number = index as u64 + 1;
-        let text = line.map_err(|e| Error::row(path, line_number, e))?;
+        let number = index as u64 + 1;
+        let text = line.map_err(|e| Error::row(path, number, e))?;
         if !text.trim().is_empty() {
-            records.push(Record { line: line_number, text, pair: None, label: None });
+            records.push(Record { line: number, text, pair: None, label: None });
         }
     }
     Ok(records)
 }
 
-fn json_lines(path: &Path, columns: &Columns) -> Result<Vec<Record>> {
+fn json_lines(path: &Path, layout: &Layout) -> Result<Vec<Record>> {
     let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
-    let places = columns.places(|_, name| Ok(name.to_string()))?;
+    let places = layout.places(|_, name| Ok(name.to_string()))?;
     let mut records = Vec::new();
     for (index, line) in BufReader::new(file).split(b'\n').enumerate() {
         let number = index as u64 + 1;
@@ -305,12 +382,7 @@ fn json_lines(path: &Path, columns: &Columns) -> Result<Vec<Record>> {
                 Err(Error::row(path, number, reason))
             }
         };
-        records.push(Record {
-            line: number,
-            text: field(&places.text)?,
-            pair: places.pair.as_ref().map(field).transpose()?,
-            label: places.label.as_ref().map(field).transpose()?,
-        });
+        records.push(places.record(layout, number, field)?);
     }
     Ok(records)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use peft_core::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Columns, Labels};
+use crate::data::{Labels, Layout};
 use crate::{Error, Result};
 
 /// The file beside an adapter that says what its outputs mean.
@@ -18,8 +18,9 @@ pub struct TaskFile {
     /// The goal and the names of its labels.
     #[serde(flatten)]
     pub labels: Labels,
-    /// The columns of the training data.
-    pub columns: Columns,
+    /// What the rows of the training data were.
+    #[serde(flatten)]
+    pub layout: Layout,
     /// Texts are cut to this many tokens.
     pub max_length: usize,
 }

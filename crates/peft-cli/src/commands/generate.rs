@@ -1,0 +1,276 @@
+//! `peft generate`.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use burn::module::Module;
+use clap::Args;
+use peft::core::Hooks;
+use peft::models::{GenerationConfig, Generator, Model, TextTokenizer};
+use peft::train::data::{Columns, Dataset, Example, Goal, Layout, Target, Template, Text};
+use peft::train::metrics::{Bleu, Rouge, chrf, exact_match};
+use serde_json::{Map, Value, json};
+
+use crate::data::layout;
+use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
+use crate::output::print_json;
+
+/// Go on with texts (a causal language model), or make other texts of them (an encoder with a
+/// decoder): texts given as arguments, in a file, or both.
+///
+/// Where the file has the texts that there should be, they are compared: exact match, BLEU, chrF and
+/// ROUGE. Rows with the same text are one, with several references.
+#[derive(Args)]
+pub struct Generate {
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    adapters: AdapterOptions,
+    /// Texts, and what they should become: .tsv, .csv, .jsonl, .txt
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// The columns of the file [default: those of the training data]
+    #[arg(long)]
+    columns: Option<Columns>,
+    /// What a text is made of, with columns in braces [default: that of the training data]
+    #[arg(long, value_name = "TEMPLATE")]
+    template: Option<Template>,
+    /// The first rows only
+    #[arg(long, value_name = "ROWS")]
+    limit: Option<usize>,
+    /// The texts
+    #[arg(value_name = "TEXT")]
+    texts: Vec<String>,
+    #[command(flatten)]
+    settings: Settings,
+    /// Texts in a batch
+    #[arg(long, default_value_t = 16)]
+    batch_size: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+/// How to generate; what is not given is as the model's generation_config.json has it.
+#[derive(Args)]
+#[command(next_help_heading = "Generation")]
+struct Settings {
+    /// The most tokens to generate [default: 128]
+    #[arg(long, value_name = "TOKENS")]
+    max_new_tokens: Option<usize>,
+    /// Draw tokens instead of taking the likeliest
+    #[arg(long)]
+    do_sample: bool,
+    /// Scores are divided by it before drawing
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Draw from the likeliest so many; 0: from all
+    #[arg(long, value_name = "TOKENS")]
+    top_k: Option<usize>,
+    /// Draw from the likeliest that together have this probability
+    #[arg(long, value_name = "PROBABILITY")]
+    top_p: Option<f64>,
+    /// More than 1: tokens that were there are less likely
+    #[arg(long, value_name = "FACTOR")]
+    repetition_penalty: Option<f64>,
+    /// No sequence of so many tokens comes twice
+    #[arg(long, value_name = "TOKENS")]
+    no_repeat_ngram_size: Option<usize>,
+    /// Search with this many beams
+    #[arg(long, value_name = "BEAMS")]
+    num_beams: Option<usize>,
+    /// More than 0: longer beams are better
+    #[arg(long, value_name = "POWER")]
+    length_penalty: Option<f64>,
+    /// End a text where this comes; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// The seed of what is drawn
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+impl Settings {
+    fn over(&self, config: GenerationConfig) -> anyhow::Result<GenerationConfig> {
+        let given = [
+            ("max_new_tokens", json!(self.max_new_tokens)),
+            ("do_sample", json!(self.do_sample.then_some(true))),
+            ("temperature", json!(self.temperature)),
+            ("top_k", json!(self.top_k)),
+            ("top_p", json!(self.top_p)),
+            ("repetition_penalty", json!(self.repetition_penalty)),
+            ("no_repeat_ngram_size", json!(self.no_repeat_ngram_size)),
+            ("num_beams", json!(self.num_beams)),
+            ("length_penalty", json!(self.length_penalty)),
+            ("seed", json!(self.seed)),
+        ];
+        let given = given.into_iter().filter(|(_, value)| !value.is_null());
+        let fields: Map<String, Value> =
+            given.map(|(field, value)| (field.to_string(), value)).collect();
+        Ok(config.with_fields(&fields)?)
+    }
+}
+
+/// What is to be generated for one text.
+struct Prompt {
+    text: String,
+    /// What it should be, where that is known.
+    references: Vec<String>,
+}
+
+impl Generate {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        if self.texts.is_empty() && self.data.is_none() {
+            bail!("nothing to go on with: give texts, or a file with --data");
+        }
+        if self.batch_size == 0 {
+            bail!("--batch-size must be at least 1");
+        }
+        let device = self.device.device()?;
+        let (resolved, adapted) = self.model.load(&self.adapters.paths(), &device)?;
+        let task = known_task(adapted.task)?;
+        let own = GenerationConfig::load(&resolved.directory, adapted.model.config())?;
+        let config = self.settings.over(own)?;
+        let method = adapted.adapter.map(|adapter| adapter.method.valid());
+        let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
+        let generator = Generator::new(&adapted.model, hooks, &config)?;
+        let tokenizer = TextTokenizer::load(&resolved.directory, adapted.model.max_tokens())?;
+        let mut layout = layout(&self.columns, &task);
+        layout.template = self.template.clone().or(layout.template);
+        let prompts = self.prompts(&layout, task.labels.goal)?;
+        let writer = Writer {
+            generator,
+            model: &adapted.model,
+            tokenizer: &tokenizer,
+            stops: &self.settings.stop,
+        };
+        // One text is shown as it is written, to somebody who watches.
+        let shown = !self.json && prompts.len() == 1 && std::io::stdout().is_terminal();
+        let mut texts = Vec::new();
+        for batch in prompts.chunks(self.batch_size) {
+            texts.extend(writer.write(batch, shown)?);
+        }
+        self.print(&prompts, &texts, shown)
+    }
+
+    fn prompts(&self, layout: &Layout, goal: Goal) -> anyhow::Result<Vec<Prompt>> {
+        let given = self.texts.iter();
+        let mut prompts: Vec<Prompt> =
+            given.map(|text| Prompt { text: text.clone(), references: Vec::new() }).collect();
+        let Some(path) = &self.data else { return Ok(prompts) };
+        let labels = peft::train::data::Labels { goal, names: Vec::new() };
+        let data = match Dataset::load(path, layout, &labels) {
+            Ok(data) => data,
+            // A file may lack what the texts should become.
+            Err(_) => Dataset::unlabelled(path, layout, &labels)?,
+        };
+        for Example { text, target } in data.examples {
+            let (Text::One(text) | Text::Pair(text, _)) = text else { continue };
+            let reference = match target {
+                Some(Target::Text(reference)) => vec![reference],
+                _ => Vec::new(),
+            };
+            match prompts.iter_mut().find(|prompt| prompt.text == text) {
+                Some(known) => known.references.extend(reference),
+                None => prompts.push(Prompt { text, references: reference }),
+            }
+        }
+        prompts.truncate(self.limit.unwrap_or(usize::MAX));
+        Ok(prompts)
+    }
+
+    fn print(&self, prompts: &[Prompt], texts: &[String], shown: bool) -> anyhow::Result<ExitCode> {
+        let metrics = metrics(prompts, texts);
+        if self.json {
+            let rows: Vec<Value> = prompts
+                .iter()
+                .zip(texts)
+                .map(|(prompt, text)| json!({"text": prompt.text, "generated": text}))
+                .collect();
+            print_json(&json!({"texts": rows, "metrics": metrics}))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if shown {
+            println!();
+        } else {
+            texts.iter().for_each(|text| println!("{text}"));
+        }
+        for (name, value) in metrics.iter().flatten() {
+            eprintln!("{name:20} {value}");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Turns prompts into texts.
+struct Writer<'m> {
+    generator: Generator<'m>,
+    model: &'m Model,
+    tokenizer: &'m TextTokenizer,
+    stops: &'m [String],
+}
+
+impl Writer<'_> {
+    fn write(&self, prompts: &[Prompt], shown: bool) -> anyhow::Result<Vec<String>> {
+        let texts: Vec<(String, Option<String>)> =
+            prompts.iter().map(|prompt| (prompt.text.clone(), None)).collect();
+        let encoded = self.tokenizer.encode(&texts)?;
+        let ids: Vec<&[u32]> = encoded.iter().map(|text| text.ids.as_slice()).collect();
+        if let Some(longest) = ids.iter().map(|ids| ids.len()).max()
+            && longest >= self.model.max_tokens()
+        {
+            tracing::warn!("a text was cut to the model's {longest} tokens");
+        }
+        let mut written = vec![(Vec::new(), 0); prompts.len()];
+        let watches = shown || !self.stops.is_empty();
+        let generated = self.generator.generate_with(&ids, &mut |row, token| {
+            if !watches {
+                return false;
+            }
+            let (tokens, printed) = &mut written[row];
+            tokens.push(token);
+            let text = self.tokenizer.decode(tokens).unwrap_or_default();
+            if shown && !text.ends_with('\u{fffd}') {
+                // What is shown stays: a letter may come in several tokens.
+                print!("{}", text.get(*printed..).unwrap_or_default());
+                let _ = std::io::stdout().flush();
+                *printed = text.len();
+            }
+            self.stops.iter().any(|stop| text.contains(stop))
+        })?;
+        generated.iter().map(|tokens| self.text(tokens)).collect()
+    }
+
+    /// The text of tokens, up to where it should stop.
+    fn text(&self, tokens: &[u32]) -> anyhow::Result<String> {
+        let text = self.tokenizer.decode(tokens)?;
+        let end = self.stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
+        Ok(text[..end.unwrap_or(text.len())].to_string())
+    }
+}
+
+/// How like the references the texts are, if all have some.
+fn metrics(prompts: &[Prompt], texts: &[String]) -> Option<Map<String, Value>> {
+    if prompts.is_empty() || prompts.iter().any(|prompt| prompt.references.is_empty()) {
+        return None;
+    }
+    let texts: Vec<&str> = texts.iter().map(|text| text.trim()).collect();
+    let references: Vec<Vec<&str>> = (prompts.iter())
+        .map(|prompt| prompt.references.iter().map(|reference| reference.trim()).collect())
+        .collect();
+    let (bleu, rouge) = (Bleu::new(&texts, &references), Rouge::new(&texts, &references));
+    let values = [
+        ("examples", json!(texts.len())),
+        ("exact_match", json!(exact_match(&texts, &references))),
+        ("bleu", json!(bleu.score)),
+        ("chrf", json!(chrf(&texts, &references, 0))),
+        ("rouge1", json!(rouge.rouge1)),
+        ("rouge2", json!(rouge.rouge2)),
+        ("rouge_l", json!(rouge.rouge_l)),
+    ];
+    Some(values.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
+}
