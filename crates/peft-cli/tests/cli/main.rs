@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod compose;
+mod generate;
 mod language;
 mod life;
 mod resume;

@@ -1,0 +1,116 @@
+//! Language models: trained, measured, and generating.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::workbench::Workbench;
+
+/// `model/`, one of the tiny language models, with a tokenizer of single letters.
+fn model(bench: &Workbench, base: &str) {
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/bases").join(base);
+    let model = bench.path("model");
+    let _ = std::fs::remove_dir_all(&model);
+    std::fs::create_dir(&model).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture.join(name), model.join(name)).unwrap();
+    }
+    let special = ["<0>", "<1>", "<2>", "?"].map(String::from);
+    let letters = (' '..='~').filter(|c| " =>.".contains(*c) || c.is_ascii_lowercase());
+    let entries: Vec<String> = special.into_iter().chain(letters.map(String::from)).collect();
+    assert!(entries.len() <= 61, "the fixtures' vocabulary");
+    let vocabulary: serde_json::Map<String, Value> =
+        entries.iter().enumerate().map(|(id, entry)| (entry.clone(), json!(id))).collect();
+    let added: Vec<Value> = (0..3)
+        .map(|id| {
+            json!({"id": id, "content": format!("<{id}>"), "single_word": false, "lstrip": false,
+                   "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
+    let tokenizer = json!({
+        "version": "1.0", "added_tokens": added, "decoder": {"type": "Fuse"},
+        "model": {"type": "BPE", "unk_token": "?", "vocab": vocabulary, "merges": []},
+    });
+    std::fs::write(model.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+}
+
+/// Which word belongs to which letter.
+const WORDS: [(&str, &str); 6] =
+    [("a", "ox"), ("b", "elk"), ("c", "hen"), ("d", "cow"), ("e", "ant"), ("f", "bee")];
+
+fn table(bench: &Workbench) {
+    let rows: String = WORDS.map(|(letter, word)| format!("{letter},{word}\n")).concat();
+    bench.write("train.csv", format!("sign,animal\n{}", rows.repeat(6)));
+    bench.write("test.csv", format!("sign,animal\n{rows}"));
+}
+
+#[test]
+fn decoders_and_encoder_decoders_learn_what_to_write() {
+    // The norms are trained too: with those of a random model, scores hardly differ.
+    for (base, task) in [("mistral", "clm"), ("t5-left", "seq2seq")] {
+        let bench = Workbench::new();
+        model(&bench, base);
+        table(&bench);
+        let train = format!(
+            "train --model model --task {task} --train train.csv --test test.csv --template {{sign}}= \
+             --columns animal --method lora --set target_modules=all-linear --set r=8 --set alpha=16 --set modules_to_save=norm \
+             --epochs 200 --batch-size 9 --lr 2e-2 --weight-decay 0 --json --out words"
+        );
+        let trained = bench.json(&train);
+        let test = &trained["test"];
+        assert!(test["perplexity"].as_f64().unwrap() < 3.0, "{task}: {test}");
+        let adapter = "--model model --adapter words/adapter";
+        let evaluated = bench.json(&format!("eval {adapter} --data test.csv --json"));
+        assert_eq!(evaluated["tokens"], test["tokens"], "{task}");
+
+        let generate = format!("generate {adapter} --max-new-tokens 8 --json");
+        let written = bench.json(&format!("{generate} --data test.csv"));
+        let right = written["metrics"]["exact_match"].as_f64().unwrap();
+        assert!(right > 0.6, "{task}: {written}");
+        assert_eq!(written["texts"][1]["text"], "b=", "{task}");
+        // One at a time, and in beams, it writes the same.
+        let one = bench.json(&format!("{generate} --data test.csv --batch-size 1"));
+        assert_eq!(one, written, "{task}");
+        let beams = bench.json(&format!("{generate} --data test.csv --num-beams 3"));
+        assert!(beams["metrics"]["exact_match"].as_f64().unwrap() > 0.6, "{task}: {beams}");
+        let typed = bench.json(&format!("{generate} b="));
+        assert_eq!(typed["texts"][0]["generated"], written["texts"][1]["generated"]);
+        assert!(typed["metrics"].is_null());
+    }
+}
+
+#[test]
+fn texts_are_drawn_stopped_and_refused() {
+    let bench = Workbench::new();
+    model(&bench, "mistral");
+    let generate = "generate --model model --json --max-new-tokens 6";
+    let drawn = |seed: u32| {
+        let more = format!("--do-sample --top-k 0 --temperature 3 --seed {seed}");
+        bench.json(&format!("{generate} {more} ab"))["texts"][0]["generated"].clone()
+    };
+    assert_eq!(drawn(1), drawn(1));
+    assert!((2..12).any(|seed| drawn(seed) != drawn(1)));
+    let whole = bench.json(&format!("{generate} ab"))["texts"][0]["generated"].clone();
+    let whole = whole.as_str().unwrap();
+    let second = whole.chars().nth(1).unwrap();
+    let stopped = bench.json(&format!("{generate} --stop {second} ab"));
+    let end = whole.find(second).unwrap();
+    assert_eq!(stopped["texts"][0]["generated"], whole[..end]);
+    for (arguments, part) in [
+        ("generate --model model", "nothing to go on with"),
+        ("generate --model model ab --temperature 0", "temperature"),
+        ("generate --model model ab --num-beams 2 --do-sample", "do_sample"),
+        ("generate --model model ab --max-new-tokens 0", "max_new_tokens"),
+    ] {
+        let error = bench.error(arguments);
+        assert!(error.contains(part), "{arguments}: {error}");
+    }
+    table(&bench);
+    let train = "train --model model --task clm --train train.csv --columns animal --out never";
+    let error = bench.error(&format!("{train} --template {{sign}}={{colour}}"));
+    assert!(error.contains("colour") && error.contains("sign"), "{error}");
+    let error = bench.error(&format!("{train} --template {{sign"));
+    assert!(error.contains("character 1"), "{error}");
+    assert!(!bench.path("never").exists());
+}
