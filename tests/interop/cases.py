@@ -10,6 +10,8 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
@@ -19,6 +21,8 @@ CLASSES = {
     "SEQ_CLS": AutoModelForSequenceClassification,
     "TOKEN_CLS": AutoModelForTokenClassification,
     "FEATURE_EXTRACTION": AutoModel,
+    "CAUSAL_LM": AutoModelForCausalLM,
+    "SEQ_2_SEQ_LM": AutoModelForSeq2SeqLM,
 }
 # The last layer of a classification head
 HEAD_ENDS = (
@@ -26,7 +30,14 @@ HEAD_ENDS = (
     "classifier.out_proj.weight",
     "score.weight",
 )
-INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "token_type_ids",
+    "position_ids",
+    "decoder_input_ids",
+    "decoder_attention_mask",
+)
 TOLERANCE = 1e-4
 
 
@@ -71,6 +82,12 @@ def left_random(lacking, supplied, task):
 def inputs_of(recorded):
     """The inputs among the recorded tensors."""
     return {name: recorded[name] for name in INPUTS if name in recorded}
+
+
+def output_mask(inputs):
+    """Where the outputs are those of tokens."""
+    decoder = "decoder_input_ids" in inputs
+    return inputs.get("decoder_attention_mask" if decoder else "attention_mask")
 
 
 def run(model, inputs):

@@ -32,6 +32,9 @@ import cases
 TASKS = {
     "ForSequenceClassification": "SEQ_CLS",
     "ForTokenClassification": "TOKEN_CLS",
+    "ForCausalLM": "CAUSAL_LM",
+    "LMHeadModel": "CAUSAL_LM",
+    "ForConditionalGeneration": "SEQ_2_SEQ_LM",
     "Model": "FEATURE_EXTRACTION",
 }
 # The pool of all prefixes hangs on each layer too, so the library names each of its tensors
@@ -121,7 +124,7 @@ def check(case, report):
         model.set_active_adapters(names[0])
 
     inputs = cases.inputs_of(recorded)
-    mask = inputs.get("attention_mask")
+    mask = cases.output_mask(inputs)
     output = cases.run(model, inputs)
     report["max_abs_diff"] = cases.difference(output, recorded["logits"], mask)
     if config["config"].get("composition_mode") == "scale":

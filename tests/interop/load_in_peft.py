@@ -135,7 +135,7 @@ def check(case, report):
     if config.peft_type == "PREFIX_TUNING" and task == "SEQ_CLS":
         without_cache(model, report)
     inputs = cases.inputs_of(recorded)
-    mask = inputs.get("attention_mask")
+    mask = cases.output_mask(inputs)
     output = cases.run(model, inputs)
     report["max_abs_diff"] = cases.difference(output, recorded["logits"], mask)
     if "merged_logits" in recorded:

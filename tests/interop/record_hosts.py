@@ -77,7 +77,7 @@ YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=6, be
 
 # Name of the case: class, fields, what is special.
 CASES = {
-    "mistral": ("MistralForCausalLM", dict(LLAMA, head_dim=6, sliding_window=None), {}),
+    "mistral": ("MistralForCausalLM", dict(LLAMA, sliding_window=None), {}),
     "llama-llama3": (
         "LlamaForCausalLM",
         dict(LLAMA, rope_scaling=LLAMA3, rope_theta=50.0, attention_bias=True, mlp_bias=True),
@@ -95,19 +95,23 @@ CASES = {
     ),
     "llama-yarn": ("LlamaForCausalLM", dict(LLAMA, rope_scaling=YARN, rope_theta=50.0), {}),
     "llama-sequence": ("LlamaForSequenceClassification", LLAMA, dict(counted=True)),
-    "llama-token": ("LlamaForTokenClassification", LLAMA, {}),
+    "llama-token": ("LlamaForTokenClassification", dict(LLAMA, head_dim=6), {}),
     "llama-body": ("LlamaModel", LLAMA, {}),
-    "gpt2-left": (
-        "GPT2LMHeadModel",
-        dict(GPT2, scale_attn_by_inverse_layer_idx=True),
-        dict(counted=True),
-    ),
+    "gpt2-left": ("GPT2LMHeadModel", GPT2, dict(counted=True)),
     "gpt2-sequence": ("GPT2ForSequenceClassification", GPT2, {}),
-    "gpt2-token": ("GPT2ForTokenClassification", GPT2, {}),
-    "bart-left": ("BartForConditionalGeneration", dict(BART, scale_embedding=True), {}),
+    "gpt2-token": (
+        "GPT2ForTokenClassification",
+        dict(GPT2, scale_attn_by_inverse_layer_idx=True),
+        {},
+    ),
+    "bart-left": (
+        "BartForConditionalGeneration",
+        dict(BART, scale_embedding=True, decoder_attention_heads=2),
+        {},
+    ),
     "bart-sequence": ("BartForSequenceClassification", BART, {}),
     "bart-body": ("BartModel", BART, {}),
-    "t5-left": ("T5ForConditionalGeneration", T5, {}),
+    "t5-left": ("T5ForConditionalGeneration", dict(T5, d_kv=8), {}),
     "t5-sequence": ("T5ForSequenceClassification", dict(T5, feed_forward_proj="gated-gelu"), {}),
     "t5-token": ("T5ForTokenClassification", T5, {}),
     "t5-body": ("T5Model", T5, {}),

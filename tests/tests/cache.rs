@@ -4,12 +4,16 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use peft_core::{Adapter, AdapterConfig, Hooks, Stack, TensorMap, read_safetensors};
+use peft_core::{
+    Adapter, AdapterConfig, BoxedMethod, Hooks, PerRow, Stack, TensorMap, read_safetensors,
+};
 use peft_models::{Cache, Model, ModelInput, Pass};
 use serde_json::{Value, json};
 
 /// Virtual tokens of every method that has some.
 const VIRTUAL: usize = 2;
+/// Three rows, one under a prompt of 1, one under a prefix, one under a prompt of 2.
+const MIXED: &str = "mixed rows";
 
 fn base(name: &str) -> (Model, TensorMap) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/bases").join(name);
@@ -51,32 +55,45 @@ fn part(io: &TensorMap, from: usize, to: usize, counted: bool) -> ModelInput {
     if counted { input.counting_tokens() } else { input }
 }
 
-fn last_rows(output: Tensor<3>, rows: usize) -> Tensor<3> {
-    let positions = output.dims()[1];
-    output.narrow(1, positions - rows, rows)
+/// The output for every token of `input`, `[batch, tokens, words]`; `before` says what the rows of a
+/// mixed batch get before them.
+fn at_tokens(
+    model: &Model,
+    input: &ModelInput,
+    pass: Pass<'_>,
+    before: Option<[usize; 3]>,
+) -> Tensor<3> {
+    let output = model.forward(input, pass).expect("it fits");
+    let (tokens, positions) = (input.output_shape()[1], output.dims()[1]);
+    let added = positions - tokens;
+    let before = before.filter(|_| added > 0).unwrap_or([added; 3]);
+    let rows = before
+        .into_iter()
+        .enumerate()
+        .map(|(row, before)| output.clone().narrow(0, row, 1).narrow(1, before, tokens));
+    Tensor::cat(rows.collect(), 0)
 }
 
 /// The text at once, and in parts of three tokens, one, and the rest.
 fn assert_same(name: &str, hooks: &dyn Hooks, counted: bool, what: &str) {
     let (model, io) = base(name);
+    let before = (what == MIXED).then_some([1, 0, 2]);
     let decoder = io.get("decoder_attention_mask").unwrap_or(&io["attention_mask"]);
-    let [_, tokens] = decoder.shape().dims::<2>();
-    let whole = model.infer(&part(&io, 0, tokens, counted), hooks).expect("it fits");
+    // With what methods add, no model has room for more.
+    let tokens = decoder.shape().dims::<2>()[1].min(8);
+    let input = part(&io, 0, tokens, counted);
+    let whole = at_tokens(&model, &input, Pass::inference(hooks), before);
     let cache = Cache::new();
     let pass = Pass::inference(hooks).with_cache(&cache);
-    let mut parts = Vec::new();
-    for [from, to] in [[0, 3], [3, 4], [4, tokens]] {
-        let input = part(&io, from, to, counted);
-        parts.push(last_rows(model.forward(&input, pass).expect("it fits"), to - from));
-    }
-    let is_token = decoder.clone().convert::<f32>();
+    let parts = [[0, 3], [3, 4], [4, tokens]]
+        .map(|[from, to]| at_tokens(&model, &part(&io, from, to, counted), pass, before));
+    let is_token = columns(decoder, 0, tokens).convert::<f32>();
     let is_token = Tensor::<2>::from_data(is_token, &Device::default()).unsqueeze_dim::<3>(2);
-    let difference = (last_rows(whole.clone(), tokens) - Tensor::cat(parts, 1)) * is_token;
+    let difference = (whole.clone() - Tensor::cat(parts.to_vec(), 1)) * is_token;
     let distance: f32 = difference.abs().max().into_scalar();
     assert!(distance <= 1e-5, "{name} under {what}: {distance:e}");
-    let plain = model.infer(&part(&io, 0, tokens, counted), &()).expect("it fits");
-    let moved: f32 =
-        (last_rows(plain, tokens) - last_rows(whole, tokens)).abs().max().into_scalar();
+    let plain = at_tokens(&model, &input, Pass::inference(&()), None);
+    let moved: f32 = (plain - whole).abs().max().into_scalar();
     assert!(what == "nothing" || moved > 1e-3, "{what} changes {name} by {moved:e} only");
 }
 
@@ -105,6 +122,15 @@ fn going_on_from_a_cache_is_as_reading_the_whole_text() {
                 let what = if method == "houlsby" { "nothing" } else { &what };
                 assert_same(name, &adapter, counted, what);
             }
+            // Rows that get more and less before them.
+            let virtual_tokens = |count: usize| json!({"num_virtual_tokens": count});
+            let members = [
+                adapter(&model, "prompt", virtual_tokens(1)),
+                adapter(&model, "prefix", virtual_tokens(2)),
+                adapter(&model, "prompt", virtual_tokens(2)),
+            ];
+            let mixed = PerRow::new(members.map(BoxedMethod::new).into(), &[0, 1, 2].map(Some));
+            assert_same(name, &mixed, counted, MIXED);
         }
     }
 }

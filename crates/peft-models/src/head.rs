@@ -78,7 +78,7 @@ impl SequenceHead {
             _ => {
                 let [batch, positions, d] = states.dims();
                 let places = self.token.places(text)?;
-                let starts = text.starts([batch, positions], mask);
+                let starts = text.starts([batch, positions], mask.as_ref());
                 // A method may have repeated the batch.
                 let indices = starts.iter().enumerate().map(|(row, start)| {
                     (row * positions + start + places[row % places.len()]) as i64

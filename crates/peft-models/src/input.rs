@@ -35,7 +35,8 @@ struct Host {
     max_id: usize,
     max_segment: usize,
     max_position: Option<usize>,
-    /// How [`Text::positions`] were counted, where they are there.
+    /// [`Text::positions`], where they are there, and how they were counted.
+    positions: Vec<i64>,
     counted: Option<Counted>,
 }
 
@@ -144,8 +145,9 @@ impl ModelInput {
         });
         let segments = segments.map(|segments| ints(segments, shape, &device));
         let tensor = ints(ids.clone(), shape, &device);
-        let (max_position, counted) = (None, None);
-        let host = Host { shape, ids, is_token, max_id, max_segment, max_position, counted };
+        let (max_position, positions, counted) = (None, Vec::new(), None);
+        let host =
+            Host { shape, ids, is_token, max_id, max_segment, max_position, positions, counted };
         let text = Text { ids: tensor, mask, segments, positions: None, host };
         Ok(Self { text, decoder: None })
     }
@@ -231,12 +233,31 @@ impl Text {
         self.host.max_position
     }
 
-    /// By row, the position behind the text, methods apart.
-    pub(crate) fn next_positions(&self) -> Vec<usize> {
-        let [batch, tokens] = self.host.shape;
-        let Some(counted) = &self.host.counted else { return vec![tokens; batch] };
-        let rows = self.host.is_token.chunks(tokens).zip(&counted.first);
-        rows.map(|(row, first)| first + row.iter().filter(|t| counted.has(**t)).count()).collect()
+    /// By row, the position behind the text in an output of `[batch, positions]` with `mask`, as in
+    /// [`starts`](Self::starts).
+    ///
+    /// # Errors
+    /// If a method repeated the batch, and put more before a text in one place than in another.
+    pub(crate) fn next_positions(
+        &self,
+        shape: [usize; 2],
+        mask: Option<&Tensor<2, Bool>>,
+    ) -> Result<Vec<usize>> {
+        let [rows, tokens] = self.host.shape;
+        let starts = self.starts(shape, mask);
+        if starts.iter().enumerate().any(|(row, start)| *start != starts[row % rows]) {
+            let reason = "methods side by side put texts of different lengths before one, from \
+                          which it cannot go on";
+            return Err(Error::Input(reason.into()));
+        }
+        let own = |row: usize| match &self.host.counted {
+            None => tokens,
+            Some(counted) => {
+                let is_token = &self.host.is_token[row * tokens..(row + 1) * tokens];
+                counted.first[row] + is_token.iter().filter(|t| counted.has(**t)).count()
+            }
+        };
+        Ok((0..rows).map(|row| starts[row] + own(row)).collect())
     }
 
     /// The same text behind an earlier one that ended before these positions.
@@ -268,7 +289,8 @@ impl Text {
         }
         self.host.max_position = positions.iter().max().map(|position| *position as usize);
         self.host.counted = Some(counted);
-        self.positions = Some(ints(positions, self.host.shape, &self.ids.device()));
+        self.positions = Some(ints(positions.clone(), self.host.shape, &self.ids.device()));
+        self.host.positions = positions;
     }
 
     /// By row of an output with `positions` positions and `mask`, which methods may have repeated
@@ -276,19 +298,43 @@ impl Text {
     pub(crate) fn starts(
         &self,
         [batch, positions]: [usize; 2],
-        mask: Option<Tensor<2, Bool>>,
+        mask: Option<&Tensor<2, Bool>>,
     ) -> Vec<usize> {
         let [rows, tokens] = self.host.shape;
         let added = positions - tokens;
         let Some(mask) = mask.filter(|_| added > 0) else { return vec![added; batch] };
         // Rows to which less was added are filled up behind the text.
-        let all: Vec<i64> =
-            mask.int().sum_dim(1).into_data().convert::<i64>().try_into_vec().expect("converted");
+        let all: Vec<i64> = mask
+            .clone()
+            .int()
+            .sum_dim(1)
+            .into_data()
+            .convert::<i64>()
+            .try_into_vec()
+            .expect("converted");
         let own = |row: usize| {
             let row = row % rows * tokens;
             self.host.is_token[row..row + tokens].iter().filter(|is_token| **is_token).count()
         };
         all.iter().enumerate().map(|(row, all)| *all as usize - own(row)).collect()
+    }
+
+    /// The positions of an output of `[batch, length]` with `mask`, as in [`starts`](Self::starts):
+    /// what methods put before a text is counted too.
+    pub(crate) fn lengthened_positions(
+        &self,
+        [batch, length]: [usize; 2],
+        mask: Option<&Tensor<2, Bool>>,
+    ) -> Tensor<2, Int> {
+        let [rows, tokens] = self.host.shape;
+        let starts = self.starts([batch, length], mask);
+        let row = |(row, start): (usize, &usize)| {
+            let own = &self.host.positions[row % rows * tokens..][..tokens];
+            let front = (0..*start as i64).chain(own.iter().map(|own| own + *start as i64));
+            front.chain(std::iter::repeat(0)).take(length).collect::<Vec<_>>()
+        };
+        let positions = starts.iter().enumerate().flat_map(row).collect();
+        ints(positions, [batch, length], &self.ids.device())
     }
 
     /// The text moved by one token, behind `start`, every one a token.
@@ -302,6 +348,7 @@ impl Text {
             max_id: self.host.max_id.max(start),
             max_segment: 0,
             max_position: None,
+            positions: Vec::new(),
             counted: None,
             ids: ids.clone(),
             ..self.host

@@ -170,7 +170,7 @@ impl Model {
         let [batch, positions, d] = states.dims();
         let text = input.decoder().unwrap_or(input.text());
         let [rows, tokens] = input.output_shape();
-        let starts = text.starts([batch, positions], mask);
+        let starts = text.starts([batch, positions], mask.as_ref());
         let index = |&[row, token]: &Place| {
             assert!(row < rows && token < tokens, "a place outside the batch");
             (row * positions + starts[row] + token) as i64

@@ -8,13 +8,16 @@ use burn::tensor::TensorData;
 use peft_core::{Adapter, Hooks, Method, TensorMap, merged_tensors, read_safetensors};
 use peft_models::{Checkpoint, Model, ModelConfig, ModelInput, ModelTask, Task};
 
+const INPUTS: [&str; 4] =
+    ["input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask"];
+
 /// The recorded inputs of a fixture; of another base, two texts of made-up tokens, one of them
 /// filled up.
 pub fn inputs(model: &Path, config: &ModelConfig) -> Result<TensorMap> {
     let recorded = model.join("io.safetensors");
     if recorded.is_file() {
         let mut tensors = read_safetensors(&recorded)?;
-        tensors.retain(|name, _| name == "input_ids" || name == "attention_mask");
+        tensors.retain(|name, _| INPUTS.contains(&name.as_str()));
         return Ok(tensors);
     }
     let (vocabulary, pad) = (config.vocab_size as i64, config.pad_token_id() as i64);
@@ -53,9 +56,15 @@ pub fn io(encoder: &Model, adapter: &Adapter, inputs: &TensorMap) -> Result<Tens
 
 /// The output as the reference lays it out: `[batch, labels]` of a sequence.
 fn output(model: &Model, inputs: &TensorMap, hooks: &dyn Hooks) -> Result<TensorData> {
-    let ids = inputs.get("input_ids").context("no input_ids")?.clone();
-    let mask = inputs.get("attention_mask").cloned();
-    let input = ModelInput::from_data(ids, mask, None, model.base().device())?;
+    let text = |prefix: &str| {
+        let ids = inputs.get(&format!("{prefix}input_ids")).context("no input_ids")?.clone();
+        let mask = inputs.get(&format!("{prefix}attention_mask")).cloned();
+        Ok::<_, anyhow::Error>(ModelInput::from_data(ids, mask, None, model.base().device())?)
+    };
+    let input = match inputs.contains_key("decoder_input_ids") {
+        true => text("")?.with_decoder(text("decoder_")?)?,
+        false => text("")?,
+    };
     let output = model.infer(&input, hooks)?;
     Ok(match model.task() {
         Task::ClassifySequence { .. } => output.squeeze_dim::<2>(1).into_data(),

@@ -54,10 +54,15 @@ pub fn write_all(
     device: &Device,
 ) -> Result<Vec<Written>> {
     let base_name = model.file_name().context("a base is a directory with a name")?;
-    let (with_head, bare) = load(model, device)?;
+    let (own, _) = Model::load(model, None, device)?;
+    let variants = variants(&own);
+    if variants.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (with_head, bare) = load(model, own, device)?;
     let inputs = io::inputs(model, with_head.config())?;
     let mut written = Vec::new();
-    for (number, variant) in variants().iter().enumerate() {
+    for (number, variant) in variants.iter().enumerate() {
         let folder = match variant.library {
             Library::Peft => "peft",
             Library::Adapters => "adapters",
@@ -73,9 +78,8 @@ pub fn write_all(
 }
 
 /// The base with its own head, or a new one where it has none, and without any.
-fn load(model: &Path, device: &Device) -> Result<(Model, Model)> {
+fn load(model: &Path, own: Model, device: &Device) -> Result<(Model, Model)> {
     let for_task = |task| Model::load(model, Some(ModelTask { task, seed: 0 }), device);
-    let (own, _) = Model::load(model, None, device)?;
     if own.task() == Task::Encode {
         return Ok((for_task(Task::ClassifySequence { labels: LABELS })?.0, own));
     }

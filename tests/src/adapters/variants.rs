@@ -1,5 +1,7 @@
 //! The configurations that adapters are written with.
 
+use peft_core::Role;
+use peft_models::{Architecture, Model, Task};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -39,13 +41,51 @@ impl Variant {
     }
 }
 
-/// Every configuration, those of one library together.
-pub fn variants() -> Vec<Variant> {
-    let mut all = lora_for_peft();
-    all.extend(others_for_peft());
-    all.extend(bottlenecks_for_adapters());
-    all.extend(others_for_adapters());
-    all
+/// Every configuration for a base, those of one library together; none where it is of a kind that
+/// other bases stand for.
+pub fn variants(model: &Model) -> Vec<Variant> {
+    use Architecture::{Bert, Roberta, XlmRoberta};
+    match (model.config().model_type, model.task()) {
+        (_, Task::MaskedLm) => Vec::new(),
+        (Bert | Roberta | XlmRoberta, _) => {
+            let mut all = lora_for_peft();
+            all.extend(others_for_peft());
+            all.extend(bottlenecks_for_adapters());
+            all.extend(others_for_adapters());
+            all
+        }
+        (_, Task::CausalLm | Task::Seq2SeqLm) => of_language_models(model),
+        _ => Vec::new(),
+    }
+}
+
+/// For a decoder, or an encoder with a decoder, whatever its modules are called.
+fn of_language_models(model: &Model) -> Vec<Variant> {
+    let projected =
+        json!({"num_virtual_tokens": 2, "prefix_projection": true, "encoder_hidden_size": 12});
+    let everywhere = json!({
+        "num_virtual_tokens": 2,
+        "shift_positions": false,
+        "encoder_prefix": true,
+        "cross_prefix": true,
+    });
+    let fused = model.base().linears().any(|site| site.role == Role::QueryKeyValue);
+    let matrices = if fused { json!({"attn_matrices": ["q", "v"]}) } else { json!({}) };
+    vec![
+        peft("lora", "lora", json!({})),
+        peft("all-linear", "lora", json!({"target_modules": "all-linear", "r": 3})),
+        peft("dora", "dora", json!({"target_modules": "all-linear", "r": 4})),
+        peft("ia3", "ia3", json!({})),
+        peft("ln-tuning", "ln-tuning", json!({})),
+        peft("prefix", "prefix", json!({"num_virtual_tokens": 2})),
+        peft("prefix-projection", "prefix", projected),
+        peft("prompt", "prompt", json!({"num_virtual_tokens": 2})),
+        adapters("houlsby", "houlsby", json!({"reduction_factor": 4})),
+        adapters("pfeiffer", "pfeiffer", json!({"reduction_factor": 4})),
+        adapters("parallel", "parallel", json!({})),
+        adapters("prefix", "prefix", everywhere),
+        adapters("lora", "lora", matrices),
+    ]
 }
 
 fn peft(name: &'static str, method: &'static str, fields: Value) -> Variant {

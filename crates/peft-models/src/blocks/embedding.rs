@@ -59,7 +59,7 @@ pub struct EmbeddedText {
     pub taken: Vec<usize>,
     /// All positions are less than this.
     pub reach: usize,
-    /// By row of the text, the position behind it.
+    /// By row of the text, the position behind it, if the text is to be gone on from.
     pub next: Vec<usize>,
 }
 
@@ -153,7 +153,7 @@ impl Embeddings {
                 self.limit
             )));
         }
-        let positions = positions(text, [batch, length], &taken);
+        let positions = positions(text, [batch, length], mask.as_ref(), &taken);
         let mut sum = hidden;
         if let Some(table) = &self.segments {
             let first = || Tensor::zeros([1, 1], &text.ids.device());
@@ -171,8 +171,10 @@ impl Embeddings {
         let Embedded { hidden, mask, .. } = pass.hooks.layers_input(&self.site, embedded);
         // A method may have lengthened the text here too, behind the table of positions.
         let longer = hidden.dims()[1] - length;
-        let added = hidden.dims()[1] - tokens;
-        let next = text.next_positions().into_iter().map(|next| next + added).collect();
+        let next = match pass.cache {
+            Some(_) => text.next_positions([batch, length + longer], mask.as_ref())?,
+            None => Vec::new(),
+        };
         let (positions, reach) = match longer {
             0 => (positions, reach),
             _ => (lengthened(positions, longer, &taken), reach + longer),
@@ -210,23 +212,19 @@ impl Embeddings {
 }
 
 /// The positions of a text that methods made `length` long: `[rows, length]`.
-fn positions(text: &Text, [batch, length]: [usize; 2], taken: &[usize]) -> Tensor<2, Int> {
-    let from_zero = |length: usize| {
-        Tensor::<1, Int>::arange(0..length as i64, &text.ids.device()).unsqueeze::<2>()
-    };
+fn positions(
+    text: &Text,
+    [batch, length]: [usize; 2],
+    mask: Option<&Tensor<2, Bool>>,
+    taken: &[usize],
+) -> Tensor<2, Int> {
     let counted = match &text.positions {
-        None => from_zero(length),
-        Some(own) => {
-            let added = length - own.dims()[1];
-            let own = repeated(own.clone(), batch);
-            match added {
-                0 => own,
-                _ => {
-                    let front = from_zero(added).expand([batch, added]);
-                    Tensor::cat(vec![front, own + added as i64], 1)
-                }
-            }
+        None => {
+            let device = text.ids.device();
+            Tensor::<1, Int>::arange(0..length as i64, &device).unsqueeze::<2>()
         }
+        Some(own) if own.dims()[1] == length => repeated(own.clone(), batch),
+        Some(_) => text.lengthened_positions([batch, length], mask),
     };
     counted + column(taken, &text.ids)
 }

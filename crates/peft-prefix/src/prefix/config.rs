@@ -39,8 +39,9 @@ pub enum PrefixInit {
 /// are written only where they differ from the default: HF PEFT does not know them.
 ///
 /// In a model with an encoder and a decoder, the decoder's self-attention gets a prefix. As HF PEFT
-/// reads its own table there, decoder layer `i` gets slice `2 i`, from the front again behind the
-/// last one: half of an even number of slices serves two layers each, and nothing reads the others.
+/// reads its own table there, it has as many slices as the encoder has layers, and decoder layer `i`
+/// gets slice `2 i`, from the front again behind the last one: half of an even number of slices
+/// serves two layers each, and nothing reads the others.
 /// With `shift_positions` false, or `num_transformer_submodules` 1, each layer has its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -144,21 +144,23 @@ impl PrefixTuning {
     fn new(config: &PrefixTuningConfig, base: &Base, device: &Device) -> Result<Self> {
         let sites = config.sites(base)?;
         ModelDimensions::check("token_dim", config.model.token_dim, sites[0].d_out())?;
-        let layers = base.sites().filter(|site| site.role == Role::SelfAttention).count();
-        ModelDimensions::check("num_layers", config.model.num_layers, layers)?;
+        let count = |role| base.sites().filter(|site| site.role == role).count();
         // HF PEFT hands a decoder layer the slices of two layers, one for each of its attentions,
-        // and drops the second.
+        // and drops the second; and the layers that it counts are the encoder's.
         let step = if config.shift_positions { config.model.submodules(base)? } else { 1 };
+        let layers = if step == 2 { Role::EncoderAttention } else { Role::SelfAttention };
+        ModelDimensions::check("num_layers", config.model.num_layers, count(layers))?;
         let mut slices = vec![None; base.len()];
         let (mut tables, mut roles) = (Vec::new(), Vec::new());
         for role in config.roles() {
             let sites: Vec<&Site> =
                 sites.iter().copied().filter(|site| site.role == role).collect();
             let Some(first) = sites.first() else { continue };
+            let count = if step == 2 { count(Role::EncoderAttention) } else { sites.len() };
             for (layer, site) in sites.iter().enumerate() {
-                slices[site.index] = Some([tables.len(), step * layer % sites.len()]);
+                slices[site.index] = Some([tables.len(), step * layer % count]);
             }
-            tables.push(Source::new(config, first, sites.len(), device));
+            tables.push(Source::new(config, first, count, device));
             roles.push(role);
         }
         let dropout = DropoutConfig::new(config.dropout).init();
