@@ -258,9 +258,14 @@ impl MethodConfig for BottleneckConfig {
     }
 
     /// 3e-3 with `phm_layer`, as Mahabadi et al.: the rule starts near zero, and its products with
-    /// the other factors get small gradients.
+    /// the other factors get small gradients. With a fixed scale above 1 it is divided by it: a step
+    /// moves the adapter's output so many times as far, and at 1e-3 a scale of 4 learns badly.
     fn learning_rate(&self) -> f64 {
-        if self.phm_layer { 3e-3 } else { Self::LEARNING_RATE }
+        let rate = if self.phm_layer { 3e-3 } else { Self::LEARNING_RATE };
+        match self.scaling {
+            Scaling::Fixed(scale) if scale > 1.0 => rate / scale,
+            _ => rate,
+        }
     }
 
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {

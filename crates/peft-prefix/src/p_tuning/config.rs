@@ -79,8 +79,9 @@ impl MethodConfig for PTuningConfig {
     const NAME: &'static str = "p-tuning";
     const PEFT_TYPE: &'static str = "P_TUNING";
     const ABOUT: &'static str = "virtual tokens from a trained encoder (Liu et al. 2021)";
-    // Its weights are those of a network, which learn at the usual rates of new layers.
-    const LEARNING_RATE: f64 = 1e-3;
+    // Its weights are those of a network, which learn at the rates of new layers; they start far from
+    // any word, and have a way to go: a small encoder gains much from 1e-3 to 3e-3.
+    const LEARNING_RATE: f64 = 3e-3;
     const PROMPT_LEARNING: bool = true;
     const ALIASES: &'static [(&'static str, &'static str)] = &[
         ("prompt_length", "num_virtual_tokens"),
