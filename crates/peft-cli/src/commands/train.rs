@@ -1,11 +1,13 @@
 //! `peft train`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use peft::core::{Accounting, Adapter, AdapterConfig, Composition, write_atomically};
+use peft::core::{Accounting, Adapter, AdapterConfig, Composition, Role, write_atomically};
+use peft::models::{Model, Task};
 use peft::train::data::{Columns, Goal, Template};
 use peft::train::metrics::Metric;
 use peft::train::{AdapterPaths, Outcome, RunDirectory, Schedule, Trainer, resolve};
@@ -187,7 +189,10 @@ impl Train {
         let method = registry.configure(&run.method, fields)?;
         let mut config = AdapterConfig::new(method);
         match model.task_type() {
-            Some(task) => config = config.with_task(task),
+            Some(task) => {
+                config = config.with_task(task);
+                config.modules_to_save.extend(other_heads(&model, &config.modules_to_save));
+            }
             // A language model has its head already; one that is new has to be learned.
             None => config.modules_to_save = report.initialized,
         }
@@ -356,4 +361,18 @@ impl Train {
         println!("plot:    {}", directory.plot().display());
         Ok(())
     }
+}
+
+/// A classifier's head where it has none of the names that HF PEFT saves (T5's, BART's), which would
+/// leave it as it was initialised.
+fn other_heads(model: &Model, saved: &[String]) -> Vec<String> {
+    let classifies =
+        matches!(model.task(), Task::ClassifySequence { .. } | Task::ClassifyTokens { .. });
+    let heads = model.base().sites().filter(|site| classifies && site.role == Role::Head);
+    let names: BTreeSet<&str> = heads.filter_map(|site| site.path.split('.').next()).collect();
+    let is_saved = |head: &&str| saved.iter().any(|name| head.ends_with(name.as_str()));
+    if names.iter().any(is_saved) {
+        return Vec::new();
+    }
+    names.into_iter().map(String::from).collect()
 }

@@ -45,7 +45,7 @@ pub struct Outcome {
     pub train_seconds: f64,
     /// Tokens trained on per second, padding not counted.
     pub tokens_per_second: f64,
-    /// Values trained.
+    /// Values trained, those included that are dropped after the last step.
     pub trainable: usize,
     /// The validation data under the adapter that was kept.
     pub valid: Option<Metrics>,
@@ -320,6 +320,8 @@ impl<'m> Trainer<'m> {
         if best_epoch != position.epochs {
             method = self.best_method(&method)?;
         }
+        // What is dropped at the end was trained too.
+        let trainable = num_trainable(&method);
         method.finish();
         self.save(&method, &self.directory.adapter())?;
         let valid = history.entries().iter().find_map(|entry| match entry {
@@ -338,7 +340,7 @@ impl<'m> Trainer<'m> {
             best_epoch,
             train_seconds: position.seconds,
             tokens_per_second: position.tokens as f64 / position.seconds.max(1e-9),
-            trainable: num_trainable(&method),
+            trainable,
             valid,
             test,
         };
