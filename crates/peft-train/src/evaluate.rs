@@ -96,6 +96,9 @@ fn tags(
     let (mut words, mut total) = (0, 0.0);
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
+        if batch.asks_nothing() {
+            continue;
+        }
         let logits = batch.logits(model, Pass::inference(hooks))?;
         let labels = logits.clone().argmax(1).into_data().convert::<i64>();
         let mut labels = labels.iter::<i64>();
@@ -147,6 +150,9 @@ fn evaluate_language(
     let (mut asked, mut right, mut total) = (0, 0, 0.0);
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
+        if batch.asks_nothing() {
+            continue;
+        }
         let logits = batch.logits(model, Pass::inference(hooks))?;
         let found = logits.clone().argmax(1).squeeze_dim::<1>(1);
         let wanted = batch.classes(&found.device());

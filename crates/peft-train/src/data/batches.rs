@@ -42,6 +42,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Whether there is nothing to ask: no text has a word that was not cut off.
+    pub fn asks_nothing(&self) -> bool {
+        self.places.as_ref().is_some_and(Vec::is_empty)
+    }
+
     /// What the model gives under a method, `[targets, outputs]`.
     ///
     /// # Errors

@@ -217,6 +217,9 @@ impl<'m> Trainer<'m> {
         let mut accumulator = GradientsAccumulator::new();
         let (mut mean, mut tokens) = (0.0, 0);
         for batch in batches {
+            if batch.asks_nothing() {
+                continue;
+            }
             let logits = batch.logits(self.model, Pass::training(&state.method))?;
             let share = batch.targets.len() as f64 / targets as f64;
             let loss = loss(self.task.labels.goal, logits, &batch) * share;
@@ -387,6 +390,9 @@ impl Calibration for CalibrationBatches<'_> {
         let device = self.model.base().device();
         // The same texts are trained on next: what is wrong with them is an error there.
         let batch = self.data.batch(indices, 0, device).ok()?;
+        if batch.asks_nothing() {
+            return self.next_loss(hooks);
+        }
         let logits = batch.logits(self.model, Pass::inference(hooks)).ok()?;
         Some(loss(self.goal, logits, &batch))
     }
