@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, activation::log_softmax};
 use custom_method::ScaleConfig;
-use peft_core::{Accounting, Adapter, AdapterConfig, Registry, Stack};
+use peft_core::{Accounting, Adapter, AdapterConfig, Registry, Stack, TaskType};
 use peft_models::{Model, ModelInput, Pass};
 use serde_json::{Map, json};
 
@@ -22,7 +22,7 @@ fn trains_and_reloads_in_bert() {
     registry.register::<ScaleConfig>();
     let fields = Map::from_iter([("target_modules".to_string(), json!("all-linear"))]);
     let config = registry.configure("scale", fields).expect("its configuration");
-    let config = AdapterConfig::new(config).with_task(model.task_type());
+    let config = AdapterConfig::new(config).with_task(TaskType::SequenceClassification);
     let mut adapter = Adapter::new(config, model.base(), &device).expect("it fits");
 
     // Six layers in each of two blocks of width 32, feed-forward width 64, and the pooler.
