@@ -68,6 +68,11 @@ impl Model {
         device: &Device,
     ) -> Result<(Self, LoadReport)> {
         config.check_task(task)?;
+        let [packed, plain] = checkpoint.packed_bytes().map(|bytes| bytes as f64 / 1e6);
+        if packed > 0.0 {
+            let path = checkpoint.path().display();
+            tracing::warn!("{path}: {packed:.0} MB packed are expanded to {plain:.0} MB of f32");
+        }
         let prefix = format!("{}.", config.model_type.prefix());
         let own = config.model_type.own_prefix(task);
         let mut loader = Loader::new(checkpoint, &prefix, &own, device);

@@ -72,6 +72,18 @@ impl Checkpoint {
         &self.path
     }
 
+    /// The bytes of packed tensors that nobody has taken, and those that they come to in f32.
+    pub fn packed_bytes(&self) -> [usize; 2] {
+        let packed = self.tensors.values().filter_map(|stored| match stored {
+            Stored::Packed(tensor) => Some(tensor),
+            Stored::Plain(_) => None,
+        });
+        packed.fold([0, 0], |[packed, plain], tensor| {
+            let values: usize = tensor.shape().iter().product();
+            [packed + tensor.bytes().len(), plain + 4 * values]
+        })
+    }
+
     /// Whether there is still a tensor with this key.
     pub fn has(&self, key: &str) -> bool {
         self.tensors.contains_key(key)
