@@ -90,9 +90,7 @@ impl Base {
         bias: Option<Tensor<1>>,
     ) -> Arc<Site> {
         self.linear(path, role, None, weight, bias);
-        let entry = self.sites.last_mut().expect("just added");
-        entry.site = Arc::new(Site { tied: true, ..Site::clone(&entry.site) });
-        entry.site.clone()
+        self.mark_last(|site| site.tied = true)
     }
 
     /// Adds a linear layer with weight `[d_in, d_out]`, which the checkpoint holds so.
@@ -105,9 +103,7 @@ impl Base {
         bias: Option<Tensor<1>>,
     ) -> Arc<Site> {
         self.linear(path, role, layer, weight, bias);
-        let entry = self.sites.last_mut().expect("just added");
-        entry.site = Arc::new(Site { fan_in_fan_out: true, ..Site::clone(&entry.site) });
-        entry.site.clone()
+        self.mark_last(|site| site.fan_in_fan_out = true)
     }
 
     /// Adds an embedding with table `[entries, d]`.
@@ -156,6 +152,13 @@ impl Base {
     ) -> Arc<Site> {
         let shape = [d, d_key];
         self.add(path.into(), SiteKind::Attention, role, layer, shape, None, None, None)
+    }
+
+    /// Says more of the site that was added last.
+    fn mark_last(&mut self, mark: impl FnOnce(&mut Site)) -> Arc<Site> {
+        let entry = self.sites.last_mut().expect("a site was added");
+        mark(Arc::make_mut(&mut entry.site));
+        entry.site.clone()
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -1,6 +1,6 @@
 //! Bodies: a stack of layers, or an encoder and a decoder.
 
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use crate::blocks::{Context, EmbeddedText, Embeddings, EncodedText, FrozenNorm, Pass};
 use crate::blocks::{RelativeBias, Rotary, Sublayer};
@@ -149,4 +149,14 @@ impl Transformer {
         }
         Ok((states, mask))
     }
+}
+
+/// The states at some places of a batch, each a row and a position in it: `[places, d]`.
+pub(crate) fn tokens_at(states: Tensor<3>, places: impl Iterator<Item = [usize; 2]>) -> Tensor<2> {
+    let [batch, positions, d] = states.dims();
+    let indices: Vec<i64> = places.map(|[row, at]| (row * positions + at) as i64).collect();
+    let device = states.device().without_autodiff();
+    let count = indices.len();
+    let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [count]), &device);
+    states.reshape([batch * positions, d]).select(0, indices)
 }

@@ -1,12 +1,12 @@
 //! Task heads.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use peft_core::{Activation, Role};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::blocks::{FrozenLinear, FrozenNorm, NormForm, Pass, Unembedding};
-use crate::body::Hidden;
+use crate::blocks::{FrozenLinear, FrozenNorm, NormForm, Pass, Unembedding, row_major};
+use crate::body::{Hidden, tokens_at};
 use crate::checkpoint::Loader;
 use crate::input::Text;
 use crate::{Error, ModelInput, Result};
@@ -80,13 +80,9 @@ impl SequenceHead {
                 let places = self.token.places(text)?;
                 let starts = text.starts([batch, positions], mask.as_ref());
                 // A method may have repeated the batch.
-                let indices = starts.iter().enumerate().map(|(row, start)| {
-                    (row * positions + start + places[row % places.len()]) as i64
-                });
-                let indices = TensorData::new(indices.collect::<Vec<_>>(), [batch]);
-                let indices = Tensor::<1, Int>::from_data(indices, &text.ids.device());
-                let states = states.reshape([batch * positions, d]).select(0, indices);
-                states.reshape([batch, 1, d])
+                let last = starts.iter().enumerate();
+                let last = last.map(|(row, start)| [row, start + places[row % places.len()]]);
+                tokens_at(states, last).reshape([batch, 1, d])
             }
         };
         let [before, after] = self.dropout;
@@ -182,7 +178,7 @@ impl NewHead {
         let found = loader.head(path, [("weight", &[d_out, d_in]), ("bias", &[d_out])]);
         let (weight, bias) = match found {
             Some([weight, bias]) => {
-                (row_major(weight, &device), Tensor::from_data(bias, (&device, DType::F32)))
+                (transposed(weight, &device), Tensor::from_data(bias, (&device, DType::F32)))
             }
             None => (self.random([d_in, d_out], &device), Tensor::zeros([d_out], &device)),
         };
@@ -209,7 +205,7 @@ impl NewHead {
     ) -> Tensor<2> {
         let device = loader.device().clone();
         match loader.head(path, [("weight", &[d_out, d_in])]) {
-            Some([weight]) => row_major(weight, &device),
+            Some([weight]) => transposed(weight, &device),
             None => self.random([d_in, d_out], &device),
         }
     }
@@ -223,8 +219,7 @@ impl NewHead {
         epsilon: f64,
     ) -> FrozenNorm {
         let device = loader.device().clone();
-        let old = loader.has(&format!("{path}.gamma"));
-        let (gain, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
+        let [gain, bias] = loader.norm_names(path);
         let (gain, bias) = match loader.head(path, [(gain, &[d]), (bias, &[d])]) {
             Some(found) => {
                 let [gain, bias] = found.map(|data| Tensor::from_data(data, (&device, DType::F32)));
@@ -257,8 +252,7 @@ impl NewHead {
     }
 }
 
-/// A weight `[d_out, d_in]` of a checkpoint as `[d_in, d_out]`, laid out anew.
-fn row_major(weight: TensorData, device: &Device) -> Tensor<2> {
-    let weight = Tensor::<2>::from_data(weight, (device, DType::F32)).transpose();
-    Tensor::from_data(weight.into_data(), device)
+/// A weight `[d_out, d_in]` of a checkpoint as `[d_in, d_out]`.
+fn transposed(weight: TensorData, device: &Device) -> Tensor<2> {
+    row_major(Tensor::<2>::from_data(weight, (device, DType::F32)).transpose())
 }

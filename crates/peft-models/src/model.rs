@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use peft_core::{Base, Hooks, HubModel, TaskType};
 
 use crate::architectures::{self, Parts};
 use crate::blocks::Pass;
-use crate::body::{Body, Hidden};
+use crate::body::{Body, Hidden, tokens_at};
 use crate::checkpoint::{Checkpoint, LoadReport, Loader};
 use crate::head::{Head, NewHead};
 use crate::{ModelConfig, ModelInput, Result, Task};
@@ -172,19 +172,15 @@ impl Model {
         pass: Pass<'_>,
     ) -> Result<Tensor<3>> {
         let Hidden { states, mask } = self.body.forward(input, pass)?;
-        let [batch, positions, d] = states.dims();
+        let [batch, positions, _] = states.dims();
         let text = input.decoder().unwrap_or(input.text());
         let [rows, tokens] = input.output_shape();
         let starts = text.starts([batch, positions], mask.as_ref());
-        let index = |&[row, token]: &Place| {
+        let position = |&[row, token]: &Place| {
             assert!(row < rows && token < tokens, "a place outside the batch");
-            (row * positions + starts[row] + token) as i64
+            [row, starts[row] + token]
         };
-        let indices: Vec<i64> = places.iter().map(index).collect();
-        let device = states.device().without_autodiff();
-        let indices = TensorData::new(indices, [places.len()]);
-        let indices = Tensor::<1, Int>::from_data(indices, &device);
-        let chosen = states.reshape([batch * positions, d]).select(0, indices);
+        let chosen = tokens_at(states, places.iter().map(position));
         Ok(self.head.forward_each(chosen.unsqueeze::<3>(), pass))
     }
 

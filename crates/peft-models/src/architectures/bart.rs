@@ -3,7 +3,7 @@
 use peft_core::{Activation, Role};
 use serde::Deserialize;
 
-use super::{Parts, Side, encoder_decoder_head};
+use super::{Parts, Side, encoder_decoder_head, shared_words};
 use crate::blocks::{AttentionSpec, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenNorm};
 use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, Positions};
 use crate::blocks::{ProjectionPaths, Sublayer, SublayerStyle};
@@ -31,7 +31,6 @@ struct BartConfig {
     init_std: f64,
     /// Whether embeddings of words are multiplied by the root of their width.
     scale_embedding: bool,
-    decoder_start_token_id: usize,
     eos_token_id: usize,
 }
 
@@ -52,7 +51,6 @@ impl Default for BartConfig {
             classifier_dropout: 0.0,
             init_std: 0.02,
             scale_embedding: false,
-            decoder_start_token_id: 2,
             eos_token_id: 2,
         }
     }
@@ -85,12 +83,7 @@ pub(super) fn load(
     new: NewHead,
 ) -> Result<Parts> {
     let fields = BartConfig::new(config)?;
-    let shape = [config.vocab_size, config.hidden_size];
-    let path = match loader.has(&format!("{own}shared.weight")) {
-        true => format!("{own}shared"),
-        false => format!("{own}encoder.embed_tokens"),
-    };
-    let words = FrozenEmbedding::load(loader, &path, Role::WordEmbedding, shape)?;
+    let words = shared_words(loader, config, own)?;
     let encoder = stack(loader, config, &fields, own, Side::Encoder, words.clone())?;
     let decoder = stack(loader, config, &fields, own, Side::Decoder, words)?;
     let bias = "final_logits_bias";
@@ -107,7 +100,7 @@ pub(super) fn load(
     let new = new.with_std(fields.init_std);
     let head = encoder_decoder_head(loader, task, new, &decoder.embeddings, tied, eos, dropout);
     let classifies = matches!(task, Task::ClassifySequence { .. });
-    let start = classifies.then_some(fields.decoder_start_token_id);
+    let start = config.decoder_start_token_id().filter(|_| classifies).map(|id| id as usize);
     Ok(Parts { body: Body::EncoderDecoder { encoder, decoder, start }, head })
 }
 

@@ -11,7 +11,7 @@ mod t5;
 use burn::tensor::Tensor;
 use peft_core::{Activation, Role};
 
-use crate::blocks::{Embeddings, Unembedding};
+use crate::blocks::{Embeddings, FrozenEmbedding, Unembedding};
 use crate::body::Body;
 use crate::checkpoint::Loader;
 use crate::config::Architecture;
@@ -75,6 +75,20 @@ impl Side {
             Self::Decoder => Role::SelfAttention,
         }
     }
+}
+
+/// The table of words that encoder and decoder share.
+fn shared_words(
+    loader: &mut Loader<'_>,
+    config: &ModelConfig,
+    own: &str,
+) -> Result<FrozenEmbedding> {
+    let path = match loader.has(&format!("{own}shared.weight")) {
+        true => format!("{own}shared"),
+        false => format!("{own}encoder.embed_tokens"),
+    };
+    let shape = [config.vocab_size, config.hidden_size];
+    FrozenEmbedding::load(loader, &path, Role::WordEmbedding, shape)
 }
 
 /// The head of a decoder without an encoder; `tokens` names that of token classification, with its

@@ -5,7 +5,7 @@ use peft_core::{Activation, Role};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Parts, Side, encoder_decoder_head};
+use super::{Parts, Side, encoder_decoder_head, shared_words};
 use crate::blocks::{AttentionSpec, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenNorm};
 use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, ProjectionPaths};
 use crate::blocks::{RelativeBias, Sublayer, SublayerStyle};
@@ -35,7 +35,6 @@ struct T5Config {
     tie_word_embeddings: bool,
     /// The length of the texts that the model was trained on.
     n_positions: usize,
-    decoder_start_token_id: usize,
     eos_token_id: usize,
 }
 
@@ -55,7 +54,6 @@ impl Default for T5Config {
             classifier_dropout: 0.0,
             tie_word_embeddings: true,
             n_positions: 512,
-            decoder_start_token_id: 0,
             eos_token_id: 1,
         }
     }
@@ -86,11 +84,7 @@ pub(super) fn load(
     let fields: T5Config = config.read()?;
     fields.activation(config)?;
     let d = config.hidden_size;
-    let path = match loader.has(&format!("{own}shared.weight")) {
-        true => format!("{own}shared"),
-        false => format!("{own}encoder.embed_tokens"),
-    };
-    let words = FrozenEmbedding::load(loader, &path, Role::WordEmbedding, [config.vocab_size, d])?;
+    let words = shared_words(loader, config, own)?;
     let encoder = stack(loader, config, &fields, own, Side::Encoder, words.clone())?;
     if let Task::ClassifyTokens { labels } = task {
         // There is no decoder in such a model.
@@ -106,7 +100,7 @@ pub(super) fn load(
     let (eos, dropout) = (fields.eos_token_id, fields.classifier_dropout);
     let head = encoder_decoder_head(loader, task, new, embeddings, tied, eos, dropout);
     let classifies = matches!(task, Task::ClassifySequence { .. });
-    let start = classifies.then_some(fields.decoder_start_token_id);
+    let start = config.decoder_start_token_id().filter(|_| classifies).map(|id| id as usize);
     Ok(Parts { body: Body::EncoderDecoder { encoder, decoder, start }, head })
 }
 

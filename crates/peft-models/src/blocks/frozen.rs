@@ -81,7 +81,7 @@ impl FrozenLinear {
 }
 
 /// The same values, laid out anew.
-fn row_major(tensor: Tensor<2>) -> Tensor<2> {
+pub fn row_major(tensor: Tensor<2>) -> Tensor<2> {
     let device = tensor.device();
     Tensor::from_data(tensor.into_data(), &device)
 }
@@ -105,7 +105,7 @@ pub struct FrozenNorm {
 }
 
 impl FrozenNorm {
-    /// Takes `path.weight` and `path.bias`, or the `gamma` and `beta` of old checkpoints.
+    /// Takes its tensors, see [`Loader::norm_names`].
     pub fn load(
         loader: &mut Loader<'_>,
         path: &str,
@@ -114,8 +114,7 @@ impl FrozenNorm {
         d: usize,
         form: NormForm,
     ) -> Result<Self> {
-        let old = loader.has(&format!("{path}.gamma"));
-        let (gain, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
+        let [gain, bias] = loader.norm_names(path);
         let gain = loader.vector(&format!("{path}.{gain}"), d)?;
         let bias = match form {
             NormForm::Layer(_) => Some(loader.vector(&format!("{path}.{bias}"), d)?),

@@ -61,6 +61,13 @@ impl<'c> Loader<'c> {
         self.checkpoint.has(&self.key(name))
     }
 
+    /// What a norm's gain and bias are called: `weight` and `bias`, or `gamma` and `beta` as in old
+    /// checkpoints.
+    pub fn norm_names(&self, path: &str) -> [&'static str; 2] {
+        let old = self.has(&format!("{path}.gamma"));
+        if old { ["gamma", "beta"] } else { ["weight", "bias"] }
+    }
+
     /// The vector `name`, `[d]`.
     ///
     /// # Errors
