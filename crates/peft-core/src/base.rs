@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{Role, Site, SiteKind, TensorMap};
+use crate::{FrozenWeight, Role, Site, SiteKind, TensorMap};
 
 /// A [`Site`] with the frozen tensors that its module has.
 #[derive(Debug, Clone)]
@@ -12,7 +12,7 @@ pub struct BaseSite {
     /// The place.
     pub site: Arc<Site>,
     /// `[d_in, d_out]` of a linear layer, `[entries, d]` of an embedding.
-    pub weight: Option<Tensor<2>>,
+    pub weight: Option<FrozenWeight>,
     /// `[d]` gain of a norm.
     pub gain: Option<Tensor<1>>,
     /// `[d_out]` bias.
@@ -73,9 +73,10 @@ impl Base {
         path: impl Into<String>,
         role: Role,
         layer: Option<usize>,
-        weight: Tensor<2>,
+        weight: impl Into<FrozenWeight>,
         bias: Option<Tensor<1>>,
     ) -> Arc<Site> {
+        let weight = weight.into();
         let shape = weight.dims();
         self.add(path.into(), SiteKind::Linear, role, layer, shape, Some(weight), None, bias)
     }
@@ -86,7 +87,7 @@ impl Base {
         &mut self,
         path: impl Into<String>,
         role: Role,
-        weight: Tensor<2>,
+        weight: impl Into<FrozenWeight>,
         bias: Option<Tensor<1>>,
     ) -> Arc<Site> {
         self.linear(path, role, None, weight, bias);
@@ -99,7 +100,7 @@ impl Base {
         path: impl Into<String>,
         role: Role,
         layer: Option<usize>,
-        weight: Tensor<2>,
+        weight: impl Into<FrozenWeight>,
         bias: Option<Tensor<1>>,
     ) -> Arc<Site> {
         self.linear(path, role, layer, weight, bias);
@@ -111,8 +112,9 @@ impl Base {
         &mut self,
         path: impl Into<String>,
         role: Role,
-        weight: Tensor<2>,
+        weight: impl Into<FrozenWeight>,
     ) -> Arc<Site> {
+        let weight = weight.into();
         let shape = weight.dims();
         self.add(path.into(), SiteKind::Embedding, role, None, shape, Some(weight), None, None)
     }
@@ -169,7 +171,7 @@ impl Base {
         role: Role,
         layer: Option<usize>,
         shape: [usize; 2],
-        weight: Option<Tensor<2>>,
+        weight: Option<FrozenWeight>,
         gain: Option<Tensor<1>>,
         bias: Option<Tensor<1>>,
     ) -> Arc<Site> {
@@ -224,13 +226,13 @@ impl Base {
         found
     }
 
-    /// The frozen weight of a linear site, `[d_in, d_out]`.
+    /// The frozen weight of a linear site, `[d_in, d_out]`; a packed one is unpacked.
     ///
     /// # Panics
     /// If the site has none.
     pub fn weight(&self, site: &Site) -> Tensor<2> {
         let weight = self.at(site).weight.as_ref();
-        weight.unwrap_or_else(|| panic!("{site} has no weight")).clone()
+        weight.unwrap_or_else(|| panic!("{site} has no weight")).dense()
     }
 
     /// The same base without the sites for which `hide` holds: a method built over it cannot
@@ -261,6 +263,13 @@ impl Base {
     /// Tensors of the checkpoint that no method sees, by key.
     pub fn buffers(&self) -> &TensorMap {
         &self.buffers
+    }
+
+    /// The bytes that hold the frozen weights and tables; a weight that is another site's counts
+    /// there.
+    pub fn num_bytes(&self) -> usize {
+        let own = self.sites.iter().filter(|s| !s.site.tied);
+        own.filter_map(|s| s.weight.as_ref()).map(FrozenWeight::num_bytes).sum()
     }
 
     /// The number of frozen values in the model.

@@ -111,11 +111,8 @@ pub trait Hooks: Debug + Send + Sync {
     fn linear(&self, layer: &LinearLayer<'_>, input: Tensor<3>) -> Tensor<3> {
         match (self.weight(layer), self.bias(layer)) {
             (None, None) => layer.forward(input),
-            (weight, bias) => linear(
-                input,
-                weight.unwrap_or_else(|| layer.weight()),
-                bias.or_else(|| layer.bias()),
-            ),
+            (Some(weight), bias) => linear(input, weight, bias.or_else(|| layer.bias())),
+            (None, bias) => layer.with_bias(input, bias),
         }
     }
 

@@ -9,20 +9,20 @@ use burn::tensor::{
     module::{layer_norm, linear},
 };
 
-use crate::{Hooks, Site};
+use crate::{FrozenWeight, Hooks, Site};
 
 /// A linear layer: `y = x W + b`, with `W` of shape `[d_in, d_out]`.
 #[derive(Clone, Copy)]
 pub struct LinearLayer<'a> {
     site: &'a Site,
-    weight: &'a Tensor<2>,
+    weight: &'a FrozenWeight,
     bias: Option<&'a Tensor<1>>,
     below: Option<(&'a dyn Hooks, &'a LinearLayer<'a>)>,
 }
 
 impl<'a> LinearLayer<'a> {
     /// The frozen layer at `site`.
-    pub fn new(site: &'a Site, weight: &'a Tensor<2>, bias: Option<&'a Tensor<1>>) -> Self {
+    pub fn new(site: &'a Site, weight: &'a FrozenWeight, bias: Option<&'a Tensor<1>>) -> Self {
         Self { site, weight, bias, below: None }
     }
 
@@ -40,15 +40,29 @@ impl<'a> LinearLayer<'a> {
     pub fn forward(&self, input: Tensor<3>) -> Tensor<3> {
         match self.below {
             Some((hooks, layer)) => hooks.linear(layer, input),
-            None => linear(input, self.weight.clone(), self.bias.cloned()),
+            None => self.weight.linear(input, self.bias.cloned()),
         }
     }
 
-    /// The weight `[d_in, d_out]`, as the methods below leave it.
+    /// `x W + b` for `[batch, tokens, d_in]`, with the weight as the methods below leave it and
+    /// this bias. Unlike a product with [`weight`](Self::weight), it unpacks a packed weight only
+    /// as it goes.
+    pub fn with_bias(&self, input: Tensor<3>, bias: Option<Tensor<1>>) -> Tensor<3> {
+        match self.below {
+            Some((hooks, layer)) => match hooks.weight(layer) {
+                Some(weight) => linear(input, weight, bias),
+                None => layer.with_bias(input, bias),
+            },
+            None => self.weight.linear(input, bias),
+        }
+    }
+
+    /// The weight `[d_in, d_out]`, as the methods below leave it, as a tensor; a packed one is
+    /// unpacked at each call.
     pub fn weight(&self) -> Tensor<2> {
         match self.below {
             Some((hooks, layer)) => hooks.weight(layer).unwrap_or_else(|| layer.weight()),
-            None => self.weight.clone(),
+            None => self.weight.dense(),
         }
     }
 

@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::{
-    Adapter, Base, BaseSite, Error, Hooks, Layout, LinearLayer, Method, NormLayer, Result, Site,
-    SiteKind, TensorMap,
+    Adapter, Base, BaseSite, Error, FrozenWeight, Hooks, Layout, LinearLayer, Method, NormLayer,
+    Result, Site, SiteKind, TensorMap,
 };
 
 /// The model's tensors with the adapter folded in, by checkpoint key, as PyTorch lays them out.
@@ -51,7 +51,7 @@ pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
                     put("bias", bias.into_data());
                 }
             }
-            SiteKind::Embedding => put("weight", frozen_weight(entry).clone().into_data()),
+            SiteKind::Embedding => put("weight", frozen_weight(entry).dense().into_data()),
             SiteKind::Attention | SiteKind::Sublayer => {}
         }
     }
@@ -108,6 +108,6 @@ fn in_checkpoint(site: &Site, weight: Tensor<2>) -> TensorData {
     }
 }
 
-fn frozen_weight(entry: &BaseSite) -> &Tensor<2> {
+fn frozen_weight(entry: &BaseSite) -> &FrozenWeight {
     entry.weight.as_ref().expect("a linear layer or an embedding has a weight")
 }

@@ -50,7 +50,7 @@ impl ModulesToSave {
             modules[entry.site.index] = Some(SavedModule {
                 // A weight that is the embeddings' stays theirs.
                 weight: (entry.weight.clone().filter(|_| !entry.site.tied))
-                    .map(|w| trained_copy(w, &device)),
+                    .map(|w| trained_copy(w.dense(), &device)),
                 gain: entry.gain.clone().map(|g| trained_copy(g, &device)),
                 bias: entry.bias.clone().map(|b| trained_copy(b, &device)),
             });

@@ -8,7 +8,9 @@ use burn::module::{Module, ModuleVisitor, Param, Reparameterization, Reparameter
 use burn::tensor::Tensor;
 
 use crate::registry::AnyConfig;
-use crate::{Base, BoxedMethod, Change, Error, Hooks, LinearLayer, Method, Result, Role, Site};
+use crate::{
+    Base, BoxedMethod, Change, Error, FrozenWeight, Hooks, LinearLayer, Method, Result, Role, Site,
+};
 
 /// A method at one weight matrix of a Burn module: the parameter's value becomes
 /// [`Hooks::weight`]`(W)`.
@@ -25,8 +27,9 @@ impl Reparameterization for Reparameterized {
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
         let shape = base.shape();
         let weight = base.reshape(self.site.shape);
-        let layer = LinearLayer::new(&self.site, &weight, None);
-        self.method.weight(&layer).unwrap_or_else(|| weight.clone()).reshape(shape)
+        let frozen = FrozenWeight::from(weight.clone());
+        let layer = LinearLayer::new(&self.site, &frozen, None);
+        self.method.weight(&layer).unwrap_or(weight).reshape(shape)
     }
 }
 

@@ -216,7 +216,7 @@ impl Hooks for Lora {
     fn linear(&self, layer: &LinearLayer<'_>, input: Tensor<3>) -> Tensor<3> {
         let bias = self.trained_bias(layer.site());
         let frozen = |input| match &bias {
-            Some(bias) => linear(input, layer.weight(), Some(bias.clone())),
+            Some(bias) => layer.with_bias(input, Some(bias.clone())),
             None => layer.forward(input),
         };
         let Some(lora) = self.layer(layer.site()) else { return frozen(input) };
@@ -227,7 +227,7 @@ impl Hooks for Lora {
         // y + (m/n - 1) x'W + (m/n) s x'A B, where x' has dropout and y has not.
         let relative = lora.relative_magnitude(magnitude, layer.weight()).unsqueeze::<3>();
         let dropped = self.dropout.forward(input);
-        let plain = linear(dropped.clone(), layer.weight(), None);
+        let plain = layer.with_bias(dropped.clone(), None);
         output + plain * (relative.clone() - 1.0) + lora.factored(dropped) * relative
     }
 }

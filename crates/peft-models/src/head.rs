@@ -1,13 +1,13 @@
 //! Task heads.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use peft_core::{Activation, Role};
+use peft_core::{Activation, FrozenWeight, Role};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::blocks::{FrozenLinear, FrozenNorm, NormForm, Pass, Unembedding, row_major};
+use crate::blocks::{FrozenLinear, FrozenNorm, NormForm, Pass, Unembedding};
 use crate::body::{Hidden, tokens_at};
-use crate::checkpoint::Loader;
+use crate::checkpoint::{Loader, transposed};
 use crate::input::Text;
 use crate::{Error, ModelInput, Result};
 
@@ -182,7 +182,7 @@ impl NewHead {
             }
             None => (self.random([d_in, d_out], &device), Tensor::zeros([d_out], &device)),
         };
-        FrozenLinear::new(loader, path, Role::Head, None, weight, Some(bias))
+        FrozenLinear::new(loader, path, Role::Head, None, weight.into(), Some(bias))
     }
 
     /// A linear layer `[d_in, d_out]` without a bias.
@@ -202,12 +202,9 @@ impl NewHead {
         loader: &mut Loader<'_>,
         path: &str,
         [d_in, d_out]: [usize; 2],
-    ) -> Tensor<2> {
-        let device = loader.device().clone();
-        match loader.head(path, [("weight", &[d_out, d_in])]) {
-            Some([weight]) => transposed(weight, &device),
-            None => self.random([d_in, d_out], &device),
-        }
+    ) -> FrozenWeight {
+        let found = loader.head_weight(path, [d_in, d_out]);
+        found.unwrap_or_else(|| self.random([d_in, d_out], loader.device()).into())
     }
 
     /// A layer norm over `d`.
@@ -250,9 +247,4 @@ impl NewHead {
         let (u, v): (f64, f64) = (1.0 - self.random.random::<f64>(), self.random.random());
         (self.std * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
     }
-}
-
-/// A weight `[d_out, d_in]` of a checkpoint as `[d_in, d_out]`.
-fn transposed(weight: TensorData, device: &Device) -> Tensor<2> {
-    row_major(Tensor::<2>::from_data(weight, (device, DType::F32)).transpose())
 }

@@ -15,9 +15,7 @@ mod tokenizer;
 
 pub use blocks::Pass;
 pub use cache::Cache;
-pub use checkpoint::{
-    BlockFormat, Checkpoint, Gguf, LoadReport, PackedTensor, TensorInfo, config_fields,
-};
+pub use checkpoint::{Checkpoint, Gguf, LoadReport, Precision, TensorInfo, config_fields};
 pub use config::{Architecture, ModelConfig, Task};
 pub use error::{Error, Result};
 pub use generation::{EarlyStopping, GenerationConfig, Generator, OnToken};

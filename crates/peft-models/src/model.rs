@@ -4,13 +4,14 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use peft_core::{Base, Hooks, HubModel, TaskType};
+use peft_kernels::PackedMatrix;
 
 use crate::architectures::{self, Parts};
 use crate::blocks::Pass;
 use crate::body::{Body, Hidden, tokens_at};
-use crate::checkpoint::{Checkpoint, LoadReport, Loader};
+use crate::checkpoint::{Checkpoint, LoadReport, Loader, Precision};
 use crate::head::{Head, NewHead};
-use crate::{ModelConfig, ModelInput, Result, Task};
+use crate::{Error, ModelConfig, ModelInput, Result, Task};
 
 /// A frozen model with a task head.
 ///
@@ -51,8 +52,22 @@ impl Model {
         task: Option<ModelTask>,
         device: &Device,
     ) -> Result<(Self, LoadReport)> {
+        Self::load_in(directory, task, Precision::Stored, device)
+    }
+
+    /// The same, with its weights held in so many bits.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and if 8 or 4 bits are asked for on a device that cannot compute
+    /// on them.
+    pub fn load_in(
+        directory: &Path,
+        task: Option<ModelTask>,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<(Self, LoadReport)> {
         let config = ModelConfig::load(directory)?;
-        let mut checkpoint = Checkpoint::open(directory)?;
+        let mut checkpoint = Checkpoint::open(directory)?.with_precision(precision);
         let task = task.unwrap_or(ModelTask { task: config.own_task(), seed: 0 });
         Self::from_checkpoint(config, &mut checkpoint, task, device)
     }
@@ -68,10 +83,25 @@ impl Model {
         device: &Device,
     ) -> Result<(Self, LoadReport)> {
         config.check_task(task)?;
-        let [packed, plain] = checkpoint.packed_bytes().map(|bytes| bytes as f64 / 1e6);
-        if packed > 0.0 {
-            let path = checkpoint.path().display();
-            tracing::warn!("{path}: {packed:.0} MB packed are expanded to {plain:.0} MB of f32");
+        let path = checkpoint.path().display();
+        let can_pack = PackedMatrix::is_supported(device);
+        match checkpoint.precision() {
+            Precision::Stored if !can_pack => {
+                let [packed, plain] = checkpoint.packed_bytes().map(|bytes| bytes as f64 / 1e6);
+                if packed > 0.0 {
+                    tracing::warn!(
+                        "{path}: {packed:.0} MB packed are expanded to {plain:.0} MB of f32, as \
+                         {device:?} does not compute on packed weights"
+                    );
+                }
+            }
+            precision @ (Precision::EightBit | Precision::FourBit) if !can_pack => {
+                return Err(Error::Input(format!(
+                    "weights of {precision} on {device:?}: only the device flex computes on \
+                     packed weights"
+                )));
+            }
+            _ => {}
         }
         let prefix = format!("{}.", config.model_type.prefix());
         let own = config.model_type.own_prefix(task);
@@ -100,6 +130,7 @@ impl Model {
             tracing::warn!(keys = ?shown, "unused keys in {}", checkpoint.path().display());
         }
         report.unused.sort();
+        tracing::debug!("frozen weights: {:.1} MB", base.num_bytes() as f64 / 1e6);
         Ok((Self { config, task, base, body, head }, report))
     }
 

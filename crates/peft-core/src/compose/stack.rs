@@ -5,8 +5,8 @@ use burn::tensor::Tensor;
 
 use super::each_member;
 use crate::{
-    BoxedMethod, Change, Embedded, Hooks, KeyValue, LinearLayer, Method, NormLayer, ResidualLayer,
-    ResidualStates, Site,
+    BoxedMethod, Change, Embedded, FrozenWeight, Hooks, KeyValue, LinearLayer, Method, NormLayer,
+    ResidualLayer, ResidualStates, Site,
 };
 
 /// Methods applied one on another: each sees the model as the methods before it leave it.
@@ -53,8 +53,9 @@ impl Hooks for Chain<'_> {
         let (top, rest) = self.split()?;
         match top.unmerged_weight(layer) {
             Some(weight) => {
-                let layer = LinearLayer::new(layer.site(), &weight, None);
-                Some(rest.unmerged_weight(&layer).unwrap_or_else(|| weight.clone()))
+                let below = FrozenWeight::from(weight.clone());
+                let layer = LinearLayer::new(layer.site(), &below, None);
+                Some(rest.unmerged_weight(&layer).unwrap_or(weight))
             }
             None => rest.unmerged_weight(layer),
         }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor, module::embedding};
-use peft_core::{LinearLayer, NormLayer, Role, Site};
+use burn::tensor::{Int, Tensor};
+use peft_core::{FrozenWeight, Layout, LinearLayer, NormLayer, Role, Site};
 
 use super::Pass;
 use crate::Result;
@@ -31,7 +31,7 @@ impl LinearForm {
 #[derive(Debug, Clone)]
 pub struct FrozenLinear {
     site: Arc<Site>,
-    weight: Tensor<2>,
+    weight: FrozenWeight,
     bias: Option<Tensor<1>>,
 }
 
@@ -45,12 +45,11 @@ impl FrozenLinear {
         [d_in, d_out]: [usize; 2],
         form: LinearForm,
     ) -> Result<Self> {
-        let key = format!("{path}.weight");
-        let weight = match form {
-            LinearForm::Conv1d => loader.matrix(&key, [d_in, d_out])?,
-            // Row-major `[d_in, d_out]`, as products want it.
-            _ => row_major(loader.matrix(&key, [d_out, d_in])?.transpose()),
+        let layout = match form {
+            LinearForm::Conv1d => Layout::AsIs,
+            LinearForm::Biased | LinearForm::Unbiased => Layout::Transposed,
         };
+        let weight = loader.weight(&format!("{path}.weight"), [d_in, d_out], layout)?;
         let has_bias = form != LinearForm::Unbiased;
         let bias = has_bias.then(|| loader.vector(&format!("{path}.bias"), d_out)).transpose()?;
         if form != LinearForm::Conv1d {
@@ -66,7 +65,7 @@ impl FrozenLinear {
         path: &str,
         role: Role,
         layer: Option<usize>,
-        weight: Tensor<2>,
+        weight: FrozenWeight,
         bias: Option<Tensor<1>>,
     ) -> Self {
         let site = loader.base().linear(path, role, layer, weight.clone(), bias.clone());
@@ -78,12 +77,6 @@ impl FrozenLinear {
         let layer = LinearLayer::new(&self.site, &self.weight, self.bias.as_ref());
         pass.hooks.linear(&layer, input)
     }
-}
-
-/// The same values, laid out anew.
-pub fn row_major(tensor: Tensor<2>) -> Tensor<2> {
-    let device = tensor.device();
-    Tensor::from_data(tensor.into_data(), &device)
 }
 
 /// What a norm computes, with its epsilon.
@@ -159,7 +152,7 @@ const HEAD: &str = "lm_head.weight";
 /// A frozen embedding.
 #[derive(Debug, Clone)]
 pub struct FrozenEmbedding {
-    weight: Tensor<2>,
+    weight: FrozenWeight,
 }
 
 impl FrozenEmbedding {
@@ -175,14 +168,17 @@ impl FrozenEmbedding {
         if role == Role::WordEmbedding && !loader.has(&name) && loader.has(HEAD) {
             name = HEAD.into();
         }
-        let weight = loader.matrix(&name, shape)?;
+        let weight = match role {
+            Role::WordEmbedding => loader.table(&name, shape)?,
+            _ => loader.matrix(&name, shape)?.into(),
+        };
         loader.base().embedding(path, role, weight.clone());
         Ok(Self { weight })
     }
 
     /// The table, `[entries, d]`.
-    pub fn weight(&self) -> Tensor<2> {
-        self.weight.clone()
+    pub fn weight(&self) -> &FrozenWeight {
+        &self.weight
     }
 
     /// The number of entries.
@@ -192,6 +188,6 @@ impl FrozenEmbedding {
 
     /// `[batch, tokens]` indices to `[batch, tokens, d]`.
     pub fn forward(&self, indices: Tensor<2, Int>) -> Tensor<3> {
-        embedding(self.weight.clone(), indices)
+        self.weight.rows(indices)
     }
 }

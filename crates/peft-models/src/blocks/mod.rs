@@ -15,7 +15,7 @@ pub use attention::{Attention, AttentionSpec, Heads, ProjectionPaths};
 pub use context::{Context, EncodedText};
 pub use embedding::{EmbeddedText, Embeddings, Positions};
 pub use feed_forward::{FeedForward, FeedForwardSpec};
-pub use frozen::{FrozenEmbedding, FrozenLinear, FrozenNorm, LinearForm, NormForm, row_major};
+pub use frozen::{FrozenEmbedding, FrozenLinear, FrozenNorm, LinearForm, NormForm};
 pub use pass::Pass;
 pub use relative::RelativeBias;
 pub use rotary::{Angles, Rotary, RotaryScaling};

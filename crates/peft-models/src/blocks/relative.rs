@@ -26,7 +26,7 @@ impl RelativeBias {
             })
         });
         let buckets: Vec<i64> = buckets.collect();
-        let weight = self.table.weight();
+        let weight = self.table.weight().dense();
         let shape = [taken.len(), tokens * positions];
         let indices =
             Tensor::<2, Int>::from_data(TensorData::new(buckets, shape), &weight.device());

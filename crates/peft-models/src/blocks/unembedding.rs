@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use peft_core::{LinearLayer, Role, Site};
+use peft_core::{FrozenWeight, LinearLayer, Role, Site};
 
 use super::{Embeddings, Pass};
 use crate::checkpoint::Loader;
@@ -17,7 +17,7 @@ pub struct Unembedding {
     /// Where the embeddings meet methods, one of which may have changed them invertibly.
     embeddings: Arc<Site>,
     /// `[d, words]`.
-    weight: Tensor<2>,
+    weight: FrozenWeight,
     bias: Option<Tensor<1>>,
     scale: f64,
 }
@@ -43,7 +43,10 @@ impl Unembedding {
         embeddings: &Embeddings,
     ) -> Self {
         let [words, d] = embeddings.words.weight().dims();
-        let weight = new.weight(loader, path, [d, words]);
+        let weight = match new.weight(loader, path, [d, words]) {
+            FrozenWeight::Dense(weight) => loader.held_table(weight.transpose()).transpose(),
+            packed => packed,
+        };
         let site = loader.base().linear(path, Role::Head, None, weight.clone(), None);
         Self { site, embeddings: embeddings.site.clone(), weight, bias: None, scale: 1.0 }
     }

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
 use peft_core::{TensorMap, read_pytorch, read_safetensors};
+use peft_kernels::PackedTensor;
 use serde_json::Value;
 
-use super::gguf::{self, Gguf, PackedTensor};
+use super::Precision;
+use super::gguf::{self, Gguf};
 use crate::{Error, Result};
 
 /// Reads the tensors of one file.
@@ -18,6 +20,7 @@ type ReadTensors = fn(&Path) -> Result<TensorMap>;
 pub struct Checkpoint {
     path: PathBuf,
     tensors: BTreeMap<String, Stored>,
+    precision: Precision,
 }
 
 /// A tensor that nobody has taken.
@@ -54,7 +57,8 @@ impl Checkpoint {
         if let Some(mut gguf) = Gguf::find(directory)? {
             let tensors = gguf::tensors(&mut gguf)?;
             let tensors = tensors.into_iter().map(|(key, data)| (key, Stored::Packed(data)));
-            return Ok(Self { path: gguf.path().into(), tensors: tensors.collect() });
+            let path = gguf.path().into();
+            return Ok(Self { path, tensors: tensors.collect(), precision: Precision::Stored });
         }
         let names = forms.map(|(name, _)| name).join(", ");
         let reason = format!("no checkpoint: none of {names}, *.gguf is there");
@@ -64,7 +68,17 @@ impl Checkpoint {
     /// A checkpoint of tensors in memory; `path` is for messages.
     pub fn from_tensors(path: impl Into<PathBuf>, tensors: TensorMap) -> Self {
         let tensors = tensors.into_iter().map(|(key, data)| (key, Stored::Plain(data)));
-        Self { path: path.into(), tensors: tensors.collect() }
+        Self { path: path.into(), tensors: tensors.collect(), precision: Precision::Stored }
+    }
+
+    /// With weights to be held in so many bits.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// In how many bits a model is to hold its weights.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The file, for messages.

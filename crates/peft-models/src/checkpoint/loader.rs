@@ -1,9 +1,12 @@
 //! Takes a checkpoint's tensors into a model, and keeps account of them.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use peft_core::Base;
+use std::sync::Arc;
 
-use super::Checkpoint;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use peft_core::{Base, FrozenWeight, Layout, PackedWeight};
+use peft_kernels::{PackedMatrix, PackedTensor};
+
+use super::{Checkpoint, Precision};
 use crate::{Error, Result};
 
 /// What became of a checkpoint's keys.
@@ -84,6 +87,95 @@ impl<'c> Loader<'c> {
         self.tensor(name, shape)
     }
 
+    /// The weight `[d_in, d_out]` of a linear layer, which the checkpoint has in this layout, in as
+    /// many bits as the model is to hold it.
+    ///
+    /// # Errors
+    /// As [`vector`](Self::vector).
+    pub fn weight(
+        &mut self,
+        name: &str,
+        [d_in, d_out]: [usize; 2],
+        layout: Layout,
+    ) -> Result<FrozenWeight> {
+        let shape = match layout {
+            Layout::AsIs => [d_in, d_out],
+            Layout::Transposed => [d_out, d_in],
+        };
+        if let Some(packed) = self.packed(name, shape)? {
+            return Ok(FrozenWeight::Packed(packed.transpose()));
+        }
+        let weight = self.matrix(name, shape)?;
+        let weight = match layout {
+            Layout::AsIs => weight,
+            Layout::Transposed => row_major(weight.transpose()),
+        };
+        let pack = match self.checkpoint.precision() {
+            Precision::EightBit => PackedTensor::eight_bit,
+            Precision::FourBit => PackedTensor::four_bit,
+            Precision::Stored | Precision::Full => return Ok(weight.into()),
+        };
+        Ok(match self.pack(weight.clone().transpose(), pack) {
+            Some(packed) => FrozenWeight::Packed(packed.transpose()),
+            None => weight.into(),
+        })
+    }
+
+    /// The table of words `name`, in as many bits as the model is to hold it.
+    ///
+    /// # Errors
+    /// As [`vector`](Self::vector).
+    pub fn table(&mut self, name: &str, shape: [usize; 2]) -> Result<FrozenWeight> {
+        if let Some(packed) = self.packed(name, shape)? {
+            return Ok(FrozenWeight::Packed(packed));
+        }
+        let table = self.matrix(name, shape)?;
+        Ok(self.held_table(table))
+    }
+
+    /// A table of words, in as many bits as the model is to hold it.
+    pub fn held_table(&self, table: Tensor<2>) -> FrozenWeight {
+        let packed = match self.checkpoint.precision() {
+            Precision::EightBit | Precision::FourBit => {
+                self.pack(table.clone(), PackedTensor::eight_bit)
+            }
+            Precision::Stored | Precision::Full => None,
+        };
+        packed.map_or(table.into(), FrozenWeight::Packed)
+    }
+
+    /// The matrix `name` as the checkpoint has it packed, row by row, if it has and is to stay so.
+    fn packed(&mut self, name: &str, shape: [usize; 2]) -> Result<Option<Arc<dyn PackedWeight>>> {
+        let stays = self.checkpoint.precision() == Precision::Stored;
+        if !stays || !PackedMatrix::is_supported(self.device()) {
+            return Ok(None);
+        }
+        let key = self.key(name);
+        let Some(packed) = self.checkpoint.take_packed(&key) else { return Ok(None) };
+        let found = packed.values_shape();
+        if found != shape {
+            return Err(self.wrong_shape(key, found, &shape));
+        }
+        Ok(Some(Arc::new(PackedMatrix::new(packed, self.device()))))
+    }
+
+    /// The rows of a matrix packed; `None` where they are not whole blocks.
+    fn pack(
+        &self,
+        rows: Tensor<2>,
+        pack: fn(Vec<usize>, &[f32]) -> Option<PackedTensor>,
+    ) -> Option<Arc<dyn PackedWeight>> {
+        let shape = rows.dims().to_vec();
+        let data = rows.into_data();
+        let packed = pack(shape, data.as_slice().expect("weights are f32"))?;
+        Some(Arc::new(PackedMatrix::new(packed, self.device())))
+    }
+
+    fn wrong_shape(&self, key: String, found: Vec<usize>, expected: &[usize]) -> Error {
+        let path = self.checkpoint.path().into();
+        Error::Shape { path, key, found, expected: expected.to_vec() }
+    }
+
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
         let key = self.key(name);
         let Some(data) = self.checkpoint.take(&key) else {
@@ -92,12 +184,7 @@ impl<'c> Loader<'c> {
             return Ok(Tensor::zeros(shape, self.device()));
         };
         if data.shape().to_vec() != shape {
-            return Err(Error::Shape {
-                path: self.checkpoint.path().into(),
-                key,
-                found: data.shape().to_vec(),
-                expected: shape.to_vec(),
-            });
+            return Err(self.wrong_shape(key, data.shape().to_vec(), &shape));
         }
         Ok(Tensor::from_data(data.convert::<f32>(), (self.device(), DType::F32)))
     }
@@ -120,6 +207,17 @@ impl<'c> Loader<'c> {
         Some(taken.map(|data| data.expect("all are there")))
     }
 
+    /// The weight `[d_in, d_out]` of a head without a bias, as [`head`](Self::head) has it; packed
+    /// if the checkpoint has it so.
+    pub fn head_weight(&mut self, path: &str, [d_in, d_out]: [usize; 2]) -> Option<FrozenWeight> {
+        let name = format!("{path}.weight");
+        if let Ok(Some(packed)) = self.packed(&name, [d_out, d_in]) {
+            return Some(FrozenWeight::Packed(packed.transpose()));
+        }
+        let [weight] = self.head(path, [("weight", &[d_out, d_in])])?;
+        Some(transposed(weight, self.device()).into())
+    }
+
     /// Ends loading.
     ///
     /// # Errors
@@ -138,4 +236,15 @@ impl<'c> Loader<'c> {
         let unused = self.checkpoint.keys().map(String::from).collect();
         Ok((self.base, LoadReport { unused, initialized: self.initialized }))
     }
+}
+
+/// A weight `[d_out, d_in]` of a checkpoint as `[d_in, d_out]`.
+pub fn transposed(weight: TensorData, device: &Device) -> Tensor<2> {
+    row_major(Tensor::<2>::from_data(weight, (device, DType::F32)).transpose())
+}
+
+/// The same values, laid out anew, as products want them.
+fn row_major(tensor: Tensor<2>) -> Tensor<2> {
+    let device = tensor.device();
+    Tensor::from_data(tensor.into_data(), &device)
 }

@@ -4,8 +4,10 @@ mod fields;
 mod file;
 pub(crate) mod gguf;
 mod loader;
+mod precision;
 
 pub use fields::config_fields;
 pub use file::Checkpoint;
-pub use gguf::{BlockFormat, Gguf, PackedTensor, TensorInfo};
-pub use loader::{LoadReport, Loader};
+pub use gguf::{Gguf, TensorInfo};
+pub use loader::{LoadReport, Loader, transposed};
+pub use precision::Precision;

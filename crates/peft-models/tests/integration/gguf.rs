@@ -4,7 +4,8 @@ use std::path::Path;
 
 use burn::tensor::TensorData;
 use peft_core::read_safetensors;
-use peft_models::{BlockFormat, Checkpoint, Gguf, PackedTensor, TextTokenizer, config_fields};
+use peft_kernels::{BlockFormat, PackedTensor};
+use peft_models::{Checkpoint, Gguf, TextTokenizer, config_fields};
 use serde_json::{Map, Value, json};
 
 use crate::support::{Draft, fixture};

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::read::{self, Parts};
-use super::{BlockFormat, PackedTensor};
+use peft_kernels::{BlockFormat, PackedTensor};
+
+use super::types;
 use crate::{Error, Result};
 
 /// The most dimensions of a tensor.
@@ -177,8 +179,8 @@ impl Gguf {
         let mut tensors = BTreeMap::new();
         let mut total = 0_u64;
         for RawInfo { name, dimensions, kind, offset } in infos {
-            let format = BlockFormat::from_number(kind).map_err(|kind| {
-                self.unsupported(format!("the type of {name}"), kind, BlockFormat::names())
+            let format = types::format_of(kind).map_err(|kind| {
+                self.unsupported(format!("the type of {name}"), kind, types::format_names())
             })?;
             let outside = || {
                 let end = format!("the file ends at {length} and the tensors begin at {start}");

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Gguf, PackedTensor};
+use peft_kernels::PackedTensor;
+
+use super::Gguf;
 use crate::{Error, Result};
 
 /// The names of an architecture: pairs of GGUF's and Hugging Face's, both without `.weight` and

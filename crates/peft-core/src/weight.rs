@@ -1,0 +1,104 @@
+//! Frozen weights, whatever form they are held in.
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::{
+    Int, Tensor,
+    module::{embedding, linear},
+};
+
+/// A frozen matrix: the weight `[d_in, d_out]` of a linear layer, or the table `[entries, d]` of an
+/// embedding.
+#[derive(Debug, Clone)]
+pub enum FrozenWeight {
+    /// A tensor.
+    Dense(Tensor<2>),
+    /// Fewer bits for each number.
+    Packed(Arc<dyn PackedWeight>),
+}
+
+/// A frozen matrix that is not held as a tensor of its numbers.
+pub trait PackedWeight: fmt::Debug + Send + Sync {
+    /// Its shape.
+    fn dims(&self) -> [usize; 2];
+
+    /// The bytes that hold its numbers.
+    fn num_bytes(&self) -> usize;
+
+    /// Its numbers, as a tensor that is made now.
+    fn dense(&self) -> Tensor<2>;
+
+    /// The same matrix the other way round, over the same bytes.
+    fn transpose(&self) -> Arc<dyn PackedWeight>;
+
+    /// `x W` for `[batch, tokens, d_in]`. Gradients reach `x`; no tensor of the weight's numbers
+    /// outlives the call.
+    fn product(&self, input: Tensor<3>) -> Tensor<3>;
+
+    /// The rows with these indices: `[batch, tokens]` to `[batch, tokens, d]`.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    fn rows(&self, indices: Tensor<2, Int>) -> Tensor<3>;
+}
+
+impl FrozenWeight {
+    /// Its shape.
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Dense(weight) => weight.dims(),
+            Self::Packed(weight) => weight.dims(),
+        }
+    }
+
+    /// The bytes that hold its numbers.
+    pub fn num_bytes(&self) -> usize {
+        match self {
+            Self::Dense(weight) => weight.shape().num_elements() * weight.dtype().size(),
+            Self::Packed(weight) => weight.num_bytes(),
+        }
+    }
+
+    /// Its numbers as a tensor; that of a packed weight is made now.
+    pub fn dense(&self) -> Tensor<2> {
+        match self {
+            Self::Dense(weight) => weight.clone(),
+            Self::Packed(weight) => weight.dense(),
+        }
+    }
+
+    /// The same matrix the other way round, over the same bytes.
+    pub fn transpose(&self) -> Self {
+        match self {
+            Self::Dense(weight) => Self::Dense(weight.clone().transpose()),
+            Self::Packed(weight) => Self::Packed(weight.transpose()),
+        }
+    }
+
+    /// `x W + b` for `[batch, tokens, d_in]`.
+    pub fn linear(&self, input: Tensor<3>, bias: Option<Tensor<1>>) -> Tensor<3> {
+        match (self, bias) {
+            (Self::Dense(weight), bias) => linear(input, weight.clone(), bias),
+            (Self::Packed(weight), None) => weight.product(input),
+            (Self::Packed(weight), Some(bias)) => weight.product(input) + bias.unsqueeze(),
+        }
+    }
+
+    /// The rows with these indices: `[batch, tokens]` to `[batch, tokens, d]`.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn rows(&self, indices: Tensor<2, Int>) -> Tensor<3> {
+        match self {
+            Self::Dense(weight) => embedding(weight.clone(), indices),
+            Self::Packed(weight) => weight.rows(indices),
+        }
+    }
+}
+
+impl From<Tensor<2>> for FrozenWeight {
+    fn from(weight: Tensor<2>) -> Self {
+        Self::Dense(weight)
+    }
+}

@@ -1,0 +1,11 @@
+#![doc = include_str!("../README.md")]
+
+mod format;
+mod matrix;
+#[cfg(feature = "flex")]
+mod product;
+mod tensor;
+
+pub use format::BlockFormat;
+pub use matrix::PackedMatrix;
+pub use tensor::PackedTensor;

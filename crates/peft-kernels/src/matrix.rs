@@ -1,0 +1,110 @@
+//! A packed matrix on a device, as the weight of a frozen layer.
+
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use peft_core::PackedWeight;
+
+use crate::PackedTensor;
+
+/// A packed matrix `[rows, columns]`, or that matrix transposed.
+#[derive(Debug, Clone)]
+pub struct PackedMatrix {
+    tensor: Arc<PackedTensor>,
+    transposed: bool,
+    device: Device,
+}
+
+impl PackedMatrix {
+    /// Whether there is a product with packed matrices on this device.
+    pub fn is_supported(device: &Device) -> bool {
+        #[cfg(feature = "flex")]
+        return crate::product::is_supported(device);
+        #[cfg(not(feature = "flex"))]
+        {
+            let _ = device;
+            false
+        }
+    }
+
+    /// The matrix with the rows of `tensor`, whatever layout Hugging Face has.
+    ///
+    /// # Panics
+    /// If it is not a matrix, or [not supported](Self::is_supported) on this device.
+    pub fn new(tensor: PackedTensor, device: &Device) -> Self {
+        assert_eq!(tensor.shape().len(), 2, "a matrix");
+        assert!(Self::is_supported(device), "no product with packed matrices on {device:?}");
+        Self { tensor: Arc::new(tensor), transposed: false, device: device.clone() }
+    }
+
+    /// The same matrix, transposed, over the same bytes.
+    pub fn flipped(&self) -> Self {
+        Self { transposed: !self.transposed, ..self.clone() }
+    }
+
+    /// How it is packed.
+    pub fn tensor(&self) -> &PackedTensor {
+        &self.tensor
+    }
+
+    /// Whether this is the packed matrix transposed.
+    pub fn is_transposed(&self) -> bool {
+        self.transposed
+    }
+
+    /// `[rows, columns]` of the packed matrix.
+    #[cfg(feature = "flex")]
+    pub(crate) fn packed_shape(&self) -> [usize; 2] {
+        [self.tensor.shape()[0], self.tensor.shape()[1]]
+    }
+
+    /// The numbers in these rows of the packed matrix, `[rows, columns]`.
+    pub(crate) fn unpack(&self, rows: std::ops::Range<usize>) -> TensorData {
+        let shape = [rows.len(), self.tensor.shape()[1]];
+        TensorData::new(self.tensor.format().unpack(self.tensor.rows(rows)), shape)
+    }
+}
+
+impl PackedWeight for PackedMatrix {
+    fn dims(&self) -> [usize; 2] {
+        let [rows, columns] = [self.tensor.shape()[0], self.tensor.shape()[1]];
+        if self.transposed { [columns, rows] } else { [rows, columns] }
+    }
+
+    fn num_bytes(&self) -> usize {
+        self.tensor.bytes().len()
+    }
+
+    fn dense(&self) -> Tensor<2> {
+        let rows = self.unpack(0..self.tensor.shape()[0]);
+        let dense = Tensor::<2>::from_data(rows, (&self.device, DType::F32));
+        if self.transposed { dense.transpose() } else { dense }
+    }
+
+    fn transpose(&self) -> Arc<dyn PackedWeight> {
+        Arc::new(self.flipped())
+    }
+
+    fn product(&self, input: Tensor<3>) -> Tensor<3> {
+        #[cfg(feature = "flex")]
+        return crate::product::product(input, self);
+        #[cfg(not(feature = "flex"))]
+        burn::tensor::module::linear(input, self.dense(), None)
+    }
+
+    fn rows(&self, indices: Tensor<2, Int>) -> Tensor<3> {
+        let [batch, count] = indices.dims();
+        let [_, d] = self.dims();
+        let device = indices.device();
+        if self.transposed {
+            return burn::tensor::module::embedding(self.dense(), indices);
+        }
+        let indices: Vec<i64> = indices.into_data().iter().collect();
+        let mut values = Vec::with_capacity(indices.len() * d);
+        for index in indices {
+            let row = index as usize;
+            values.extend(self.tensor.format().unpack(self.tensor.rows(row..row + 1)));
+        }
+        Tensor::from_data(TensorData::new(values, [batch, count, d]), (&device, DType::F32))
+    }
+}

@@ -1,0 +1,48 @@
+//! In how many bits frozen weights are held.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// In how many bits the weights of linear layers and the table of words are held; biases, norms,
+/// positions and classifiers are always f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As many as the checkpoint has: a `.gguf` file's blocks stay packed where the device can
+    /// compute on them; everything else becomes f32.
+    #[default]
+    Stored,
+    /// 32.
+    Full,
+    /// 8 (`Q8_0`).
+    EightBit,
+    /// 4 for linear layers (`NF4`, as QLoRA has them: Dettmers et al. 2023, arXiv 2305.14314), and 8
+    /// for the table of words, which the reference leaves unpacked.
+    FourBit,
+}
+
+impl Precision {
+    const NAMES: [(Self, &str); 4] = [
+        (Self::Stored, "stored"),
+        (Self::Full, "f32"),
+        (Self::EightBit, "8bit"),
+        (Self::FourBit, "4bit"),
+    ];
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, name) = Self::NAMES.iter().find(|(known, _)| known == self).expect("all are named");
+        f.write_str(name)
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Self::NAMES.iter().find(|(_, known)| *known == name);
+        known.map(|(precision, _)| *precision).ok_or_else(|| {
+            format!("{name} is not a precision: {}", Self::NAMES.map(|(_, name)| name).join(", "))
+        })
+    }
+}
