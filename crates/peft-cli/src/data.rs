@@ -64,9 +64,8 @@ impl LoadedData {
         resolved: &ResolvedModel,
         device: &burn::tensor::Device,
     ) -> anyhow::Result<(Model, LoadReport)> {
-        let task = self.train.labels.task();
-        let (model, report) =
-            Model::load(&resolved.directory, Some(ModelTask { task, seed: run.seed }), device)?;
+        let task = ModelTask { task: self.train.labels.task(), seed: run.seed };
+        let (model, report) = Model::load_in(&resolved.directory, Some(task), run.load_in, device)?;
         tracing::info!(new = ?report.initialized, unused = ?report.unused, "loaded");
         Ok((model, report))
     }

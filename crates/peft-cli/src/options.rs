@@ -6,6 +6,7 @@ use anyhow::Context;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use peft::core::Composition;
+use peft::models::Precision;
 use peft::train::{AdaptedModel, AdapterPaths, ResolvedModel, TaskFile, resolve};
 use serde_json::{Map, Value};
 
@@ -18,6 +19,10 @@ pub struct ModelOptions {
     /// Fetch nothing: only directories and what is in the cache
     #[arg(long)]
     pub offline: bool,
+    /// In how many bits the frozen weights are held: `f32`, `8bit`, `4bit`, or `stored`, as the
+    /// files have them
+    #[arg(long, value_name = "PRECISION", default_value_t)]
+    pub load_in: Precision,
 }
 
 impl ModelOptions {
@@ -34,7 +39,8 @@ impl ModelOptions {
     ) -> anyhow::Result<(ResolvedModel, AdaptedModel)> {
         let resolved = self.resolve()?;
         let registry = peft::registry();
-        let adapted = AdaptedModel::load(&resolved.directory, adapters, &registry, device)?;
+        let adapted =
+            AdaptedModel::load(&resolved.directory, adapters, &registry, self.load_in, device)?;
         let made_for =
             adapted.adapter.as_ref().and_then(|a| a.config.base_model_name_or_path.as_ref());
         if let Some(made_for) = made_for

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use peft::core::Composition;
+use peft::models::Precision;
 use peft::train::TrainSettings;
 use peft::train::data::{Columns, Goal, Layout, Template};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ use serde_json::{Map, Value};
 pub struct RunFile {
     /// The model.
     pub model: String,
+    /// In how many bits its frozen weights are held: `f32`, `8bit`, `4bit`, or `stored`.
+    pub load_in: Precision,
     /// The method.
     pub method: String,
     /// The seed of everything that is random.
@@ -56,6 +59,7 @@ impl Default for RunFile {
     fn default() -> Self {
         Self {
             model: "minilm".into(),
+            load_in: Precision::Stored,
             method: "lora".into(),
             seed: 0,
             method_settings: Map::new(),

@@ -272,6 +272,12 @@ impl Base {
         own.filter_map(|s| s.weight.as_ref()).map(FrozenWeight::num_bytes).sum()
     }
 
+    /// The numbers in the frozen weights and tables.
+    pub fn num_weights(&self) -> usize {
+        let own = self.sites.iter().filter(|s| !s.site.tied);
+        own.filter_map(|s| s.weight.as_ref()).map(|w| w.dims().iter().product::<usize>()).sum()
+    }
+
     /// The number of frozen values in the model.
     pub fn num_params(&self) -> usize {
         self.sites.iter().map(|s| s.site.num_params()).sum()

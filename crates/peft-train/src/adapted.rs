@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use peft_core::{Adapter, AdapterCheck, Composition, Registry, SavedTask, TaskType};
-use peft_models::{Model, ModelConfig, ModelTask, Task};
+use peft_models::{Model, ModelConfig, ModelTask, Precision, Task};
 
 use crate::data::{Goal, Labels, Layout};
 use crate::{Error, Result, TASK_FILE, TaskFile};
@@ -22,7 +22,8 @@ pub struct AdaptedModel {
 }
 
 impl AdaptedModel {
-    /// Loads the model in `directory`, for the task of the adapters, if there are any.
+    /// Loads the model in `directory`, for the task of the adapters, if there are any, with its
+    /// weights held in so many bits.
     ///
     /// # Errors
     /// If one is broken, an adapter is for another model, or the adapters do not go together.
@@ -30,14 +31,15 @@ impl AdaptedModel {
         directory: &Path,
         adapters: &AdapterPaths,
         registry: &Registry,
+        precision: Precision,
         device: &Device,
     ) -> Result<Self> {
         let Some(last) = adapters.fusion.as_ref().or(adapters.adapters.last()) else {
-            let (model, _) = Model::load(directory, None, device)?;
+            let (model, _) = Model::load_in(directory, None, precision, device)?;
             let task = own_task(&model);
             return Ok(Self { model, adapter: None, task });
         };
-        let model = model_for(directory, last, device)?;
+        let model = model_for(directory, last, precision, device)?;
         let adapter = adapters.load(&model, registry, device)?;
         let task = match last.join(TASK_FILE).exists() {
             true => Some(TaskFile::load(last)?),
@@ -56,7 +58,7 @@ impl AdaptedModel {
         registry: &Registry,
         device: &Device,
     ) -> Result<AdapterCheck> {
-        let model = model_for(directory, adapter, device)?;
+        let model = model_for(directory, adapter, Precision::Stored, device)?;
         Ok(Adapter::check(adapter, registry, model.base(), device)?)
     }
 }
@@ -131,7 +133,12 @@ impl AdapterPaths {
     }
 }
 
-fn model_for(directory: &Path, adapter: &Path, device: &Device) -> Result<Model> {
+fn model_for(
+    directory: &Path,
+    adapter: &Path,
+    precision: Precision,
+    device: &Device,
+) -> Result<Model> {
     let own = ModelConfig::load(directory)?.own_task();
     let own_labels = match own {
         Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
@@ -149,7 +156,7 @@ fn model_for(directory: &Path, adapter: &Path, device: &Device) -> Result<Model>
         _ if adapter.join(TASK_FILE).exists() => TaskFile::load(adapter)?.labels.task(),
         _ => own,
     };
-    Ok(Model::load(directory, Some(ModelTask { task, seed: 0 }), device)?.0)
+    Ok(Model::load_in(directory, Some(ModelTask { task, seed: 0 }), precision, device)?.0)
 }
 
 /// The labels of a checkpoint with a head of its own.

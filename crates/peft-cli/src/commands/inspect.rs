@@ -38,7 +38,8 @@ impl Inspect {
         let method = peft::registry().configure(&self.method, fields)?;
         let resolved = self.model.resolve()?;
         let task = ModelTask { task: Task::ClassifySequence { labels: self.labels }, seed: 0 };
-        let (model, _) = Model::load(&resolved.directory, Some(task), &device)?;
+        let (model, _) =
+            Model::load_in(&resolved.directory, Some(task), self.model.load_in, &device)?;
         let mut config = AdapterConfig::new(method).with_task(TaskType::SequenceClassification);
         if let Some(saved) = saved {
             config.modules_to_save = serde_json::from_value(saved)?;

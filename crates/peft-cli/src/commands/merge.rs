@@ -40,7 +40,15 @@ impl Merge {
         let device = self.device.device()?;
         let (resolved, adapted) = self.model.load(&AdapterPaths::one(&self.adapter), &device)?;
         let adapter = adapted.adapter.context("an adapter was asked for")?;
-        let tensors = merged_tensors(&adapter, adapted.model.base())?;
+        let base = adapted.model.base();
+        let [held, full] = [base.num_bytes(), 4 * base.num_weights()].map(|n| n as f64 / 1e6);
+        if held < full {
+            tracing::warn!(
+                "the base's {held:.0} MB of packed weights are merged and written in full \
+                 precision, {full:.0} MB of f32"
+            );
+        }
+        let tensors = merged_tensors(&adapter, base)?;
         let task = adapted.task.as_ref();
         write_model(&self.out, &resolved.directory, &adapted.model, task, &tensors)?;
         if self.json {

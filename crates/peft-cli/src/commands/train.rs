@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use peft::core::{Accounting, Adapter, AdapterConfig, Composition, Role, write_atomically};
+use peft::models::Precision;
 use peft::models::{Model, Task};
 use peft::train::data::{Columns, Goal, Template};
 use peft::train::metrics::Metric;
@@ -44,6 +45,10 @@ pub struct Train {
     /// Fetch nothing
     #[arg(long)]
     offline: bool,
+    /// In how many bits the frozen weights are held: `f32`, `8bit`, `4bit` (QLoRA), or `stored`, as
+    /// the files have them [default: stored]
+    #[arg(long, value_name = "PRECISION")]
+    load_in: Option<Precision>,
     #[command(flatten)]
     device: DeviceOptions,
     /// The method; `peft methods` lists them [default: lora]
@@ -247,6 +252,7 @@ impl Train {
         }
         over! {
             run.model => self.model.clone();
+            run.load_in => self.load_in;
             run.seed => self.seed;
             run.data.task => self.task.map(|task| match task {
                 TaskName::Classify => Goal::Classify,
