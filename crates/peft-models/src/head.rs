@@ -190,21 +190,25 @@ impl NewHead {
         &mut self,
         loader: &mut Loader<'_>,
         path: &str,
-        shape: [usize; 2],
+        [d_in, d_out]: [usize; 2],
     ) -> FrozenLinear {
-        let weight = self.weight(loader, path, shape);
-        FrozenLinear::new(loader, path, Role::Head, None, weight, None)
+        let device = loader.device().clone();
+        let weight = match loader.head(path, [("weight", &[d_out, d_in])]) {
+            Some([weight]) => transposed(weight, &device),
+            None => self.random([d_in, d_out], &device),
+        };
+        FrozenLinear::new(loader, path, Role::Head, None, weight.into(), None)
     }
 
-    /// The weight `[d_in, d_out]` of a linear layer without a bias.
-    pub(crate) fn weight(
+    /// The table of words `[words, d]` of a language model's head.
+    pub(crate) fn table(
         &mut self,
         loader: &mut Loader<'_>,
         path: &str,
-        [d_in, d_out]: [usize; 2],
+        shape: [usize; 2],
     ) -> FrozenWeight {
-        let found = loader.head_weight(path, [d_in, d_out]);
-        found.unwrap_or_else(|| self.random([d_in, d_out], loader.device()).into())
+        let found = loader.head_table(path, shape);
+        found.unwrap_or_else(|| self.random(shape, loader.device()).into())
     }
 
     /// A layer norm over `d`.

@@ -43,10 +43,7 @@ impl Unembedding {
         embeddings: &Embeddings,
     ) -> Self {
         let [words, d] = embeddings.words.weight().dims();
-        let weight = match new.weight(loader, path, [d, words]) {
-            FrozenWeight::Dense(weight) => loader.held_table(weight.transpose()).transpose(),
-            packed => packed,
-        };
+        let weight = new.table(loader, path, [words, d]).transpose();
         let site = loader.base().linear(path, Role::Head, None, weight.clone(), None);
         Self { site, embeddings: embeddings.site.clone(), weight, bias: None, scale: 1.0 }
     }

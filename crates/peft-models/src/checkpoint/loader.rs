@@ -105,19 +105,26 @@ impl<'c> Loader<'c> {
         if let Some(packed) = self.packed(name, shape)? {
             return Ok(FrozenWeight::Packed(packed.transpose()));
         }
-        let weight = self.matrix(name, shape)?;
-        let weight = match layout {
-            Layout::AsIs => weight,
-            Layout::Transposed => row_major(weight.transpose()),
-        };
         let pack = match self.checkpoint.precision() {
             Precision::EightBit => PackedTensor::eight_bit,
             Precision::FourBit => PackedTensor::four_bit,
-            Precision::Stored | Precision::Full => return Ok(weight.into()),
+            Precision::Stored | Precision::Full => none,
         };
-        Ok(match self.pack(weight.clone().transpose(), pack) {
-            Some(packed) => FrozenWeight::Packed(packed.transpose()),
-            None => weight.into(),
+        let device = self.device().clone();
+        let data = self.data(name, &shape)?;
+        Ok(match layout {
+            Layout::Transposed => match packed_rows(&data, pack, &device) {
+                Some(packed) => FrozenWeight::Packed(packed.transpose()),
+                None => transposed(data, &device).into(),
+            },
+            Layout::AsIs => {
+                let weight = Tensor::<2>::from_data(data, (&device, DType::F32));
+                let rows = weight.clone().transpose().into_data();
+                match packed_rows(&rows, pack, &device) {
+                    Some(packed) => FrozenWeight::Packed(packed.transpose()),
+                    None => weight.into(),
+                }
+            }
         })
     }
 
@@ -129,19 +136,20 @@ impl<'c> Loader<'c> {
         if let Some(packed) = self.packed(name, shape)? {
             return Ok(FrozenWeight::Packed(packed));
         }
-        let table = self.matrix(name, shape)?;
-        Ok(self.held_table(table))
+        let data = self.data(name, &shape)?;
+        Ok(self.held_table(data))
     }
 
     /// A table of words, in as many bits as the model is to hold it.
-    pub fn held_table(&self, table: Tensor<2>) -> FrozenWeight {
-        let packed = match self.checkpoint.precision() {
-            Precision::EightBit | Precision::FourBit => {
-                self.pack(table.clone(), PackedTensor::eight_bit)
-            }
-            Precision::Stored | Precision::Full => None,
+    fn held_table(&self, table: TensorData) -> FrozenWeight {
+        let pack = match self.checkpoint.precision() {
+            Precision::EightBit | Precision::FourBit => PackedTensor::eight_bit,
+            Precision::Stored | Precision::Full => none,
         };
-        packed.map_or(table.into(), FrozenWeight::Packed)
+        match packed_rows(&table, pack, self.device()) {
+            Some(packed) => FrozenWeight::Packed(packed),
+            None => Tensor::<2>::from_data(table, (self.device(), DType::F32)).into(),
+        }
     }
 
     /// The matrix `name` as the checkpoint has it packed, row by row, if it has and is to stay so.
@@ -159,34 +167,28 @@ impl<'c> Loader<'c> {
         Ok(Some(Arc::new(PackedMatrix::new(packed, self.device()))))
     }
 
-    /// The rows of a matrix packed; `None` where they are not whole blocks.
-    fn pack(
-        &self,
-        rows: Tensor<2>,
-        pack: fn(Vec<usize>, &[f32]) -> Option<PackedTensor>,
-    ) -> Option<Arc<dyn PackedWeight>> {
-        let shape = rows.dims().to_vec();
-        let data = rows.into_data();
-        let packed = pack(shape, data.as_slice().expect("weights are f32"))?;
-        Some(Arc::new(PackedMatrix::new(packed, self.device())))
-    }
-
     fn wrong_shape(&self, key: String, found: Vec<usize>, expected: &[usize]) -> Error {
         let path = self.checkpoint.path().into();
         Error::Shape { path, key, found, expected: expected.to_vec() }
     }
 
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
+        let data = self.data(name, &shape)?;
+        Ok(Tensor::from_data(data, (self.device(), DType::F32)))
+    }
+
+    /// The numbers of `name`, in f32.
+    fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
         let key = self.key(name);
         let Some(data) = self.checkpoint.take(&key) else {
             // Noted rather than returned, so that the message can name all of them.
             self.missing.push(key);
-            return Ok(Tensor::zeros(shape, self.device()));
+            return Ok(TensorData::zeros::<f32, _>(shape));
         };
         if data.shape().to_vec() != shape {
-            return Err(self.wrong_shape(key, data.shape().to_vec(), &shape));
+            return Err(self.wrong_shape(key, data.shape().to_vec(), shape));
         }
-        Ok(Tensor::from_data(data.convert::<f32>(), (self.device(), DType::F32)))
+        Ok(data.convert::<f32>())
     }
 
     /// Tensors of a head by name under `path`, if the checkpoint has all of them with these shapes;
@@ -207,15 +209,14 @@ impl<'c> Loader<'c> {
         Some(taken.map(|data| data.expect("all are there")))
     }
 
-    /// The weight `[d_in, d_out]` of a head without a bias, as [`head`](Self::head) has it; packed
-    /// if the checkpoint has it so.
-    pub fn head_weight(&mut self, path: &str, [d_in, d_out]: [usize; 2]) -> Option<FrozenWeight> {
-        let name = format!("{path}.weight");
-        if let Ok(Some(packed)) = self.packed(&name, [d_out, d_in]) {
-            return Some(FrozenWeight::Packed(packed.transpose()));
+    /// The table of words `[words, d]` of a head without a bias, as [`head`](Self::head) has it, in
+    /// as many bits as the model is to hold it.
+    pub fn head_table(&mut self, path: &str, shape: [usize; 2]) -> Option<FrozenWeight> {
+        if let Ok(Some(packed)) = self.packed(&format!("{path}.weight"), shape) {
+            return Some(FrozenWeight::Packed(packed));
         }
-        let [weight] = self.head(path, [("weight", &[d_out, d_in])])?;
-        Some(transposed(weight, self.device()).into())
+        let [table] = self.head(path, [("weight", &shape)])?;
+        Some(self.held_table(table))
     }
 
     /// Ends loading.
@@ -236,6 +237,20 @@ impl<'c> Loader<'c> {
         let unused = self.checkpoint.keys().map(String::from).collect();
         Ok((self.base, LoadReport { unused, initialized: self.initialized }))
     }
+}
+
+/// Packs the numbers of a tensor of a shape, or does not.
+type Pack = fn(Vec<usize>, &[f32]) -> Option<PackedTensor>;
+
+/// Nothing is packed.
+fn none(_shape: Vec<usize>, _values: &[f32]) -> Option<PackedTensor> {
+    None
+}
+
+/// The rows of a matrix packed; `None` where they are not to be, or are not whole blocks.
+fn packed_rows(rows: &TensorData, pack: Pack, device: &Device) -> Option<Arc<dyn PackedWeight>> {
+    let packed = pack(rows.shape().to_vec(), rows.as_slice().expect("weights are f32"))?;
+    Some(Arc::new(PackedMatrix::new(packed, device)))
 }
 
 /// A weight `[d_out, d_in]` of a checkpoint as `[d_in, d_out]`.
