@@ -6,8 +6,15 @@ use anyhow::{Context, Result};
 use xshell::{Cmd, Shell};
 
 /// Crates under `crates/` that are not methods.
-const NOT_METHODS: &[&str] =
-    &["peft", "peft-cli", "peft-conformance", "peft-core", "peft-models", "peft-train"];
+const NOT_METHODS: &[&str] = &[
+    "peft",
+    "peft-cli",
+    "peft-conformance",
+    "peft-core",
+    "peft-kernels",
+    "peft-models",
+    "peft-train",
+];
 
 /// The workspace that this program belongs to.
 pub struct Workspace {

@@ -19,8 +19,8 @@ pub struct ModelOptions {
     /// Fetch nothing: only directories and what is in the cache
     #[arg(long)]
     pub offline: bool,
-    /// In how many bits the frozen weights are held: `f32`, `8bit`, `4bit`, or `stored`, as the
-    /// files have them
+    /// In how many bits the frozen weights are held: `f32`, `f16`, `8bit`, `4bit`, or `stored`,
+    /// as the files have them
     #[arg(long, value_name = "PRECISION", default_value_t)]
     pub load_in: Precision,
 }

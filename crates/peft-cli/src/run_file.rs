@@ -35,7 +35,8 @@ use serde_json::{Map, Value};
 pub struct RunFile {
     /// The model.
     pub model: String,
-    /// In how many bits its frozen weights are held: `f32`, `8bit`, `4bit`, or `stored`.
+    /// In how many bits its frozen weights are held: `f32`, `f16`, `8bit`, `4bit`, or
+    /// `stored`.
     pub load_in: Precision,
     /// The method.
     pub method: String,

@@ -1,8 +1,9 @@
 //! The model that properties are tested on.
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
-use peft_core::{Calibration, Hooks, TensorMap};
-use peft_models::{Checkpoint, Model, ModelConfig, ModelInput, ModelTask, Pass, Task};
+use peft_core::{Calibration, Hooks, TensorMap, tensors_under};
+use peft_kernels::PackedMatrix;
+use peft_models::{Checkpoint, Model, ModelConfig, ModelInput, ModelTask, Pass, Precision, Task};
 use serde_json::{Value, json};
 
 use crate::numbers::{Normal, values};
@@ -35,7 +36,7 @@ impl Host {
             [&[2, 17, 5, 59, 31, 8, 3], &[2, 44, 3], &[2, 9, 23, 50, 3], &[2, 3]];
         let input = ModelInput::from_rows(&texts, None, 0, &device).expect("the texts fit");
         let labels = Tensor::from_data(TensorData::from([0i64, 2, 1, 2]), &device);
-        Self { model: model(random_tensors(), &device), input, labels }
+        Self { model: model(random_tensors(), Precision::Full, &device), input, labels }
     }
 
     /// A model like this one with other tensors, by checkpoint key: one with a method merged in.
@@ -43,7 +44,18 @@ impl Host {
     /// # Panics
     /// If a tensor is missing, unknown or mis-shaped.
     pub fn with_tensors(&self, tensors: TensorMap) -> Self {
-        Self { model: model(tensors, self.model.base().device()), ..self.clone() }
+        Self { model: model(tensors, Precision::Full, self.model.base().device()), ..self.clone() }
+    }
+
+    /// The same model with its weights packed in 16 bits; `None` on a device that does not compute
+    /// on packed weights.
+    pub fn packed(&self) -> Option<Self> {
+        let device = self.model.base().device();
+        if !PackedMatrix::is_supported(device) {
+            return None;
+        }
+        let tensors = tensors_under(&(), self.model.base());
+        Some(Self { model: model(tensors, Precision::Half, device), ..self.clone() })
     }
 
     /// The logits `[4, 1, 3]` under `hooks`, flat.
@@ -78,7 +90,7 @@ impl Calibration for Batches<'_> {
     }
 }
 
-fn model(tensors: TensorMap, device: &Device) -> Model {
+fn model(tensors: TensorMap, precision: Precision, device: &Device) -> Model {
     let Value::Object(fields) = json!({
         "model_type": "bert",
         "hidden_size": HIDDEN,
@@ -93,7 +105,7 @@ fn model(tensors: TensorMap, device: &Device) -> Model {
         unreachable!("an object")
     };
     let config = ModelConfig::from_fields(fields, "random".as_ref()).expect("it is supported");
-    let mut checkpoint = Checkpoint::from_tensors("random", tensors);
+    let mut checkpoint = Checkpoint::from_tensors("random", tensors).with_precision(precision);
     let task = ModelTask { task: Task::ClassifySequence { labels: LABELS }, seed: 0 };
     let (model, report) = Model::from_checkpoint(config, &mut checkpoint, task, device)
         .expect("the tensors are those of the model");

@@ -37,6 +37,7 @@ macro_rules! conformance {
                 changes_what_it_says
                 weight_agrees_with_linear
                 gradient_checkpointing_changes_nothing
+                a_packed_base_is_its_numbers
             }
         }
     };

@@ -54,6 +54,11 @@ impl Subject {
         Self { host: Host::new(&device), registry, expect, config: Box::new(config), device }
     }
 
+    /// The same configuration on another host.
+    pub(crate) fn on(&self, host: Host) -> Self {
+        Self { host, ..self.clone() }
+    }
+
     /// The device of trained parameters.
     pub(crate) fn device(&self) -> Device {
         self.device.clone().autodiff()

@@ -1,6 +1,6 @@
 //! A tensor in packed form.
 
-use burn::tensor::TensorData;
+use burn::tensor::{TensorData, f16};
 
 use crate::BlockFormat;
 use crate::format::{pack_nf4, pack_q8_0};
@@ -22,6 +22,16 @@ impl PackedTensor {
         let size = (numbers / format.values()).checked_mul(format.bytes())?;
         let fits = has_whole_blocks(format, &shape) && bytes.len() == size;
         fits.then_some(Self { format, shape, bytes, transposed: false })
+    }
+
+    /// The numbers of a tensor of this shape in 16 bits (`F16`).
+    ///
+    /// # Panics
+    /// If these are not as many numbers as it has.
+    pub fn half(shape: Vec<usize>, values: &[f32]) -> Self {
+        let pack =
+            |values: &[f32]| values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        Self::packed(BlockFormat::F16, shape, values, pack).expect("a block for each number")
     }
 
     /// The numbers of a tensor of this shape in 8 bits (`Q8_0`), as ggml rounds them; `None` if its

@@ -58,8 +58,8 @@ impl Model {
     /// The same, with its weights held in so many bits.
     ///
     /// # Errors
-    /// As [`load`](Self::load), and if 8 or 4 bits are asked for on a device that cannot compute
-    /// on them.
+    /// As [`load`](Self::load), and if fewer than 32 bits are asked for on a device that cannot
+    /// compute on them.
     pub fn load_in(
         directory: &Path,
         task: Option<ModelTask>,
@@ -95,7 +95,9 @@ impl Model {
                     );
                 }
             }
-            precision @ (Precision::EightBit | Precision::FourBit) if !can_pack => {
+            precision @ (Precision::Half | Precision::EightBit | Precision::FourBit)
+                if !can_pack =>
+            {
                 return Err(Error::Input(format!(
                     "weights of {precision} on {device:?}: only the device flex computes on \
                      packed weights"

@@ -45,8 +45,8 @@ pub struct Train {
     /// Fetch nothing
     #[arg(long)]
     offline: bool,
-    /// In how many bits the frozen weights are held: `f32`, `8bit`, `4bit` (QLoRA), or `stored`, as
-    /// the files have them [default: stored]
+    /// In how many bits the frozen weights are held: `f32`, `f16`, `8bit`, `4bit` (QLoRA), or
+    /// `stored`, as the files have them [default: stored]
     #[arg(long, value_name = "PRECISION")]
     load_in: Option<Precision>,
     #[command(flatten)]

@@ -45,5 +45,16 @@ pub(crate) fn pack(values: &[f32]) -> Vec<u8> {
 }
 
 fn nearest(value: f32) -> u8 {
-    QUANTILES.windows(2).filter(|pair| value > (pair[0] + pair[1]) / 2.0).count() as u8
+    BOUNDS.partition_point(|bound| value > *bound) as u8
 }
+
+/// Half way between two quantiles.
+const BOUNDS: [f32; 15] = {
+    let mut bounds = [0.0; 15];
+    let mut i = 0;
+    while i < bounds.len() {
+        bounds[i] = (QUANTILES[i] + QUANTILES[i + 1]) / 2.0;
+        i += 1;
+    }
+    bounds
+};

@@ -105,10 +105,11 @@ impl<'c> Loader<'c> {
         if let Some(packed) = self.packed(name, shape)? {
             return Ok(FrozenWeight::Packed(packed.transpose()));
         }
-        let pack = match self.checkpoint.precision() {
+        let pack: Pack = match self.checkpoint.precision() {
+            Precision::Stored | Precision::Full => |_, _| None,
+            Precision::Half => |shape, values| Some(PackedTensor::half(shape, values)),
             Precision::EightBit => PackedTensor::eight_bit,
             Precision::FourBit => PackedTensor::four_bit,
-            Precision::Stored | Precision::Full => none,
         };
         let device = self.device().clone();
         let data = self.data(name, &shape)?;
@@ -142,9 +143,10 @@ impl<'c> Loader<'c> {
 
     /// A table of words, in as many bits as the model is to hold it.
     fn held_table(&self, table: TensorData) -> FrozenWeight {
-        let pack = match self.checkpoint.precision() {
+        let pack: Pack = match self.checkpoint.precision() {
+            Precision::Stored | Precision::Full => |_, _| None,
+            Precision::Half => |shape, values| Some(PackedTensor::half(shape, values)),
             Precision::EightBit | Precision::FourBit => PackedTensor::eight_bit,
-            Precision::Stored | Precision::Full => none,
         };
         match packed_rows(&table, pack, self.device()) {
             Some(packed) => FrozenWeight::Packed(packed),
@@ -241,11 +243,6 @@ impl<'c> Loader<'c> {
 
 /// Packs the numbers of a tensor of a shape, or does not.
 type Pack = fn(Vec<usize>, &[f32]) -> Option<PackedTensor>;
-
-/// Nothing is packed.
-fn none(_shape: Vec<usize>, _values: &[f32]) -> Option<PackedTensor> {
-    None
-}
 
 /// The rows of a matrix packed; `None` where they are not to be, or are not whole blocks.
 fn packed_rows(rows: &TensorData, pack: Pack, device: &Device) -> Option<Arc<dyn PackedWeight>> {

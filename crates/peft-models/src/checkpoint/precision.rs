@@ -16,6 +16,8 @@ pub enum Precision {
     Stored,
     /// 32.
     Full,
+    /// 16 (`F16`).
+    Half,
     /// 8 (`Q8_0`).
     EightBit,
     /// 4 for linear layers (`NF4`, as QLoRA has them: Dettmers et al. 2023, arXiv 2305.14314), and 8
@@ -24,9 +26,10 @@ pub enum Precision {
 }
 
 impl Precision {
-    const NAMES: [(Self, &str); 4] = [
+    const NAMES: [(Self, &str); 5] = [
         (Self::Stored, "stored"),
         (Self::Full, "f32"),
+        (Self::Half, "f16"),
         (Self::EightBit, "8bit"),
         (Self::FourBit, "4bit"),
     ];
