@@ -226,13 +226,13 @@ impl Base {
         found
     }
 
-    /// The frozen weight of a linear site, `[d_in, d_out]`; a packed one is unpacked.
+    /// The frozen weight of a linear site, `[d_in, d_out]`.
     ///
     /// # Panics
     /// If the site has none.
-    pub fn weight(&self, site: &Site) -> Tensor<2> {
+    pub fn weight(&self, site: &Site) -> &FrozenWeight {
         let weight = self.at(site).weight.as_ref();
-        weight.unwrap_or_else(|| panic!("{site} has no weight")).dense()
+        weight.unwrap_or_else(|| panic!("{site} has no weight"))
     }
 
     /// The same base without the sites for which `hide` holds: a method built over it cannot

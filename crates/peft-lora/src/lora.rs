@@ -91,7 +91,7 @@ impl LoraLayer {
     fn new(config: &LoraConfig, site: &Site, base: &Base, device: &Device) -> Result<Self> {
         let rank = config.rank_at(&site.path)?;
         let scaling = config.scaling(&site.path)?;
-        let weight = base.weight(site);
+        let weight = base.weight(site).dense();
         let max_rank = site.d_in().min(site.d_out());
         if config.init == LoraInit::Pissa && rank > max_rank {
             return Err(Error::config(

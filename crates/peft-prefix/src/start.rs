@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use peft_core::{Base, Site};
 
 /// A table `[rows, columns]` with values from `N(0, 1)`, as PyTorch's `Embedding` starts.
 pub(crate) fn normal(shape: [usize; 2], device: &Device) -> Param<Tensor<2>> {
@@ -21,12 +22,13 @@ pub(crate) fn zero_linear(d_in: usize, d_out: usize, device: &Device) -> Linear 
 }
 
 /// Rows of a frozen table, `[indices, d]`, on `device`.
-pub(crate) fn rows(table: Tensor<2>, indices: &[usize], device: &Device) -> Tensor<2> {
+pub(crate) fn rows(base: &Base, site: &Site, indices: &[usize], device: &Device) -> Tensor<2> {
     let indices: Vec<i64> = indices.iter().map(|index| *index as i64).collect();
     let count = indices.len();
-    let indices = TensorData::new(indices, [count]);
-    let indices = Tensor::<1, Int>::from_data(indices, &table.device());
-    Tensor::from_data(table.select(0, indices).into_data(), device)
+    let indices = TensorData::new(indices, [1, count]);
+    let indices = Tensor::<2, Int>::from_data(indices, base.device());
+    let rows = base.weight(site).rows(indices).squeeze_dim::<2>(0);
+    Tensor::from_data(rows.into_data(), device)
 }
 
 /// A parameter that is not trained.

@@ -223,7 +223,7 @@ fn a_prompt_of_a_text_repeats_its_words() {
         ..Default::default()
     };
     let prompt = values(method(&config, base).prompt());
-    let words = values(base.weight(site(base, Role::WordEmbedding)));
+    let words = values(base.weight(site(base, Role::WordEmbedding)).dense());
     for (row, id) in [17, 5, 17, 5, 17].into_iter().enumerate() {
         assert_eq!(prompt[row * 24..][..24], words[id * 24..][..24]);
     }
@@ -307,7 +307,7 @@ fn virtual_tokens_and_anchors_follow_the_template() {
     assert_eq!(mask(&after)[8..], [true, true, true, true, true, true, false, true]);
     let row = |place| values(after.hidden.clone().narrow(1, place, 1).narrow(0, 0, 1));
     let tokens = values(tuning.virtual_embeddings());
-    let words = values(base.weight(site(base, Role::WordEmbedding)));
+    let words = values(base.weight(site(base, Role::WordEmbedding)).dense());
     let text = values(texts(24).hidden);
     assert_eq!(row(0), text[..24]);
     assert_eq!(row(2), tokens[24..48]);

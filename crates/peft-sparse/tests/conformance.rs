@@ -156,9 +156,9 @@ fn a_layer_without_a_bias_gets_one_of_zeros() {
     let device = Device::default();
     let mut base = Base::new(&device);
     let weight = Tensor::<2>::ones([4, 3], &device);
-    let site = base.linear("wi", Role::Other, None, weight.clone(), None);
+    let site = base.linear("wi", Role::Other, None, weight, None);
     let bitfit = BitFitConfig::default().init(&base, &device).expect("it fits");
-    let layer = LinearLayer::new(&site, &weight, None);
+    let layer = LinearLayer::new(&site, base.weight(&site), None);
     let bias = bitfit.bias(&layer).expect("it was added").into_data();
     assert_eq!(bias.try_into_vec::<f32>().expect("floats"), [0.0; 3]);
     assert_eq!(bitfit.change(&site).bias, 3);

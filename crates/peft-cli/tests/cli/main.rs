@@ -5,6 +5,7 @@ mod compose;
 mod generate;
 mod language;
 mod life;
+mod packed;
 mod resume;
 mod tags;
 mod workbench;

@@ -47,8 +47,7 @@ pub fn unmerging_gives_the_base_back(subject: &Subject) {
         Err(Error::Merge { reason, .. }) => {
             let hooks = adapter.method.valid();
             let without_inverse = base.linears().any(|site| {
-                let weight = base.weight(site).into();
-                let layer = LinearLayer::new(site, &weight, None);
+                let layer = LinearLayer::new(site, base.weight(site), None);
                 hooks.weight(&layer).is_some() && hooks.unmerged_weight(&layer).is_none()
             });
             assert!(without_inverse, "every weight has an inverse, yet: {reason}");

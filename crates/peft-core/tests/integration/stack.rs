@@ -22,9 +22,9 @@ fn two_loras_add_up() {
 
     let entry = base.at(site(&base, UP));
     let weight = base.weight(&entry.site);
-    let layer = LinearLayer::new(&entry.site, &weight, entry.bias.as_ref());
-    let delta = |method: &BoxedMethod| method.weight(&layer).expect("adapted") - weight.clone();
-    let merged = weight.clone() + delta(&first) + delta(&second);
+    let layer = LinearLayer::new(&entry.site, weight, entry.bias.as_ref());
+    let delta = |method: &BoxedMethod| method.weight(&layer).expect("adapted") - weight.dense();
+    let merged = weight.dense() + delta(&first) + delta(&second);
     assert_close(stack.weight(&layer).expect("adapted"), merged.clone());
 
     let input = random::<3>([2, 4, HIDDEN]);
@@ -33,19 +33,20 @@ fn two_loras_add_up() {
     let sum = through(&first) + through(&second) - plain.clone();
     assert_close(through(&stack), sum);
 
+    let merged = merged.into();
     let merged_layer = LinearLayer::new(&entry.site, &merged, None);
-    assert_close(stack.unmerged_weight(&merged_layer).expect("it has an inverse"), weight);
+    assert_close(stack.unmerged_weight(&merged_layer).expect("it has an inverse"), weight.dense());
     assert_eq!(stack.change(&entry.site), Change { weight: HIDDEN * INNER, bias: 0, rank: 5 });
 
     // Where one method alone acts, the stack is that one; where none does, the base.
     let query = base.at(site(&base, QUERY));
     let weight = base.weight(&query.site);
-    let layer = LinearLayer::new(&query.site, &weight, None);
+    let layer = LinearLayer::new(&query.site, weight, None);
     let alone = first.weight(&layer).expect("adapted");
     assert_close(stack.weight(&layer).expect("adapted"), alone);
     let value = base.at(site(&base, "bert.encoder.layer.1.attention.self.value"));
     let weight = base.weight(&value.site);
-    assert!(stack.weight(&LinearLayer::new(&value.site, &weight, None)).is_none());
+    assert!(stack.weight(&LinearLayer::new(&value.site, weight, None)).is_none());
     assert_eq!(stack.change(&value.site), Change::default());
 }
 
@@ -81,7 +82,7 @@ fn a_layer_holds_the_methods_below_it() {
     let lora = AnyConfig::init(&config, &base, &device()).expect("it fits");
     let entry = base.at(site(&base, QUERY));
     let weight = base.weight(&entry.site);
-    let layer = LinearLayer::new(&entry.site, &weight, entry.bias.as_ref());
+    let layer = LinearLayer::new(&entry.site, weight, entry.bias.as_ref());
     let input = random::<3>([2, 4, HIDDEN]);
     let plain = layer.forward(input.clone());
     let adapted = lora.linear(&layer, input.clone());
@@ -113,7 +114,7 @@ fn an_empty_stack_is_the_base() {
     let stack = Stack::new(Vec::new());
     let entry = base.at(site(&base, UP));
     let weight = base.weight(&entry.site);
-    let layer = LinearLayer::new(&entry.site, &weight, entry.bias.as_ref());
+    let layer = LinearLayer::new(&entry.site, weight, entry.bias.as_ref());
     let input = random::<3>([2, 4, HIDDEN]);
     assert!(stack.weight(&layer).is_none() && stack.merge_obstacle().is_none());
     assert_close(stack.linear(&layer, input.clone()), layer.forward(input));

@@ -49,7 +49,7 @@ impl PTuning {
         let ids = template::anchors(&parts, base)?;
         let anchors = words(base)
             .filter(|_| !ids.is_empty())
-            .map(|site| start::constant(start::rows(base.weight(site), &ids, device)));
+            .map(|site| start::constant(start::rows(base, site, &ids, device)));
         let rows = config.num_virtual_tokens * config.model.submodules(base)?;
         let source = Source::Encoder(PromptEncoder::new(config, [rows, d], device));
         Ok(Self { source, anchors, parts })

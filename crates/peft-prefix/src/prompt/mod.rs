@@ -113,7 +113,7 @@ fn words_of(
             drawn.iter::<i64>().map(|id| (id as usize).min(vocabulary - 1)).collect()
         }
     };
-    Ok(start::rows(base.weight(site), &ids, device))
+    Ok(start::rows(base, site, &ids, device))
 }
 
 impl Hooks for PromptTuning {

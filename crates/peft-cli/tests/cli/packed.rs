@@ -1,0 +1,38 @@
+//! Frozen weights in fewer bits.
+
+use crate::workbench::{Workbench, text};
+
+#[test]
+fn a_packed_base_is_trained_over_measured_and_merged() {
+    let bench = Workbench::new();
+    let trained = bench.json(
+        "train --model model --load-in 8bit --train train.tsv --test test.tsv --epochs 4 --lr 1e-2 \
+         --set r=4 --out run --json",
+    );
+    let test = &trained["test"];
+    assert!(test["accuracy"].as_f64().unwrap() > 0.4, "five labels are learned: {trained}");
+    let loss = |options: &str| {
+        let eval = bench.json(&format!("eval {options} --data test.tsv --json"));
+        eval["loss"].as_f64().unwrap()
+    };
+    let over_packed = loss("--model model --adapter run/adapter --load-in 8bit");
+    assert!((over_packed - test["loss"].as_f64().unwrap()).abs() < 1e-5, "{over_packed} {test}");
+    let over_full = loss("--model model --adapter run/adapter");
+    assert_ne!(over_full, over_packed, "8 bits are rounded");
+
+    // Merged over the rounded base it is what was trained, in full precision.
+    let merge = bench.run("merge --model model --adapter run/adapter --load-in 8bit --out merged");
+    assert!(merge.status.success(), "{}", text(&merge.stderr));
+    assert!(text(&merge.stderr).contains("full precision"), "{}", text(&merge.stderr));
+    assert!((loss("--model merged") - over_packed).abs() < 1e-5);
+    let merge = bench.run("merge --model model --adapter run/adapter --out plain");
+    assert!(!text(&merge.stderr).contains("full precision"), "{}", text(&merge.stderr));
+    assert!((loss("--model plain") - over_full).abs() < 1e-5);
+}
+
+#[test]
+fn a_precision_that_is_not_known_is_named() {
+    let bench = Workbench::new();
+    let error = bench.error("eval --model model --load-in 3bit --data test.tsv");
+    assert!(error.contains("3bit") && error.contains("stored, f32, f16, 8bit, 4bit"), "{error}");
+}
