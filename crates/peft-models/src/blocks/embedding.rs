@@ -177,7 +177,10 @@ impl Embeddings {
         };
         let (positions, reach) = match longer {
             0 => (positions, reach),
-            _ => (lengthened(positions, longer, &taken), reach + longer),
+            _ => {
+                let shape = [batch, length + longer];
+                (self::positions(text, shape, mask.as_ref(), &taken), reach + longer)
+            }
         };
         Ok(EmbeddedText { hidden, mask, positions, taken, reach, next })
     }
@@ -227,14 +230,6 @@ fn positions(
         Some(_) => text.lengthened_positions([batch, length], mask),
     };
     counted + column(taken, &text.ids)
-}
-
-/// The same with `added` positions before them.
-fn lengthened(positions: Tensor<2, Int>, added: usize, taken: &[usize]) -> Tensor<2, Int> {
-    let rows = positions.dims()[0];
-    let front = Tensor::<1, Int>::arange(0..added as i64, &positions.device());
-    let front = front.unsqueeze::<2>() + column(taken, &positions);
-    Tensor::cat(vec![front.expand([rows, added]), positions + added as i64], 1)
 }
 
 /// `[rows, 1]`.
