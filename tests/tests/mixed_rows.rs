@@ -75,7 +75,7 @@ fn input(model: &Model, texts: &[Vec<u32>], read: &[Vec<u32>]) -> ModelInput {
     }
 }
 
-fn of_row<'a>(methods: &'a [BoxedMethod], row: usize) -> &'a dyn Hooks {
+fn of_row(methods: &[BoxedMethod], row: usize) -> &dyn Hooks {
     ROWS[row].map_or(&() as &dyn Hooks, |method| &methods[method])
 }
 
