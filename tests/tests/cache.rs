@@ -107,6 +107,7 @@ fn going_on_from_a_cache_is_as_reading_the_whole_text() {
             "encoder_prefix": true, "cross_prefix": true}),
         ),
         ("prompt", json!({"num_virtual_tokens": VIRTUAL})),
+        ("prompt", json!({"num_virtual_tokens": VIRTUAL, "after_embeddings": true})),
         ("p-tuning", json!({"num_virtual_tokens": VIRTUAL})),
         ("lora", json!({"init_lora_weights": false})),
         ("houlsby", json!({"init_weights": "mam_adapter", "bottleneck_size": 4})),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use peft_core::{
-    Adapter, AdapterConfig, Average, BoxedMethod, Composition, Error, Hooks, Method, PerLayer,
-    PerRow, Probe, merged_tensors,
+    Adapter, AdapterConfig, Average, BoxedMethod, Composition, Error, Hooks, Method, MethodConfig,
+    PerLayer, PerRow, Probe, merged_tensors,
 };
 use peft_models::{Checkpoint, Model, ModelInput, ModelTask};
 use serde_json::{Value, json};
@@ -106,6 +106,27 @@ fn new_adapter(model: &Model, name: &str, fields: Value) -> BoxedMethod {
     let method = peft::registry().configure(name, fields).expect("a method");
     let adapter = Adapter::new(AdapterConfig::new(method), model.base(), model.base().device());
     BoxedMethod::new(adapter.expect("it fits the model").method.valid())
+}
+
+#[test]
+fn hybrids_have_the_reference_s_parts_on_every_model() {
+    // As many values as adapters 1.3.0 trains: on the first two, prefixes in each kind of attention.
+    for (base, unipelt, mam) in
+        [("t5-left", 94706, 145608), ("bart-left", 94706, 145608), ("llama-llama3", 26410, 40272)]
+    {
+        let model = model(&format!("bases/{base}"));
+        for (name, wanted) in [("unipelt", unipelt), ("mam", mam)] {
+            let method = peft::registry().configure(name, Default::default()).expect("a method");
+            let config = AdapterConfig::new(method);
+            let adapter = Adapter::new(config, model.base(), model.base().device());
+            let method = adapter.expect("it fits the model").method;
+            assert_eq!(peft_core::num_trainable(&method), wanted, "{name} over {base}");
+        }
+    }
+    // Two gates of its own at a fused projection.
+    let hybrid = peft::unipelt::UniPeltConfig::default();
+    let error = hybrid.to_adapter_hub(model("bases/gpt2-left").base()).expect_err("one gate");
+    assert!(error.to_string().contains("fused projection"), "{error}");
 }
 
 #[test]

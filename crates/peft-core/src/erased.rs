@@ -236,6 +236,9 @@ impl Hooks for BoxedMethod {
     fn unembed(&self, site: &Site, hidden: Tensor<3>) -> Tensor<3> {
         self.method.as_hooks().unembed(site, hidden)
     }
+    fn for_rows(&self, rows: &[usize]) -> Option<BoxedMethod> {
+        self.method.as_hooks().for_rows(rows)
+    }
 }
 
 impl Method for BoxedMethod {

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use burn::tensor::{Bool, Int, Tensor, module::linear};
 
-use crate::{LinearLayer, NormLayer, ResidualLayer, ResidualStates, Site};
+use crate::{BoxedMethod, LinearLayer, NormLayer, ResidualLayer, ResidualStates, Site};
 
 /// Embeddings of a batch on their way into a model.
 #[derive(Debug, Clone)]
@@ -59,15 +59,23 @@ pub struct KeyValue {
     /// `[batch, positions]`, true where there is something to attend to; `None` where that is
     /// everywhere.
     pub mask: Option<Tensor<2, Bool>>,
+    /// By row, how many positions in front are there only because other rows have more; empty where
+    /// none are. The mask hides them.
+    pub filled: Vec<usize>,
 }
 
 impl KeyValue {
+    /// Keys and values of which none were filled up.
+    pub fn new(key: Tensor<4>, value: Tensor<4>, mask: Option<Tensor<2, Bool>>) -> Self {
+        Self { key, value, mask, filled: Vec::new() }
+    }
+
     /// With keys and values `[batch, heads, added, head_dim]` before those of the text, seen by
     /// every token.
     pub fn prepend(self, key: Tensor<4>, value: Tensor<4>) -> Self {
         let mask = self.mask.map(|mask| prepend_true(mask, key.dims()[2]));
         let joined = |added, own| Tensor::cat(vec![added, own], 2);
-        Self { key: joined(key, self.key), value: joined(value, self.value), mask }
+        Self { key: joined(key, self.key), value: joined(value, self.value), mask, ..self }
     }
 }
 
@@ -188,6 +196,15 @@ pub trait Hooks: Debug + Send + Sync {
     /// compares with the token embeddings. For invertible adapters.
     fn unembed(&self, _site: &Site, hidden: Tensor<3>) -> Tensor<3> {
         hidden
+    }
+
+    /// The method for other rows of the batch that it is made for: row `i` is what row `rows[i]`
+    /// was, and one may be there several times. `None` where all rows are alike to it.
+    ///
+    /// # Panics
+    /// If a row is outside that batch.
+    fn for_rows(&self, _rows: &[usize]) -> Option<BoxedMethod> {
+        None
     }
 }
 

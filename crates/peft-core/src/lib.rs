@@ -23,7 +23,7 @@ pub use accounting::{Accounting, SiteCounts, num_trainable};
 pub use activation::Activation;
 pub use base::{Base, BaseSite};
 pub use compose::{
-    Average, Composition, Fuse, FusionConfig, GateNames, Gated, Parallel, PerLayer, PerRow, Stack,
+    Average, Composition, Fuse, FusionConfig, GateNames, Gated, PerLayer, PerRow, Stack,
 };
 pub use erased::BoxedMethod;
 pub use error::{Error, Result};

@@ -4,15 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use burn::tensor::{Bool, Int, Tensor, TensorData};
-use peft_core::{KeyValue, Site};
+use peft_core::{BoxedMethod, Hooks, KeyValue, Site};
 
 /// Keys and values of the tokens that a decoder has seen, so that for the next ones nothing is
 /// computed again.
 ///
 /// The first pass with a cache fills it with a text, and with what methods put before it; each later
 /// one is given the new tokens alone, and returns the output for them. A cache serves one batch,
-/// under the method that filled it. Of an encoder-decoder it also keeps what the decoder needs of
-/// the encoder, which runs once.
+/// under the method that filled it; rows that are selected keep what their method is. Of an
+/// encoder-decoder it also keeps what the decoder needs of the encoder, which runs once.
 ///
 /// ```no_run
 /// # use peft_models::{Cache, Model, ModelInput, Pass};
@@ -31,6 +31,8 @@ pub struct Cache {
     seen: Cell<usize>,
     /// By row of the batch, the position of the next token.
     next: RefCell<Vec<usize>>,
+    /// By row, which one of the first pass it was; `None` where no others were selected.
+    rows: RefCell<Option<Vec<usize>>>,
 }
 
 impl Cache {
@@ -57,6 +59,9 @@ impl Cache {
         let mut next = self.next.borrow_mut();
         let batch = next.len();
         *next = rows.iter().map(|row| next[*row]).collect();
+        let first = self.rows.take();
+        let of_first = |row: &usize| first.as_ref().map_or(*row, |first| first[*row]);
+        self.rows.replace(Some(rows.iter().map(of_first).collect()));
         let indices: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
         for states in self.states.borrow_mut().values_mut() {
             assert_eq!(states.key.dims()[0], batch, "a method repeated the batch");
@@ -66,7 +71,15 @@ impl Cache {
             states.key = states.key.clone().select(0, indices.clone());
             states.value = states.value.clone().select(0, indices.clone());
             states.mask = states.mask.take().map(|mask| mask.int().select(0, indices).bool());
+            if !states.filled.is_empty() {
+                states.filled = rows.iter().map(|row| states.filled[*row]).collect();
+            }
         }
+    }
+
+    /// The method for the rows that are here, where it is not `hooks` itself.
+    pub(crate) fn method(&self, hooks: &dyn Hooks) -> Option<BoxedMethod> {
+        hooks.for_rows(self.rows.borrow().as_ref()?)
     }
 
     /// By row, the position of the next token.
@@ -114,5 +127,6 @@ fn joined(kept: KeyValue, new: KeyValue) -> KeyValue {
         key: Tensor::cat(vec![kept.key, new.key], 2),
         value: Tensor::cat(vec![kept.value, new.value], 2),
         mask,
+        filled: kept.filled,
     }
 }

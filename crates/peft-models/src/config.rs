@@ -281,11 +281,14 @@ impl ModelConfig {
 
     /// The token that ends a text, if there is one; the first of several.
     pub fn eos_token_id(&self) -> Option<u32> {
-        let id = match self.raw.get("eos_token_id")? {
-            Value::Array(ids) => ids.first()?,
-            id => id,
+        let id = match (self.raw.get("eos_token_id"), self.model_type) {
+            (Some(Value::Array(ids)), _) => ids.first()?.as_u64(),
+            (Some(id), _) => id.as_u64(),
+            (None, Architecture::T5) => Some(1),
+            (None, Architecture::Bart) => Some(2),
+            (None, _) => None,
         };
-        id.as_u64().map(|id| id as u32)
+        id.map(|id| id as u32)
     }
 
     /// The token that the text of a decoder beside an encoder begins with.

@@ -186,12 +186,14 @@ impl Model {
     /// # Errors
     /// If the input does not fit the model.
     pub fn forward(&self, input: &ModelInput, pass: Pass<'_>) -> Result<Tensor<3>> {
+        let of_rows = pass.method_of_rows();
+        let pass = pass.under(of_rows.as_ref());
         self.head.forward(self.body.forward(input, pass)?, input, pass)
     }
 
     /// The output at some tokens only, `[1, places, outputs]`, in their order: the head, which is
     /// the dearest part of a language model, runs on nothing else. Virtual tokens are taken to
-    /// stand before the text.
+    /// stand before the text. Of methods side by side, the places come once for each.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
@@ -204,17 +206,26 @@ impl Model {
         places: &[Place],
         pass: Pass<'_>,
     ) -> Result<Tensor<3>> {
+        let of_rows = pass.method_of_rows();
+        let pass = pass.under(of_rows.as_ref());
         let Hidden { states, mask } = self.body.forward(input, pass)?;
         let [batch, positions, _] = states.dims();
         let text = input.decoder().unwrap_or(input.text());
         let [rows, tokens] = input.output_shape();
         let starts = text.starts([batch, positions], mask.as_ref());
-        let position = |&[row, token]: &Place| {
-            assert!(row < rows && token < tokens, "a place outside the batch");
-            [row, starts[row] + token]
-        };
-        let chosen = tokens_at(states, places.iter().map(position));
-        Ok(self.head.forward_each(chosen.unsqueeze::<3>(), pass))
+        let inside = |&[row, token]: &Place| row < rows && token < tokens;
+        assert!(places.iter().all(inside), "a place outside the batch");
+        // A method may have repeated the batch.
+        let copies = (0..batch).step_by(rows);
+        let rows_of_places: Vec<usize> =
+            copies.flat_map(|first| places.iter().map(move |[row, _]| first + row)).collect();
+        let tokens = places.iter().map(|[_, token]| token).cycle();
+        let positions = rows_of_places.iter().zip(tokens).map(|(&row, t)| [row, starts[row] + t]);
+        // Each place is a row of its own, under the method of the row that it is in.
+        let chosen = tokens_at(states, positions).unsqueeze_dim::<3>(1);
+        let of_places = pass.hooks.for_rows(&rows_of_places);
+        let output = self.head.forward_each(chosen, pass.under(of_places.as_ref()));
+        Ok(output.swap_dims(0, 1))
     }
 
     /// The output of the model under `hooks` without dropout; `&()` is the base model.

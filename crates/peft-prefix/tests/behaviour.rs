@@ -75,7 +75,7 @@ fn a_layer_gets_its_slices_of_the_table() {
     let table: Vec<f32> = file["prompt_embeddings"].iter::<f32>().collect();
     let site = base.sites().filter(|site| site.role == Role::SelfAttention).nth(1).expect("two");
     let empty = || Tensor::<4>::zeros([2, 3, 1, 8], &Device::default());
-    let states = KeyValue { key: empty(), value: empty(), mask: None };
+    let states = KeyValue::new(empty(), empty(), None);
     let hidden = Tensor::zeros([2, 1, 24], &Device::default());
     let states = prefix.key_value(site, &hidden, states);
     for (which, states) in [(2, states.key), (3, states.value)] {

@@ -23,7 +23,7 @@ const LORA_GATE: GateNames = GateNames { peft: "lora_gate", hub: "loras.{}.gate"
 ///
 /// | field | default | meaning |
 /// |---|---|---|
-/// | `prefix` | 10 tokens through an MLP of 512 | a prefix, or `null` |
+/// | `prefix` | 10 tokens through an MLP of 512, in every attention | a prefix, or `null` |
 /// | `adapter` | Pfeiffer's, `reduction_factor` 16 | bottleneck adapters, or `null` |
 /// | `lora` | rank 8 on queries and values | LoRA, or `null` |
 /// | `use_gating` | true | a learned gate beside each; see [`Gated`] |
@@ -66,6 +66,8 @@ impl Default for UniPeltConfig {
                 encoder_hidden_size: Some(512),
                 // As in adapter-hub/adapters, which the settings are from.
                 shift_positions: false,
+                encoder_prefix: true,
+                cross_prefix: true,
                 ..PrefixTuningConfig::default()
             }),
             adapter: Some(BottleneckConfig::default()),

@@ -1,7 +1,7 @@
 //! Hybrids as adapter-hub/adapters writes them: a union of configurations.
 
 use peft_adapter::BottleneckConfig;
-use peft_core::{Base, Error, MethodConfig, Result};
+use peft_core::{Base, Error, MethodConfig, Result, Role};
 use peft_lora::LoraConfig;
 use peft_prefix::PrefixTuningConfig;
 use serde_json::{Map, Value, json};
@@ -21,6 +21,12 @@ pub(crate) fn write(config: &UniPeltConfig, base: &Base) -> Result<Value> {
         parts.push(adapter.to_adapter_hub(base)?);
     }
     if let Some(lora) = &config.lora {
+        let fused = lora.sites(base)?.iter().any(|site| site.role == Role::QueryKeyValue);
+        if fused && config.use_gating {
+            let reason = "it has a gate for each matrix of a fused projection: train without \
+                          gates, or with lora = null";
+            return Err(Error::no_format("unipelt", LIBRARY, reason));
+        }
         parts.push(lora.to_adapter_hub(base)?);
     }
     for part in &mut parts {

@@ -13,6 +13,8 @@ pub fn presets() -> Vec<(&'static str, &'static str, Value)> {
                 "prefix_projection": true,
                 "encoder_hidden_size": 800,
                 "shift_positions": false,
+                "encoder_prefix": true,
+                "cross_prefix": true,
             },
             "adapter": {
                 "is_parallel": true,

@@ -71,7 +71,7 @@ fn of_language_models(model: &Model) -> Vec<Variant> {
     });
     let fused = model.base().linears().any(|site| site.role == Role::QueryKeyValue);
     let matrices = if fused { json!({"attn_matrices": ["q", "v"]}) } else { json!({}) };
-    vec![
+    let mut all = vec![
         peft("lora", "lora", json!({})),
         peft("all-linear", "lora", json!({"target_modules": "all-linear", "r": 3})),
         peft("dora", "dora", json!({"target_modules": "all-linear", "r": 4})),
@@ -85,7 +85,13 @@ fn of_language_models(model: &Model) -> Vec<Variant> {
         adapters("parallel", "parallel", json!({})),
         adapters("prefix", "prefix", everywhere),
         adapters("lora", "lora", matrices),
-    ]
+    ];
+    // The library's GPT-2 has no room for so long a prefix before these bases' 12 positions, and
+    // a gate for each matrix of a fused projection.
+    if !fused {
+        all.extend([adapters("mam", "mam", json!({})), adapters("unipelt", "unipelt", json!({}))]);
+    }
+    all
 }
 
 fn peft(name: &'static str, method: &'static str, fields: Value) -> Variant {

@@ -6,9 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use burn::module::Module;
+use burn::tensor::Device;
 use clap::Args;
 use peft::core::Hooks;
 use peft::models::{GenerationConfig, Generator, Model, TextTokenizer};
+use peft::train::AdapterPaths;
 use peft::train::data::{Columns, Dataset, Example, Goal, Layout, Target, Template, Text};
 use peft::train::metrics::{Bleu, Rouge, chrf, exact_match};
 use serde_json::{Map, Value, json};
@@ -131,7 +133,44 @@ impl Generate {
             bail!("--batch-size must be at least 1");
         }
         let device = self.device.device()?;
-        let (resolved, adapted) = self.model.load(&self.adapters.paths(), &device)?;
+        let runs = self.adapters.runs();
+        let mut results = Vec::new();
+        for paths in &runs {
+            // One text is shown as it is written, to somebody who watches.
+            let watched = !self.json && runs.len() == 1 && std::io::stdout().is_terminal();
+            let written = self.write(paths, &device, watched)?;
+            results.push((paths.adapters.last(), written));
+        }
+        match &results[..] {
+            [(_, written)] if self.json => print_json(&written.json())?,
+            _ if self.json => {
+                let each = results.iter().map(|(adapter, written)| {
+                    let mut fields = written.json();
+                    fields["adapter"] = json!(adapter);
+                    fields
+                });
+                print_json(&json!({"adapters": each.collect::<Vec<_>>()}))?;
+            }
+            _ => {
+                for (adapter, written) in &results {
+                    if let (Some(adapter), true) = (adapter, results.len() > 1) {
+                        println!("{}", adapter.display());
+                    }
+                    written.print();
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Generates under one adapter, or several that are one.
+    fn write(
+        &self,
+        adapters: &AdapterPaths,
+        device: &Device,
+        watched: bool,
+    ) -> anyhow::Result<Written> {
+        let (resolved, adapted) = self.model.load(adapters, device)?;
         let task = known_task(adapted.task)?;
         let own = GenerationConfig::load(&resolved.directory, adapted.model.config())?;
         let config = self.settings.over(own)?;
@@ -148,13 +187,13 @@ impl Generate {
             tokenizer: &tokenizer,
             stops: &self.settings.stop,
         };
-        // One text is shown as it is written, to somebody who watches.
-        let shown = !self.json && prompts.len() == 1 && std::io::stdout().is_terminal();
+        let shown = watched && prompts.len() == 1;
         let mut texts = Vec::new();
         for batch in prompts.chunks(self.batch_size) {
             texts.extend(writer.write(batch, shown)?);
         }
-        self.print(&prompts, &texts, shown)
+        let metrics = metrics(&prompts, &texts);
+        Ok(Written { prompts, texts, metrics, shown })
     }
 
     fn prompts(&self, layout: &Layout, goal: Goal) -> anyhow::Result<Vec<Prompt>> {
@@ -182,27 +221,34 @@ impl Generate {
         prompts.truncate(self.limit.unwrap_or(usize::MAX));
         Ok(prompts)
     }
+}
 
-    fn print(&self, prompts: &[Prompt], texts: &[String], shown: bool) -> anyhow::Result<ExitCode> {
-        let metrics = metrics(prompts, texts);
-        if self.json {
-            let rows: Vec<Value> = prompts
-                .iter()
-                .zip(texts)
-                .map(|(prompt, text)| json!({"text": prompt.text, "generated": text}))
-                .collect();
-            print_json(&json!({"texts": rows, "metrics": metrics}))?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        if shown {
+/// What was generated.
+struct Written {
+    prompts: Vec<Prompt>,
+    texts: Vec<String>,
+    metrics: Option<Map<String, Value>>,
+    /// Whether it was shown as it was written.
+    shown: bool,
+}
+
+impl Written {
+    fn json(&self) -> Value {
+        let rows = self.prompts.iter().zip(&self.texts);
+        let rows: Vec<Value> =
+            rows.map(|(prompt, text)| json!({"text": prompt.text, "generated": text})).collect();
+        json!({"texts": rows, "metrics": self.metrics})
+    }
+
+    fn print(&self) {
+        if self.shown {
             println!();
         } else {
-            texts.iter().for_each(|text| println!("{text}"));
+            self.texts.iter().for_each(|text| println!("{text}"));
         }
-        for (name, value) in metrics.iter().flatten() {
+        for (name, value) in self.metrics.iter().flatten() {
             eprintln!("{name:20} {value}");
         }
-        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -78,6 +78,15 @@ fn decoders_and_encoder_decoders_learn_what_to_write() {
         let typed = bench.json(&format!("{generate} b="));
         assert_eq!(typed["texts"][0]["generated"], written["texts"][1]["generated"]);
         assert!(typed["metrics"].is_null());
+        let twice = format!("{adapter} --adapter words/adapter --compose parallel");
+        let both = bench.json(&format!("generate {twice} --max-new-tokens 8 --json b="));
+        for written in both["adapters"].as_array().unwrap() {
+            assert_eq!(
+                (&written["adapter"], &written["texts"]),
+                (&json!("words/adapter"), &typed["texts"])
+            );
+        }
+        assert_eq!(both["adapters"].as_array().unwrap().len(), 2);
     }
 }
 

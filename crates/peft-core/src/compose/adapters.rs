@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adapter, Average, Base, BoxedMethod, ComputationFunction, Error, Fuse, ModulesToSave, Parallel,
-    PerLayer, Result, Stack, num_trainable,
+    Adapter, Average, Base, BoxedMethod, ComputationFunction, Error, Fuse, ModulesToSave, PerLayer,
+    PerRow, Result, Stack, num_trainable,
 };
 
 /// How several adapters become one.
@@ -73,7 +73,8 @@ impl Composition {
                 return self.refuse(&adapters, reason);
             }
             let methods = adapters.into_iter().map(|a| BoxedMethod::new(a.method)).collect();
-            return Ok(last.with_method(vec![BoxedMethod::new(Parallel::new(methods)).frozen()]));
+            let method = BoxedMethod::new(PerRow::side_by_side(methods));
+            return Ok(last.with_method(vec![method.frozen()]));
         }
         let methods: Vec<BoxedMethod> = adapters.iter().map(|a| a.parts().1.frozen()).collect();
         let method = match (self, fusion) {

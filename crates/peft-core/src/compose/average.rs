@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::each_member;
+use super::{each_member, members_for_rows};
 use crate::{
     BoxedMethod, Change, Embedded, Hooks, KeyValue, LinearLayer, Method, NormLayer, ResidualLayer,
     ResidualStates, Site,
@@ -99,11 +99,8 @@ impl Hooks for Average {
         let keys: Vec<_> = parts.iter().map(|part| part.key.clone()).collect();
         let values: Vec<_> = parts.iter().map(|part| part.value.clone()).collect();
         same_length(&keys, 2);
-        KeyValue {
-            key: self.sum(keys),
-            value: self.sum(values),
-            mask: parts.into_iter().next().and_then(|part| part.mask),
-        }
+        let first = parts.into_iter().next().expect("an average has members");
+        KeyValue { key: self.sum(keys), value: self.sum(values), ..first }
     }
     fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
         let output = self.mean(|m| {
@@ -124,6 +121,10 @@ impl Hooks for Average {
     }
     fn unembed(&self, site: &Site, hidden: Tensor<3>) -> Tensor<3> {
         self.mean(|m| m.unembed(site, hidden.clone()))
+    }
+    fn for_rows(&self, rows: &[usize]) -> Option<BoxedMethod> {
+        let methods = members_for_rows(&self.methods, rows)?;
+        Some(BoxedMethod::new(Self { methods, weights: self.weights.clone() }))
     }
 }
 

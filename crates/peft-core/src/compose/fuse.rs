@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Distribution, Tensor, activation::softmax, module::linear};
 
-use super::FusionConfig;
+use super::{FusionConfig, members_for_rows};
 use crate::{
     Base, BoxedMethod, Change, Exchange, Hooks, Key, Layout, Method, Probe, ResidualLayer,
     ResidualStates, Role, Site,
@@ -156,6 +156,10 @@ impl Hooks for Fuse {
             Some(last) => last.residual_input(layer, states),
             None => layer.forward(states.clone()),
         }
+    }
+    fn for_rows(&self, rows: &[usize]) -> Option<BoxedMethod> {
+        let methods = members_for_rows(&self.methods, rows)?;
+        Some(BoxedMethod::new(Self { methods, ..self.clone() }))
     }
 }
 

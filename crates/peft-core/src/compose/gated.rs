@@ -120,14 +120,14 @@ impl Hooks for Gated {
     fn key_value(&self, site: &Site, hidden: &Tensor<3>, states: KeyValue) -> KeyValue {
         let Some(gate) = self.gate(site, hidden) else { return states };
         let [batch, _, own, _] = states.key.dims();
-        let KeyValue { key, value, mask } = self.method.key_value(site, hidden, states);
+        let states = self.method.key_value(site, hidden, states);
         let gate = gate.reshape([batch, 1, 1, 1]);
-        let added = key.dims()[2] - own;
+        let added = states.key.dims()[2] - own;
         let scaled = |states: Tensor<4>| {
             let front = states.clone().narrow(2, 0, added) * gate.clone();
             Tensor::cat(vec![front, states.narrow(2, added, own)], 2)
         };
-        KeyValue { key: scaled(key), value: scaled(value), mask }
+        KeyValue { key: scaled(states.key), value: scaled(states.value), ..states }
     }
     fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
         let input = || self.method.residual_input(layer, &states);
@@ -142,6 +142,10 @@ impl Hooks for Gated {
     }
     fn residual_input(&self, layer: &ResidualLayer<'_>, states: &ResidualStates) -> Tensor<3> {
         self.method.residual_input(layer, states)
+    }
+    fn for_rows(&self, rows: &[usize]) -> Option<BoxedMethod> {
+        let method = self.method.for_rows(rows)?;
+        Some(BoxedMethod::new(Self { method, ..self.clone() }))
     }
 }
 

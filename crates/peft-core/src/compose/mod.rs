@@ -5,7 +5,6 @@ mod average;
 mod fuse;
 mod fusion_config;
 mod gated;
-mod parallel;
 mod per_layer;
 mod per_row;
 mod rows;
@@ -17,10 +16,21 @@ pub use fuse::Fuse;
 pub(crate) use fusion_config::FUSION_PATHS;
 pub use fusion_config::FusionConfig;
 pub use gated::{GateNames, Gated};
-pub use parallel::Parallel;
 pub use per_layer::PerLayer;
 pub use per_row::PerRow;
 pub use stack::Stack;
+
+use crate::{BoxedMethod, Hooks};
+
+/// The members of a composite as [`Hooks::for_rows`](crate::Hooks::for_rows) has them; `None` where
+/// all rows are alike to each.
+fn members_for_rows(members: &[BoxedMethod], rows: &[usize]) -> Option<Vec<BoxedMethod>> {
+    let of_rows: Vec<_> = members.iter().map(|member| member.for_rows(rows)).collect();
+    of_rows.iter().any(Option::is_some).then(|| {
+        let members = of_rows.into_iter().zip(members);
+        members.map(|(of_rows, member)| of_rows.unwrap_or_else(|| member.clone())).collect()
+    })
+}
 
 /// The part of [`Method`](crate::Method) that a composite passes on to each of its members.
 macro_rules! each_member {

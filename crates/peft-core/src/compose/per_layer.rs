@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::each_member;
+use super::{each_member, members_for_rows};
 use crate::{
     BoxedMethod, Change, Embedded, Hooks, KeyValue, LinearLayer, Method, NormLayer, ResidualLayer,
     ResidualStates, Site,
@@ -126,6 +126,10 @@ impl Hooks for PerLayer {
             Some(method) => method.unembed(site, hidden),
             None => hidden,
         }
+    }
+    fn for_rows(&self, rows: &[usize]) -> Option<BoxedMethod> {
+        let methods = members_for_rows(&self.methods, rows)?;
+        Some(BoxedMethod::new(Self { methods, ..self.clone() }))
     }
 }
 

@@ -1,5 +1,7 @@
 //! A method for each row of a batch.
 
+use std::borrow::Cow;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
 
@@ -10,7 +12,8 @@ use crate::{
     ResidualStates, Site,
 };
 
-/// A batch in which each row names its method, or none: many adapters served over one base.
+/// A batch in which each row names its method, or none: many adapters served over one base. Or
+/// every method on the same texts, [side by side](Self::side_by_side).
 ///
 /// Each method sees its own rows only. Where methods lengthen texts by different numbers of
 /// positions, shorter rows are filled up and masked. A method includes its head, so that rows of
@@ -19,8 +22,9 @@ use crate::{
 #[derive(Module, Debug)]
 pub struct PerRow {
     methods: Vec<BoxedMethod>,
+    /// `None` where each method has an equal share of the batch, one after another.
     #[module(skip)]
-    groups: Groups,
+    groups: Option<Groups>,
 }
 
 impl PerRow {
@@ -31,7 +35,25 @@ impl PerRow {
     pub fn new(methods: Vec<BoxedMethod>, rows: &[Option<usize>]) -> Self {
         let named = rows.iter().flatten().all(|method| *method < methods.len());
         assert!(named, "a row names one of {} methods: {rows:?}", methods.len());
-        Self { groups: Groups::new(rows, methods.len()), methods }
+        Self { groups: Some(Groups::new(rows, methods.len())), methods }
+    }
+
+    /// Every method on the same texts: the batch is repeated, once for each method, and the outputs
+    /// come one after another, `[methods · batch, ..]`.
+    pub fn side_by_side(methods: Vec<BoxedMethod>) -> Self {
+        Self { methods, groups: None }
+    }
+
+    /// The groups in a batch of so many rows.
+    fn groups(&self, batch: usize) -> Cow<'_, Groups> {
+        match &self.groups {
+            Some(groups) => Cow::Borrowed(groups),
+            None => {
+                let count = self.methods.len();
+                let share = |method| std::iter::repeat_n(Some(method), batch / count);
+                Cow::Owned(Groups::new(&(0..count).flat_map(share).collect::<Vec<_>>(), count))
+            }
+        }
     }
 
     /// Applies to each group of rows what its method makes of them.
@@ -40,9 +62,10 @@ impl PerRow {
         input: Tensor<D>,
         of: impl Fn(&dyn Hooks, Tensor<D>) -> Tensor<D>,
     ) -> Tensor<D> {
-        let parts = self.groups.split(input);
+        let groups = self.groups(input.dims()[0]);
+        let parts = groups.split(input);
         let parts = parts.into_iter().map(|(method, part)| of(self.hooks(method), part));
-        self.groups.join(parts.collect())
+        groups.join(parts.collect())
     }
 
     fn hooks(&self, method: Option<usize>) -> &dyn Hooks {
@@ -55,14 +78,14 @@ impl PerRow {
         of: impl Fn(&dyn Hooks, Embedded) -> Embedded,
     ) -> Embedded {
         let Embedded { hidden, mask, segments, shift, continues } = embedded;
-        let masks = self.groups.split_mask(mask);
+        let groups = self.groups(hidden.dims()[0]);
+        let masks = groups.split_mask(mask);
         let segments = match segments {
-            Some(segments) => self.groups.split(segments.float()).into_iter().map(Some).collect(),
-            None => vec![None; self.groups.rows.len()],
+            Some(segments) => groups.split(segments.float()).into_iter().map(Some).collect(),
+            None => vec![None; groups.rows.len()],
         };
-        let shifts = self.groups.split_rows(&shift);
-        let parts: Vec<Embedded> = self
-            .groups
+        let shifts = groups.split_rows(&shift);
+        let parts: Vec<Embedded> = groups
             .split(hidden)
             .into_iter()
             .zip(masks.into_iter().zip(segments.into_iter().zip(shifts)))
@@ -76,17 +99,17 @@ impl PerRow {
             let [rows, length, _] = part.hidden.dims();
             (part.mask.clone(), rows, length)
         });
-        let mask = self.groups.join_mask(masks.collect(), longest, End::Back);
+        let mask = groups.join_mask(masks.collect(), longest, End::Back);
         let shifts = parts.iter().map(|part| (part.shift.clone(), part.hidden.dims()[0]));
-        let shift = self.groups.join_rows(shifts.collect());
+        let shift = groups.join_rows(shifts.collect());
         let segments: Option<Vec<Tensor<2>>> = parts
             .iter()
             .map(|part| Some(fill(part.segments.clone()?.float(), 1, longest, End::Back)))
             .collect();
-        let segments = segments.map(|parts| self.groups.join(parts).int());
+        let segments = segments.map(|parts| groups.join(parts).int());
         // Filled up at the end, so that positions count as they do for the row alone.
         let hidden = parts.into_iter().map(|part| fill(part.hidden, 1, longest, End::Back));
-        Embedded { hidden: self.groups.join(hidden.collect()), mask, segments, shift, continues }
+        Embedded { hidden: groups.join(hidden.collect()), mask, segments, shift, continues }
     }
 }
 
@@ -98,21 +121,26 @@ impl Hooks for PerRow {
         self.map(input, |hooks, input| hooks.norm(layer, input))
     }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
+        let embedded = match self.groups {
+            Some(_) => embedded,
+            None => repeated(embedded, self.methods.len()),
+        };
         self.embedded(embedded, |hooks, embedded| hooks.embed(site, embedded))
     }
     fn layers_input(&self, site: &Site, embedded: Embedded) -> Embedded {
         self.embedded(embedded, |hooks, embedded| hooks.layers_input(site, embedded))
     }
     fn key_value(&self, site: &Site, hidden: &Tensor<3>, states: KeyValue) -> KeyValue {
-        let hidden = self.groups.split(hidden.clone());
-        let keys = self.groups.split(states.key);
-        let values = self.groups.split(states.value);
-        let masks = self.groups.split_mask(states.mask);
+        let groups = self.groups(hidden.dims()[0]);
+        let hidden = groups.split(hidden.clone());
+        let keys = groups.split(states.key);
+        let values = groups.split(states.value);
+        let masks = groups.split_mask(states.mask);
         let parts: Vec<KeyValue> = hidden
             .into_iter()
             .zip(keys.into_iter().zip(values).zip(masks))
             .map(|((method, hidden), (((_, key), (_, value)), mask))| {
-                self.hooks(method).key_value(site, &hidden, KeyValue { key, value, mask })
+                self.hooks(method).key_value(site, &hidden, KeyValue::new(key, value, mask))
             })
             .collect();
         let longest = parts.iter().map(|part| part.key.dims()[2]).max().unwrap_or(0);
@@ -121,21 +149,29 @@ impl Hooks for PerRow {
             (part.mask.clone(), rows, positions)
         });
         // What is added comes first, so that is where shorter rows are filled up.
-        let mask = self.groups.join_mask(masks.collect(), longest, End::Front);
-        let filled = |of: fn(&KeyValue) -> Tensor<4>| {
+        let mask = groups.join_mask(masks.collect(), longest, End::Front);
+        let filled = parts.iter().map(|part| {
+            let [rows, _, positions, _] = part.key.dims();
+            let mut filled = part.filled.clone();
+            if positions < longest {
+                filled.resize(rows, 0);
+                filled.iter_mut().for_each(|filled| *filled += longest - positions);
+            }
+            (filled, rows)
+        });
+        let filled = groups.join_rows(filled.collect());
+        let full = |of: fn(&KeyValue) -> Tensor<4>| {
             let parts = parts.iter().map(|part| fill(of(part), 2, longest, End::Front));
-            self.groups.join(parts.collect())
+            groups.join(parts.collect())
         };
-        KeyValue {
-            key: filled(|part| part.key.clone()),
-            value: filled(|part| part.value.clone()),
-            mask,
-        }
+        let (key, value) = (full(|part| part.key.clone()), full(|part| part.value.clone()));
+        KeyValue { key, value, mask, filled }
     }
     fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
-        let inputs = self.groups.split(states.input);
-        let outputs = self.groups.split(states.output);
-        let residuals = self.groups.split(states.residual);
+        let groups = self.groups(states.output.dims()[0]);
+        let inputs = groups.split(states.input);
+        let outputs = groups.split(states.output);
+        let residuals = groups.split(states.residual);
         let parts: Vec<ResidualStates> = inputs
             .into_iter()
             .zip(outputs.into_iter().zip(residuals))
@@ -147,7 +183,7 @@ impl Hooks for PerRow {
             })
             .collect();
         let joined =
-            |of: fn(&ResidualStates) -> Tensor<3>| self.groups.join(parts.iter().map(of).collect());
+            |of: fn(&ResidualStates) -> Tensor<3>| groups.join(parts.iter().map(of).collect());
         ResidualStates {
             input: joined(|part| part.input.clone()),
             output: joined(|part| part.output.clone()),
@@ -158,20 +194,44 @@ impl Hooks for PerRow {
         self.methods.iter().any(|method| method.reads_hidden_states())
     }
     fn head_input(&self, hidden_states: &[Tensor<3>]) -> Tensor<3> {
+        let groups = self.groups(hidden_states.last().map_or(0, |state| state.dims()[0]));
         let states: Vec<_> =
-            hidden_states.iter().map(|state| self.groups.split(state.clone())).collect();
-        let parts = (0..self.groups.rows.len()).map(|group| {
+            hidden_states.iter().map(|state| groups.split(state.clone())).collect();
+        let parts = (0..groups.rows.len()).map(|group| {
             let own: Vec<Tensor<3>> = states.iter().map(|state| state[group].1.clone()).collect();
-            self.hooks(self.groups.rows[group].0).head_input(&own)
+            self.hooks(groups.rows[group].0).head_input(&own)
         });
-        self.groups.join(parts.collect())
+        groups.join(parts.collect())
     }
     fn unembed(&self, site: &Site, hidden: Tensor<3>) -> Tensor<3> {
         self.map(hidden, |hooks, hidden| hooks.unembed(site, hidden))
     }
+    fn for_rows(&self, rows: &[usize]) -> Option<BoxedMethod> {
+        // Side by side, every row is under every method.
+        let groups = self.groups.as_ref()?;
+        let named: Vec<(Option<usize>, usize)> = rows.iter().map(|row| groups.of(*row)).collect();
+        let members = self.methods.iter().enumerate().map(|(member, method)| {
+            let own = named.iter().filter(|(named, _)| *named == Some(member));
+            let own: Vec<usize> = own.map(|(_, row)| *row).collect();
+            // A member may tell its own rows apart.
+            method.for_rows(&own).unwrap_or_else(|| method.clone())
+        });
+        let named: Vec<Option<usize>> = named.iter().map(|(method, _)| *method).collect();
+        Some(BoxedMethod::new(Self::new(members.collect(), &named)))
+    }
 }
 
-pub(super) const OBSTACLE: &str = "rows of a batch have different adapters";
+/// The same texts once for each method.
+fn repeated(embedded: Embedded, times: usize) -> Embedded {
+    let Embedded { hidden, mask, segments, shift, continues } = embedded;
+    Embedded {
+        hidden: Tensor::cat(vec![hidden; times], 0),
+        mask: mask.map(|mask| Tensor::cat(vec![mask; times], 0)),
+        segments: segments.map(|segments| Tensor::cat(vec![segments; times], 0)),
+        shift: shift.repeat(times),
+        continues,
+    }
+}
 
 impl Method for PerRow {
     fn change(&self, _site: &Site) -> Change {
@@ -179,7 +239,7 @@ impl Method for PerRow {
     }
 
     fn merge_obstacle(&self) -> Option<String> {
-        Some(OBSTACLE.into())
+        Some("rows of a batch have different adapters".into())
     }
 
     fn virtual_tokens(&self) -> usize {

@@ -56,6 +56,16 @@ impl Groups {
         Self { rows: groups, back: if in_order { Vec::new() } else { back } }
     }
 
+    /// The method of a row, and which one of that method's rows it is.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub(super) fn of(&self, row: usize) -> (Option<usize>, usize) {
+        let place = |rows: &[i64]| rows.iter().position(|own| *own as usize == row);
+        let found = self.rows.iter().find_map(|(method, rows)| Some((*method, place(rows)?)));
+        found.unwrap_or_else(|| panic!("row {row} of a batch of {}", self.count()))
+    }
+
     fn count(&self) -> usize {
         self.rows.iter().map(|(_, rows)| rows.len()).sum()
     }

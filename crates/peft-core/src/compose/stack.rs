@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::each_member;
+use super::{each_member, members_for_rows};
 use crate::{
     BoxedMethod, Change, Embedded, FrozenWeight, Hooks, KeyValue, LinearLayer, Method, NormLayer,
     ResidualLayer, ResidualStates, Site,
@@ -166,6 +166,10 @@ impl Hooks for Stack {
     }
     fn unembed(&self, site: &Site, hidden: Tensor<3>) -> Tensor<3> {
         self.chain().unembed(site, hidden)
+    }
+    fn for_rows(&self, rows: &[usize]) -> Option<BoxedMethod> {
+        let methods = members_for_rows(&self.methods, rows)?;
+        Some(BoxedMethod::new(Self { methods }))
     }
 }
 

@@ -31,7 +31,6 @@ struct BartConfig {
     init_std: f64,
     /// Whether embeddings of words are multiplied by the root of their width.
     scale_embedding: bool,
-    eos_token_id: usize,
 }
 
 impl Default for BartConfig {
@@ -51,7 +50,6 @@ impl Default for BartConfig {
             classifier_dropout: 0.0,
             init_std: 0.02,
             scale_embedding: false,
-            eos_token_id: 2,
         }
     }
 }
@@ -96,9 +94,9 @@ pub(super) fn load(
         false => None,
     };
     let tied = Some((1.0, bias));
-    let (eos, dropout) = (fields.eos_token_id, fields.classifier_dropout);
-    let new = new.with_std(fields.init_std);
-    let head = encoder_decoder_head(loader, task, new, &decoder.embeddings, tied, eos, dropout);
+    let (new, dropout) = (new.with_std(fields.init_std), fields.classifier_dropout);
+    let embeddings = &decoder.embeddings;
+    let head = encoder_decoder_head(loader, config, task, new, embeddings, tied, dropout)?;
     let classifies = matches!(task, Task::ClassifySequence { .. });
     let start = config.decoder_start_token_id().filter(|_| classifies).map(|id| id as usize);
     Ok(Parts { body: Body::EncoderDecoder { encoder, decoder, start }, head })

@@ -129,16 +129,19 @@ fn decoder_head(
 /// where there are `tied` things to do: a factor on hidden states, and a bias.
 fn encoder_decoder_head(
     loader: &mut Loader<'_>,
+    config: &ModelConfig,
     task: Task,
     mut new: NewHead,
     embeddings: &Embeddings,
     tied: Option<(f64, Option<Tensor<1>>)>,
-    eos: usize,
     dropout: f64,
-) -> Head {
+) -> Result<Head> {
     let d = embeddings.site.d_out();
-    match task {
+    Ok(match task {
         Task::ClassifySequence { labels } => {
+            let expected = "the token that ends a text, which a classifier reads";
+            let eos = config.eos_token_id();
+            let eos = eos.ok_or_else(|| config.unsupported("eos_token_id", expected))? as usize;
             let dense = new.linear(loader, "classification_head.dense", [d, d]);
             let labels = new.linear(loader, "classification_head.out_proj", [d, labels]);
             Head::Sequence(SequenceHead {
@@ -158,5 +161,5 @@ fn encoder_decoder_head(
             Head::LanguageModel { transform: None, decoder: decoder.into() }
         }
         _ => Head::None,
-    }
+    })
 }

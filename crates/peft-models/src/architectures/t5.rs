@@ -35,7 +35,6 @@ struct T5Config {
     tie_word_embeddings: bool,
     /// The length of the texts that the model was trained on.
     n_positions: usize,
-    eos_token_id: usize,
 }
 
 impl Default for T5Config {
@@ -54,7 +53,6 @@ impl Default for T5Config {
             classifier_dropout: 0.0,
             tie_word_embeddings: true,
             n_positions: 512,
-            eos_token_id: 1,
         }
     }
 }
@@ -97,8 +95,8 @@ pub(super) fn load(
     // Tied embeddings are scaled on the way back.
     let scale = 1.0 / (d as f64).sqrt();
     let tied = fields.tie_word_embeddings.then_some((scale, None));
-    let (eos, dropout) = (fields.eos_token_id, fields.classifier_dropout);
-    let head = encoder_decoder_head(loader, task, new, embeddings, tied, eos, dropout);
+    let dropout = fields.classifier_dropout;
+    let head = encoder_decoder_head(loader, config, task, new, embeddings, tied, dropout)?;
     let classifies = matches!(task, Task::ClassifySequence { .. });
     let start = config.decoder_start_token_id().filter(|_| classifies).map(|id| id as usize);
     Ok(Parts { body: Body::EncoderDecoder { encoder, decoder, start }, head })

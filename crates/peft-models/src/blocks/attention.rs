@@ -137,11 +137,14 @@ impl Attention {
                 (query, states)
             }
         };
-        let KeyValue { key, value, mask } = states;
+        let KeyValue { key, value, mask, filled } = states;
         let positions = key.dims()[2];
         let (key, value) = (self.shared(key), self.shared(value));
         let mut scores = (query * self.scale).matmul(key.swap_dims(2, 3));
-        let by_position = if crosses { None } else { context.position_bias(tokens, positions) };
+        let by_position = match crosses {
+            true => None,
+            false => context.position_bias(tokens, positions, filled),
+        };
         let by_mask = mask.map(mask_bias);
         for bias in by_position.into_iter().chain(by_mask) {
             scores = scores + bias;
@@ -177,14 +180,14 @@ impl Attention {
         let (query, key) = (self.split(query, count), self.split(key, key_value));
         let value = self.split(value, key_value);
         match (encoded, &context.angles) {
-            (Some(encoded), _) => (query, KeyValue { key, value, mask: encoded.mask.clone() }),
+            (Some(encoded), _) => (query, KeyValue::new(key, value, encoded.mask.clone())),
             (None, angles) => {
                 let turned = |states| match angles {
                     Some(angles) => angles.turn(states),
                     None => states,
                 };
                 let mask = context.mask.clone();
-                (turned(query), KeyValue { key: turned(key), value, mask })
+                (turned(query), KeyValue::new(turned(key), value, mask))
             }
         }
     }

@@ -23,8 +23,8 @@ pub struct Context<'a> {
     pub causal: bool,
     /// The device of biases.
     pub device: Device,
-    /// The last bias, and for how many positions it was.
-    computed: RefCell<Option<(usize, Tensor<4>)>>,
+    /// The last bias, and for how many positions it was, of which how many were filled up.
+    computed: RefCell<Option<(usize, Vec<usize>, Tensor<4>)>>,
 }
 
 /// What an encoder returned.
@@ -45,23 +45,30 @@ impl<'a> Context<'a> {
     }
 
     /// What scores of `tokens` queries and `positions` keys get for where they are,
-    /// `[rows, heads or 1, tokens, positions]`; `None` where that is nothing. Layers ask for the
-    /// same over and over, unless a method gives some of them more keys.
-    pub(super) fn position_bias(&self, tokens: usize, positions: usize) -> Option<Tensor<4>> {
-        if let Some((known, bias)) = &*self.computed.borrow()
-            && *known == positions
+    /// `[rows, heads or 1, tokens, positions]`; `None` where that is nothing. `filled` is that of the
+    /// keys ([`KeyValue`](peft_core::KeyValue)). Layers ask for the same over and over, unless a
+    /// method gives some of them more keys.
+    pub(super) fn position_bias(
+        &self,
+        tokens: usize,
+        positions: usize,
+        filled: Vec<usize>,
+    ) -> Option<Tensor<4>> {
+        if let Some((known, known_filled, bias)) = &*self.computed.borrow()
+            && (*known, known_filled) == (positions, &filled)
         {
             return Some(bias.clone());
         }
         let relative = self.relative.as_ref();
-        let relative = relative.map(|(bias, taken)| bias.forward(taken, tokens, positions));
+        let relative =
+            relative.map(|(bias, taken)| bias.forward(taken, &filled, [tokens, positions]));
         let causal =
             (self.causal && tokens > 1).then(|| causal_bias(tokens, positions, &self.device));
         let bias = match (relative, causal) {
             (Some(relative), Some(causal)) => relative + causal,
             (relative, causal) => relative.or(causal)?,
         };
-        *self.computed.borrow_mut() = Some((positions, bias.clone()));
+        *self.computed.borrow_mut() = Some((positions, filled, bias.clone()));
         Some(bias)
     }
 }

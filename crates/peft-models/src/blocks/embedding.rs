@@ -167,18 +167,25 @@ impl Embeddings {
             None => sum,
         };
         let hidden = pass.dropout(hidden, self.dropout);
+        let read = mask.clone();
         let embedded = Embedded { continues, ..Embedded::new(hidden, mask) };
         let Embedded { hidden, mask, .. } = pass.hooks.layers_input(&self.site, embedded);
-        // A method may have lengthened the text here too, behind the table of positions.
-        let longer = hidden.dims()[1] - length;
+        // A method may have lengthened the text here too, behind a table of positions; without one,
+        // the attentions count what it added.
+        let (counted, counted_mask) = match self.positions {
+            Positions::None => (hidden.dims()[1], mask.as_ref()),
+            _ => (length, read.as_ref()),
+        };
+        let shape = [batch, counted];
         let next = match pass.cache {
-            Some(_) => text.next_positions([batch, length + longer], mask.as_ref())?,
+            Some(_) => text.next_positions(shape, counted_mask)?,
             None => Vec::new(),
         };
-        let (positions, reach) = match longer {
-            0 => (positions, reach),
-            _ => (lengthened(positions, longer, &taken), reach + longer),
+        let positions = match counted - length {
+            0 => positions,
+            _ => self::positions(text, shape, counted_mask, &taken),
         };
+        let reach = reach + counted - length;
         Ok(EmbeddedText { hidden, mask, positions, taken, reach, next })
     }
 
@@ -227,14 +234,6 @@ fn positions(
         Some(_) => text.lengthened_positions([batch, length], mask),
     };
     counted + column(taken, &text.ids)
-}
-
-/// The same with `added` positions before them.
-fn lengthened(positions: Tensor<2, Int>, added: usize, taken: &[usize]) -> Tensor<2, Int> {
-    let rows = positions.dims()[0];
-    let front = Tensor::<1, Int>::arange(0..added as i64, &positions.device());
-    let front = front.unsqueeze::<2>() + column(taken, &positions);
-    Tensor::cat(vec![front.expand([rows, added]), positions + added as i64], 1)
 }
 
 /// `[rows, 1]`.

@@ -1,7 +1,7 @@
 //! What a forward pass carries through the blocks.
 
 use burn::tensor::{Distribution, Tensor};
-use peft_core::Hooks;
+use peft_core::{BoxedMethod, Hooks};
 
 use crate::Cache;
 
@@ -30,6 +30,22 @@ impl<'a> Pass<'a> {
     /// A pass that goes on from the tokens in `cache`, and adds its own.
     pub fn with_cache(self, cache: &'a Cache) -> Self {
         Self { cache: Some(cache), ..self }
+    }
+
+    /// The method for the rows that the pass goes on with, where it is not the method itself.
+    pub(crate) fn method_of_rows(&self) -> Option<BoxedMethod> {
+        self.cache.and_then(|cache| cache.method(self.hooks))
+    }
+
+    /// The same pass under another method, if there is one.
+    pub(crate) fn under<'b>(self, method: Option<&'b BoxedMethod>) -> Pass<'b>
+    where
+        'a: 'b,
+    {
+        match method {
+            Some(method) => Pass { hooks: method, ..self },
+            None => self,
+        }
     }
 
     /// Sets each value to zero with probability `p` and scales the others by `1 / (1 - p)`.

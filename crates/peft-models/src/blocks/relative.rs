@@ -17,22 +17,32 @@ pub struct RelativeBias {
 }
 
 impl RelativeBias {
-    /// `[rows, heads, tokens, positions]`: keys are at positions 0, 1, ..; the queries of a row
-    /// begin behind as many as `taken` says.
-    pub(super) fn forward(&self, taken: &[usize], tokens: usize, positions: usize) -> Tensor<4> {
-        let buckets = taken.iter().flat_map(|taken| {
-            (0..tokens).flat_map(move |token| {
-                (0..positions).map(move |key| self.bucket(key as i64 - (taken + token) as i64))
+    /// `[rows, heads, tokens, positions]`: the keys of a row are at positions 0, 1, .. behind as many
+    /// as are `filled` up, its queries begin behind as many as `taken` says. Either may be of each
+    /// row, or of all in one; without `filled`, none are.
+    pub(super) fn forward(
+        &self,
+        taken: &[usize],
+        filled: &[usize],
+        [tokens, positions]: [usize; 2],
+    ) -> Tensor<4> {
+        let filled = if filled.is_empty() { &[0] } else { filled };
+        let rows = taken.len().max(filled.len());
+        let buckets = (0..rows).flat_map(|row| {
+            // Where the first query is, among all keys.
+            let first = (taken[row % taken.len()] + filled[row % filled.len()]) as i64;
+            (0..tokens as i64).flat_map(move |token| {
+                (0..positions as i64).map(move |key| self.bucket(key - (first + token)))
             })
         });
         let buckets: Vec<i64> = buckets.collect();
         let weight = self.table.weight().dense();
-        let shape = [taken.len(), tokens * positions];
+        let shape = [rows, tokens * positions];
         let indices =
             Tensor::<2, Int>::from_data(TensorData::new(buckets, shape), &weight.device());
         let heads = weight.dims()[1];
         let bias = embedding(weight, indices).swap_dims(1, 2);
-        bias.reshape([taken.len(), heads, tokens, positions])
+        bias.reshape([rows, heads, tokens, positions])
     }
 
     /// The bucket of a key `distance` positions after the query.

@@ -71,7 +71,12 @@ impl<'m> Stream<'m> {
         let Generator { model, hooks, .. } = self.generator;
         let pass = Pass::inference(hooks).with_cache(&self.cache);
         let logits = model.forward_at(input, &places, pass)?;
-        let words = logits.dims()[2];
+        let [_, found, words] = logits.dims();
+        if found != rows {
+            let reason = "methods side by side cannot generate: generate under one after another, or \
+                          give each text its method";
+            return Err(Error::Input(reason.into()));
+        }
         let values = logits.into_data().convert::<f32>().try_into_vec::<f32>();
         let values = values.expect("converted to f32");
         Ok(values.chunks(words).map(<[f32]>::to_vec).collect())

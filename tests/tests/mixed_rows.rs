@@ -1,0 +1,203 @@
+//! Batches of language models whose rows have different methods, against each row alone: logits, and
+//! tokens with a cache, with beams, and without either.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use peft_core::{Adapter, AdapterConfig, BoxedMethod, Hooks, PerRow, Stack};
+use peft_models::{GenerationConfig, Generator, Model, ModelInput, Pass, Place, Task};
+use serde_json::{Map, Value, json};
+
+/// Which method each row has: not in their order, one of them twice, and one row without any.
+const ROWS: [Option<usize>; 8] =
+    [Some(2), Some(0), None, Some(1), Some(4), Some(0), Some(3), Some(5)];
+/// How many tokens each row has.
+const LENGTHS: [u32; 8] = [3, 2, 3, 1, 1, 2, 3, 2];
+
+/// Prefixes and prompts of two lengths, weights, and a prefix as adapter-hub/adapters has it, none of
+/// them at its start.
+fn methods(model: &Model) -> Vec<BoxedMethod> {
+    let fields = [
+        ("prefix", json!({"num_virtual_tokens": 1})),
+        ("prompt", json!({"num_virtual_tokens": 2})),
+        ("lora", json!({"init_lora_weights": false, "target_modules": "all-linear", "alpha": 32})),
+        ("prefix", json!({"num_virtual_tokens": 3})),
+        ("prompt", json!({"num_virtual_tokens": 1, "after_embeddings": true})),
+        (
+            "prefix",
+            json!({"num_virtual_tokens": 2, "shift_positions": false,
+            "encoder_prefix": true, "cross_prefix": true}),
+        ),
+    ];
+    // Tests beside this one draw from the same generator.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock();
+    let device = model.base().device();
+    device.seed(3);
+    let method = |(name, fields): (&str, Value)| {
+        let Value::Object(fields) = fields else { unreachable!("an object") };
+        let config = peft::registry().configure(name, fields).expect("a method");
+        let adapter = Adapter::new(AdapterConfig::new(config), model.base(), device);
+        BoxedMethod::new(adapter.expect("it fits the model").method.valid())
+    };
+    fields.map(method).into()
+}
+
+/// A language model, with the most tokens that there is room for behind its prompts.
+fn models() -> Vec<(&'static str, Model, usize)> {
+    let load = |(name, room)| {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/bases").join(name);
+        let (model, _) = Model::load(&directory, None, &Device::default()).expect("a base");
+        (name, model, room)
+    };
+    [("gpt2-left", 5), ("llama-llama3", 8), ("t5-left", 8), ("bart-left", 8)].map(load).into()
+}
+
+fn texts(seed: u32) -> Vec<Vec<u32>> {
+    let text = |(row, length): (usize, &u32)| {
+        (0..*length).map(|i| 3 + (31 * i + 17 * row as u32 + seed) % 57).collect()
+    };
+    LENGTHS.iter().enumerate().map(text).collect()
+}
+
+fn batch(rows: &[Vec<u32>]) -> ModelInput {
+    let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    ModelInput::from_rows(&rows, None, 0, &Device::default()).expect("a batch")
+}
+
+/// `read` is what the model goes on with; an encoder reads `texts`.
+fn input(model: &Model, texts: &[Vec<u32>], read: &[Vec<u32>]) -> ModelInput {
+    match model.task() {
+        Task::Seq2SeqLm => batch(texts).with_decoder(batch(read)).expect("as many"),
+        _ => batch(read),
+    }
+}
+
+fn of_row(methods: &[BoxedMethod], row: usize) -> &dyn Hooks {
+    ROWS[row].map_or(&() as &dyn Hooks, |method| &methods[method])
+}
+
+/// `[tokens, words]` of `[batch, tokens, words]`.
+fn flat(output: Tensor<3>) -> Tensor<2> {
+    let [batch, tokens, words] = output.dims();
+    output.reshape([batch * tokens, words])
+}
+
+fn distance(a: Tensor<2>, b: Tensor<2>) -> f32 {
+    (a - b).abs().max().into_scalar()
+}
+
+#[test]
+fn logits_of_each_row_are_as_if_alone() {
+    for (name, model, _) in models() {
+        let methods = methods(&model);
+        let (texts, read) = (texts(0), texts(9));
+        let places: Vec<Place> = (0..ROWS.len())
+            .flat_map(|row| (0..read[row].len()).map(move |token| [row, token]))
+            .collect();
+        let hooks = PerRow::new(methods.clone(), &ROWS);
+        let batch = input(&model, &texts, &read);
+        let mixed = model.forward_at(&batch, &places, Pass::inference(&hooks)).expect("it fits");
+        let mixed = flat(mixed);
+        let mut before = 0;
+        for row in 0..ROWS.len() {
+            let tokens = read[row].len();
+            let own = mixed.clone().narrow(0, before, tokens);
+            before += tokens;
+            let (texts, read) = (&texts[row..=row], &read[row..=row]);
+            let alone = |hooks: &dyn Hooks| {
+                let output = model.infer(&input(&model, texts, read), hooks).expect("it fits");
+                // What a method puts before the text has outputs too.
+                let added = output.dims()[1] - tokens;
+                flat(output.narrow(1, added, tokens))
+            };
+            let (wanted, plain) = (alone(of_row(&methods, row)), alone(&()));
+            let far = distance(own, wanted.clone());
+            assert!(far <= 1e-5, "row {row} of {name}: {far:e}");
+            let changed = distance(wanted, plain);
+            let method = ROWS[row].is_some();
+            assert!(!method || changed > 1e-3, "row {row} of {name} changes by {changed:e} only");
+        }
+    }
+}
+
+/// The likeliest tokens, each from a pass over the whole text.
+fn without_cache(model: &Model, hooks: &dyn Hooks, config: &GenerationConfig) -> Vec<Vec<u32>> {
+    let texts = texts(0);
+    let mut read = match config.decoder_start_token_id {
+        Some(start) => vec![vec![start]; texts.len()],
+        None => texts.clone(),
+    };
+    let beginnings: Vec<usize> = read.iter().map(Vec::len).collect();
+    for _ in 0..config.max_new_tokens {
+        let last = |(row, text): (usize, &Vec<u32>)| [row, text.len() - 1];
+        let places: Vec<Place> = read.iter().enumerate().map(last).collect();
+        let input = input(model, &texts, &read);
+        let logits = model.forward_at(&input, &places, Pass::inference(hooks)).expect("it fits");
+        let best = flat(logits).argmax(1).into_data();
+        read.iter_mut().zip(best.iter::<i64>()).for_each(|(text, token)| text.push(token as u32));
+    }
+    read.iter_mut().zip(beginnings).map(|(text, from)| text.split_off(from)).collect()
+}
+
+#[test]
+fn tokens_of_each_row_are_as_if_alone() {
+    for (name, model, room) in models() {
+        let methods = methods(&model);
+        let texts = texts(0);
+        let prompts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        let generate = |hooks: &dyn Hooks, prompts: &[&[u32]], config: &GenerationConfig| {
+            let generator = Generator::new(&model, hooks, config).expect("a language model");
+            generator.generate(prompts).expect("the prompts fit")
+        };
+        let own = model.config();
+        let plain = GenerationConfig {
+            max_new_tokens: room,
+            decoder_start_token_id: own.decoder_start_token_id(),
+            ..GenerationConfig::default()
+        };
+        let mixed = PerRow::new(methods.clone(), &ROWS);
+        let greedy = generate(&mixed, &prompts, &plain);
+        assert_eq!(greedy, without_cache(&model, &mixed, &plain), "{name} without a cache");
+        let changed = generate(&(), &prompts, &plain);
+        let changed = greedy.iter().zip(&changed).filter(|(a, b)| a != b).count();
+        assert!(changed >= 3, "methods change the texts of {changed} rows of {name}");
+        // A composite whose members tell their own rows apart.
+        let every_other = |from: usize| {
+            let rows: Vec<_> = ROWS.iter().copied().skip(from).step_by(2).collect();
+            let own = BoxedMethod::new(PerRow::new(methods.clone(), &rows));
+            BoxedMethod::new(Stack::new(vec![own]))
+        };
+        let members = vec![every_other(0), every_other(1)];
+        let nested = PerRow::new(members, &[Some(0), Some(1)].repeat(ROWS.len() / 2));
+        // So that some texts end before others.
+        let end = json!([greedy[1][1], greedy[3][0], greedy[6][2]]);
+        for fields in [
+            json!({}),
+            json!({"eos_token_id": end}),
+            json!({"num_beams": 4}),
+            json!({"num_beams": 4, "eos_token_id": end, "early_stopping": true}),
+        ] {
+            let fields: Map<String, Value> = fields.as_object().cloned().expect("an object");
+            let config = plain.with_fields(&fields).expect("known fields");
+            let together = generate(&mixed, &prompts, &config);
+            assert_eq!(together, generate(&nested, &prompts, &config), "{name} with {fields:?}");
+            let alone: Vec<Vec<u32>> = (0..ROWS.len())
+                .flat_map(|row| generate(of_row(&methods, row), &prompts[row..=row], &config))
+                .collect();
+            assert_eq!(together, alone, "{name} with {fields:?}");
+        }
+    }
+}
+
+#[test]
+fn methods_side_by_side_are_refused_where_a_text_goes_on() {
+    let (_, model, _) = models().remove(0);
+    let methods = PerRow::side_by_side(methods(&model).into_iter().take(2).collect());
+    let config = GenerationConfig::default();
+    let generator = Generator::new(&model, &methods, &config).expect("a language model");
+    let error = generator.generate(&[&[5, 6]]).expect_err("two outputs for one text").to_string();
+    assert!(error.contains("side by side"), "{error}");
+}
