@@ -212,6 +212,9 @@ impl Hooks for BoxedMethod {
     fn norm(&self, layer: &NormLayer<'_>, input: Tensor<3>) -> Tensor<3> {
         self.method.as_hooks().norm(layer, input)
     }
+    fn embedding(&self, site: &Site, table: Tensor<2>) -> Tensor<2> {
+        self.method.as_hooks().embedding(site, table)
+    }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         self.method.as_hooks().embed(site, embedded)
     }

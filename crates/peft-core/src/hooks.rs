@@ -141,6 +141,12 @@ pub trait Hooks: Debug + Send + Sync {
         }
     }
 
+    /// The table `[entries, d]` of an embedding under this method. A head that is tied to it
+    /// compares with the same table.
+    fn embedding(&self, _site: &Site, table: Tensor<2>) -> Tensor<2> {
+        table
+    }
+
     /// Input composition: the token embeddings before positions are added, which a method may
     /// lengthen where a text begins.
     fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {

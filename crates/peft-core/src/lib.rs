@@ -17,6 +17,7 @@ mod registry;
 mod reparameterize;
 mod site;
 mod targets;
+mod trainable_tokens;
 
 pub use accounting::{Accounting, SiteCounts, num_trainable};
 pub use activation::Activation;
@@ -43,3 +44,4 @@ pub use registry::{AnyConfig, MethodEntry, Registry, configure};
 pub use reparameterize::{Reparameterized, reparameterize};
 pub use site::{Role, Site, SiteKind};
 pub use targets::{ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns};
+pub use trainable_tokens::TokenIndices;

@@ -72,6 +72,17 @@ impl Composition {
                 );
                 return self.refuse(&adapters, reason);
             }
+            let has_embeddings = |a: &Adapter| {
+                let saved = a.parts().0.and_then(|saved| saved.downcast::<ModulesToSave>().ok());
+                saved.is_some_and(|saved| saved.has_embeddings())
+            };
+            if let Some(number) = adapters.iter().position(has_embeddings) {
+                let reason = format!(
+                    "side by side they read the same embeddings, and number {} has its own",
+                    number + 1
+                );
+                return self.refuse(&adapters, reason);
+            }
             let methods = adapters.into_iter().map(|a| BoxedMethod::new(a.method)).collect();
             return Ok(last.with_method(vec![BoxedMethod::new(Parallel::new(methods)).frozen()]));
         }

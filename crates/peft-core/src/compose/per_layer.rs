@@ -82,6 +82,12 @@ impl Hooks for PerLayer {
             None => layer.forward(input),
         }
     }
+    fn embedding(&self, site: &Site, table: Tensor<2>) -> Tensor<2> {
+        match self.at(site) {
+            Some(method) => method.embedding(site, table),
+            None => table,
+        }
+    }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         match self.at(site) {
             Some(method) => method.embed(site, embedded),

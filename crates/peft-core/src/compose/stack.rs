@@ -83,6 +83,9 @@ impl Hooks for Chain<'_> {
             None => layer.forward(input),
         }
     }
+    fn embedding(&self, site: &Site, table: Tensor<2>) -> Tensor<2> {
+        self.0.iter().fold(table, |table, method| method.embedding(site, table))
+    }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         self.0.iter().fold(embedded, |embedded, method| method.embed(site, embedded))
     }
@@ -141,6 +144,9 @@ impl Hooks for Stack {
     }
     fn norm(&self, layer: &NormLayer<'_>, input: Tensor<3>) -> Tensor<3> {
         self.chain().norm(layer, input)
+    }
+    fn embedding(&self, site: &Site, table: Tensor<2>) -> Tensor<2> {
+        self.chain().embedding(site, table)
     }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         self.chain().embed(site, embedded)

@@ -159,6 +159,7 @@ const HEAD: &str = "lm_head.weight";
 /// A frozen embedding.
 #[derive(Debug, Clone)]
 pub struct FrozenEmbedding {
+    site: Arc<Site>,
     weight: Tensor<2>,
 }
 
@@ -176,11 +177,16 @@ impl FrozenEmbedding {
             name = HEAD.into();
         }
         let weight = loader.matrix(&name, shape)?;
-        loader.base().embedding(path, role, weight.clone());
-        Ok(Self { weight })
+        let site = loader.base().embedding(path, role, weight.clone());
+        Ok(Self { site, weight })
     }
 
-    /// The table, `[entries, d]`.
+    /// The table under the method, `[entries, d]`.
+    pub fn table(&self, pass: Pass<'_>) -> Tensor<2> {
+        pass.hooks.embedding(&self.site, self.weight.clone())
+    }
+
+    /// The frozen table, `[entries, d]`.
     pub fn weight(&self) -> Tensor<2> {
         self.weight.clone()
     }
@@ -191,7 +197,7 @@ impl FrozenEmbedding {
     }
 
     /// `[batch, tokens]` indices to `[batch, tokens, d]`.
-    pub fn forward(&self, indices: Tensor<2, Int>) -> Tensor<3> {
-        embedding(self.weight.clone(), indices)
+    pub fn forward(&self, indices: Tensor<2, Int>, pass: Pass<'_>) -> Tensor<3> {
+        embedding(self.table(pass), indices)
     }
 }
