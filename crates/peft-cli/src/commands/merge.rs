@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use peft::core::{TensorMap, merged_tensors, write_atomically, write_safetensors};
-use peft::models::Model;
+use peft::models::{ADDED_TOKENS, AddedTokens, Model};
 use peft::train::{AdapterPaths, TaskFile};
 use serde_json::json;
 
@@ -43,6 +43,8 @@ impl Merge {
         let tensors = merged_tensors(&adapter, adapted.model.base())?;
         let task = adapted.task.as_ref();
         write_model(&self.out, &resolved.directory, &adapted.model, task, &tensors)?;
+        let own = AddedTokens::load(&resolved.directory)?;
+        own.with(&adapted.added_tokens)?.save(&self.out)?;
         if self.json {
             print_json(&json!({"out": self.out, "tensors": tensors.len()}))?;
         } else {
@@ -59,6 +61,7 @@ const TOKENIZER_FILES: &[&str] = &[
     "merges.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    ADDED_TOKENS,
 ];
 
 /// Writes a checkpoint directory for `model` with other tensors, configuration last.
