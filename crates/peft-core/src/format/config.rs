@@ -55,6 +55,8 @@ pub struct AdapterConfig {
 const INERT: &[(&str, &str)] = &[
     ("inference_mode", "true"),
     ("megatron_core", "\"megatron.core\""),
+    // What is tied stays tied here.
+    ("ensure_weight_tying", "true"),
     ("qalora_group_size", "16"),
     ("num_layers", "*"),
     ("token_dim", "*"),
