@@ -4,9 +4,10 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor, TensorData};
 use peft_core::{
-    Adapter, AdapterConfig, Base, Change, Error, Hooks, LinearLayer, Method, ModulesToSave,
-    TaskType, TokenIndices, num_trainable,
+    Adapter, AdapterConfig, Base, Change, Composition, Error, Hooks, HubModel, LinearLayer, Method,
+    ModulesToSave, Registry, TaskType, TokenIndices, num_trainable,
 };
+use peft_lora::LoraConfig;
 
 use crate::support::{
     HIDDEN, INNER, LABELS, bert, device, linears, names, pattern, random_lora, site, values,
@@ -164,4 +165,38 @@ fn the_copies_are_laid_out_as_the_checkpoint_is() {
     assert_eq!(stored.shape().to_vec(), [INNER, HIDDEN]);
     let expected = base.weight(site(&base, path)).transpose().into_data();
     assert_eq!(*stored, expected);
+}
+
+#[test]
+fn rows_go_with_the_adapter_and_with_no_other() {
+    let base = bert();
+    let words = site(&base, "bert.embeddings.word_embeddings");
+    let mut config = AdapterConfig::new(Box::new(random_lora(2, 3.0, names(&["query"]))));
+    config.trainable_token_indices = TokenIndices::Words(vec![4, 1]);
+    let adapter = Adapter::new(config, &base, &device()).expect("it fits");
+    let directory = tempfile::tempdir().expect("a directory");
+    adapter.save(directory.path(), &base).expect("written");
+    let mut registry = Registry::new();
+    registry.register::<LoraConfig>();
+    let read = Adapter::load(directory.path(), &registry, &base, &device()).expect("it is whole");
+    assert_eq!(read.config.trainable_token_indices, adapter.config.trainable_token_indices);
+    assert_eq!(read.tensors(&base), adapter.tensors(&base));
+    assert_eq!(read.method.change(words).weight, 2 * words.d_out());
+    // Under another adapter's head, the rows are the base's.
+    let method = Adapter::load_method(directory.path(), &registry, &base, &device());
+    let method = method.expect("the rows are passed over");
+    assert_eq!(method.method.change(words), Change::default());
+
+    let refused = Composition::Parallel.of(vec![method, read.clone()], None);
+    let error = refused.expect_err("one table for two").to_string();
+    assert!(error.contains("number 2 has its own"), "{error}");
+    let model = HubModel {
+        model_class: "BertForSequenceClassification".into(),
+        model_name: "bert".into(),
+        model_type: "bert".into(),
+        hidden_size: HIDDEN,
+    };
+    let hub = read.save_adapter_hub(&directory.path().join("hub"), "a", &model, &base);
+    let error = hub.expect_err("it has no rows").to_string();
+    assert!(error.contains("embeddings trained beside"), "{error}");
 }
