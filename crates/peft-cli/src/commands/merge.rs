@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use peft::core::{TensorMap, merged_tensors, write_atomically, write_safetensors};
-use peft::models::{ADDED_TOKENS, AddedTokens, Model};
-use peft::train::{AdapterPaths, TaskFile};
+use peft::models::AddedTokens;
+use peft::train::{AdaptedModel, AdapterPaths};
 use serde_json::json;
 
 use crate::options::{DeviceOptions, ModelOptions};
@@ -39,12 +39,9 @@ impl Merge {
         refuse_used(&self.out)?;
         let device = self.device.device()?;
         let (resolved, adapted) = self.model.load(&AdapterPaths::one(&self.adapter), &device)?;
-        let adapter = adapted.adapter.context("an adapter was asked for")?;
-        let tensors = merged_tensors(&adapter, adapted.model.base())?;
-        let task = adapted.task.as_ref();
-        write_model(&self.out, &resolved.directory, &adapted.model, task, &tensors)?;
-        let own = AddedTokens::load(&resolved.directory)?;
-        own.with(&adapted.added_tokens)?.save(&self.out)?;
+        let adapter = adapted.adapter.as_ref().context("an adapter was asked for")?;
+        let tensors = merged_tensors(adapter, adapted.model.base())?;
+        write_model(&self.out, &resolved.directory, &adapted, &tensors)?;
         if self.json {
             print_json(&json!({"out": self.out, "tensors": tensors.len()}))?;
         } else {
@@ -61,17 +58,17 @@ const TOKENIZER_FILES: &[&str] = &[
     "merges.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    ADDED_TOKENS,
 ];
 
-/// Writes a checkpoint directory for `model` with other tensors, configuration last.
+/// Writes a checkpoint directory for the model of `adapted` with other tensors and the tokens that
+/// were added, configuration last.
 pub fn write_model(
     out: &Path,
     from: &Path,
-    model: &Model,
-    task: Option<&TaskFile>,
+    adapted: &AdaptedModel,
     tensors: &TensorMap,
 ) -> anyhow::Result<()> {
+    let (model, task) = (&adapted.model, adapted.task.as_ref());
     write_safetensors(&out.join("model.safetensors"), tensors)?;
     for name in TOKENIZER_FILES {
         let file = from.join(name);
@@ -80,6 +77,7 @@ pub fn write_model(
             write_atomically(&out.join(name), |file| file.write_all(&bytes))?;
         }
     }
+    AddedTokens::load(from)?.with(&adapted.added_tokens)?.save(out)?;
     let labels = task.map_or_else(|| model.config().labels(), |task| task.labels.names.clone());
     let config = serde_json::to_string_pretty(&model.config().to_json(model.task(), &labels))?;
     write_atomically(&out.join("config.json"), |file| writeln!(file, "{config}"))?;

@@ -106,6 +106,9 @@ fn symbols_that_are_new_are_learned_kept_and_written() {
     let kept = bench.json(back)["kept"].to_string();
     assert!(kept.contains("model.shared.weight"), "{kept}");
 
+    bench.json(&format!("convert {adapter} --to peft --out copy --json"));
+    assert_eq!(read(&bench, "copy/added_tokens.json"), json!({"ɒ": 30, "ː": 31}));
+
     // Where all rows are trained, the new ones are among them.
     let whole = "--method full --set modules_to_save=shared,embed_positions";
     let train = TRAIN.replace("--lr 2e-2", "--lr 5e-3");
