@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use peft::core::{Adapter, Method};
-use peft::models::{LoadReport, Model, ModelConfig, ModelTask, TextTokenizer};
+use peft::models::{AddedTokens, LoadReport, Model, ModelConfig, ModelTask, TextTokenizer};
 use peft::train::data::{Columns, Dataset, Layout, TokenizedSet, split, subset};
 use peft::train::{ResolvedModel, RunDirectory, TaskFile, TrainData, write_builtin};
 
@@ -70,12 +70,38 @@ impl LoadedData {
         Ok((model, report))
     }
 
+    /// The tokens that a run adds to the tokenizer and to those added `below` already.
+    pub fn added_tokens(
+        &self,
+        run: &RunFile,
+        resolved: &ResolvedModel,
+        config: &ModelConfig,
+        below: &AddedTokens,
+    ) -> anyhow::Result<AddedTokens> {
+        if run.data.add_tokens.is_empty() {
+            return Ok(AddedTokens::default());
+        }
+        let tokenizer = TextTokenizer::load(&resolved.directory, usize::MAX)?;
+        let tokenizer = tokenizer.with_added(below, config.vocab_size)?;
+        let mut tokens = Vec::new();
+        for token in &run.data.add_tokens {
+            match token == AUTO {
+                true => tokens.extend(self.train.unwritable(&tokenizer)?.into_keys()),
+                false => tokens.push(token.clone()),
+            }
+        }
+        let added = AddedTokens::assign(&tokens, &tokenizer, config.vocab_size)?;
+        tracing::info!(tokens = ?added.by_index(), "added to the tokenizer");
+        Ok(added)
+    }
+
     /// The data for a model under an adapter, and what its outputs mean.
     pub fn tokenized(
         self,
         run: &RunFile,
         resolved: &ResolvedModel,
         model: &Model,
+        added: &AddedTokens,
         adapter: &Adapter,
     ) -> anyhow::Result<(TrainData, TaskFile)> {
         // Virtual tokens take positions of the model too.
@@ -89,7 +115,7 @@ impl LoadedData {
                 "max_length: there is room for {max_length} tokens, texts are cut there"
             );
         }
-        let tokens = Tokens::load(&resolved.directory, max_length, model)?;
+        let tokens = Tokens::load(&resolved.directory, max_length, model, added)?;
         let layout = run.data.layout(&None);
         let data = TrainData {
             train: tokens.of(&self.train)?,
@@ -106,6 +132,9 @@ pub fn layout(columns: &Option<Columns>, task: &TaskFile) -> Layout {
     Layout { columns, template: task.layout.template.clone() }
 }
 
+/// What stands for all tokens that the training data need.
+pub const AUTO: &str = "auto";
+
 /// A tokenizer with the model that it is for.
 pub struct Tokens {
     tokenizer: TextTokenizer,
@@ -113,14 +142,33 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// The tokenizer of the model in `directory`.
-    pub fn load(directory: &Path, max_length: usize, model: &Model) -> anyhow::Result<Self> {
+    /// The tokenizer of the model in `directory`, with tokens added to it.
+    pub fn load(
+        directory: &Path,
+        max_length: usize,
+        model: &Model,
+        added: &AddedTokens,
+    ) -> anyhow::Result<Self> {
+        let config = model.config().clone();
         let tokenizer = TextTokenizer::load(directory, max_length)?;
-        Ok(Self { tokenizer, config: model.config().clone() })
+        let tokenizer = tokenizer.with_added(added, config.vocab_size)?;
+        Ok(Self { tokenizer, config })
     }
 
     /// A data set as token indices.
     pub fn of(&self, dataset: &Dataset) -> anyhow::Result<TokenizedSet> {
+        let unwritable = dataset.unwritable(&self.tokenizer)?;
+        if !unwritable.is_empty() {
+            let shown: Vec<String> = unwritable
+                .iter()
+                .map(|(piece, times)| format!("{piece:?} {times} times"))
+                .collect();
+            tracing::warn!(
+                "the tokenizer has no token for what should be written: {}; train with \
+                 --add-tokens to give it some",
+                shown.join(", ")
+            );
+        }
         Ok(TokenizedSet::new(dataset, &self.tokenizer, &self.config)?)
     }
 }

@@ -106,6 +106,9 @@ pub struct DataSettings {
     pub test_split: Option<f64>,
     /// Texts are cut to this many tokens.
     pub max_length: usize,
+    /// Tokens added to the tokenizer; `auto`: what of the texts to be written has none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add_tokens: Vec<String>,
     /// Only the first examples of the training data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
@@ -125,6 +128,7 @@ impl Default for DataSettings {
             valid_split: None,
             test_split: None,
             max_length: 128,
+            add_tokens: Vec::new(),
             limit: None,
         }
     }

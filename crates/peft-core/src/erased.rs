@@ -11,8 +11,8 @@ use burn::module::{Devices, Flag, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::{
-    Base, Calibration, Change, Embedded, Exchange, Hooks, KeyValue, LinearLayer, Method, NormLayer,
-    Probe, Progress, ResidualLayer, ResidualStates, Site,
+    Base, Calibration, Change, Embedded, Exchange, FrozenWeight, Hooks, KeyValue, LinearLayer,
+    Method, NormLayer, Probe, Progress, ResidualLayer, ResidualStates, Site,
 };
 
 /// A method whose type is known at run time only.
@@ -211,6 +211,9 @@ impl Hooks for BoxedMethod {
     }
     fn norm(&self, layer: &NormLayer<'_>, input: Tensor<3>) -> Tensor<3> {
         self.method.as_hooks().norm(layer, input)
+    }
+    fn embedding(&self, site: &Site, table: FrozenWeight) -> FrozenWeight {
+        self.method.as_hooks().embedding(site, table)
     }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         self.method.as_hooks().embed(site, embedded)

@@ -4,7 +4,9 @@ use std::fmt::Debug;
 
 use burn::tensor::{Bool, Int, Tensor, module::linear};
 
-use crate::{BoxedMethod, LinearLayer, NormLayer, ResidualLayer, ResidualStates, Site};
+use crate::{
+    BoxedMethod, FrozenWeight, LinearLayer, NormLayer, ResidualLayer, ResidualStates, Site,
+};
 
 /// Embeddings of a batch on their way into a model.
 #[derive(Debug, Clone)]
@@ -144,6 +146,12 @@ pub trait Hooks: Debug + Send + Sync {
                 bias.or_else(|| layer.bias()),
             ),
         }
+    }
+
+    /// The table `[entries, d]` of an embedding under this method. A head that is tied to it
+    /// compares with the same table.
+    fn embedding(&self, _site: &Site, table: FrozenWeight) -> FrozenWeight {
+        table
     }
 
     /// Input composition: the token embeddings before positions are added, which a method may

@@ -17,6 +17,7 @@ mod registry;
 mod reparameterize;
 mod site;
 mod targets;
+mod trainable_tokens;
 mod weight;
 
 pub use accounting::{Accounting, SiteCounts, num_trainable};
@@ -44,4 +45,5 @@ pub use registry::{AnyConfig, MethodEntry, Registry, configure};
 pub use reparameterize::{Reparameterized, reparameterize};
 pub use site::{Role, Site, SiteKind};
 pub use targets::{ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns};
+pub use trainable_tokens::TokenIndices;
 pub use weight::{FrozenWeight, PackedWeight};

@@ -51,7 +51,10 @@ pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
                     put("bias", bias.into_data());
                 }
             }
-            SiteKind::Embedding => put("weight", frozen_weight(entry).dense().into_data()),
+            SiteKind::Embedding => {
+                let table = hooks.embedding(site, frozen_weight(entry).clone());
+                put("weight", table.dense().into_data());
+            }
             SiteKind::Attention | SiteKind::Sublayer => {}
         }
     }
@@ -85,9 +88,9 @@ pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Ve
             continue;
         }
         let key = format!("{}.weight", site.path);
-        // A gain is replaced, whatever its key.
-        let is_norm = site.kind == SiteKind::Norm;
-        if is_norm || saved.iter().any(|spec| spec.key == site.key("weight")) {
+        // A gain or a table is replaced, whatever its key.
+        let is_replaced = site.kind != SiteKind::Linear;
+        if is_replaced || saved.iter().any(|spec| spec.key == site.key("weight")) {
             kept.push(key);
             continue;
         }

@@ -3,18 +3,24 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use crate::trainable_tokens::{FIELD, ROWS, TrainedRows};
 use crate::{
-    Base, Change, Error, Exchange, Hooks, Layout, LinearLayer, Method, NormLayer, Result, Site,
-    SiteKind,
+    Base, Change, Error, Exchange, FrozenWeight, Hooks, Layout, LinearLayer, Method, NormLayer,
+    Result, Role, Site, SiteKind, TokenIndices,
 };
 
-/// Full trained copies of a few modules, saved with the adapter: HF PEFT's `modules_to_save`.
+/// Full trained copies of a few modules, saved with the adapter: HF PEFT's `modules_to_save`, and of
+/// rows of embeddings: its `trainable_token_indices`.
 ///
-/// The copies start from the base's values. The base's own stay as they are.
+/// The copies start from the base's values. The base's own stay as they are. A head that is tied to
+/// an embedding stays tied to the copy.
 #[derive(Module, Debug)]
 pub struct ModulesToSave {
     /// By [`Site::index`].
     modules: Vec<Option<SavedModule>>,
+    /// Whether one of them is an embedding.
+    #[module(skip)]
+    embeddings: bool,
 }
 
 #[derive(Module, Debug)]
@@ -25,6 +31,8 @@ struct SavedModule {
     gain: Option<Param<Tensor<1>>>,
     /// `[d_out]`.
     bias: Option<Param<Tensor<1>>>,
+    /// Rows of an embedding that is not copied as a whole.
+    rows: Option<TrainedRows>,
 }
 
 impl ModulesToSave {
@@ -34,33 +42,66 @@ impl ModulesToSave {
     /// `pre_classifier` too), and all that is inside.
     ///
     /// # Errors
-    /// If a name selects an embedding, or if `names` is not empty and none selects anything.
+    /// If a name selects biases of attention by distance.
     pub fn new(base: &Base, names: &[String], device: &Device) -> Result<Self> {
         let device = device.clone().autodiff();
         let mut modules = vec![None; base.len()];
+        let mut embeddings = false;
         for entry in base.iter().filter(|entry| is_saved(&entry.site, names)) {
-            if entry.site.kind == SiteKind::Embedding {
+            if entry.site.role == Role::RelativePosition {
                 return Err(Error::config(
                     "modules_to_save",
                     &entry.site.path,
-                    "embeddings cannot be trained as a whole here; choose heads, linear layers \
-                     or norms",
+                    "biases of attention by distance cannot be trained as a whole here; choose \
+                     heads, linear layers, norms or other embeddings",
                 ));
             }
+            embeddings |= entry.site.kind == SiteKind::Embedding;
             modules[entry.site.index] = Some(SavedModule {
                 // A weight that is the embeddings' stays theirs.
                 weight: (entry.weight.clone().filter(|_| !entry.site.tied))
                     .map(|w| trained_copy(w.dense(), &device)),
                 gain: entry.gain.clone().map(|g| trained_copy(g, &device)),
                 bias: entry.bias.clone().map(|b| trained_copy(b, &device)),
+                rows: None,
             });
         }
-        Ok(Self { modules })
+        Ok(Self { modules, embeddings })
+    }
+
+    /// With copies of rows of embeddings, on `device`.
+    ///
+    /// # Errors
+    /// If an embedding or a row is not there, is named twice, or is saved as a whole already.
+    pub fn with_tokens(
+        mut self,
+        base: &Base,
+        tokens: &TokenIndices,
+        device: &Device,
+    ) -> Result<Self> {
+        let device = device.clone().autodiff();
+        for (entry, indices) in tokens.tables(base)? {
+            let module = &mut self.modules[entry.site.index];
+            if module.is_some() {
+                let expected = "is in modules_to_save too: train all of it, or rows of it";
+                return Err(Error::config(FIELD, &entry.site.path, expected));
+            }
+            let rows = TrainedRows::new(base.weight(&entry.site), indices, &device);
+            let (weight, gain, bias) = (None, None, None);
+            *module = Some(SavedModule { weight, gain, bias, rows: Some(rows) });
+            self.embeddings = true;
+        }
+        Ok(self)
     }
 
     /// Whether no module is saved.
     pub fn is_empty(&self) -> bool {
         self.modules.iter().all(Option::is_none)
+    }
+
+    /// Whether embeddings, or rows of them, are among what is saved.
+    pub fn has_embeddings(&self) -> bool {
+        self.embeddings
     }
 
     fn at(&self, site: &Site) -> Option<&SavedModule> {
@@ -97,6 +138,13 @@ impl Hooks for ModulesToSave {
     fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
         self.at(layer.site())?.bias.as_ref().map(Param::val)
     }
+    fn embedding(&self, site: &Site, table: FrozenWeight) -> FrozenWeight {
+        match self.at(site) {
+            Some(SavedModule { weight: Some(weight), .. }) => weight.val().into(),
+            Some(SavedModule { rows: Some(rows), .. }) => rows.within(table.dense()).into(),
+            _ => table,
+        }
+    }
 }
 
 impl Method for ModulesToSave {
@@ -115,11 +163,18 @@ impl Method for ModulesToSave {
             if let Some(bias) = &mut module.bias {
                 file.param(site.key("bias"), bias, Layout::AsIs);
             }
+            if let Some(rows) = &mut module.rows {
+                file.param(site.key(ROWS), &mut rows.values, Layout::AsIs);
+            }
         }
     }
 
     fn change(&self, site: &Site) -> Change {
         let Some(module) = self.at(site) else { return Change::default() };
+        if let Some(rows) = &module.rows {
+            let (weight, rank) = (rows.len() * site.d_out(), rows.len().min(site.d_out()));
+            return Change { weight, bias: 0, rank };
+        }
         let matrix = module.weight.is_some();
         Change {
             weight: site.num_params() - if site.has_bias { site.d_out() } else { 0 },

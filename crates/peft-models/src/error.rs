@@ -50,6 +50,14 @@ pub enum Error {
         /// The shape that it should have.
         expected: Vec<usize>,
     },
+    /// A token cannot be added to a tokenizer.
+    #[error("added token {token:?}: {reason}")]
+    AddedToken {
+        /// The token.
+        token: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// An input does not fit the model.
     #[error("input: {0}")]
     Input(String),
@@ -62,5 +70,10 @@ impl Error {
     /// A [`File`](Self::File) error.
     pub fn file(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
         Self::File { path: path.into(), reason: reason.to_string() }
+    }
+
+    /// An [`AddedToken`](Self::AddedToken) error.
+    pub(crate) fn added_token(token: &str, reason: impl ToString) -> Self {
+        Self::AddedToken { token: token.into(), reason: reason.to_string() }
     }
 }

@@ -21,4 +21,4 @@ pub use error::{Error, Result};
 pub use generation::{EarlyStopping, GenerationConfig, Generator, OnToken};
 pub use input::ModelInput;
 pub use model::{Model, ModelTask, Place};
-pub use tokenizer::{Encoded, EncodedWords, TextTokenizer};
+pub use tokenizer::{ADDED_TOKENS, AddedTokens, Encoded, EncodedWords, TextTokenizer};

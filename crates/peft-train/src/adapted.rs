@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use peft_core::{Adapter, AdapterCheck, Composition, Registry, SavedTask, TaskType};
-use peft_models::{Model, ModelConfig, ModelTask, Precision, Task};
+use peft_models::{AddedTokens, Model, ModelConfig, ModelTask, Precision, Task};
 
 use crate::data::{Goal, Labels, Layout};
 use crate::{Error, Result, TASK_FILE, TaskFile};
@@ -19,6 +19,8 @@ pub struct AdaptedModel {
     /// What the outputs mean, where that is known: from the adapter's `task.json`, or from the
     /// model's own labels.
     pub task: Option<TaskFile>,
+    /// The tokens that the adapters add to the tokenizer.
+    pub added_tokens: AddedTokens,
 }
 
 impl AdaptedModel {
@@ -37,7 +39,8 @@ impl AdaptedModel {
         let Some(last) = adapters.fusion.as_ref().or(adapters.adapters.last()) else {
             let (model, _) = Model::load_in(directory, None, precision, device)?;
             let task = own_task(&model);
-            return Ok(Self { model, adapter: None, task });
+            let added_tokens = AddedTokens::default();
+            return Ok(Self { model, adapter: None, task, added_tokens });
         };
         let model = model_for(directory, last, precision, device)?;
         let adapter = adapters.load(&model, registry, device)?;
@@ -45,7 +48,8 @@ impl AdaptedModel {
             true => Some(TaskFile::load(last)?),
             false => own_task(&model),
         };
-        Ok(Self { model, adapter: Some(adapter), task })
+        let added_tokens = adapters.added_tokens()?;
+        Ok(Self { model, adapter: Some(adapter), task, added_tokens })
     }
 
     /// Checks an adapter against a model, key by key.
@@ -94,6 +98,17 @@ impl AdapterPaths {
     ) -> Result<Vec<Adapter>> {
         let load = |path: &PathBuf| Ok(Adapter::load_method(path, registry, model.base(), device)?);
         self.adapters.iter().map(load).collect()
+    }
+
+    /// The tokens that the adapters add to the tokenizer, together.
+    ///
+    /// # Errors
+    /// If a file is broken, or two do not agree.
+    pub fn added_tokens(&self) -> Result<AddedTokens> {
+        let mut directories = self.adapters.iter().chain(&self.fusion);
+        Ok(directories.try_fold(AddedTokens::default(), |tokens, directory| {
+            tokens.with(&AddedTokens::load(directory)?)
+        })?)
     }
 
     /// The adapters, composed, over `model`.

@@ -125,8 +125,10 @@ impl Writer<'_> {
     /// A new adapter with noise in all that is trained, as it is after training.
     fn adapter(&self, method: &str, fields: &Value) -> Result<Adapter> {
         let base = self.encoder.base();
-        let fields: Map<String, Value> = serde_json::from_value(fields.clone())?;
-        let config = AdapterConfig::new(self.registry.configure(method, fields)?);
+        let mut fields: Map<String, Value> = serde_json::from_value(fields.clone())?;
+        let rows = fields.remove("trainable_token_indices").unwrap_or(json!([]));
+        let mut config = AdapterConfig::new(self.registry.configure(method, fields)?);
+        config.trainable_token_indices = serde_json::from_value(rows)?;
         let task = self.encoder.task_type().context("the bases have tagged tasks")?;
         let config = config.with_task(task);
         let mut adapter = Adapter::new(config, base, base.device())?;

@@ -75,6 +75,7 @@ fn of_language_models(model: &Model) -> Vec<Variant> {
         peft("lora", "lora", json!({})),
         peft("all-linear", "lora", json!({"target_modules": "all-linear", "r": 3})),
         peft("dora", "dora", json!({"target_modules": "all-linear", "r": 4})),
+        peft("lora-tokens", "lora", json!({"trainable_token_indices": [7, 3]})),
         peft("ia3", "ia3", json!({})),
         peft("ln-tuning", "ln-tuning", json!({})),
         peft("prefix", "prefix", json!({"num_virtual_tokens": 2})),

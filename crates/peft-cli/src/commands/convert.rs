@@ -61,6 +61,7 @@ impl Convert {
                 adapter.save_adapter_hub(&self.out, &self.name, &described, model.base())?;
             }
         }
+        adapted.added_tokens.save(&self.out)?;
         if self.adapter.join(TASK_FILE).exists()
             && let Some(task) = &adapted.task
         {

@@ -54,7 +54,8 @@ impl Eval {
             if !data.is_labelled() {
                 bail!("{}: the columns name no label, which evaluation needs", self.data.display());
             }
-            let tokens = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?;
+            let (model, added) = (&adapted.model, &adapted.added_tokens);
+            let tokens = Tokens::load(&resolved.directory, task.max_length, model, added)?;
             let data = tokens.of(&data)?;
             let method = adapted.adapter.map(|adapter| adapter.method.valid());
             let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);

@@ -178,6 +178,8 @@ impl Generate {
         let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
         let generator = Generator::new(&adapted.model, hooks, &config)?;
         let tokenizer = TextTokenizer::load(&resolved.directory, adapted.model.max_tokens())?;
+        let words = adapted.model.config().vocab_size;
+        let tokenizer = tokenizer.with_added(&adapted.added_tokens, words)?;
         let mut layout = layout(&self.columns, &task);
         layout.template = self.template.clone().or(layout.template);
         let prompts = self.prompts(&layout, task.labels.goal)?;

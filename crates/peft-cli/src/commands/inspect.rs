@@ -35,6 +35,7 @@ impl Inspect {
         let device = self.device.device()?;
         let mut fields = self.settings.fields();
         let saved = fields.remove("modules_to_save");
+        let rows = fields.remove("trainable_token_indices");
         let method = peft::registry().configure(&self.method, fields)?;
         let resolved = self.model.resolve()?;
         let task = ModelTask { task: Task::ClassifySequence { labels: self.labels }, seed: 0 };
@@ -43,6 +44,9 @@ impl Inspect {
         let mut config = AdapterConfig::new(method).with_task(TaskType::SequenceClassification);
         if let Some(saved) = saved {
             config.modules_to_save = serde_json::from_value(saved)?;
+        }
+        if let Some(rows) = rows {
+            config.trainable_token_indices = serde_json::from_value(rows)?;
         }
         let adapter = Adapter::new(config, model.base(), &device)?;
         let counts = Accounting::new(&adapter, model.base());

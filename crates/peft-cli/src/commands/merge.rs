@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use peft::core::{TensorMap, merged_tensors, write_atomically, write_safetensors};
-use peft::models::Model;
-use peft::train::{AdapterPaths, TaskFile};
+use peft::models::AddedTokens;
+use peft::train::{AdaptedModel, AdapterPaths};
 use serde_json::json;
 
 use crate::options::{DeviceOptions, ModelOptions};
@@ -39,7 +39,7 @@ impl Merge {
         refuse_used(&self.out)?;
         let device = self.device.device()?;
         let (resolved, adapted) = self.model.load(&AdapterPaths::one(&self.adapter), &device)?;
-        let adapter = adapted.adapter.context("an adapter was asked for")?;
+        let adapter = adapted.adapter.as_ref().context("an adapter was asked for")?;
         let base = adapted.model.base();
         let [held, full] = [base.num_bytes(), 4 * base.num_weights()].map(|n| n as f64 / 1e6);
         if held < full {
@@ -48,9 +48,8 @@ impl Merge {
                  precision, {full:.0} MB of f32"
             );
         }
-        let tensors = merged_tensors(&adapter, base)?;
-        let task = adapted.task.as_ref();
-        write_model(&self.out, &resolved.directory, &adapted.model, task, &tensors)?;
+        let tensors = merged_tensors(adapter, base)?;
+        write_model(&self.out, &resolved.directory, &adapted, &tensors)?;
         if self.json {
             print_json(&json!({"out": self.out, "tensors": tensors.len()}))?;
         } else {
@@ -69,14 +68,15 @@ const TOKENIZER_FILES: &[&str] = &[
     "special_tokens_map.json",
 ];
 
-/// Writes a checkpoint directory for `model` with other tensors, configuration last.
+/// Writes a checkpoint directory for the model of `adapted` with other tensors and the tokens that
+/// were added, configuration last.
 pub fn write_model(
     out: &Path,
     from: &Path,
-    model: &Model,
-    task: Option<&TaskFile>,
+    adapted: &AdaptedModel,
     tensors: &TensorMap,
 ) -> anyhow::Result<()> {
+    let (model, task) = (&adapted.model, adapted.task.as_ref());
     write_safetensors(&out.join("model.safetensors"), tensors)?;
     for name in TOKENIZER_FILES {
         let file = from.join(name);
@@ -85,6 +85,7 @@ pub fn write_model(
             write_atomically(&out.join(name), |file| file.write_all(&bytes))?;
         }
     }
+    AddedTokens::load(from)?.with(&adapted.added_tokens)?.save(out)?;
     let labels = task.map_or_else(|| model.config().labels(), |task| task.labels.names.clone());
     let config = serde_json::to_string_pretty(&model.config().to_json(model.task(), &labels))?;
     write_atomically(&out.join("config.json"), |file| writeln!(file, "{config}"))?;

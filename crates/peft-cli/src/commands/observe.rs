@@ -66,7 +66,13 @@ impl Observe {
         let adapter = adapted.adapter.context("nothing to observe: give an --adapter")?;
         let task = known_task(adapted.task)?;
         let data = Dataset::load(&data, &layout(&self.columns, &task), &task.labels)?;
-        let data = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?.of(&data)?;
+        let data = Tokens::load(
+            &resolved.directory,
+            task.max_length,
+            &adapted.model,
+            &adapted.added_tokens,
+        )?
+        .of(&data)?;
         let probe = Probe::default();
         let mut method = adapter.method;
         method.observe(&probe);

@@ -57,7 +57,8 @@ impl Predict {
             let (resolved, adapted) = self.model.load(paths, &device)?;
             let task = known_task(adapted.task)?;
             let dataset = self.dataset(&task)?;
-            let tokens = Tokens::load(&resolved.directory, task.max_length, &adapted.model)?;
+            let (model, added) = (&adapted.model, &adapted.added_tokens);
+            let tokens = Tokens::load(&resolved.directory, task.max_length, model, added)?;
             let data = tokens.of(&dataset)?;
             let method = adapted.adapter.map(|adapter| adapter.method.valid());
             let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);

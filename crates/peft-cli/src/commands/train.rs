@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use peft::core::{Accounting, Adapter, AdapterConfig, Composition, Role, write_atomically};
-use peft::models::Precision;
-use peft::models::{Model, Task};
+use peft::core::{
+    Accounting, Adapter, AdapterConfig, Composition, Role, TokenIndices, write_atomically,
+};
+use peft::models::{AddedTokens, Model, Precision, Task};
 use peft::train::data::{Columns, Goal, Template};
 use peft::train::metrics::Metric;
 use peft::train::{AdapterPaths, Outcome, RunDirectory, Schedule, Trainer, resolve};
@@ -98,6 +99,10 @@ pub struct Train {
     /// Cut texts to this many tokens [default: 128]
     #[arg(long, value_name = "TOKENS", help_heading = "Data")]
     max_length: Option<usize>,
+    /// Give these tokens indices of their own, whose embeddings are trained: `ː,ɒ`; `auto`: what of
+    /// the texts to be written the tokenizer lacks
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', help_heading = "Data")]
+    add_tokens: Vec<String>,
     /// Train on the first examples only
     #[arg(long, value_name = "EXAMPLES", help_heading = "Data")]
     limit: Option<usize>,
@@ -190,7 +195,11 @@ impl Train {
         let mut fields = run.method_settings.clone();
         prompt::start(&run.method, &mut fields, &resolved)?;
         let registry = peft::registry();
+        let below = AdapterPaths { adapters: run.adapters.clone(), ..AdapterPaths::default() };
+        let known = below.added_tokens()?;
+        let new = data.added_tokens(&run, &resolved, model.config(), &known)?;
         let saved = fields.remove("modules_to_save");
+        let rows = fields.remove("trainable_token_indices");
         let method = registry.configure(&run.method, fields)?;
         let mut config = AdapterConfig::new(method);
         match model.task_type() {
@@ -204,6 +213,10 @@ impl Train {
         if let Some(saved) = saved {
             config.modules_to_save = serde_json::from_value(saved).context("modules_to_save")?;
         }
+        config.trainable_token_indices = match rows {
+            Some(rows) => serde_json::from_value(rows).context("trainable_token_indices")?,
+            None => rows_of(&new, &model, &config.modules_to_save),
+        };
         config.base_model_name_or_path = Some(resolved.name.clone());
         let mut on = device.clone().autodiff();
         if run.train.gradient_checkpointing {
@@ -212,10 +225,10 @@ impl Train {
         device.seed(run.seed);
         let mut adapter = Adapter::new(config, model.base(), &on)?;
         if !run.adapters.is_empty() {
-            let below = AdapterPaths { adapters: run.adapters.clone(), ..AdapterPaths::default() };
             adapter = adapter.over(below.load_methods(&model, &registry, &on)?)?;
         }
-        let (trainer_data, task) = data.tokenized(&run, &resolved, &model, &adapter)?;
+        let added = known.with(&new)?;
+        let (trainer_data, task) = data.tokenized(&run, &resolved, &model, &added, &adapter)?;
         let counts = Accounting::new(&adapter, model.base());
         if !self.json {
             eprintln!(
@@ -233,6 +246,7 @@ impl Train {
         write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
         let settings = run.train.clone();
         let trainer = Trainer::new(&model, adapter, task, settings, directory.clone(), run.seed)?;
+        let trainer = trainer.with_added_tokens(added);
         let outcome = trainer.with_progress(!self.json).run(&trainer_data, self.resume)?;
         self.report(&directory, &serde_json::to_value(&outcome)?)?;
         Ok(ExitCode::SUCCESS)
@@ -273,6 +287,7 @@ impl Train {
             run.data.test_split => self.test_split.map(Some);
             run.data.max_length => self.max_length;
             run.data.limit => self.limit.map(Some);
+            run.data.add_tokens => (!self.add_tokens.is_empty()).then(|| self.add_tokens.clone());
             run.train.epochs => self.epochs;
             run.train.batch_size => self.batch_size;
             run.train.accumulate => self.accumulate;
@@ -381,4 +396,14 @@ fn other_heads(model: &Model, saved: &[String]) -> Vec<String> {
         return Vec::new();
     }
     names.into_iter().map(String::from).collect()
+}
+
+/// The rows of tokens that are new, which the model has not learned; none where the embeddings are
+/// trained as a whole.
+fn rows_of(new: &AddedTokens, model: &Model, saved: &[String]) -> TokenIndices {
+    let mut words = model.base().sites().filter(|site| site.role == Role::WordEmbedding);
+    if words.any(|site| saved.iter().any(|name| site.path.ends_with(name.as_str()))) {
+        return TokenIndices::default();
+    }
+    TokenIndices::Words(new.by_index().into_iter().map(|(id, _)| id as usize).collect())
 }

@@ -40,10 +40,9 @@ impl Unmerge {
         refuse_used(&self.out)?;
         let device = self.device.device()?;
         let (resolved, adapted) = self.model.load(&AdapterPaths::one(&self.adapter), &device)?;
-        let adapter = adapted.adapter.context("an adapter was asked for")?;
-        let (tensors, kept) = unmerged_tensors(&adapter, adapted.model.base())?;
-        let task = adapted.task.as_ref();
-        write_model(&self.out, &resolved.directory, &adapted.model, task, &tensors)?;
+        let adapter = adapted.adapter.as_ref().context("an adapter was asked for")?;
+        let (tensors, kept) = unmerged_tensors(adapter, adapted.model.base())?;
+        write_model(&self.out, &resolved.directory, &adapted, &tensors)?;
         if self.json {
             print_json(&json!({"out": self.out, "tensors": tensors.len(), "kept": kept}))?;
         } else {

@@ -4,6 +4,7 @@ mod bad_input;
 mod compose;
 mod generate;
 mod language;
+mod letters;
 mod life;
 mod packed;
 mod resume;

@@ -62,6 +62,17 @@ impl Composition {
         }
         let mut last_head = last.parts().0;
         if self == Self::Parallel {
+            let has_embeddings = |a: &Adapter| {
+                let saved = a.parts().0.and_then(|saved| saved.downcast::<ModulesToSave>().ok());
+                saved.is_some_and(|saved| saved.has_embeddings())
+            };
+            if let Some(number) = adapters.iter().position(has_embeddings) {
+                let reason = format!(
+                    "side by side they read the same embeddings, and number {} has its own",
+                    number + 1
+                );
+                return self.refuse(&adapters, reason);
+            }
             let outputs = |a: &Adapter| a.parts().0.map(|head| num_trainable(&head));
             let first = outputs(&adapters[0]);
             if let Some(other) = adapters.iter().position(|a| outputs(a) != first) {

@@ -5,8 +5,8 @@ use burn::tensor::Tensor;
 
 use super::{each_member, members_for_rows};
 use crate::{
-    BoxedMethod, Change, Embedded, Hooks, KeyValue, LinearLayer, Method, NormLayer, ResidualLayer,
-    ResidualStates, Site,
+    BoxedMethod, Change, Embedded, FrozenWeight, Hooks, KeyValue, LinearLayer, Method, NormLayer,
+    ResidualLayer, ResidualStates, Site,
 };
 
 /// Another method in each layer, or none: layer groups (S4, Chen et al. 2023, arXiv 2301.01821) and
@@ -80,6 +80,12 @@ impl Hooks for PerLayer {
         match self.at(layer.site()) {
             Some(method) => method.norm(layer, input),
             None => layer.forward(input),
+        }
+    }
+    fn embedding(&self, site: &Site, table: FrozenWeight) -> FrozenWeight {
+        match self.at(site) {
+            Some(method) => method.embedding(site, table),
+            None => table,
         }
     }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {

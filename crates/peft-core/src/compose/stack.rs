@@ -84,6 +84,9 @@ impl Hooks for Chain<'_> {
             None => layer.forward(input),
         }
     }
+    fn embedding(&self, site: &Site, table: FrozenWeight) -> FrozenWeight {
+        self.0.iter().fold(table, |table, method| method.embedding(site, table))
+    }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         self.0.iter().fold(embedded, |embedded, method| method.embed(site, embedded))
     }
@@ -142,6 +145,9 @@ impl Hooks for Stack {
     }
     fn norm(&self, layer: &NormLayer<'_>, input: Tensor<3>) -> Tensor<3> {
         self.chain().norm(layer, input)
+    }
+    fn embedding(&self, site: &Site, table: FrozenWeight) -> FrozenWeight {
+        self.chain().embedding(site, table)
     }
     fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
         self.chain().embed(site, embedded)

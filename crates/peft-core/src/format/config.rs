@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::write_atomically;
 use crate::registry::AnyConfig;
-use crate::{Error, Registry, Result};
+use crate::trainable_tokens::FIELD;
+use crate::{Error, Registry, Result, TokenIndices};
 
 /// What a model is asked to do, as HF PEFT tags it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,8 @@ pub struct AdapterConfig {
     pub revision: Option<String>,
     /// Modules trained as a whole and saved with the adapter.
     pub modules_to_save: Vec<String>,
+    /// Rows of embeddings trained and saved with the adapter.
+    pub trainable_token_indices: TokenIndices,
     /// The method's own configuration.
     pub method: Box<dyn AnyConfig>,
 }
@@ -52,6 +55,8 @@ pub struct AdapterConfig {
 const INERT: &[(&str, &str)] = &[
     ("inference_mode", "true"),
     ("megatron_core", "\"megatron.core\""),
+    // What is tied stays tied here.
+    ("ensure_weight_tying", "true"),
     ("qalora_group_size", "16"),
     ("num_layers", "*"),
     ("token_dim", "*"),
@@ -67,6 +72,7 @@ impl AdapterConfig {
             base_model_name_or_path: None,
             revision: None,
             modules_to_save: Vec::new(),
+            trainable_token_indices: TokenIndices::default(),
             method,
         }
     }
@@ -107,6 +113,7 @@ impl AdapterConfig {
         let base_model_name_or_path = take(&mut fields, "base_model_name_or_path")?;
         let revision = take(&mut fields, "revision")?;
         let modules_to_save: Option<Vec<String>> = take(&mut fields, "modules_to_save")?;
+        let trainable_token_indices: Option<TokenIndices> = take(&mut fields, FIELD)?;
         // What the method knows goes to it; the rest must ask for nothing.
         let known = registry.field_names(&peft_type)?;
         let (own, rest): (Map<_, _>, Map<_, _>) =
@@ -122,6 +129,7 @@ impl AdapterConfig {
             base_model_name_or_path,
             revision,
             modules_to_save: modules_to_save.unwrap_or_default(),
+            trainable_token_indices: trainable_token_indices.unwrap_or_default(),
             method: registry.configure_type(&peft_type, own)?,
         })
     }
@@ -142,6 +150,10 @@ impl AdapterConfig {
                 if modules.is_empty() { Value::Null } else { modules.clone().into() },
             ),
         ];
+        if !self.trainable_token_indices.is_empty() {
+            let tokens = serde_json::to_value(&self.trainable_token_indices).unwrap_or_default();
+            fields.insert(FIELD.into(), tokens);
+        }
         fields.extend(common.map(|(field, value)| (field.to_string(), value)));
         let mut sorted: Vec<_> = fields.into_iter().collect();
         sorted.sort_by(|a, b| a.0.cmp(&b.0));

@@ -12,7 +12,10 @@ use super::{
     write_safetensors,
 };
 use crate::modules_to_save::{is_in, is_saved};
-use crate::{Base, BoxedMethod, Error, Method, ModulesToSave, Registry, Result, Stack};
+use crate::trainable_tokens::{FIELD, ROWS};
+use crate::{
+    Base, BoxedMethod, Error, Method, ModulesToSave, Registry, Result, Stack, TokenIndices,
+};
 
 /// The file with an adapter's configuration.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -53,6 +56,7 @@ impl Adapter {
 
     fn build(config: AdapterConfig, base: &Base, device: &Device) -> Result<(Self, Vec<Error>)> {
         let saved = ModulesToSave::new(base, &config.modules_to_save, device)?;
+        let saved = saved.with_tokens(base, &config.trainable_token_indices, device)?;
         // As in HF PEFT, a module that is trained as a whole is not a target.
         let rest = base.without(|site| is_saved(site, &config.modules_to_save));
         let method = config.method.init(&rest, device)?;
@@ -197,6 +201,12 @@ impl Read {
             Heads::Read => Vec::new(),
             Heads::PassOver => std::mem::take(&mut config.modules_to_save),
         };
+        let no_rows = heads == Heads::PassOver && !config.trainable_token_indices.is_empty();
+        if no_rows {
+            let directory = directory.display();
+            tracing::warn!("{directory}: its rows of embeddings ({FIELD}) are not used here");
+            config.trainable_token_indices = TokenIndices::default();
+        }
         let (mut adapter, unmatched) = Adapter::build(config, base, device)?;
         let (path, mut tensors) = match &hub {
             Some(hub) => (hub.weights().to_path_buf(), hub.tensors()?),
@@ -208,7 +218,10 @@ impl Read {
                 (path, tensors)
             }
         };
-        tensors.retain(|key, _| !is_copy(key) && !is_in(module_of(key), &passed_over));
+        tensors.retain(|key, _| {
+            let is_row = no_rows && key.ends_with(ROWS);
+            !is_copy(key) && !is_row && !is_in(module_of(key), &passed_over)
+        });
         let mut file = Exchange::read(&mut tensors).in_dialect(dialect.clone());
         adapter.method.exchange(&mut file, base);
         let mut problems = file.into_problems();

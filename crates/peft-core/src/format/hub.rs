@@ -10,7 +10,7 @@ use super::{
     write_atomically, write_safetensors,
 };
 use crate::compose::FUSION_PATHS;
-use crate::{Base, BoxedMethod, Error, Method, Registry, Result};
+use crate::{Base, BoxedMethod, Error, Method, ModulesToSave, Registry, Result};
 
 const WEIGHTS: [&str; 2] = ["adapter.safetensors", "pytorch_adapter.bin"];
 const HEAD_CONFIG: &str = "head_config.json";
@@ -195,6 +195,16 @@ impl Adapter {
         model: &HubModel,
         base: &Base,
     ) -> Result<()> {
+        let (saved, method) = self.parts();
+        let embeds = saved.as_ref().and_then(|saved| saved.downcast_ref::<ModulesToSave>());
+        if embeds.is_some_and(ModulesToSave::has_embeddings) {
+            let reason = "it has no embeddings trained beside a method";
+            return Err(Error::no_format(
+                self.config.method.name(),
+                "adapter-hub/adapters",
+                reason,
+            ));
+        }
         let mut config = self.config.method.to_adapter_hub(base)?;
         let is_fusion = config.get("architecture") == Some(&Value::from("fusion"));
         // A fusion is called by what it fuses.
@@ -209,7 +219,6 @@ impl Adapter {
             method.exchange(&mut Exchange::write(&mut tensors).in_dialect(dialect), base);
             tensors
         };
-        let (saved, method) = self.parts();
         let (head, own) = (saved.map_or_else(TensorMap::new, written), written(method));
         if !head.is_empty() {
             let labels = outputs(&head, "");

@@ -90,7 +90,6 @@ fn unknown_fields_that_ask_for_something_are_named() {
         json!({"from_the_future": ""}),
         json!({"lora_bias": true}),
         json!({"layer_replication": [[0, 2]]}),
-        json!({"trainable_token_indices": [1, 2]}),
         json!({"qalora_group_size": 32}),
         json!({"megatron_core": "another.core"}),
     ];
@@ -104,6 +103,16 @@ fn unknown_fields_that_ask_for_something_are_named() {
             other => panic!("{case}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn rows_of_embeddings_are_read_and_written() {
+    for tokens in [json!([1, 2]), json!({"embed_tokens": [3]})] {
+        let config = load_with(json!({"trainable_token_indices": tokens})).expect("it is known");
+        assert_eq!(config.to_fields()["trainable_token_indices"], tokens);
+    }
+    let without = load_with(json!({"trainable_token_indices": null})).expect("it asks for nothing");
+    assert!(!without.to_fields().contains_key("trainable_token_indices"));
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Modules trained as a whole beside a method.
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{Int, Tensor, TensorData};
 use peft_core::{
-    Adapter, AdapterConfig, Base, Change, Error, Hooks, LinearLayer, Method, ModulesToSave,
-    TaskType, num_trainable,
+    Adapter, AdapterConfig, Base, Change, Composition, Error, Hooks, HubModel, LinearLayer, Method,
+    ModulesToSave, Registry, TaskType, TokenIndices, num_trainable,
 };
+use peft_lora::LoraConfig;
 
 use crate::support::{
     HIDDEN, INNER, LABELS, bert, device, linears, names, pattern, random_lora, site, values,
@@ -57,16 +60,73 @@ fn copies_start_from_the_base_and_count_as_full() {
 }
 
 #[test]
-fn an_embedding_is_refused() {
-    for name in ["word_embeddings", "bert.embeddings"] {
-        match ModulesToSave::new(&bert(), &[name.to_string()], &device()) {
-            Err(Error::Config { field, value, .. }) => {
-                assert_eq!(field, "modules_to_save");
-                assert_eq!(value, "bert.embeddings.word_embeddings");
-            }
-            other => panic!("{name}: {other:?}"),
+fn an_embedding_is_saved_whole_or_by_rows() {
+    let base = bert();
+    let words = site(&base, "bert.embeddings.word_embeddings");
+    let [entries, d] = words.shape;
+    let table = base.weight(words);
+    let whole = ModulesToSave::new(&base, &["word_embeddings".into()], &device()).expect("it fits");
+    assert!(whole.has_embeddings());
+    assert_eq!(num_trainable(&whole), entries * d);
+    assert_eq!(whole.change(words), Change { weight: entries * d, bias: 0, rank: d.min(entries) });
+    let copy = whole.embedding(words, table.clone()).dense();
+    assert!(copy.device().is_autodiff() && copy.is_require_grad());
+
+    let none = || ModulesToSave::new(&base, &[], &device()).expect("nothing is asked for");
+    let indices = TokenIndices::Words(vec![entries - 1, 2]);
+    let mut rows = none().with_tokens(&base, &indices, &device()).expect("it fits");
+    assert!(rows.has_embeddings());
+    assert_eq!(num_trainable(&rows), 2 * d);
+    assert_eq!(rows.change(words), Change { weight: 2 * d, bias: 0, rank: 2 });
+    assert_eq!(values(rows.embedding(words, table.clone()).dense()), values(table.dense()));
+    // What a file holds takes the place of the rows, in the order of the indices.
+    let key =
+        "base_model.model.bert.embeddings.word_embeddings.token_adapter.trainable_tokens_delta";
+    let read: Vec<f32> = (0..2 * d).map(|i| i as f32 / 3.0).collect();
+    let mut file = peft_core::TensorMap::new();
+    file.insert(key.into(), TensorData::new(read.clone(), [2, d]));
+    let mut exchange = peft_core::Exchange::read(&mut file);
+    rows.exchange(&mut exchange, &base);
+    assert!(exchange.into_problems().is_empty());
+    let mut expected = values(table.dense());
+    expected[(entries - 1) * d..].copy_from_slice(&read[..d]);
+    expected[2 * d..3 * d].copy_from_slice(&read[d..]);
+    let under = rows.embedding(words, table.clone()).dense();
+    assert_eq!(values(under.clone()), expected);
+    // Each row's gradient is its own row's.
+    let weights = Tensor::<1, Int>::arange(0..entries as i64, &device()).float().unsqueeze_dim(1);
+    let gradients = (under * weights).sum().backward();
+    struct Find(GradientsParams, Vec<f32>);
+    impl ModuleVisitor for Find {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.1 = values(self.0.get::<D>(param.id).expect("rows are trained"));
         }
     }
+    let mut find = Find(GradientsParams::from_grads(gradients, &rows), Vec::new());
+    rows.visit(&mut find);
+    assert_eq!(find.1.len(), 2 * d);
+    assert!(find.1[..d].iter().all(|g| *g == (entries - 1) as f32));
+    assert!(find.1[d..].iter().all(|g| *g == 2.0));
+}
+
+#[test]
+fn rows_that_are_not_there_or_twice_are_refused() {
+    let base = bert();
+    let words = "bert.embeddings.word_embeddings".to_string();
+    let entries = site(&base, &words).shape[0];
+    let refused = |names: &[String], tokens: &TokenIndices| {
+        let saved = ModulesToSave::new(&base, names, &device()).expect("it fits");
+        saved.with_tokens(&base, tokens, &device()).expect_err("must be refused").to_string()
+    };
+    let error = refused(&[], &TokenIndices::Words(vec![1, entries]));
+    assert!(error.contains(&format!("trainable_token_indices = {entries}")), "{error}");
+    let error = refused(&[], &TokenIndices::Words(vec![1, 2, 1]));
+    assert!(error.contains("= 1: is there twice"), "{error}");
+    let error = refused(&[words], &TokenIndices::Words(vec![1]));
+    assert!(error.contains("modules_to_save"), "{error}");
+    let modules = [("shared".to_string(), vec![1])].into();
+    let error = refused(&[], &TokenIndices::Modules(modules));
+    assert!(error.contains("word_embeddings"), "{error}");
 }
 
 #[test]
@@ -105,4 +165,38 @@ fn the_copies_are_laid_out_as_the_checkpoint_is() {
     assert_eq!(stored.shape().to_vec(), [INNER, HIDDEN]);
     let expected = base.weight(site(&base, path)).dense().transpose().into_data();
     assert_eq!(*stored, expected);
+}
+
+#[test]
+fn rows_go_with_the_adapter_and_with_no_other() {
+    let base = bert();
+    let words = site(&base, "bert.embeddings.word_embeddings");
+    let mut config = AdapterConfig::new(Box::new(random_lora(2, 3.0, names(&["query"]))));
+    config.trainable_token_indices = TokenIndices::Words(vec![4, 1]);
+    let adapter = Adapter::new(config, &base, &device()).expect("it fits");
+    let directory = tempfile::tempdir().expect("a directory");
+    adapter.save(directory.path(), &base).expect("written");
+    let mut registry = Registry::new();
+    registry.register::<LoraConfig>();
+    let read = Adapter::load(directory.path(), &registry, &base, &device()).expect("it is whole");
+    assert_eq!(read.config.trainable_token_indices, adapter.config.trainable_token_indices);
+    assert_eq!(read.tensors(&base), adapter.tensors(&base));
+    assert_eq!(read.method.change(words).weight, 2 * words.d_out());
+    // Under another adapter's head, the rows are the base's.
+    let method = Adapter::load_method(directory.path(), &registry, &base, &device());
+    let method = method.expect("the rows are passed over");
+    assert_eq!(method.method.change(words), Change::default());
+
+    let refused = Composition::Parallel.of(vec![method, read.clone()], None);
+    let error = refused.expect_err("one table for two").to_string();
+    assert!(error.contains("number 2 has its own"), "{error}");
+    let model = HubModel {
+        model_class: "BertForSequenceClassification".into(),
+        model_name: "bert".into(),
+        model_type: "bert".into(),
+        hidden_size: HIDDEN,
+    };
+    let hub = read.save_adapter_hub(&directory.path().join("hub"), "a", &model, &base);
+    let error = hub.expect_err("it has no rows").to_string();
+    assert!(error.contains("embeddings trained beside"), "{error}");
 }

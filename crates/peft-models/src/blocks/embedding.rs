@@ -123,7 +123,7 @@ impl Embeddings {
         let segments = self.segments.as_ref().map(FrozenEmbedding::len);
         text.check(self.words.len(), segments)?;
         let tokens = text.ids.dims()[1];
-        let words = self.words.forward(text.ids.clone());
+        let words = self.words.forward(text.ids.clone(), pass);
         let words = if self.scale == 1.0 { words } else { words * self.scale };
         let cache = pass.cache.filter(|cache| !cache.is_empty());
         let continued = cache.map(|cache| text.continued(cache.next())).transpose()?;
@@ -157,9 +157,9 @@ impl Embeddings {
         let mut sum = hidden;
         if let Some(table) = &self.segments {
             let first = || Tensor::zeros([1, 1], &text.ids.device());
-            sum = sum + table.forward(segments.unwrap_or_else(first));
+            sum = sum + table.forward(segments.unwrap_or_else(first), pass);
         }
-        if let Some(embedded) = self.embed_positions(text, batch, &taken, positions.clone()) {
+        if let Some(embedded) = self.embed_positions(text, batch, &taken, positions.clone(), pass) {
             sum = sum + embedded;
         }
         let hidden = match &self.norm {
@@ -196,6 +196,7 @@ impl Embeddings {
         batch: usize,
         taken: &[usize],
         positions: Tensor<2, Int>,
+        pass: Pass<'_>,
     ) -> Option<Tensor<3>> {
         let (table, rows) = match &self.positions {
             Positions::None => return None,
@@ -214,7 +215,7 @@ impl Embeddings {
                 (table, (counted + taken) * is_token + *pad as i64)
             }
         };
-        Some(table.forward(rows))
+        Some(table.forward(rows, pass))
     }
 }
 

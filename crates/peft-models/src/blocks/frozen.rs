@@ -152,6 +152,7 @@ const HEAD: &str = "lm_head.weight";
 /// A frozen embedding.
 #[derive(Debug, Clone)]
 pub struct FrozenEmbedding {
+    site: Arc<Site>,
     weight: FrozenWeight,
 }
 
@@ -172,11 +173,16 @@ impl FrozenEmbedding {
             Role::WordEmbedding => loader.table(&name, shape)?,
             _ => loader.matrix(&name, shape)?.into(),
         };
-        loader.base().embedding(path, role, weight.clone());
-        Ok(Self { weight })
+        let site = loader.base().embedding(path, role, weight.clone());
+        Ok(Self { site, weight })
     }
 
-    /// The table, `[entries, d]`.
+    /// The table under the method, `[entries, d]`.
+    pub fn table(&self, pass: Pass<'_>) -> FrozenWeight {
+        pass.hooks.embedding(&self.site, self.weight.clone())
+    }
+
+    /// The frozen table, `[entries, d]`.
     pub fn weight(&self) -> &FrozenWeight {
         &self.weight
     }
@@ -187,7 +193,7 @@ impl FrozenEmbedding {
     }
 
     /// `[batch, tokens]` indices to `[batch, tokens, d]`.
-    pub fn forward(&self, indices: Tensor<2, Int>) -> Tensor<3> {
-        self.weight.rows(indices)
+    pub fn forward(&self, indices: Tensor<2, Int>, pass: Pass<'_>) -> Tensor<3> {
+        self.table(pass).rows(indices)
     }
 }

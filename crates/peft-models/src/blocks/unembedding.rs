@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use peft_core::{FrozenWeight, LinearLayer, Role, Site};
 
-use super::{Embeddings, Pass};
+use super::{Embeddings, FrozenEmbedding, Pass};
 use crate::checkpoint::Loader;
 use crate::head::NewHead;
 
@@ -16,10 +16,17 @@ pub struct Unembedding {
     site: Arc<Site>,
     /// Where the embeddings meet methods, one of which may have changed them invertibly.
     embeddings: Arc<Site>,
-    /// `[d, words]`.
-    weight: FrozenWeight,
+    table: Table,
     bias: Option<Tensor<1>>,
     scale: f64,
+}
+
+#[derive(Debug, Clone)]
+enum Table {
+    /// That of the embeddings, whatever a method makes of it.
+    Tied(FrozenEmbedding),
+    /// `[d, words]`.
+    Own(FrozenWeight),
 }
 
 impl Unembedding {
@@ -30,9 +37,11 @@ impl Unembedding {
         embeddings: &Embeddings,
         bias: Option<Tensor<1>>,
     ) -> Self {
-        let weight = embeddings.words.weight().transpose();
-        let site = loader.base().tied(path, Role::Head, weight.clone(), bias.clone());
-        Self { site, embeddings: embeddings.site.clone(), weight, bias, scale: 1.0 }
+        let words = embeddings.words.clone();
+        let weight = words.weight().transpose();
+        let site = loader.base().tied(path, Role::Head, weight, bias.clone());
+        let table = Table::Tied(words);
+        Self { site, embeddings: embeddings.site.clone(), table, bias, scale: 1.0 }
     }
 
     /// With a table of its own, `path.weight`.
@@ -45,7 +54,8 @@ impl Unembedding {
         let [words, d] = embeddings.words.weight().dims();
         let weight = new.table(loader, path, [words, d]).transpose();
         let site = loader.base().linear(path, Role::Head, None, weight.clone(), None);
-        Self { site, embeddings: embeddings.site.clone(), weight, bias: None, scale: 1.0 }
+        let table = Table::Own(weight);
+        Self { site, embeddings: embeddings.site.clone(), table, bias: None, scale: 1.0 }
     }
 
     /// With a factor on hidden states.
@@ -57,7 +67,11 @@ impl Unembedding {
     pub fn forward(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
         let hidden = pass.hooks.unembed(&self.embeddings, hidden);
         let hidden = if self.scale == 1.0 { hidden } else { hidden * self.scale };
-        let layer = LinearLayer::new(&self.site, &self.weight, self.bias.as_ref());
+        let weight = match &self.table {
+            Table::Tied(words) => words.table(pass).transpose(),
+            Table::Own(weight) => weight.clone(),
+        };
+        let layer = LinearLayer::new(&self.site, &weight, self.bias.as_ref());
         pass.hooks.linear(&layer, hidden)
     }
 }

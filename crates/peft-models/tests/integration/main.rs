@@ -3,3 +3,4 @@
 mod broken_gguf;
 mod gguf;
 mod support;
+mod tokenizer;

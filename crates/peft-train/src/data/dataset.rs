@@ -1,6 +1,9 @@
 //! Labelled texts.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+
+use peft_models::TextTokenizer;
 
 use super::{Goal, Labels, Layout, Record, Sentence, TagColumn, read_records, read_sentences};
 use crate::Result;
@@ -163,6 +166,19 @@ impl Dataset {
             tracing::warn!("{}: {empty} rows have an empty text", path.display());
         }
         Ok(Self { examples, labels })
+    }
+
+    /// What of the texts that should be written the tokenizer has no token for, with how often it is
+    /// there.
+    ///
+    /// # Errors
+    /// If the tokenizer fails on a text.
+    pub fn unwritable(&self, tokenizer: &TextTokenizer) -> Result<BTreeMap<String, usize>> {
+        let targets = self.examples.iter().filter_map(|example| match &example.target {
+            Some(Target::Text(text)) => Some(text.clone()),
+            _ => None,
+        });
+        Ok(tokenizer.unwritable(&targets.collect::<Vec<_>>())?)
     }
 
     /// Whether each example has what a goal with labels is measured against.

@@ -59,9 +59,7 @@ impl Sample {
                     Error::setting("task", "seq2seq", expected)
                 })?;
                 let encoded = tokenizer.encode(&texts(dataset))?.into_iter();
-                let targets: Vec<(String, Option<String>)> =
-                    continuations(dataset).into_iter().map(|text| (text, None)).collect();
-                let targets = tokenizer.encode(&targets)?;
+                let targets = tokenizer.encode_targets(&continuations(dataset))?;
                 let end = config.eos_token_id();
                 Ok(encoded.zip(targets).map(|(t, g)| Self::translated(t, g, start, end)).collect())
             }

@@ -53,7 +53,7 @@ impl TaskFile {
 /// |---|---|
 /// | `run.toml` | the settings, resolved: `peft train run.toml --out ELSEWHERE` does it again |
 /// | `data/` | the built-in data set, if that is what the run is on |
-/// | `adapter/` | the trained adapter, in HF PEFT's layout, with `task.json` |
+/// | `adapter/` | the trained adapter, in HF PEFT's layout, with `task.json`; `added_tokens.json` |
 /// | `metrics.jsonl` | a line for each step and each evaluation |
 /// | `plot.svg` | loss and metric |
 /// | `result.json` | what came of it |

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use peft_core::{
     Adapter, Calibration, Hooks, Method, Progress as StepProgress, Stack, num_trainable,
 };
-use peft_models::{Model, Pass};
+use peft_models::{AddedTokens, Model, Pass};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Position};
@@ -62,6 +62,7 @@ pub struct Trainer<'m> {
     model: &'m Model,
     adapter: Adapter,
     task: TaskFile,
+    added_tokens: AddedTokens,
     settings: TrainSettings,
     directory: RunDirectory,
     seed: u64,
@@ -88,8 +89,23 @@ impl<'m> Trainer<'m> {
         let config = serde_json::Value::Object(adapter.config.to_fields());
         let below = frozen::fingerprint(&adapter.method);
         let fingerprint = serde_json::json!([settings, task, config, seed, below]).to_string();
-        let visible = false;
-        Ok(Self { model, adapter, task, settings, directory, seed, device, visible, fingerprint })
+        Ok(Self {
+            model,
+            adapter,
+            task,
+            added_tokens: AddedTokens::default(),
+            settings,
+            directory,
+            seed,
+            device,
+            visible: false,
+            fingerprint,
+        })
+    }
+
+    /// With tokens that were added to the tokenizer, which are kept with the adapter.
+    pub fn with_added_tokens(self, added_tokens: AddedTokens) -> Self {
+        Self { added_tokens, ..self }
     }
 
     /// With a progress bar on standard error, if that is a terminal.
@@ -308,6 +324,7 @@ impl<'m> Trainer<'m> {
         let adapter = Adapter { config: self.adapter.config.clone(), method: method.clone() };
         // First, so that an adapter with its configuration is an adapter with its task.
         self.task.save(directory)?;
+        self.added_tokens.save(directory)?;
         Ok(adapter.save(directory, self.model.base())?)
     }
 

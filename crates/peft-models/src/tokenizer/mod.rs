@@ -1,6 +1,10 @@
 //! Tokenizers from Hugging Face directories.
 
+mod added;
+mod letters;
+
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
@@ -9,10 +13,11 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{EncodeInput, Encoding, Tokenizer, TruncationParams};
+use tokenizers::{AddedToken, EncodeInput, Encoding, Tokenizer, TruncationParams};
 
+pub use self::added::{ADDED_TOKENS, AddedTokens};
 use crate::checkpoint::gguf;
-use crate::{Error, Gguf, Result};
+use crate::{Error, Gguf, Result, config_fields};
 
 /// One text, or two that belong together, as token indices.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,41 +61,106 @@ impl From<&Encoding> for Encoded {
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
     inner: Tokenizer,
+    /// That of what the model writes, where it is another; both are of letters.
+    target: Option<Tokenizer>,
 }
 
 impl TextTokenizer {
     /// Reads `tokenizer.json`, or else `vocab.txt` of a BERT model with its
-    /// `tokenizer_config.json`, or else what a `.gguf` file says. Texts are cut to `max_tokens`,
-    /// special tokens included.
+    /// `tokenizer_config.json`, or else what a `.gguf` file says, or else the tables of letters
+    /// (`grapheme_chars`, `phoneme_chars`) of a `config.json`; and the directory's
+    /// `added_tokens.json`. Texts are cut to `max_tokens`, special tokens included.
     ///
     /// # Errors
     /// If none is there, or one is broken.
     pub fn load(directory: &Path, max_tokens: usize) -> Result<Self> {
         let path = directory.join("tokenizer.json");
         let vocab = directory.join("vocab.txt");
-        let mut inner = if path.exists() {
-            Tokenizer::from_file(&path).map_err(|e| Error::file(&path, e))?
+        let (inner, target) = if path.exists() {
+            (Tokenizer::from_file(&path).map_err(|e| Error::file(&path, e))?, None)
         } else if vocab.exists() {
-            word_piece(&vocab, &directory.join("tokenizer_config.json"))?
+            (word_piece(&vocab, &directory.join("tokenizer_config.json"))?, None)
         } else if let Some(gguf) = Gguf::find(directory)? {
-            gguf::tokenizer(&gguf)?
+            (gguf::tokenizer(&gguf)?, None)
+        } else if let Some([read, written]) = of_letters(directory)? {
+            (read, Some(written))
         } else {
-            let reason = "none of tokenizer.json, vocab.txt, *.gguf is there";
+            let reason = "none of tokenizer.json, vocab.txt, *.gguf is there, and config.json has \
+                          no tables of letters (grapheme_chars, phoneme_chars)";
             return Err(Error::file(directory, reason));
         };
-        // A saved tokenizer may pad every text to a fixed length, which is ours to decide.
-        inner.with_padding(None);
-        let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
-        inner.with_truncation(Some(truncation)).map_err(|e| Error::file(&path, e))?;
-        Ok(Self { inner })
+        let mut tokenizer = Self { inner, target };
+        for part in tokenizer.parts() {
+            // A saved tokenizer may pad every text to a fixed length, which is ours to decide.
+            part.with_padding(None);
+            let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
+            part.with_truncation(Some(truncation)).map_err(|e| Error::file(&path, e))?;
+        }
+        tokenizer.with_added(&AddedTokens::load(directory)?, usize::MAX)
     }
 
-    /// The text of token indices, without special tokens.
+    /// With tokens beside its own, for a model whose embeddings have `vocab_size` rows. A letter
+    /// that is read already keeps its index there.
+    ///
+    /// # Errors
+    /// If one would get another index, or that of another token, or has no row.
+    pub fn with_added(mut self, tokens: &AddedTokens, vocab_size: usize) -> Result<Self> {
+        let is_of_letters = self.target.is_some();
+        for (id, token) in tokens.by_index() {
+            let wrong = |reason: String| Error::added_token(token, reason);
+            if id as usize >= vocab_size {
+                return Err(wrong(format!("has index {id}, and the embeddings {vocab_size} rows")));
+            }
+            for part in self.parts() {
+                match part.id_to_token(id) {
+                    Some(other) if other != token => {
+                        return Err(wrong(format!("has index {id}, which is that of {other:?}")));
+                    }
+                    _ if is_of_letters && part.token_to_id(token).is_some() => continue,
+                    _ if is_of_letters => {
+                        letters::extend(part, token, id).map_err(wrong)?;
+                    }
+                    _ => {}
+                }
+                part.add_tokens(&[AddedToken::from(token, false)]);
+            }
+            let found = self.written().token_to_id(token);
+            if found != Some(id) {
+                let found = found.map_or("none".into(), |found| found.to_string());
+                return Err(wrong(format!("has index {id}, and the tokenizer gives it {found}")));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The tokenizers of what is read and of what is written.
+    fn parts(&mut self) -> impl Iterator<Item = &mut Tokenizer> {
+        [&mut self.inner].into_iter().chain(self.target.as_mut())
+    }
+
+    /// The tokenizer of what is written.
+    fn written(&self) -> &Tokenizer {
+        self.target.as_ref().unwrap_or(&self.inner)
+    }
+
+    /// Whether a token is one of those that the model writes.
+    fn writes(&self, token: &str) -> bool {
+        self.written().token_to_id(token).is_some()
+    }
+
+    /// The index behind those that are taken.
+    fn first_free(&self) -> usize {
+        let ids = |tokenizer: &Tokenizer| tokenizer.get_vocab(true).into_values().max();
+        let last = [Some(&self.inner), self.target.as_ref()].into_iter().flatten().filter_map(ids);
+        last.max().map_or(0, |last| last as usize + 1)
+    }
+
+    /// The text of token indices that a model wrote, without special tokens.
     ///
     /// # Errors
     /// If the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(failed)
+        self.written().decode(ids, true).map_err(failed)
     }
 
     /// The token that hides another in masked language modelling, if there is one.
@@ -137,6 +207,37 @@ impl TextTokenizer {
         Ok(encodings.iter().map(Encoded::from).collect())
     }
 
+    /// The token indices of texts that a model should write.
+    ///
+    /// # Errors
+    /// If the tokenizer fails on a text.
+    pub fn encode_targets(&self, texts: &[String]) -> Result<Vec<Encoded>> {
+        let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let encodings = self.written().encode_batch_fast(inputs, true).map_err(failed)?;
+        Ok(encodings.iter().map(Encoded::from).collect())
+    }
+
+    /// What of texts that a model should write has no token, with how often it is there.
+    ///
+    /// # Errors
+    /// If the tokenizer fails on a text.
+    pub fn unwritable(&self, texts: &[String]) -> Result<BTreeMap<String, usize>> {
+        let mut found = BTreeMap::new();
+        let written = self.written();
+        let unknown = ["<unk>", "[UNK]"].iter().find_map(|token| written.token_to_id(token));
+        let Some(unknown) = unknown else { return Ok(found) };
+        let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let encodings = written.encode_batch(inputs, false).map_err(failed)?;
+        for (text, encoding) in texts.iter().zip(&encodings) {
+            let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+            for (_, &(from, to)) in tokens.filter(|(id, _)| **id == unknown) {
+                let piece = text.get(from..to).filter(|piece| !piece.is_empty());
+                *found.entry(piece.unwrap_or(text).to_string()).or_insert(0) += 1;
+            }
+        }
+        Ok(found)
+    }
+
     /// The token indices of texts that come in words.
     ///
     /// Where a byte-level tokenizer (GPT-2's, RoBERTa's) tells words by the space before them,
@@ -166,6 +267,15 @@ impl TextTokenizer {
             }
             _ => Cow::Borrowed(&self.inner),
         }
+    }
+}
+
+/// The tokenizers of letters that a model's configuration describes.
+fn of_letters(directory: &Path) -> Result<Option<[Tokenizer; 2]>> {
+    let path = directory.join("config.json");
+    match path.exists() {
+        true => letters::tokenizers(&config_fields(directory)?, &path),
+        false => Ok(None),
     }
 }
 
@@ -208,7 +318,7 @@ mod tests {
         let mut inner: Tokenizer = serde_json::from_value(definition).unwrap();
         let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
         inner.with_truncation(Some(truncation)).unwrap();
-        TextTokenizer { inner }
+        TextTokenizer { inner, target: None }
     }
 
     fn bert(max_tokens: usize) -> TextTokenizer {
