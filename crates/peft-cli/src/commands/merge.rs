@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use peft::core::{TensorMap, merged_tensors, write_atomically, write_safetensors};
-use peft::models::AddedTokens;
+use peft::models::{AddedTokens, Gguf};
 use peft::train::{AdaptedModel, AdapterPaths};
 use serde_json::json;
 
@@ -84,6 +84,12 @@ pub fn write_model(
             let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
             write_atomically(&out.join(name), |file| file.write_all(&bytes))?;
         }
+    }
+    if !from.join("tokenizer.json").exists()
+        && let Some(gguf) = Gguf::find(from)?
+    {
+        let tokenizer = gguf.tokenizer_json()?;
+        write_atomically(&out.join("tokenizer.json"), |file| writeln!(file, "{tokenizer}"))?;
     }
     AddedTokens::load(from)?.with(&adapted.added_tokens)?.save(out)?;
     let labels = task.map_or_else(|| model.config().labels(), |task| task.labels.names.clone());

@@ -1,5 +1,7 @@
 //! Frozen weights in fewer bits.
 
+use std::path::Path;
+
 use crate::workbench::{Workbench, text};
 
 #[test]
@@ -34,4 +36,30 @@ fn a_precision_that_is_not_known_is_named() {
     let bench = Workbench::new();
     let error = bench.error("eval --model model --load-in 3bit --data test.tsv");
     assert!(error.contains("3bit") && error.contains("stored, f32, f16, 8bit, 4bit"), "{error}");
+}
+
+#[test]
+fn a_gguf_file_stays_packed_and_its_merged_model_stands_alone() {
+    let bench = Workbench::new();
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../peft-models/tests/fixtures/gguf/llama");
+    std::fs::create_dir(bench.path("packed")).unwrap();
+    std::fs::copy(file.join("model.gguf"), bench.path("packed/model.gguf")).unwrap();
+    bench.write("texts.txt", "the cat sat\non the mat\nand the dog\nran home\n".repeat(8));
+    let trained = bench.json(
+        "train --model packed --task clm --train texts.txt --test texts.txt --epochs 2 --lr 1e-2 \
+         --max-length 16 --out run --json",
+    );
+    let loss = |options: &str| {
+        let eval = bench.json(&format!("eval {options} --data texts.txt --json"));
+        eval["loss"].as_f64().unwrap()
+    };
+    let over_packed = loss("--model packed --adapter run/adapter");
+    assert!((over_packed - trained["test"]["loss"].as_f64().unwrap()).abs() < 1e-5);
+    // The file's numbers are the same in f32.
+    let expanded = loss("--model packed --adapter run/adapter --load-in f32");
+    assert!((over_packed - expanded).abs() < 1e-5, "{over_packed} {expanded}");
+    let merge = bench.run("merge --model packed --adapter run/adapter --out merged");
+    assert!(text(&merge.stderr).contains("full precision"), "{}", text(&merge.stderr));
+    assert!((loss("--model merged") - over_packed).abs() < 1e-5);
 }

@@ -46,6 +46,16 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
+impl Gguf {
+    /// The file's tokenizer as a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If the file has none, or one of another kind, or a broken one.
+    pub fn tokenizer_json(&self) -> Result<String> {
+        tokenizer(self)?.to_string(true).map_err(|e| Error::file(self.path(), e))
+    }
+}
+
 /// The tokenizer of a file: byte-level pair encoding, with Hugging Face's rules.
 ///
 /// # Errors
