@@ -11,6 +11,7 @@ use burn::tensor::{
 /// A frozen matrix: the weight `[d_in, d_out]` of a linear layer, or the table `[entries, d]` of an
 /// embedding.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are tensors, which would gain nothing")]
 pub enum FrozenWeight {
     /// A tensor.
     Dense(Tensor<2>),
