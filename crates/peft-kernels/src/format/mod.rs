@@ -148,9 +148,12 @@ fn half(block: &[u8], at: usize) -> f32 {
 #[inline(always)]
 fn nibbles(bytes: &[u8], out: &mut [f32], number: impl Fn(u8) -> f32) {
     let (low, high) = out.split_at_mut(bytes.len());
-    for ((byte, low), high) in bytes.iter().zip(low).zip(high) {
-        *low = number(byte & 15);
-        *high = number(byte >> 4);
+    // Two loops, each of which becomes a few wide instructions.
+    for (v, byte) in low.iter_mut().zip(bytes) {
+        *v = number(byte & 15);
+    }
+    for (v, byte) in high.iter_mut().zip(bytes) {
+        *v = number(byte >> 4);
     }
 }
 

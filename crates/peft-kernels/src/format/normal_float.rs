@@ -26,9 +26,23 @@ const QUANTILES: [f32; 16] = [
 pub(super) fn unpack(block: &[u8; 36], out: &mut [f32; 64]) {
     let absmax = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
     for (pair, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(&block[4..]) {
-        *pair = [byte >> 4, byte & 15].map(|q| QUANTILES[usize::from(q)] * absmax);
+        *pair = PAIRS[usize::from(*byte)];
+    }
+    for v in out {
+        *v *= absmax;
     }
 }
+
+/// What each byte stands for: one look-up for two numbers.
+static PAIRS: [[f32; 2]; 256] = {
+    let mut pairs = [[0.0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [QUANTILES[byte >> 4], QUANTILES[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// The blocks of numbers, 64 to each: the index of the nearest quantile, of two equally near ones
 /// the lower.
