@@ -141,6 +141,15 @@ impl TokenizedSet {
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// How many targets an example has, on average.
+    pub(crate) fn mean_targets(&self) -> f64 {
+        let targets = self.samples.iter().map(|sample| match &self.masking {
+            Some(masking) => masking.expected(&sample.text),
+            None => sample.targets.len() as f64,
+        });
+        targets.sum::<f64>() / self.len() as f64
+    }
+
     /// The batches of an epoch of training: texts are shuffled, sorted by length in groups of 32
     /// batches, and the batches shuffled again. The same seed and epoch give the same batches.
     pub fn shuffled(&self, batch_size: usize, seed: u64, epoch: usize) -> Batches {

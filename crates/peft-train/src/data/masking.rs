@@ -46,6 +46,11 @@ impl Masking {
         Ok(Self { mask, vocabulary: tokenizer.vocabulary() as u32 })
     }
 
+    /// How many tokens of a text are hidden, on average.
+    pub(crate) fn expected(&self, text: &Encoded) -> f64 {
+        HIDDEN * text.special.iter().filter(|special| !**special).count() as f64
+    }
+
     /// Hides tokens of a text; the same seed hides the same.
     pub(crate) fn hide(&self, text: &Encoded, seed: u64) -> Masked {
         let mut random = StdRng::seed_from_u64(mix(seed, text.ids.len() as u64));
@@ -98,6 +103,7 @@ mod tests {
             }
         }
         assert!((hidden / (100.0 * words) - 0.15).abs() < 0.01, "{hidden}");
+        assert!((hidden / (100.0 * masking().expected(&text)) - 1.0).abs() < 0.05, "{hidden}");
         assert!((masked / hidden - 0.8).abs() < 0.02, "{masked}");
         assert!((same / hidden - 0.1).abs() < 0.02, "{same}");
     }

@@ -230,6 +230,13 @@ impl<'m> Trainer<'m> {
         let batches = batches.iter().map(|indices| data.train.batch(indices, draw, &self.device));
         let batches = batches.collect::<Result<Vec<_>>>()?;
         let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
+        let examples: usize = batches.iter().map(|batch| batch.indices.len()).sum();
+        // Texts of a batch are of like length, so that a mean would give the tokens of short texts
+        // more weight than those of long ones.
+        let weight = match self.task.labels.goal.is_over_tokens() {
+            true => targets as f64 / (examples as f64 * data.train.mean_targets()),
+            false => 1.0,
+        };
         let mut accumulator = GradientsAccumulator::new();
         let (mut mean, mut tokens) = (0.0, 0);
         for batch in batches {
@@ -242,8 +249,8 @@ impl<'m> Trainer<'m> {
             mean += loss.clone().into_scalar::<f32>();
             tokens += batch.tokens;
             let objective = match state.method.penalty() {
-                Some(penalty) => loss + penalty * share,
-                None => loss,
+                Some(penalty) => loss * weight + penalty * share,
+                None => loss * weight,
             };
             let gradients = GradientsParams::from_grads(objective.backward(), &state.method);
             accumulator.accumulate(&state.method, gradients);
