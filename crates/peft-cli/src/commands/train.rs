@@ -110,7 +110,7 @@ pub struct Train {
     /// Passes over the training data [default: 3]
     #[arg(long, help_heading = "Training")]
     epochs: Option<usize>,
-    /// Examples in a batch [default: 32]
+    /// Examples in a batch; on average, in tasks over tokens [default: 32]
     #[arg(long, help_heading = "Training")]
     batch_size: Option<usize>,
     /// Batches in an optimizer step [default: 1]

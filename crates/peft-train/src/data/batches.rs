@@ -141,27 +141,57 @@ impl TokenizedSet {
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// How many targets an example has, on average.
-    pub(crate) fn mean_targets(&self) -> f64 {
+    /// How many targets a batch of an epoch has, on average.
+    pub(crate) fn mean_targets(&self, batch_size: usize) -> f64 {
         let targets = self.samples.iter().map(|sample| match &self.masking {
             Some(masking) => masking.expected(&sample.text),
             None => sample.targets.len() as f64,
         });
-        targets.sum::<f64>() / self.len() as f64
+        targets.sum::<f64>() / self.len().div_ceil(batch_size) as f64
     }
 
     /// The batches of an epoch of training: texts are shuffled, sorted by length in groups of 32
     /// batches, and the batches shuffled again. The same seed and epoch give the same batches.
+    ///
+    /// Where the model is asked about tokens, there are as many batches, but each has about as many
+    /// tokens as the others of its group, of few long texts or of many short ones: were it as many
+    /// texts, the steps over short ones would teach little.
     pub fn shuffled(&self, batch_size: usize, seed: u64, epoch: usize) -> Batches {
         let mut random = StdRng::seed_from_u64(mix(seed, epoch as u64));
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.shuffle(&mut random);
+        let mut batches: Vec<Vec<usize>> = Vec::new();
         for group in order.chunks_mut(batch_size * SORTED_TOGETHER) {
             group.sort_by_key(|&index| self.samples[index].tokens());
+            match self.goal.is_over_tokens() {
+                true => batches.extend(self.of_like_size(group, batch_size)),
+                false => batches.extend(group.chunks(batch_size).map(<[_]>::to_vec)),
+            }
         }
-        let mut batches: Vec<Vec<usize>> = order.chunks(batch_size).map(<[_]>::to_vec).collect();
         batches.shuffle(&mut random);
         Batches(batches)
+    }
+
+    /// The texts of a group in as many batches as `batch_size` makes of them, each of about as many
+    /// tokens.
+    fn of_like_size(&self, group: &[usize], batch_size: usize) -> Vec<Vec<usize>> {
+        let count = group.len().div_ceil(batch_size);
+        let tokens = |index: &usize| self.samples[*index].tokens();
+        let total: usize = group.iter().map(tokens).sum();
+        let (mut batches, mut start, mut before) = (Vec::new(), 0, 0);
+        for number in 1..=count {
+            // Every batch that is still to come gets a text.
+            let last = group.len() - (count - number);
+            let mut end = start + 1;
+            before += tokens(&group[start]);
+            while end < last && (number == count || before * count < number * total) {
+                before += tokens(&group[end]);
+                end += 1;
+            }
+            batches.push(group[start..end].to_vec());
+            start = end;
+        }
+        batches
     }
 
     /// All texts sorted by length, for inference.
@@ -250,4 +280,57 @@ pub(crate) fn mix(seed: u64, with: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use peft_models::Encoded;
+
+    use super::*;
+
+    /// Texts of these lengths, with a target for each token.
+    fn set(goal: Goal, lengths: &[usize]) -> TokenizedSet {
+        let sample = |&length: &usize| Sample {
+            text: Encoded {
+                ids: vec![1; length],
+                segments: vec![0; length],
+                special: vec![false; length],
+                truncated: false,
+            },
+            decoder: None,
+            places: (0..length).collect(),
+            targets: vec![Target::Class(0); length],
+            words: Vec::new(),
+        };
+        let samples: Vec<Sample> = lengths.iter().map(sample).collect();
+        let targets = vec![None; samples.len()];
+        TokenizedSet { samples, targets, goal, pairs: false, pad: 0, masking: None }
+    }
+
+    #[test]
+    fn batches_over_tokens_are_of_like_size_and_have_every_text_once() {
+        // Many short texts, some long ones, and one that is longer than a whole batch.
+        let mut lengths: Vec<usize> = (0..997).map(|i| 2 + i * i % 23).collect();
+        lengths.extend([60, 80, 900]);
+        let set = set(Goal::Tag, &lengths);
+        let batches = set.shuffled(16, 3, 1);
+        assert_eq!(batches.len(), 1000_usize.div_ceil(16));
+        let mut found: Vec<usize> = batches.iter().flatten().copied().collect();
+        found.sort_unstable();
+        assert_eq!(found, (0..1000).collect::<Vec<_>>());
+        let tokens = |batch: &[usize]| batch.iter().map(|&i| lengths[i]).sum::<usize>();
+        let mean = lengths.iter().sum::<usize>() as f64 / batches.len() as f64;
+        assert!((set.mean_targets(16) - mean).abs() < 1e-9);
+        let near = batches.iter().filter(|b| (tokens(b) as f64 / mean - 1.0).abs() < 0.4).count();
+        assert!(near > batches.len() * 9 / 10, "{near} of {} are near {mean}", batches.len());
+        assert!(batches.iter().map(<[usize]>::len).max() > Some(24), "short texts come in numbers");
+    }
+
+    #[test]
+    fn batches_of_whole_texts_have_a_size() {
+        let set = set(Goal::Classify, &[5, 1, 9, 2, 2, 7, 3]);
+        let mut sizes: Vec<usize> = set.shuffled(3, 0, 0).iter().map(<[usize]>::len).collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [1, 3, 3]);
+    }
 }

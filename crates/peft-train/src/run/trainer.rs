@@ -230,11 +230,12 @@ impl<'m> Trainer<'m> {
         let batches = batches.iter().map(|indices| data.train.batch(indices, draw, &self.device));
         let batches = batches.collect::<Result<Vec<_>>>()?;
         let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
-        let examples: usize = batches.iter().map(|batch| batch.indices.len()).sum();
-        // Texts of a batch are of like length, so that a mean would give the tokens of short texts
-        // more weight than those of long ones.
+        // Every token has the same weight, in whatever batch it is.
         let weight = match self.task.labels.goal.is_over_tokens() {
-            true => targets as f64 / (examples as f64 * data.train.mean_targets()),
+            true => {
+                let expected = data.train.mean_targets(self.settings.batch_size);
+                targets as f64 / (batches.len() as f64 * expected)
+            }
             false => 1.0,
         };
         let mut accumulator = GradientsAccumulator::new();
