@@ -110,9 +110,13 @@ pub struct Train {
     /// Passes over the training data [default: 3]
     #[arg(long, help_heading = "Training")]
     epochs: Option<usize>,
-    /// Examples in a batch; on average, in tasks over tokens [default: 32]
+    /// Examples in a batch [default: 32]
     #[arg(long, help_heading = "Training")]
     batch_size: Option<usize>,
+    /// Whether the texts of a batch are of like length: less padding, less variety in a batch
+    /// [default: true for labels of whole texts, false for tokens]
+    #[arg(long, value_name = "BOOL", help_heading = "Training")]
+    group_by_length: Option<bool>,
     /// Batches in an optimizer step [default: 1]
     #[arg(long, value_name = "BATCHES", help_heading = "Training")]
     accumulate: Option<usize>,
@@ -300,6 +304,7 @@ impl Train {
             run.train.warmup_ratio => self.warmup_ratio;
             run.train.weight_decay => self.weight_decay;
             run.train.max_grad_norm => self.max_grad_norm;
+            run.train.group_by_length => self.group_by_length.map(Some);
             run.train.early_stopping => self.early_stopping.map(Some);
             run.train.metric => self.metric.map(Some);
             run.train.checkpoint_every => self.checkpoint_every;

@@ -150,16 +150,20 @@ impl TokenizedSet {
         targets.sum::<f64>() / self.len().div_ceil(batch_size) as f64
     }
 
-    /// The batches of an epoch of training: texts are shuffled, sorted by length in groups of 32
-    /// batches, and the batches shuffled again. The same seed and epoch give the same batches.
+    /// The batches of an epoch of training: texts are shuffled, and if they are to be grouped by
+    /// length, sorted in groups of 32 batches, and the batches shuffled again. The same seed and
+    /// epoch give the same batches.
     ///
-    /// Where the model is asked about tokens, there are as many batches, but each has about as many
-    /// tokens as the others of its group, of few long texts or of many short ones: were it as many
-    /// texts, the steps over short ones would teach little.
-    pub fn shuffled(&self, batch_size: usize, seed: u64, epoch: usize) -> Batches {
+    /// Where the model is asked about tokens, grouped batches are as many, but each has about as
+    /// many tokens as the others of its group, of few long texts or of many short ones: were it as
+    /// many texts, the steps over short ones would teach little.
+    pub fn shuffled(&self, batch_size: usize, by_length: bool, seed: u64, epoch: usize) -> Batches {
         let mut random = StdRng::seed_from_u64(mix(seed, epoch as u64));
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.shuffle(&mut random);
+        if !by_length {
+            return Batches(order.chunks(batch_size).map(<[_]>::to_vec).collect());
+        }
         let mut batches: Vec<Vec<usize>> = Vec::new();
         for group in order.chunks_mut(batch_size * SORTED_TOGETHER) {
             group.sort_by_key(|&index| self.samples[index].tokens());
@@ -313,7 +317,7 @@ mod tests {
         let mut lengths: Vec<usize> = (0..997).map(|i| 2 + i * i % 23).collect();
         lengths.extend([60, 80, 900]);
         let set = set(Goal::Tag, &lengths);
-        let batches = set.shuffled(16, 3, 1);
+        let batches = set.shuffled(16, true, 3, 1);
         assert_eq!(batches.len(), 1000_usize.div_ceil(16));
         let mut found: Vec<usize> = batches.iter().flatten().copied().collect();
         found.sort_unstable();
@@ -329,8 +333,11 @@ mod tests {
     #[test]
     fn batches_of_whole_texts_have_a_size() {
         let set = set(Goal::Classify, &[5, 1, 9, 2, 2, 7, 3]);
-        let mut sizes: Vec<usize> = set.shuffled(3, 0, 0).iter().map(<[usize]>::len).collect();
+        let mut sizes: Vec<usize> =
+            set.shuffled(3, true, 0, 0).iter().map(<[usize]>::len).collect();
         sizes.sort_unstable();
         assert_eq!(sizes, [1, 3, 3]);
+        let ungrouped = set.shuffled(3, false, 0, 0);
+        assert_eq!(ungrouped.iter().map(<[usize]>::len).collect::<Vec<_>>(), [3, 3, 1]);
     }
 }

@@ -12,6 +12,7 @@ use crate::{Error, Result};
 /// |---|---|---|
 /// | `epochs` | 3 | passes over the training data |
 /// | `batch_size` | 32 | examples in a step's batch |
+/// | `group_by_length` | unless the task is over tokens | batches of texts of like length: less padding, less variety in a batch |
 /// | `accumulate` | 1 | batches whose gradients make one optimizer step |
 /// | `lr` | the method's | learning rate at its highest |
 /// | `schedule` | `linear` | `linear` or `cosine` to zero, or `constant` |
@@ -30,6 +31,8 @@ pub struct TrainSettings {
     pub epochs: usize,
     /// Examples in a batch.
     pub batch_size: usize,
+    /// Whether the texts of a batch are of like length; `None`: unless the task is over tokens.
+    pub group_by_length: Option<bool>,
     /// Batches in an optimizer step.
     pub accumulate: usize,
     /// The highest learning rate; `None`: the method's own.
@@ -59,6 +62,7 @@ impl Default for TrainSettings {
         Self {
             epochs: 3,
             batch_size: 32,
+            group_by_length: None,
             accumulate: 1,
             lr: None,
             schedule: Schedule::Linear,

@@ -121,7 +121,8 @@ impl<'m> Trainer<'m> {
     pub fn run(mut self, data: &TrainData, resume: bool) -> Result<Outcome> {
         let settings = self.settings.clone();
         let metric = settings.metric.unwrap_or(Metric::of(&self.task.labels));
-        let epoch_batches = data.train.shuffled(settings.batch_size, self.seed, 0).len();
+        let epoch_batches =
+            data.train.shuffled(settings.batch_size, self.groups(), self.seed, 0).len();
         let steps_per_epoch = epoch_batches.div_ceil(settings.accumulate);
         let total = steps_per_epoch * settings.epochs;
         if total == 0 {
@@ -143,7 +144,7 @@ impl<'m> Trainer<'m> {
                 model: self.model,
                 data: &data.train,
                 goal: self.task.labels.goal,
-                order: data.train.shuffled(settings.batch_size, self.seed, 0),
+                order: data.train.shuffled(settings.batch_size, self.groups(), self.seed, 0),
                 next: 0,
             };
             state.method.prepare(&mut batches);
@@ -156,7 +157,7 @@ impl<'m> Trainer<'m> {
 
         while state.position.epochs < settings.epochs && !self.stops_early(&state.position) {
             let epoch = state.position.epochs;
-            let batches = data.train.shuffled(settings.batch_size, self.seed, epoch);
+            let batches = data.train.shuffled(settings.batch_size, self.groups(), self.seed, epoch);
             let batches: Vec<&[usize]> = batches.iter().collect();
             while state.position.batches < batches.len() {
                 let from = state.position.batches;
@@ -213,6 +214,12 @@ impl<'m> Trainer<'m> {
         Ok(State { position, method, optimizer })
     }
 
+    /// Whether the texts of a batch are of like length. In tasks over tokens they are not unless it
+    /// is asked for: batches of long or of short sentences alone teach less.
+    fn groups(&self) -> bool {
+        self.settings.group_by_length.unwrap_or(!self.task.labels.goal.is_over_tokens())
+    }
+
     /// One optimizer step over some batches.
     fn step(
         &self,
@@ -230,8 +237,8 @@ impl<'m> Trainer<'m> {
         let batches = batches.iter().map(|indices| data.train.batch(indices, draw, &self.device));
         let batches = batches.collect::<Result<Vec<_>>>()?;
         let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
-        // Every token has the same weight, in whatever batch it is.
-        let weight = match self.task.labels.goal.is_over_tokens() {
+        // Every token has the same weight, in whatever group's batch it is.
+        let weight = match self.groups() && self.task.labels.goal.is_over_tokens() {
             true => {
                 let expected = data.train.mean_targets(self.settings.batch_size);
                 targets as f64 / (batches.len() as f64 * expected)
