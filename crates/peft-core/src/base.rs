@@ -268,14 +268,17 @@ impl Base {
     /// The bytes that hold the frozen weights and tables; a weight that is another site's counts
     /// there.
     pub fn num_bytes(&self) -> usize {
-        let own = self.sites.iter().filter(|s| !s.site.tied);
-        own.filter_map(|s| s.weight.as_ref()).map(FrozenWeight::num_bytes).sum()
+        self.own_weights().map(FrozenWeight::num_bytes).sum()
     }
 
     /// The numbers in the frozen weights and tables.
     pub fn num_weights(&self) -> usize {
-        let own = self.sites.iter().filter(|s| !s.site.tied);
-        own.filter_map(|s| s.weight.as_ref()).map(|w| w.dims().iter().product::<usize>()).sum()
+        self.own_weights().map(|weight| weight.dims().iter().product::<usize>()).sum()
+    }
+
+    /// The weights and tables, each once.
+    fn own_weights(&self) -> impl Iterator<Item = &FrozenWeight> {
+        self.sites.iter().filter(|s| !s.site.tied).filter_map(|s| s.weight.as_ref())
     }
 
     /// The number of frozen values in the model.

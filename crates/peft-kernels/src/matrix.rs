@@ -53,21 +53,20 @@ impl PackedMatrix {
     }
 
     /// `[rows, columns]` of the packed matrix.
-    #[cfg(feature = "flex")]
     pub(crate) fn packed_shape(&self) -> [usize; 2] {
         [self.tensor.shape()[0], self.tensor.shape()[1]]
     }
 
     /// The numbers in these rows of the packed matrix, `[rows, columns]`.
     pub(crate) fn unpack(&self, rows: std::ops::Range<usize>) -> TensorData {
-        let shape = [rows.len(), self.tensor.shape()[1]];
+        let shape = [rows.len(), self.packed_shape()[1]];
         TensorData::new(self.tensor.format().unpack(self.tensor.rows(rows)), shape)
     }
 }
 
 impl PackedWeight for PackedMatrix {
     fn dims(&self) -> [usize; 2] {
-        let [rows, columns] = [self.tensor.shape()[0], self.tensor.shape()[1]];
+        let [rows, columns] = self.packed_shape();
         if self.transposed { [columns, rows] } else { [rows, columns] }
     }
 
@@ -76,7 +75,7 @@ impl PackedWeight for PackedMatrix {
     }
 
     fn dense(&self) -> Tensor<2> {
-        let rows = self.unpack(0..self.tensor.shape()[0]);
+        let rows = self.unpack(0..self.packed_shape()[0]);
         let dense = Tensor::<2>::from_data(rows, (&self.device, DType::F32));
         if self.transposed { dense.transpose() } else { dense }
     }

@@ -23,6 +23,8 @@ pub struct TokenizedSet {
     pad: usize,
     /// What hides words, if that is the task.
     masking: Option<Masking>,
+    /// How many targets all examples have; those that are drawn, on average.
+    expected_targets: f64,
 }
 
 /// The examples of one step.
@@ -117,7 +119,9 @@ impl TokenizedSet {
         let is_pair = |example: &Example| matches!(example.text, Text::Pair(..));
         let pairs = dataset.examples.iter().any(is_pair);
         let targets = dataset.examples.iter().map(|example| example.target.clone()).collect();
-        Ok(Self { samples, targets, goal, pairs, pad: config.pad_token_id(), masking })
+        let expected_targets = expected_targets(&samples, masking.as_ref());
+        let pad = config.pad_token_id();
+        Ok(Self { samples, targets, goal, pairs, pad, masking, expected_targets })
     }
 
     /// The number of examples.
@@ -143,11 +147,7 @@ impl TokenizedSet {
 
     /// How many targets a batch of an epoch has, on average.
     pub(crate) fn mean_targets(&self, batch_size: usize) -> f64 {
-        let targets = self.samples.iter().map(|sample| match &self.masking {
-            Some(masking) => masking.expected(&sample.text),
-            None => sample.targets.len() as f64,
-        });
-        targets.sum::<f64>() / self.len().div_ceil(batch_size) as f64
+        self.expected_targets / self.len().div_ceil(batch_size) as f64
     }
 
     /// The batches of an epoch of training: texts are shuffled, and if they are to be grouped by
@@ -278,6 +278,15 @@ impl Batches {
     }
 }
 
+/// How many targets examples have; with masking, on average.
+fn expected_targets(samples: &[Sample], masking: Option<&Masking>) -> f64 {
+    let targets = samples.iter().map(|sample| match masking {
+        Some(masking) => masking.expected(&sample.text),
+        None => sample.targets.len() as f64,
+    });
+    targets.sum()
+}
+
 /// A seed for one of many uses of a seed (SplitMix64).
 pub(crate) fn mix(seed: u64, with: u64) -> u64 {
     let mut z = seed.wrapping_add(with.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -308,7 +317,9 @@ mod tests {
         };
         let samples: Vec<Sample> = lengths.iter().map(sample).collect();
         let targets = vec![None; samples.len()];
-        TokenizedSet { samples, targets, goal, pairs: false, pad: 0, masking: None }
+        let expected_targets = expected_targets(&samples, None);
+        let (pairs, pad, masking) = (false, 0, None);
+        TokenizedSet { samples, targets, goal, pairs, pad, masking, expected_targets }
     }
 
     #[test]
