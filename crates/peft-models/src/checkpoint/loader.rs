@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use peft_core::{Base, FrozenWeight, Layout, PackedWeight};
-use peft_kernels::{PackedMatrix, PackedTensor};
+use peft_kernels::PackedMatrix;
 
+use super::precision::Pack;
 use super::{Checkpoint, Precision};
 use crate::{Error, Result};
 
@@ -105,28 +106,20 @@ impl<'c> Loader<'c> {
         if let Some(packed) = self.packed(name, shape)? {
             return Ok(FrozenWeight::Packed(packed.transpose()));
         }
-        let pack: Pack = match self.checkpoint.precision() {
-            Precision::Stored | Precision::Full => |_, _| None,
-            Precision::Half => |shape, values| Some(PackedTensor::half(shape, values)),
-            Precision::EightBit => PackedTensor::eight_bit,
-            Precision::FourBit => PackedTensor::four_bit,
-        };
+        let pack = self.checkpoint.precision().pack_linear();
         let device = self.device().clone();
         let data = self.data(name, &shape)?;
-        Ok(match layout {
-            Layout::Transposed => match packed_rows(&data, pack, &device) {
+        if layout == Layout::Transposed {
+            let packed = pack.and_then(|pack| packed_rows(&data, pack, &device));
+            return Ok(match packed {
                 Some(packed) => FrozenWeight::Packed(packed.transpose()),
                 None => transposed(data, &device).into(),
-            },
-            Layout::AsIs => {
-                let weight = Tensor::<2>::from_data(data, (&device, DType::F32));
-                let rows = weight.clone().transpose().into_data();
-                match packed_rows(&rows, pack, &device) {
-                    Some(packed) => FrozenWeight::Packed(packed.transpose()),
-                    None => weight.into(),
-                }
-            }
-        })
+            });
+        }
+        let weight = Tensor::<2>::from_data(data, (&device, DType::F32));
+        let rows = || weight.clone().transpose().into_data();
+        let packed = pack.and_then(|pack| packed_rows(&rows(), pack, &device));
+        Ok(packed.map_or_else(|| weight.into(), |rows| FrozenWeight::Packed(rows.transpose())))
     }
 
     /// The table of words `name`, in as many bits as the model is to hold it.
@@ -143,12 +136,8 @@ impl<'c> Loader<'c> {
 
     /// A table of words, in as many bits as the model is to hold it.
     fn held_table(&self, table: TensorData) -> FrozenWeight {
-        let pack: Pack = match self.checkpoint.precision() {
-            Precision::Stored | Precision::Full => |_, _| None,
-            Precision::Half => |shape, values| Some(PackedTensor::half(shape, values)),
-            Precision::EightBit | Precision::FourBit => PackedTensor::eight_bit,
-        };
-        match packed_rows(&table, pack, self.device()) {
+        let pack = self.checkpoint.precision().pack_table();
+        match pack.and_then(|pack| packed_rows(&table, pack, self.device())) {
             Some(packed) => FrozenWeight::Packed(packed),
             None => Tensor::<2>::from_data(table, (self.device(), DType::F32)).into(),
         }
@@ -241,10 +230,7 @@ impl<'c> Loader<'c> {
     }
 }
 
-/// Packs the numbers of a tensor of a shape, or does not.
-type Pack = fn(Vec<usize>, &[f32]) -> Option<PackedTensor>;
-
-/// The rows of a matrix packed; `None` where they are not to be, or are not whole blocks.
+/// The rows of a matrix packed; `None` where they are no whole blocks.
 fn packed_rows(rows: &TensorData, pack: Pack, device: &Device) -> Option<Arc<dyn PackedWeight>> {
     let packed = pack(rows.shape().to_vec(), rows.as_slice().expect("weights are f32"))?;
     Some(Arc::new(PackedMatrix::new(packed, device)))

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use peft_kernels::PackedTensor;
 use serde::{Deserialize, Serialize};
 
 /// In how many bits the weights of linear layers and the table of words are held; biases, norms,
@@ -25,7 +26,28 @@ pub enum Precision {
     FourBit,
 }
 
+/// Packs the numbers of a tensor of a shape; `None` if its rows are no whole blocks.
+pub(super) type Pack = fn(Vec<usize>, &[f32]) -> Option<PackedTensor>;
+
 impl Precision {
+    /// How the weights of linear layers are packed, if they are.
+    pub(super) fn pack_linear(self) -> Option<Pack> {
+        match self {
+            Self::Stored | Self::Full => None,
+            Self::Half => Some(|shape, values| Some(PackedTensor::half(shape, values))),
+            Self::EightBit => Some(PackedTensor::eight_bit),
+            Self::FourBit => Some(PackedTensor::four_bit),
+        }
+    }
+
+    /// How the table of words is packed, if it is.
+    pub(super) fn pack_table(self) -> Option<Pack> {
+        match self {
+            Self::FourBit => Self::EightBit.pack_linear(),
+            other => other.pack_linear(),
+        }
+    }
+
     const NAMES: [(Self, &str); 5] = [
         (Self::Stored, "stored"),
         (Self::Full, "f32"),
