@@ -4,7 +4,10 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use crate::{Adapter, Base, Exchange, Method, Role, SiteKind, TensorSpec};
+use crate::merge::merge_obstacle;
+use crate::{
+    Adapter, Base, Change, EmptyPass, Exchange, Hooks, Method, Pass, Role, Site, SiteKind, TensorSpec,
+};
 
 /// What an adapter trains and changes at one site.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -71,9 +74,11 @@ impl Accounting {
         adapter.method.clone().exchange(&mut file, base);
         let specs = file.into_specs();
         let trained_at = trained_by_site(&specs, base);
+        let parts = EmptyPass::new(base.device());
+        let pass = &parts.pass();
         let mut sites = Vec::new();
         for site in base.sites() {
-            let change = adapter.method.change(site);
+            let change = change_at(&adapter.method, site, pass);
             let counts = SiteCounts {
                 path: site.path.clone(),
                 kind: site.kind,
@@ -104,9 +109,19 @@ impl Accounting {
             rank_percent: percent(rank, full_rank),
             head_trainable: head.map(|s| s.trainable).sum(),
             bytes: specs.iter().map(|s| s.num_values() * size_of::<f32>()).sum(),
-            merge_obstacle: adapter.method.merge_obstacle(),
+            merge_obstacle: merge_obstacle(&adapter.method, base),
             sites,
         }
+    }
+}
+
+/// What merging a method changes at a site, in a pass over no tokens.
+pub fn change_at(hooks: &dyn Hooks, site: &Site, pass: &Pass<'_>) -> Change {
+    match site.kind {
+        SiteKind::Linear => hooks.linear(site, pass).change(site),
+        SiteKind::Norm => hooks.norm(site, pass).change(site),
+        SiteKind::Embedding => hooks.table(site, pass).change(site),
+        SiteKind::Attention | SiteKind::Sublayer => Change::default(),
     }
 }
 

@@ -10,9 +10,11 @@ use std::fmt::Debug;
 use burn::module::{Devices, Flag, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
+use crate::hooks::AllHooks;
+use crate::method::AllMethod;
 use crate::{
-    Base, Calibration, Change, Embedded, Exchange, FrozenWeight, Hooks, KeyValue, LinearLayer,
-    Method, NormLayer, Probe, Progress, ResidualLayer, ResidualStates, Site,
+    Base, Edits, Exchange, ExtraKeys, Insert, LossContext, Method, NormEdit, Pass, Result, Site,
+    Stage, StepContext, TableEdit, Tokens,
 };
 
 /// A method whose type is known at run time only.
@@ -24,7 +26,7 @@ pub struct BoxedMethod {
 
 impl BoxedMethod {
     /// Boxes a method.
-    pub fn new(method: impl Method) -> Self {
+    pub fn new(method: impl Method + Module + Clone + 'static) -> Self {
         Self { method: Box::new(method), saved: true }
     }
 
@@ -32,7 +34,7 @@ impl BoxedMethod {
     ///
     /// # Errors
     /// The box, if it holds another type.
-    pub fn downcast<M: Method>(self) -> Result<M, Self> {
+    pub fn downcast<M: Method + 'static>(self) -> std::result::Result<M, Self> {
         match self.downcast_ref::<M>() {
             Some(_) => Ok(*self.method.into_any().downcast().expect("it was just looked at")),
             None => Err(self),
@@ -50,7 +52,7 @@ impl BoxedMethod {
     }
 
     /// The method, if it is an `M`.
-    pub fn downcast_ref<M: Method>(&self) -> Option<&M> {
+    pub fn downcast_ref<M: Method + 'static>(&self) -> Option<&M> {
         self.method.as_any().downcast_ref()
     }
 }
@@ -61,9 +63,8 @@ impl Clone for BoxedMethod {
     }
 }
 
-/// The object-safe half of [`Method`].
-trait AnyMethod: Hooks {
-    fn as_hooks(&self) -> &dyn Hooks;
+/// A method with the part of [`Module`] that a trait object can have.
+trait AnyMethod: Method {
     fn as_any(&self) -> &dyn Any;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
     fn boxed_clone(&self) -> Box<dyn AnyMethod>;
@@ -75,22 +76,9 @@ trait AnyMethod: Hooks {
     fn train_any(self: Box<Self>) -> Box<dyn AnyMethod>;
     fn valid_any(&self) -> Box<dyn AnyMethod>;
     fn materialize_any(self: Box<Self>) -> Box<dyn AnyMethod>;
-    fn exchange_any(&mut self, file: &mut Exchange<'_>, base: &Base);
-    fn change_any(&self, site: &Site) -> Change;
-    fn merge_obstacle_any(&self) -> Option<String>;
-    fn prepare_any(&mut self, batches: &mut dyn Calibration);
-    fn penalty_any(&self) -> Option<Tensor<1>>;
-    fn after_step_any(&mut self, progress: Progress);
-    fn finish_any(&mut self);
-    fn virtual_tokens_any(&self) -> usize;
-    fn observe_any(&mut self, probe: &Probe);
-    fn lr_factors_any(&self) -> Vec<(String, f64)>;
 }
 
-impl<M: Method> AnyMethod for M {
-    fn as_hooks(&self) -> &dyn Hooks {
-        self
-    }
+impl<M: Method + Module + Clone + 'static> AnyMethod for M {
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -123,36 +111,6 @@ impl<M: Method> AnyMethod for M {
     }
     fn materialize_any(self: Box<Self>) -> Box<dyn AnyMethod> {
         Box::new(self.materialize())
-    }
-    fn exchange_any(&mut self, file: &mut Exchange<'_>, base: &Base) {
-        self.exchange(file, base);
-    }
-    fn change_any(&self, site: &Site) -> Change {
-        self.change(site)
-    }
-    fn merge_obstacle_any(&self) -> Option<String> {
-        self.merge_obstacle()
-    }
-    fn prepare_any(&mut self, batches: &mut dyn Calibration) {
-        self.prepare(batches);
-    }
-    fn penalty_any(&self) -> Option<Tensor<1>> {
-        self.penalty()
-    }
-    fn after_step_any(&mut self, progress: Progress) {
-        self.after_step(progress);
-    }
-    fn finish_any(&mut self) {
-        self.finish();
-    }
-    fn virtual_tokens_any(&self) -> usize {
-        self.virtual_tokens()
-    }
-    fn observe_any(&mut self, probe: &Probe) {
-        self.observe(probe);
-    }
-    fn lr_factors_any(&self) -> Vec<(String, f64)> {
-        self.lr_factors()
     }
 }
 
@@ -190,92 +148,56 @@ impl burn::module::ModuleDisplayDefault for BoxedMethod {
     }
 }
 
-impl Hooks for BoxedMethod {
-    fn weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
-        self.method.as_hooks().weight(layer)
+impl AllHooks for BoxedMethod {
+    fn linear(&self, site: &Site, pass: &Pass<'_>) -> Edits {
+        self.method.linear(site, pass)
     }
-    fn unmerged_weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
-        self.method.as_hooks().unmerged_weight(layer)
+    fn norm(&self, site: &Site, pass: &Pass<'_>) -> NormEdit {
+        self.method.norm(site, pass)
     }
-    fn bias(&self, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
-        self.method.as_hooks().bias(layer)
+    fn table(&self, site: &Site, pass: &Pass<'_>) -> TableEdit {
+        self.method.table(site, pass)
     }
-    fn linear(&self, layer: &LinearLayer<'_>, input: Tensor<3>) -> Tensor<3> {
-        self.method.as_hooks().linear(layer, input)
+    fn tokens(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens {
+        self.method.tokens(stage, site, tokens, pass)
     }
-    fn norm_gain(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.method.as_hooks().norm_gain(layer)
+    fn attention(&self, site: &Site, pass: &Pass<'_>) -> ExtraKeys {
+        self.method.attention(site, pass)
     }
-    fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.method.as_hooks().norm_bias(layer)
+    fn sublayer<'a>(&'a self, site: &Site, pass: &Pass<'_>) -> Insert<'a> {
+        self.method.sublayer(site, pass)
     }
-    fn norm(&self, layer: &NormLayer<'_>, input: Tensor<3>) -> Tensor<3> {
-        self.method.as_hooks().norm(layer, input)
-    }
-    fn embedding(&self, site: &Site, table: FrozenWeight) -> FrozenWeight {
-        self.method.as_hooks().embedding(site, table)
-    }
-    fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
-        self.method.as_hooks().embed(site, embedded)
-    }
-    fn layers_input(&self, site: &Site, embedded: Embedded) -> Embedded {
-        self.method.as_hooks().layers_input(site, embedded)
-    }
-    fn key_value(&self, site: &Site, hidden: &Tensor<3>, states: KeyValue) -> KeyValue {
-        self.method.as_hooks().key_value(site, hidden, states)
-    }
-    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
-        self.method.as_hooks().residual(layer, states)
-    }
-    fn residual_input(&self, layer: &ResidualLayer<'_>, states: &ResidualStates) -> Tensor<3> {
-        self.method.as_hooks().residual_input(layer, states)
-    }
-    fn reads_hidden_states(&self) -> bool {
-        self.method.as_hooks().reads_hidden_states()
-    }
-    fn head_input(&self, hidden_states: &[Tensor<3>]) -> Tensor<3> {
-        self.method.as_hooks().head_input(hidden_states)
-    }
-    fn unembed(&self, site: &Site, hidden: Tensor<3>) -> Tensor<3> {
-        self.method.as_hooks().unembed(site, hidden)
-    }
-    fn for_rows(&self, rows: &[usize]) -> Option<BoxedMethod> {
-        self.method.as_hooks().for_rows(rows)
+    fn needs_padding(&self) -> bool {
+        self.method.needs_padding()
     }
 }
 
-impl Method for BoxedMethod {
+impl AllMethod for BoxedMethod {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         if self.saved {
-            self.method.exchange_any(file, base);
+            self.method.exchange(file, base);
         }
     }
-    fn change(&self, site: &Site) -> Change {
-        self.method.change_any(site)
-    }
     fn merge_obstacle(&self) -> Option<String> {
-        self.method.merge_obstacle_any()
+        self.method.merge_obstacle()
     }
-    fn prepare(&mut self, batches: &mut dyn Calibration) {
-        self.method.prepare_any(batches);
+    fn loss(&self, context: &LossContext<'_>) -> Result<Option<Tensor<1>>> {
+        self.method.loss(context)
     }
-    fn penalty(&self) -> Option<Tensor<1>> {
-        self.method.penalty_any()
+    fn after_step(&mut self, context: &StepContext<'_>) {
+        self.method.after_step(context);
     }
-    fn after_step(&mut self, progress: Progress) {
-        self.method.after_step_any(progress);
+    fn adopt(&mut self, below: Vec<Self>) -> Vec<Self> {
+        self.method.adopt(below)
     }
     fn finish(&mut self) {
-        self.method.finish_any();
+        self.method.finish();
     }
     fn virtual_tokens(&self) -> usize {
-        self.method.virtual_tokens_any()
-    }
-    fn observe(&mut self, probe: &Probe) {
-        self.method.observe_any(probe);
+        self.method.virtual_tokens()
     }
     fn lr_factors(&self) -> Vec<(String, f64)> {
-        self.method.lr_factors_any()
+        self.method.lr_factors()
     }
 }
 

@@ -1,10 +1,13 @@
 //! Folding a method into a copy of the base's weights, and out of it.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
+use crate::accounting::change_at;
 use crate::{
-    Adapter, Base, BaseSite, Error, FrozenWeight, Hooks, Layout, LinearLayer, Method, NormLayer,
+    Adapter, Base, BaseSite, EmptyPass, Error, FrozenWeight, Hooks, Layout, LinearLayer, Method,
     Result, Site, SiteKind, TensorMap,
 };
 
@@ -15,7 +18,7 @@ use crate::{
 /// # Errors
 /// If the method acts on more than weights and biases.
 pub fn merged_tensors(adapter: &Adapter, base: &Base) -> Result<TensorMap> {
-    if let Some(reason) = adapter.method.merge_obstacle() {
+    if let Some(reason) = merge_obstacle(&adapter.method, base) {
         return Err(Error::Merge { method: adapter.config.method.name().into(), reason });
     }
     Ok(tensors_under(&adapter.method.valid(), base))
@@ -24,6 +27,8 @@ pub fn merged_tensors(adapter: &Adapter, base: &Base) -> Result<TensorMap> {
 /// The model's tensors under `hooks` (`&()` for the base itself), by checkpoint key, as PyTorch
 /// lays them out: a linear weight is `[d_out, d_in]`, that of a `Conv1D` `[d_in, d_out]`.
 pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
+    let parts = EmptyPass::new(base.device());
+    let pass = &parts.pass();
     let mut tensors = base.buffers().clone();
     for entry in base.iter() {
         let site = &entry.site;
@@ -32,28 +37,27 @@ pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
         };
         match site.kind {
             SiteKind::Linear => {
-                let weight = frozen_weight(entry);
-                let frozen = LinearLayer::new(site, weight, entry.bias.as_ref());
-                let layer = frozen.with(hooks);
+                let layer = LinearLayer::new(site, frozen_weight(entry), entry.bias.as_ref());
+                let (weight, bias) = hooks.linear(site, pass).dense(&layer);
                 if !site.tied {
-                    put("weight", in_checkpoint(site, layer.weight()));
+                    put("weight", in_checkpoint(site, weight));
                 }
-                if let Some(bias) = layer.bias() {
+                if let Some(bias) = bias {
                     put("bias", bias.into_data());
                 }
             }
             SiteKind::Norm => {
-                let gain = entry.gain.as_ref().expect("a norm has a gain");
-                let frozen = NormLayer::new(site, gain, entry.bias.as_ref(), 0.0);
-                let layer = frozen.with(hooks);
-                put("weight", layer.gain().into_data());
-                if let Some(bias) = layer.bias() {
-                    put("bias", bias.into_data());
+                let gain = entry.gain.clone().expect("a norm has a gain");
+                let edit = hooks.norm(site, pass);
+                if entry.bias.is_some() || !edit.bias.is_keep() {
+                    let bias = entry.bias.clone().unwrap_or_else(|| gain.zeros_like());
+                    put("bias", edit.bias.apply(bias).into_data());
                 }
+                put("weight", edit.gain.apply(gain).into_data());
             }
             SiteKind::Embedding => {
-                let table = hooks.embedding(site, frozen_weight(entry).clone());
-                put("weight", table.dense().into_data());
+                let table = hooks.table(site, pass).dense(frozen_weight(entry).dense());
+                put("weight", table.into_data());
             }
             SiteKind::Attention | SiteKind::Sublayer => {}
         }
@@ -71,16 +75,18 @@ pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
 pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Vec<String>)> {
     let method = adapter.config.method.name();
     let merge_error = |reason| Error::Merge { method: method.into(), reason };
-    if let Some(reason) = adapter.method.merge_obstacle() {
+    if let Some(reason) = merge_obstacle(&adapter.method, base) {
         return Err(merge_error(reason));
     }
     let hooks = adapter.method.valid();
+    let parts = EmptyPass::new(base.device());
+    let pass = &parts.pass();
     let mut tensors = tensors_under(&(), base);
     let mut kept = Vec::new();
     let saved = adapter.specs(base);
     for entry in base.iter() {
         let site = &entry.site;
-        let change = hooks.change(site);
+        let change = change_at(&hooks, site, pass);
         if change.bias > 0 {
             kept.push(format!("{}.bias", site.path));
         }
@@ -94,13 +100,22 @@ pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Ve
             kept.push(key);
             continue;
         }
-        let frozen = LinearLayer::new(site, frozen_weight(entry), None);
-        let weight: Tensor<2> = hooks.unmerged_weight(&frozen).ok_or_else(|| {
-            merge_error(format!("its merged form at {} cannot be inverted", site.path))
+        let edits = hooks.linear(site, pass);
+        let weight = edits.invert(site, frozen_weight(entry).dense()).map_err(|reason| {
+            merge_error(format!("its merged form at {} cannot be inverted: {reason}", site.path))
         })?;
         tensors.insert(key, in_checkpoint(site, weight));
     }
     Ok((tensors, kept))
+}
+
+/// Why a method cannot be merged into the weights of `base`; `None` where it can.
+pub fn merge_obstacle(method: &dyn Method, base: &Base) -> Option<String> {
+    let parts = EmptyPass::new(base.device());
+    let pass = &parts.pass();
+    let of_site = |site: &Arc<Site>| method.linear(site, pass).obstacle().map(str::to_string);
+    let linears = || base.sites().filter(|site| site.kind == SiteKind::Linear);
+    method.merge_obstacle().or_else(|| linears().find_map(of_site))
 }
 
 /// A weight as the checkpoint holds it.

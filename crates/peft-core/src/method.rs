@@ -3,27 +3,14 @@
 use std::fmt::Debug;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{Base, Error, Exchange, Hooks, Probe, Result, Site};
-
-/// How far a training run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Optimizer steps done.
-    pub step: usize,
-    /// Optimizer steps of the whole run.
-    pub total: usize,
-}
-
-/// Calibration batches, for methods that look at the data before they train.
-pub trait Calibration {
-    /// The loss `[1]` of the next batch under `hooks`, on a device with autodiff; `None` after the
-    /// last batch.
-    fn next_loss(&mut self, hooks: &dyn Hooks) -> Option<Tensor<1>>;
-}
+use crate::closed::open_and_closed;
+use crate::{
+    Base, BoxedMethod, Error, Exchange, Hooks, InitContext, LossContext, Result, Site, StepContext,
+};
 
 /// How a method changes the values at one site, once merged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,55 +36,64 @@ impl Change {
     }
 }
 
-/// A parameter-efficient fine-tuning method over one base model.
-///
-/// It is a Burn [`Module`] that holds everything it trains (optimizers, records and devices
-/// traverse it as any other), with [`Hooks`] that apply it. It never holds a trained copy of what
-/// it does not train.
-///
-/// # Life cycle
-///
-/// [`prepare`](Self::prepare) → for each step: forward, [`penalty`](Self::penalty) added to the
-/// loss, optimizer, [`after_step`](Self::after_step) → [`finish`](Self::finish).
-pub trait Method: Module + Hooks + 'static {
-    /// Names each of the method's tensors with its key in the adapter file. The same call writes
-    /// the file, reads it, and lists what it should hold; see [`Exchange`].
-    fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base);
+open_and_closed! {
+    /// A parameter-efficient fine-tuning method over one base model.
+    ///
+    /// It is a Burn [`Module`](burn::module::Module) that holds everything it trains (optimizers,
+    /// records and devices traverse it as any other), with [`Hooks`] that say what it does. It never
+    /// holds a trained copy of what it does not train.
+    ///
+    /// All of its state is in [`Param`](burn::module::Param)s, of whole numbers too: a checkpoint
+    /// keeps the parameters and nothing else, and a run that is resumed from it does the same steps
+    /// again.
+    ///
+    /// # Life cycle
+    ///
+    /// [`MethodConfig::init`] → for each step: forward, [`loss`](Self::loss) added to that of the
+    /// task, optimizer, [`after_step`](Self::after_step) → [`finish`](Self::finish).
+    trait Method: Hooks;
+    /// [`Method`] without defaults, for composites and boxes.
+    trait AllMethod;
+    use self;
 
-    /// What merging this method changes at a site.
-    fn change(&self, site: &Site) -> Change;
+    /// Names each of the method's tensors with its key in the adapter file. The same call writes the
+    /// file, reads it, and lists what it should hold; see [`Exchange`].
+    fn exchange[&mut self](file: &mut Exchange<'_>, base: &Base) {}
 
-    /// Why the method cannot be merged into the base's weights; `None` where it can.
-    fn merge_obstacle(&self) -> Option<String> {
+    /// Why the method cannot be merged into the base's weights, beside what its edits of linear
+    /// layers say: it acts on more than weights and biases. `None` where it can.
+    fn merge_obstacle[&self]() -> Option<String> {
         None
     }
 
-    /// Looks at calibration batches before training.
-    fn prepare(&mut self, _batches: &mut dyn Calibration) {}
-
     /// A term `[1]` added to the training loss.
-    fn penalty(&self) -> Option<Tensor<1>> {
-        None
+    ///
+    /// # Errors
+    /// If a second pass fails.
+    fn loss[&self](context: &LossContext<'_>) -> Result<Option<Tensor<1>>> {
+        Ok(None)
     }
 
     /// Called after each optimizer step.
-    fn after_step(&mut self, _progress: Progress) {}
+    fn after_step[&mut self](context: &StepContext<'_>) {}
+
+    /// Takes adapters that are below it into itself, and gives back those that it leaves below, in a
+    /// stack: a fusion takes all of them, most methods none.
+    fn adopt[&mut self](below: Vec<BoxedMethod>) -> Vec<BoxedMethod> {
+        below
+    }
 
     /// Called once, after the last step.
-    fn finish(&mut self) {}
+    fn finish[&mut self]() {}
 
     /// Positions that the method puts before every text; the model's own limit is on the sum.
-    fn virtual_tokens(&self) -> usize {
+    fn virtual_tokens[&self]() -> usize {
         0
     }
 
-    /// Records what the method decides while it runs (gates, attention over adapters) into `probe`
-    /// from now on.
-    fn observe(&mut self, _probe: &Probe) {}
-
     /// Factors on the learning rate: a list of (regular expression for the end of a parameter's
     /// path, whole components; factor). Empty for one rate.
-    fn lr_factors(&self) -> Vec<(String, f64)> {
+    fn lr_factors[&self]() -> Vec<(String, f64)> {
         Vec::new()
     }
 }
@@ -153,7 +149,7 @@ pub trait MethodConfig:
     /// Other names of fields: `("rank", "r")`.
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
     /// The method that it configures.
-    type Method: Method;
+    type Method: Method + Module + Clone + 'static;
 
     /// What a table of methods says about it with these fields.
     fn card(&self) -> MethodCard {
@@ -203,9 +199,9 @@ pub trait MethodConfig:
         Ok(Vec::new())
     }
 
-    /// A freshly initialised method over `base`, its parameters on `device`.
+    /// A freshly initialised method, its parameters on the context's device.
     ///
     /// # Errors
     /// If the configuration is invalid or fits nothing in the base.
-    fn init(&self, base: &Base, device: &Device) -> Result<Self::Method>;
+    fn init(&self, context: &InitContext<'_>) -> Result<Self::Method>;
 }

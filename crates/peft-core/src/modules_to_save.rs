@@ -1,12 +1,14 @@
 //! Modules trained as a whole beside a method: a task head, above all.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::trainable_tokens::{FIELD, ROWS, TrainedRows};
 use crate::{
-    Base, Change, Error, Exchange, FrozenWeight, Hooks, Layout, LinearLayer, Method, NormLayer,
-    Result, Role, Site, SiteKind, TokenIndices,
+    Base, Edit, Edits, Error, Exchange, Hooks, Layout, Method, NormEdit, Pass, Replaced, Result,
+    Role, Site, SiteKind, TableEdit, TokenIndices,
 };
 
 /// Full trained copies of a few modules, saved with the adapter: HF PEFT's `modules_to_save`, and of
@@ -126,23 +128,25 @@ fn trained_copy<const D: usize>(tensor: Tensor<D>, device: &Device) -> Param<Ten
 }
 
 impl Hooks for ModulesToSave {
-    fn weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
-        self.at(layer.site())?.weight.as_ref().map(Param::val)
+    fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
+        let Some(module) = self.at(site) else { return Edits::none() };
+        let weight = module.weight.as_ref().map(|weight| Replaced(weight.val()));
+        let weight = weight.map(|weight| Edit::Weight(Arc::new(weight)));
+        weight.into_iter().chain(module.bias.as_ref().map(|bias| Edit::Bias(bias.val()))).collect()
     }
-    fn bias(&self, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
-        self.at(layer.site())?.bias.as_ref().map(Param::val)
-    }
-    fn norm_gain(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.at(layer.site())?.gain.as_ref().map(Param::val)
-    }
-    fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.at(layer.site())?.bias.as_ref().map(Param::val)
-    }
-    fn embedding(&self, site: &Site, table: FrozenWeight) -> FrozenWeight {
+    fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
         match self.at(site) {
-            Some(SavedModule { weight: Some(weight), .. }) => weight.val().into(),
-            Some(SavedModule { rows: Some(rows), .. }) => rows.within(table.dense()).into(),
-            _ => table,
+            Some(SavedModule { gain: Some(gain), bias, .. }) => {
+                NormEdit::set(gain.val(), bias.as_ref().map(Param::val))
+            }
+            _ => NormEdit::default(),
+        }
+    }
+    fn table(&self, site: &Site, _pass: &Pass<'_>) -> TableEdit {
+        match self.at(site) {
+            Some(SavedModule { weight: Some(weight), .. }) => TableEdit::Replaced(weight.val()),
+            Some(SavedModule { rows: Some(rows), .. }) => TableEdit::Rows(rows.edit()),
+            _ => TableEdit::Keep,
         }
     }
 }
@@ -166,20 +170,6 @@ impl Method for ModulesToSave {
             if let Some(rows) = &mut module.rows {
                 file.param(site.key(ROWS), &mut rows.values, Layout::AsIs);
             }
-        }
-    }
-
-    fn change(&self, site: &Site) -> Change {
-        let Some(module) = self.at(site) else { return Change::default() };
-        if let Some(rows) = &module.rows {
-            let (weight, rank) = (rows.len() * site.d_out(), rows.len().min(site.d_out()));
-            return Change { weight, bias: 0, rank };
-        }
-        let matrix = module.weight.is_some();
-        Change {
-            weight: site.num_params() - if site.has_bias { site.d_out() } else { 0 },
-            bias: if module.bias.is_some() { site.d_out() } else { 0 },
-            rank: if matrix { site.d_in().min(site.d_out()) } else { 0 },
         }
     }
 }

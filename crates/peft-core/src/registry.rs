@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use burn::tensor::Device;
 use serde_json::{Map, Value};
 
-use crate::{Base, BoxedMethod, Dialect, Error, MethodCard, MethodConfig, Result};
+use crate::{Base, BoxedMethod, Dialect, Error, InitContext, MethodCard, MethodConfig, Result};
 
 /// A configuration whose type is known at run time only.
 pub trait AnyConfig: Debug + Send + Sync {
@@ -41,7 +40,7 @@ pub trait AnyConfig: Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`MethodConfig::init`].
-    fn init(&self, base: &Base, device: &Device) -> Result<BoxedMethod>;
+    fn init(&self, context: &InitContext<'_>) -> Result<BoxedMethod>;
     /// The same configuration in a new box.
     fn boxed_clone(&self) -> Box<dyn AnyConfig>;
 }
@@ -80,10 +79,11 @@ impl<C: MethodConfig> AnyConfig for C {
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
         MethodConfig::unmatched(self, base)
     }
-    fn init(&self, base: &Base, device: &Device) -> Result<BoxedMethod> {
+    fn init(&self, context: &InitContext<'_>) -> Result<BoxedMethod> {
         self.validate()?;
         // Parameters are always created where gradients are; a plain view of them is `valid()`.
-        Ok(BoxedMethod::new(MethodConfig::init(self, base, &device.clone().autodiff())?))
+        let device = context.device.clone().autodiff();
+        Ok(BoxedMethod::new(MethodConfig::init(self, &context.on(&device))?))
     }
     fn boxed_clone(&self) -> Box<dyn AnyConfig> {
         Box::new(self.clone())

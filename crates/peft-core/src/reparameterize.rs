@@ -7,13 +7,15 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleVisitor, Param, Reparameterization, Reparameterizer};
 use burn::tensor::Tensor;
 
+use crate::merge::merge_obstacle;
 use crate::registry::AnyConfig;
 use crate::{
-    Base, BoxedMethod, Change, Error, FrozenWeight, Hooks, LinearLayer, Method, Result, Role, Site,
+    Base, BoxedMethod, EmptyPass, Error, FrozenWeight, Hooks, InitContext, LinearLayer, Result,
+    Role, Site,
 };
 
-/// A method at one weight matrix of a Burn module: the parameter's value becomes
-/// [`Hooks::weight`]`(W)`.
+/// A method at one weight matrix of a Burn module: the parameter's value becomes the
+/// weight under the method's [`Edits`](crate::Edits).
 #[derive(Module, Debug)]
 pub struct Reparameterized {
     method: BoxedMethod,
@@ -28,8 +30,9 @@ impl Reparameterization for Reparameterized {
         let shape = base.shape();
         let weight = base.reshape(self.site.shape);
         let frozen = FrozenWeight::from(weight.clone());
-        let layer = LinearLayer::new(&self.site, &frozen, None);
-        self.method.weight(&layer).unwrap_or(weight).reshape(shape)
+        let parts = EmptyPass::new(&weight.device());
+        let edits = self.method.linear(&self.site, &parts.pass());
+        edits.dense(&LinearLayer::new(&self.site, &frozen, None)).0.reshape(shape)
     }
 }
 
@@ -50,15 +53,17 @@ pub fn reparameterize<M: Module>(module: M, config: &dyn AnyConfig) -> Result<M>
     let mut collect = Matrices { base: Base::new(&device), path: Vec::new() };
     module.visit(&mut collect);
     let base = collect.base;
-    let whole = config.init(&base, &device)?;
-    if let Some(reason) = whole.merge_obstacle() {
+    let context = InitContext::new(&base, &device);
+    let whole = config.init(&context)?;
+    if let Some(reason) = merge_obstacle(&whole, &base) {
         return Err(Error::Merge { method: config.name().into(), reason });
     }
     let mut attach = Attach { sites: Vec::new() };
     for site in base.linears() {
-        if whole.change(site) != Change::default() {
+        if !whole.linear(site, &EmptyPass::new(&device).pass()).is_none() {
             // Burn keeps state at each parameter, so each gets a method of its own.
-            let method = config.init(&base.without(|other| other.index != site.index), &device)?;
+            let own = base.without(|other| other.index != site.index);
+            let method = config.init(&context.over(&own))?;
             attach.sites.push(Reparameterized { method, site: site.clone() });
         }
     }

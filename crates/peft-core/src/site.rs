@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Layout;
-
 /// What kind of module a [`Site`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -137,29 +135,11 @@ impl Site {
         }
     }
 
-    /// The key of one of a method's tensors at this site, as HF PEFT writes it:
-    /// `base_model.model.<path>.<name>`.
-    pub fn key(&self, name: &str) -> String {
-        format!("{KEY_PREFIX}{}.{name}", self.path)
-    }
-
-    /// How the weight `[d_in, d_out]` of a linear layer, or the table of an embedding, lies in a
-    /// checkpoint.
-    pub fn layout(&self) -> Layout {
-        match self.kind {
-            SiteKind::Linear if !self.fan_in_fan_out => Layout::Transposed,
-            _ => Layout::AsIs,
-        }
-    }
-
     /// The last component of the path: `query`.
     pub fn name(&self) -> &str {
         self.path.rsplit('.').next().unwrap_or(&self.path)
     }
 }
-
-/// What HF PEFT puts before the path of a module in the keys of its files.
-pub(crate) const KEY_PREFIX: &str = "base_model.model.";
 
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

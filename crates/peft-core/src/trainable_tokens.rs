@@ -1,12 +1,14 @@
 //! Rows of an embedding trained beside a method: those of new tokens, above all.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{Base, BaseSite, Error, FrozenWeight, Result, Role, SiteKind};
+use crate::rows::ints;
+use crate::{Base, BaseSite, Error, FrozenWeight, Result, Role, SiteKind, TableRows};
 
 /// Which rows of which embeddings are trained: HF PEFT's `trainable_token_indices`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,36 +96,18 @@ pub(crate) struct TrainedRows {
     /// `[indices, d]`.
     pub(crate) values: Param<Tensor<2>>,
     #[module(skip)]
-    indices: Vec<usize>,
+    indices: Arc<[usize]>,
 }
 
 impl TrainedRows {
     pub(crate) fn new(table: &FrozenWeight, indices: Vec<usize>, device: &Device) -> Self {
-        let table = table.dense();
-        let rows = table.clone().select(0, positions(&indices, &table.device()));
+        let rows = table.rows(ints(indices.iter().copied(), &table.device()));
         let values = Param::from_tensor(Tensor::from_data(rows.into_data(), device));
-        Self { values, indices }
+        Self { values, indices: indices.into() }
     }
 
-    /// The number of rows.
-    pub(crate) fn len(&self) -> usize {
-        self.indices.len()
+    /// What they do to their table.
+    pub(crate) fn edit(&self) -> TableRows {
+        TableRows { indices: self.indices.clone(), values: self.values.val() }
     }
-
-    /// `table` with these rows.
-    pub(crate) fn within(&self, table: Tensor<2>) -> Tensor<2> {
-        let values = self.values.val();
-        let device = values.device();
-        let [entries, _] = table.dims();
-        let is_trained: Vec<bool> = (0..entries).map(|row| self.indices.contains(&row)).collect();
-        let is_trained =
-            Tensor::<1, burn::tensor::Bool>::from_data(is_trained.as_slice(), &table.device());
-        let rest = table.mask_fill(is_trained.unsqueeze_dim(1), 0.0).to_device(&device);
-        rest.select_assign(0, positions(&self.indices, &device), values, IndexingUpdateOp::Add)
-    }
-}
-
-fn positions(indices: &[usize], device: &Device) -> Tensor<1, Int> {
-    let indices: Vec<i64> = indices.iter().map(|index| *index as i64).collect();
-    Tensor::from_data(indices.as_slice(), device)
 }

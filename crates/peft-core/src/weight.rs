@@ -3,10 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use burn::tensor::{
-    Int, Tensor,
-    module::{embedding, linear},
-};
+use burn::tensor::{Device, Int, Tensor, module::linear};
 
 /// A frozen matrix: the weight `[d_in, d_out]` of a linear layer, or the table `[entries, d]` of an
 /// embedding.
@@ -27,21 +24,24 @@ pub trait PackedWeight: fmt::Debug + Send + Sync {
     /// The bytes that hold its numbers.
     fn num_bytes(&self) -> usize;
 
+    /// Where its numbers are computed with.
+    fn device(&self) -> Device;
+
     /// Its numbers, as a tensor that is made now.
     fn dense(&self) -> Tensor<2>;
 
     /// The same matrix the other way round, over the same bytes.
     fn transpose(&self) -> Arc<dyn PackedWeight>;
 
-    /// `x W` for `[batch, tokens, d_in]`. Gradients reach `x`; no tensor of the weight's numbers
-    /// outlives the call.
-    fn product(&self, input: Tensor<3>) -> Tensor<3>;
+    /// `x W` for `[tokens, d_in]`. Gradients reach `x`; no tensor of the weight's numbers outlives
+    /// the call.
+    fn product(&self, input: Tensor<2>) -> Tensor<2>;
 
-    /// The rows with these indices: `[batch, tokens]` to `[batch, tokens, d]`.
+    /// The rows with these indices: `[n]` to `[n, d]`.
     ///
     /// # Panics
     /// If there is no such row.
-    fn rows(&self, indices: Tensor<2, Int>) -> Tensor<3>;
+    fn rows(&self, indices: Tensor<1, Int>) -> Tensor<2>;
 }
 
 impl FrozenWeight {
@@ -61,6 +61,14 @@ impl FrozenWeight {
         }
     }
 
+    /// Where it is.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Dense(weight) => weight.device(),
+            Self::Packed(weight) => weight.device(),
+        }
+    }
+
     /// Its numbers as a tensor; that of a packed weight is made now.
     pub fn dense(&self) -> Tensor<2> {
         match self {
@@ -77,8 +85,8 @@ impl FrozenWeight {
         }
     }
 
-    /// `x W + b` for `[batch, tokens, d_in]`.
-    pub fn linear(&self, input: Tensor<3>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    /// `x W + b` for `[tokens, d_in]`.
+    pub fn linear(&self, input: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
         match (self, bias) {
             (Self::Dense(weight), bias) => linear(input, weight.clone(), bias),
             (Self::Packed(weight), None) => weight.product(input),
@@ -86,13 +94,13 @@ impl FrozenWeight {
         }
     }
 
-    /// The rows with these indices: `[batch, tokens]` to `[batch, tokens, d]`.
+    /// The rows with these indices: `[n]` to `[n, d]`.
     ///
     /// # Panics
     /// If there is no such row.
-    pub fn rows(&self, indices: Tensor<2, Int>) -> Tensor<3> {
+    pub fn rows(&self, indices: Tensor<1, Int>) -> Tensor<2> {
         match self {
-            Self::Dense(weight) => embedding(weight.clone(), indices),
+            Self::Dense(weight) => weight.clone().select(0, indices),
             Self::Packed(weight) => weight.rows(indices),
         }
     }

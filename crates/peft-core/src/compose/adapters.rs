@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Acts, refuse_stack};
 use crate::{
-    Adapter, Average, Base, BoxedMethod, ComputationFunction, Error, Fuse, ModulesToSave, PerLayer,
-    PerRow, Result, Stack, num_trainable,
+    Adapter, AdapterPool, Average, Base, BoxedMethod, Error, Hooks, Method, ModulesToSave,
+    PerLayer, Result, Stack,
 };
 
 /// How several adapters become one.
@@ -13,9 +14,9 @@ use crate::{
 pub enum Composition {
     /// One on another, the first nearest to the base.
     Stack,
-    /// Side by side on the same texts.
+    /// Side by side on the same texts: each in a slot of its own.
     Parallel,
-    /// The mean of what they compute.
+    /// The mean of what they do.
     Average,
     /// Attention over what they add.
     Fuse,
@@ -36,93 +37,115 @@ impl Composition {
         Err(Error::Compose { composition: self.name().into(), methods: names.join(", "), reason })
     }
 
-    /// What `adapters` are together, in this order, with nothing of them trained; `fusion` is the
-    /// trained fusion of [`Composition::Fuse`]. A stack, an average and a fusion have the head of
-    /// the last adapter (a fusion its own, if it has one); side by side, each has its own.
+    /// What `adapters` are together over `base`, in this order, with nothing of them trained;
+    /// `fusion` is the trained fusion of [`Composition::Fuse`]. A stack, an average and a fusion
+    /// have the head of the last adapter (a fusion its own, if it has one); side by side, each has
+    /// its own, and its own slot.
     ///
     /// # Errors
     /// If there are none, or they do not go together.
-    pub fn of(self, adapters: Vec<Adapter>, fusion: Option<Adapter>) -> Result<Adapter> {
+    pub fn of(
+        self,
+        adapters: Vec<Adapter>,
+        fusion: Option<Adapter>,
+        base: &Base,
+    ) -> Result<Adapter> {
         let Some(last) = adapters.last().cloned() else {
             return self.refuse(&adapters, "there must be at least one adapter".into());
         };
-        let does = |adapter: &Adapter, function| {
-            adapter.config.method.card().functions.contains(&function)
-        };
-        let inputs = adapters.iter().find(|a| does(a, ComputationFunction::Input));
-        match (self, inputs) {
-            (Self::Average, Some(other)) if adapters.len() > 1 => {
-                let name = other.config.method.name();
-                let reason =
-                    format!("{name} puts something before the text, which has no mean; stack it");
-                return self.refuse(&adapters, reason);
-            }
-            (Self::Fuse, _) => fusable(&adapters)?,
-            _ => {}
-        }
-        let mut last_head = last.parts().0;
         if self == Self::Parallel {
-            let has_embeddings = |a: &Adapter| {
-                let saved = a.parts().0.and_then(|saved| saved.downcast::<ModulesToSave>().ok());
-                saved.is_some_and(|saved| saved.has_embeddings())
-            };
-            if let Some(number) = adapters.iter().position(has_embeddings) {
-                let reason = format!(
-                    "side by side they read the same embeddings, and number {} has its own",
-                    number + 1
-                );
-                return self.refuse(&adapters, reason);
-            }
-            let outputs = |a: &Adapter| a.parts().0.map(|head| num_trainable(&head));
+            let outputs = |a: &Adapter| a.parts().0.map(|head| crate::num_trainable(&head));
             let first = outputs(&adapters[0]);
             if let Some(other) = adapters.iter().position(|a| outputs(a) != first) {
                 let reason = format!(
-                    "side by side they must have heads of as many outputs, and number {} differs \
-                     from the first",
+                    "side by side they must have heads with the same number of outputs, and \
+                     number {} differs from the first",
                     other + 1
                 );
                 return self.refuse(&adapters, reason);
             }
-            let methods = adapters.into_iter().map(|a| BoxedMethod::new(a.method)).collect();
-            let method = BoxedMethod::new(PerRow::side_by_side(methods));
-            return Ok(last.with_method(vec![method.frozen()]));
+            let members = adapters.into_iter().map(|a| BoxedMethod::new(a.method).frozen());
+            let pool = BoxedMethod::new(AdapterPool::new(members.collect()));
+            return Ok(last.with_method(vec![pool.frozen()]));
         }
+        let mut last_head = last.parts().0;
         let methods: Vec<BoxedMethod> = adapters.iter().map(|a| a.parts().1.frozen()).collect();
         let method = match (self, fusion) {
             (Self::Fuse, Some(fusion)) => {
-                let (head, method) = fusion.parts();
+                refuse_fusion(&adapters, base)?;
+                let (head, mut method) = fusion.parts();
                 last_head = head.or(last_head);
-                match method.downcast::<Fuse>() {
-                    Ok(fuse) => BoxedMethod::new(fuse.over(methods)),
-                    Err(_) => {
-                        let name = fusion.config.method.name();
-                        return self.refuse(&adapters, format!("{name} is not a fusion"));
-                    }
+                if !method.adopt(methods).is_empty() {
+                    let name = fusion.config.method.name();
+                    return self.refuse(&adapters, format!("{name} is not a fusion"));
                 }
+                method
             }
             (Self::Fuse, None) => {
                 let reason = "a fusion is trained: give the directory of a trained one";
                 return self.refuse(&adapters, reason.into());
             }
             (Self::Average, _) => {
+                self.refuse_average(&adapters, base)?;
                 let equal = methods.into_iter().map(|method| (method, 1.0)).collect();
                 BoxedMethod::new(Average::new(equal))
             }
-            (Self::Stack | Self::Parallel, _) => BoxedMethod::new(Stack::new(methods)),
+            (Self::Stack | Self::Parallel, _) => {
+                refuse(base, &adapters)?;
+                BoxedMethod::new(Stack::new(methods))
+            }
         };
         Ok(last.with_method(last_head.into_iter().chain([method]).collect()))
     }
+
+    /// What lengthens a text has no mean.
+    fn refuse_average(self, adapters: &[Adapter], base: &Base) -> Result<()> {
+        if adapters.len() < 2 {
+            return Ok(());
+        }
+        for adapter in adapters {
+            let acts = Acts::of(&adapter.parts().1, base);
+            if acts.tokens.is_some() || acts.attention.is_some() {
+                let name = adapter.config.method.name();
+                let reason = format!(
+                    "{name} puts something before the text or changes its embeddings, which has \
+                     no mean; stack it"
+                );
+                return self.refuse(adapters, reason);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a stack in which one adapter would drop what another does.
+fn refuse(base: &Base, adapters: &[Adapter]) -> Result<()> {
+    let methods: Vec<BoxedMethod> = adapters.iter().map(|adapter| adapter.parts().1).collect();
+    let names = adapters.iter().map(|adapter| adapter.config.method.name());
+    let members: Vec<(&str, &dyn Hooks)> =
+        names.zip(methods.iter().map(|method| method as &dyn Hooks)).collect();
+    refuse_stack(base, &members)
 }
 
 /// Refuses a fusion over anything but functions that are added to a sublayer.
-fn fusable(adapters: &[Adapter]) -> Result<()> {
-    let only = |a: &&Adapter| a.config.method.card().functions == [ComputationFunction::Function];
-    let Some(other) = adapters.iter().find(|adapter| !only(adapter)) else { return Ok(()) };
-    let name = other.config.method.name();
-    let reason = format!(
-        "a fusion is over functions that are added to a sublayer, and {name} does not only that"
-    );
-    Composition::Fuse.refuse(adapters, reason)
+fn refuse_fusion(adapters: &[Adapter], base: &Base) -> Result<()> {
+    for adapter in adapters {
+        let acts = Acts::of(&adapter.parts().1, base);
+        let other = acts.linear.or(acts.norm).or(acts.table).or(acts.tokens).or(acts.attention);
+        let name = adapter.config.method.name();
+        let reason = match (other, acts.sublayer) {
+            (Some(path), _) => format!(
+                "a fusion combines functions that are added to sublayers, and {name} also acts at \
+                 {path}"
+            ),
+            (None, None) => format!(
+                "a fusion combines functions that are added to sublayers, and {name} adds none"
+            ),
+            (None, Some(_)) => continue,
+        };
+        return Composition::Fuse.refuse(adapters, reason);
+    }
+    Ok(())
 }
 
 impl Adapter {
@@ -156,16 +179,17 @@ impl Adapter {
     ///
     /// # Errors
     /// If they do not go together.
-    pub fn over(self, below: Vec<Adapter>) -> Result<Self> {
-        let (saved, method) = self.parts();
+    pub fn over(self, below: Vec<Adapter>, base: &Base) -> Result<Self> {
+        let (saved, mut method) = self.parts();
         let methods: Vec<BoxedMethod> = below.iter().map(|a| a.parts().1.frozen()).collect();
-        let stacked = match method.downcast::<Fuse>() {
-            Ok(fuse) => {
-                fusable(&below)?;
-                vec![BoxedMethod::new(fuse.over(methods))]
+        let left = method.adopt(methods);
+        match left.is_empty() && !below.is_empty() {
+            true => refuse_fusion(&below, base)?,
+            false => {
+                let all: Vec<Adapter> = below.into_iter().chain([self.clone()]).collect();
+                refuse(base, &all)?;
             }
-            Err(method) => methods.into_iter().chain([method]).collect(),
-        };
-        Ok(self.with_method(saved.into_iter().chain(stacked).collect()))
+        }
+        Ok(self.with_method(saved.into_iter().chain(left).chain([method]).collect()))
     }
 }

@@ -2,79 +2,121 @@
 
 mod adapters;
 mod average;
-mod fuse;
-mod fusion_config;
 mod gated;
 mod per_layer;
-mod per_row;
-mod rows;
+mod pool;
+mod refuse;
 mod stack;
 
 pub use adapters::Composition;
 pub use average::Average;
-pub use fuse::Fuse;
-pub(crate) use fusion_config::FUSION_PATHS;
-pub use fusion_config::FusionConfig;
 pub use gated::{GateNames, Gated};
 pub use per_layer::PerLayer;
-pub use per_row::PerRow;
+pub use pool::AdapterPool;
+pub(crate) use refuse::{Acts, refuse_stack};
 pub use stack::Stack;
 
-use crate::{BoxedMethod, Hooks};
+use std::fmt::Debug;
 
-/// The members of a composite as [`Hooks::for_rows`](crate::Hooks::for_rows) has them; `None` where
-/// all rows are alike to each.
-fn members_for_rows(members: &[BoxedMethod], rows: &[usize]) -> Option<Vec<BoxedMethod>> {
-    let of_rows: Vec<_> = members.iter().map(|member| member.for_rows(rows)).collect();
-    of_rows.iter().any(Option::is_some).then(|| {
-        let members = of_rows.into_iter().zip(members);
-        members.map(|(of_rows, member)| of_rows.unwrap_or_else(|| member.clone())).collect()
-    })
+use burn::tensor::Tensor;
+
+use crate::edit::Answer;
+use crate::hooks::AllHooks;
+use crate::method::AllMethod;
+use crate::{
+    Base, BoxedMethod, Edits, Exchange, ExtraKeys, Hooks, Insert, LossContext, Method, NormEdit,
+    Pass, Result, Site, Stage, StepContext, TableEdit, Tokens,
+};
+
+/// A method made of methods: one rule by which it makes one answer of its members', whatever was
+/// asked.
+///
+/// All hooks and the whole life cycle are written here, once for all composites.
+pub(crate) trait Composite: Debug + Send + Sync {
+    /// The members.
+    fn members(&self) -> &[BoxedMethod];
+
+    /// The same, to be changed.
+    fn members_mut(&mut self) -> &mut [BoxedMethod];
+
+    /// The answer at a site, from those of members.
+    fn answer<'a, A: Answer>(&'a self, site: &Site, of: impl Fn(&'a BoxedMethod) -> A) -> A;
+
+    /// What becomes of the tokens, which go through members one after another or side by side.
+    fn through(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens;
+
+    /// Tensors of the composite's own.
+    fn exchange_own(&mut self, _file: &mut Exchange<'_>, _base: &Base) {}
+
+    /// Why it cannot be merged although its members can.
+    fn own_obstacle(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether it reads padding although no member does.
+    fn reads_padding(&self) -> bool {
+        false
+    }
+
+    /// How positions of members go together.
+    fn positions(&self, members: &[usize]) -> usize {
+        members.iter().copied().max().unwrap_or(0)
+    }
 }
 
-/// The part of [`Method`](crate::Method) that a composite passes on to each of its members.
-macro_rules! each_member {
-    ($members:ident) => {
-        fn exchange(&mut self, file: &mut $crate::Exchange<'_>, base: &$crate::Base) {
-            for method in &mut self.$members {
-                method.exchange(file, base);
-            }
-        }
-
-        each_member!(@life $members);
-    };
-    (@life $members:ident) => {
-        fn prepare(&mut self, batches: &mut dyn $crate::Calibration) {
-            for method in &mut self.$members {
-                method.prepare(batches);
-            }
-        }
-
-        fn penalty(&self) -> Option<burn::tensor::Tensor<1>> {
-            self.$members.iter().filter_map(|m| m.penalty()).reduce(|sum, term| sum + term)
-        }
-
-        fn after_step(&mut self, progress: $crate::Progress) {
-            for method in &mut self.$members {
-                method.after_step(progress);
-            }
-        }
-
-        fn finish(&mut self) {
-            for method in &mut self.$members {
-                method.finish();
-            }
-        }
-
-        fn observe(&mut self, probe: &$crate::Probe) {
-            for method in &mut self.$members {
-                method.observe(probe);
-            }
-        }
-
-        fn lr_factors(&self) -> Vec<(String, f64)> {
-            self.$members.iter().flat_map(|m| m.lr_factors()).collect()
-        }
-    };
+impl<C: Composite> AllHooks for C {
+    fn linear(&self, site: &Site, pass: &Pass<'_>) -> Edits {
+        self.answer(site, |member| Hooks::linear(member, site, pass))
+    }
+    fn norm(&self, site: &Site, pass: &Pass<'_>) -> NormEdit {
+        self.answer(site, |member| Hooks::norm(member, site, pass))
+    }
+    fn table(&self, site: &Site, pass: &Pass<'_>) -> TableEdit {
+        self.answer(site, |member| Hooks::table(member, site, pass))
+    }
+    fn tokens(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens {
+        self.through(stage, site, tokens, pass)
+    }
+    fn attention(&self, site: &Site, pass: &Pass<'_>) -> ExtraKeys {
+        self.answer(site, |member| Hooks::attention(member, site, pass))
+    }
+    fn sublayer<'a>(&'a self, site: &Site, pass: &Pass<'_>) -> Insert<'a> {
+        self.answer(site, |member: &'a BoxedMethod| Hooks::sublayer(member, site, pass))
+    }
+    fn needs_padding(&self) -> bool {
+        self.reads_padding() || self.members().iter().any(Hooks::needs_padding)
+    }
 }
-use each_member;
+
+impl<C: Composite> AllMethod for C {
+    fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
+        self.members_mut().iter_mut().for_each(|member| Method::exchange(member, file, base));
+        self.exchange_own(file, base);
+    }
+    fn merge_obstacle(&self) -> Option<String> {
+        let own = self.own_obstacle().map(str::to_string);
+        own.or_else(|| self.members().iter().find_map(Method::merge_obstacle))
+    }
+    fn loss(&self, context: &LossContext<'_>) -> Result<Option<Tensor<1>>> {
+        let terms = self.members().iter().map(|member| Method::loss(member, context));
+        let terms = terms.collect::<Result<Vec<_>>>()?;
+        Ok(terms.into_iter().flatten().reduce(|sum, term| sum + term))
+    }
+    fn after_step(&mut self, context: &StepContext<'_>) {
+        self.members_mut().iter_mut().for_each(|member| Method::after_step(member, context));
+    }
+    fn adopt(&mut self, below: Vec<BoxedMethod>) -> Vec<BoxedMethod> {
+        // What a member could take is the composite's to decide, and none does.
+        below
+    }
+    fn finish(&mut self) {
+        self.members_mut().iter_mut().for_each(Method::finish);
+    }
+    fn virtual_tokens(&self) -> usize {
+        let members: Vec<usize> = self.members().iter().map(Method::virtual_tokens).collect();
+        self.positions(&members)
+    }
+    fn lr_factors(&self) -> Vec<(String, f64)> {
+        self.members().iter().flat_map(Method::lr_factors).collect()
+    }
+}

@@ -11,10 +11,12 @@ use super::{
     AdapterConfig, Dialect, Exchange, KeyProblem, TensorMap, TensorSpec, read_tensors,
     write_safetensors,
 };
+use crate::compose::refuse_stack;
 use crate::modules_to_save::{is_in, is_saved};
 use crate::trainable_tokens::{FIELD, ROWS};
 use crate::{
-    Base, BoxedMethod, Error, Method, ModulesToSave, Registry, Result, Stack, TokenIndices,
+    Base, BoxedMethod, Error, Hooks, InitContext, Method, ModulesToSave, Registry, Result, Stack,
+    TokenIndices,
 };
 
 /// The file with an adapter's configuration.
@@ -50,17 +52,29 @@ impl Adapter {
     /// # Errors
     /// If the configuration is invalid, or a part of it selects nothing in the base.
     pub fn new(config: AdapterConfig, base: &Base, device: &Device) -> Result<Self> {
-        let (adapter, unmatched) = Self::build(config, base, device)?;
+        Self::init(config, &InitContext::new(base, device))
+    }
+
+    /// The same for a run: the method may look at its seed, tokenizer and data.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn init(config: AdapterConfig, context: &InitContext<'_>) -> Result<Self> {
+        let (adapter, unmatched) = Self::build(config, context)?;
         unmatched.into_iter().next().map_or(Ok(adapter), Err)
     }
 
-    fn build(config: AdapterConfig, base: &Base, device: &Device) -> Result<(Self, Vec<Error>)> {
+    fn build(config: AdapterConfig, context: &InitContext<'_>) -> Result<(Self, Vec<Error>)> {
+        let InitContext { base, device, .. } = *context;
         let saved = ModulesToSave::new(base, &config.modules_to_save, device)?;
         let saved = saved.with_tokens(base, &config.trainable_token_indices, device)?;
         // As in HF PEFT, a module that is trained as a whole is not a target.
         let rest = base.without(|site| is_saved(site, &config.modules_to_save));
-        let method = config.method.init(&rest, device)?;
+        let method = config.method.init(&context.over(&rest))?;
         let unmatched = config.method.unmatched(&rest)?;
+        let members: [(&str, &dyn Hooks); 2] =
+            [("modules_to_save", &saved), (config.method.name(), &method)];
+        refuse_stack(base, &members)?;
         let method = if saved.is_empty() {
             Stack::new(vec![method])
         } else {
@@ -207,7 +221,7 @@ impl Read {
             tracing::warn!("{directory}: its rows of embeddings ({FIELD}) are not used here");
             config.trainable_token_indices = TokenIndices::default();
         }
-        let (mut adapter, unmatched) = Adapter::build(config, base, device)?;
+        let (mut adapter, unmatched) = Adapter::build(config, &InitContext::new(base, device))?;
         let (path, mut tensors) = match &hub {
             Some(hub) => (hub.weights().to_path_buf(), hub.tensors()?),
             None => {

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use serde::Serialize;
 
 use super::TensorMap;
-use crate::site::KEY_PREFIX;
+use crate::{Site, SiteKind};
 
 /// How a parameter lies in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,5 +267,25 @@ fn oriented<const D: usize>(tensor: Tensor<D>, layout: Layout) -> Tensor<D> {
     match layout {
         Layout::AsIs => tensor,
         Layout::Transposed => tensor.swap_dims(D - 2, D - 1),
+    }
+}
+
+/// What HF PEFT puts before the path of a module in the keys of its files.
+pub(crate) const KEY_PREFIX: &str = "base_model.model.";
+
+impl Site {
+    /// The key of one of a method's tensors at this site, as HF PEFT writes it:
+    /// `base_model.model.<path>.<name>`.
+    pub fn key(&self, name: &str) -> String {
+        format!("{KEY_PREFIX}{}.{name}", self.path)
+    }
+
+    /// How the weight `[d_in, d_out]` of a linear layer, or the table of an embedding, lies in a
+    /// checkpoint.
+    pub fn layout(&self) -> Layout {
+        match self.kind {
+            SiteKind::Linear if !self.fan_in_fan_out => Layout::Transposed,
+            _ => Layout::AsIs,
+        }
     }
 }

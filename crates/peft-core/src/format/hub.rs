@@ -9,12 +9,14 @@ use super::{
     ADAPTER_CONFIG, Adapter, AdapterConfig, Dialect, Exchange, TaskType, TensorMap, read_tensors,
     write_atomically, write_safetensors,
 };
-use crate::compose::FUSION_PATHS;
 use crate::{Base, BoxedMethod, Error, Method, ModulesToSave, Registry, Result};
 
 const WEIGHTS: [&str; 2] = ["adapter.safetensors", "pytorch_adapter.bin"];
 const HEAD_CONFIG: &str = "head_config.json";
 const HEAD_WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
+/// Where the fused adapters are, which the library's own configuration does not say: a field that
+/// is added when a fusion is read.
+const FUSION_PATHS: &str = "paths";
 const FUSION_CONFIG: &str = "adapter_fusion_config.json";
 const FUSION_WEIGHTS: [&str; 2] =
     ["model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"];

@@ -1,0 +1,212 @@
+//! Keys and values that a method puts before those of a text.
+
+use burn::tensor::Tensor;
+
+use crate::edit::{Answer, Gate};
+use crate::{MemoKey, Pass, Site};
+
+/// Learned keys and values of an attention, before those of the text and seen by every token.
+#[derive(Debug, Clone, Default)]
+pub enum ExtraKeys {
+    /// None.
+    #[default]
+    None,
+    /// The same for every row, but for gates and dropout.
+    Some(KeyValues),
+    /// One after another, the first nearest to the text.
+    Stack(Vec<ExtraKeys>),
+    /// By slot.
+    Routed(Vec<ExtraKeys>),
+}
+
+/// Keys and values, each `[added, d_key]`, where `d_key` is the width of all heads.
+#[derive(Debug, Clone)]
+pub struct KeyValues {
+    /// The keys.
+    pub key: Tensor<2>,
+    /// The values.
+    pub value: Tensor<2>,
+    /// Dropout on both, for each row and head on its own.
+    pub dropout: f64,
+    /// A gate, by which both are multiplied, on what the attention is given.
+    pub gate: Option<Gate>,
+}
+
+/// Keys and values for each row, `[rows, heads, added, d_head]`; those of a row stand at the end.
+#[derive(Debug, Clone)]
+pub struct RowKeys {
+    /// The keys.
+    pub key: Tensor<4>,
+    /// The values.
+    pub value: Tensor<4>,
+    /// How many of `added` each row has.
+    pub counts: Vec<usize>,
+}
+
+impl ExtraKeys {
+    /// Whether there is none.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// The keys and values of each row, for an attention that is given `hidden`, `[tokens, d]`, and
+    /// has `heads` heads of keys.
+    ///
+    /// # Panics
+    /// If `heads` does not divide their width.
+    pub fn of_rows(
+        &self,
+        site: &Site,
+        hidden: &Tensor<2>,
+        heads: usize,
+        pass: &Pass<'_>,
+    ) -> Option<RowKeys> {
+        match self {
+            Self::None => None,
+            Self::Some(states) => Some(states.of_rows(site, hidden, heads, pass)),
+            Self::Stack(parts) => {
+                let parts = parts.iter().filter_map(|p| p.of_rows(site, hidden, heads, pass));
+                // The last one stands in front.
+                parts.reduce(|inner, outer| inner.behind(outer))
+            }
+            Self::Routed(members) => {
+                let groups = pass.slots.groups(pass.rows.len());
+                let parts: Vec<(Vec<usize>, Option<RowKeys>)> = groups
+                    .into_iter()
+                    .map(|group| {
+                        let rows = pass.rows.subset(&group.rows);
+                        let slots = pass.slots.select(group.rows.iter().copied());
+                        let hidden = pass.rows.take(hidden.clone(), &group.rows);
+                        let keys = group.slot.and_then(|slot| {
+                            members[slot].of_rows(site, &hidden, heads, &pass.over(&rows, &slots))
+                        });
+                        (group.rows, keys)
+                    })
+                    .collect();
+                RowKeys::routed(parts)
+            }
+        }
+    }
+}
+
+impl KeyValues {
+    fn of_rows(&self, site: &Site, hidden: &Tensor<2>, heads: usize, pass: &Pass<'_>) -> RowKeys {
+        let ([added, width], rows) = (self.key.dims(), pass.rows.len());
+        let gate = self.gate.as_ref().map(|gate| gate.of_rows(site, hidden.clone(), pass));
+        let states = |states: &Tensor<2>| {
+            let size = width / heads;
+            let states = states.clone().reshape([1, added, heads, size]).swap_dims(1, 2);
+            let states = pass.dropout(states.expand([rows, heads, added, size]), self.dropout);
+            match &gate {
+                Some(gate) => states * gate.clone().reshape([rows, 1, 1, 1]),
+                None => states,
+            }
+        };
+        RowKeys { key: states(&self.key), value: states(&self.value), counts: vec![added; rows] }
+    }
+}
+
+impl RowKeys {
+    /// Those of a stack: `outer` stands before these.
+    fn behind(self, outer: Self) -> Self {
+        let even = |counts: &[usize]| counts.iter().all(|count| *count == counts[0]);
+        assert!(even(&self.counts) && even(&outer.counts), "a stack is the same in every row");
+        let counts = self.counts.iter().zip(&outer.counts).map(|(a, b)| a + b).collect();
+        Self {
+            key: Tensor::cat(vec![outer.key, self.key], 2),
+            value: Tensor::cat(vec![outer.value, self.value], 2),
+            counts,
+        }
+    }
+
+    /// Those of groups of rows, in the order of the batch; fewer are filled up in front.
+    fn routed(parts: Vec<(Vec<usize>, Option<Self>)>) -> Option<Self> {
+        let some = parts.iter().find_map(|(_, keys)| keys.as_ref())?;
+        let [_, heads, _, size] = some.key.dims();
+        let device = some.key.device().without_autodiff();
+        let longest = parts.iter().filter_map(|(_, keys)| Some(keys.as_ref()?.key.dims()[2]));
+        let longest = longest.max().unwrap_or(0);
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let batch = parts.iter().map(|(rows, _)| rows.len()).sum();
+        let (mut counts, mut places, mut next) = (vec![0; batch], vec![0; batch], 0);
+        for (rows, part) in parts {
+            let zeros =
+                |count: usize| Tensor::<4>::zeros([rows.len(), heads, count, size], &device);
+            let (key, value, own) = match part {
+                Some(Self { key, value, counts }) => {
+                    let missing = longest - key.dims()[2];
+                    match missing {
+                        0 => (key, value, counts),
+                        _ => {
+                            let filled =
+                                |states| Tensor::cat(vec![zeros(missing), states], 2);
+                            (filled(key), filled(value), counts)
+                        }
+                    }
+                }
+                None => (zeros(longest), zeros(longest), vec![0; rows.len()]),
+            };
+            keys.push(key);
+            values.push(value);
+            for (&row, count) in rows.iter().zip(own) {
+                (counts[row], places[row], next) = (count, next, next + 1);
+            }
+        }
+        let (key, value) = (Tensor::cat(keys, 0), Tensor::cat(values, 0));
+        if places.is_sorted() {
+            return Some(Self { key, value, counts });
+        }
+        let index = crate::rows::ints(places, &device);
+        let (key, value) = (key.select(0, index.clone()), value.select(0, index));
+        Some(Self { key, value, counts })
+    }
+}
+
+impl Answer for ExtraKeys {
+    fn nothing() -> Self {
+        Self::None
+    }
+
+    fn stacked(mut members: Vec<Self>) -> Self {
+        members.retain(|member| !member.is_none());
+        match members.len() {
+            0 | 1 => members.pop().unwrap_or_default(),
+            _ => Self::Stack(members),
+        }
+    }
+
+    fn averaged(members: Vec<(f64, Self)>) -> Self {
+        let lone = members.len() == 1;
+        let mut members = members.into_iter().map(|(_, keys)| keys);
+        match members.len() {
+            _ if lone => members.next().unwrap_or_default(),
+            _ => {
+                assert!(members.all(|keys| keys.is_none()), "keys have no mean; refused before");
+                Self::None
+            }
+        }
+    }
+
+    fn gated(self, gates: Vec<Gate>) -> Self {
+        match self {
+            Self::Some(states) => {
+                assert!(states.gate.is_none(), "one gate; refused before");
+                Self::Some(KeyValues { gate: gates.into_iter().next(), ..states })
+            }
+            Self::None => Self::None,
+            Self::Stack(parts) => {
+                Self::Stack(parts.into_iter().map(|part| part.gated(gates.clone())).collect())
+            }
+            Self::Routed(members) => {
+                Self::Routed(members.into_iter().map(|keys| keys.gated(gates.clone())).collect())
+            }
+        }
+    }
+
+    fn routed(members: Vec<Self>, _key: MemoKey) -> Self {
+        match members.iter().all(Self::is_none) {
+            true => Self::None,
+            false => Self::Routed(members),
+        }
+    }
+}

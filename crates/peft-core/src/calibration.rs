@@ -1,0 +1,145 @@
+//! What a method may know of the data before it is trained.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::Tensor;
+
+use crate::edit::{OutputMap, Replaced};
+use crate::{Base, Edit, Edits, Error, Hooks, Pass, Result, Site};
+
+/// Batches that a method may look at before it is trained (Fisher masks, EVA, LoRA-GA, SNIP).
+pub trait Calibration {
+    /// The number of batches.
+    fn len(&self) -> usize;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The loss `[1]` of a batch under `hooks`, without dropout.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    fn loss(&self, batch: usize, hooks: &dyn Hooks) -> Result<Tensor<1>>;
+}
+
+/// The gradient `[d_in, d_out]` of the frozen weight at each of some linear sites, averaged over
+/// the first `batches` batches, by [`Site::index`].
+///
+/// # Errors
+/// If there are no batches, or one does not fit the model.
+pub fn base_gradients(
+    calibration: &dyn Calibration,
+    base: &Base,
+    sites: &[&Site],
+    batches: usize,
+) -> Result<BTreeMap<usize, Tensor<2>>> {
+    let device = base.device().clone().autodiff();
+    let weights = sites.iter().map(|site| {
+        let weight = base.weight(site).dense().into_data();
+        (site.index, Tensor::from_data(weight, &device).require_grad())
+    });
+    let watched = Weights(weights.collect());
+    let count = at_least_one(calibration, batches)?;
+    let mut sums: BTreeMap<usize, Tensor<2>> = BTreeMap::new();
+    for batch in 0..count {
+        let gradients = calibration.loss(batch, &watched)?.backward();
+        for (&site, weight) in &watched.0 {
+            // A weight that the loss does not depend on has none.
+            let Some(gradient) = weight.grad(&gradients) else { continue };
+            let gradient = gradient / count as f64;
+            let sum = match sums.remove(&site) {
+                Some(sum) => sum + gradient,
+                None => gradient,
+            };
+            sums.insert(site, sum);
+        }
+    }
+    Ok(sums)
+}
+
+/// Gives `seen` the input `[tokens, d_in]` of each of some linear sites, for the first `batches`
+/// batches, one site after another in the order of the model.
+///
+/// # Errors
+/// If there are no batches, or one does not fit the model.
+pub fn layer_inputs(
+    calibration: &dyn Calibration,
+    sites: &[&Site],
+    batches: usize,
+    mut seen: impl FnMut(usize, Tensor<2>),
+) -> Result<()> {
+    for batch in 0..at_least_one(calibration, batches)? {
+        let inputs = Inputs::default();
+        let watched = Watched { sites: sites.iter().map(|s| s.index).collect(), inputs };
+        calibration.loss(batch, &watched)?;
+        let inputs = std::mem::take(&mut *watched.inputs.lock());
+        inputs.into_iter().for_each(|(site, input)| seen(site, input));
+    }
+    Ok(())
+}
+
+fn at_least_one(calibration: &dyn Calibration, batches: usize) -> Result<usize> {
+    match calibration.len().min(batches) {
+        0 => Err(Error::config("calibration", 0, "there must be at least one batch to look at")),
+        count => Ok(count),
+    }
+}
+
+/// The base with weights whose gradients are asked for.
+#[derive(Debug)]
+struct Weights(BTreeMap<usize, Tensor<2>>);
+
+impl Hooks for Weights {
+    fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
+        match self.0.get(&site.index) {
+            Some(weight) => Edits::from(Edit::Weight(Arc::new(Replaced(weight.clone())))),
+            None => Edits::none(),
+        }
+    }
+}
+
+/// The base, with an eye on what its layers are given.
+#[derive(Debug)]
+struct Watched {
+    sites: Vec<usize>,
+    inputs: Inputs,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Inputs(Arc<Mutex<Vec<(usize, Tensor<2>)>>>);
+
+impl Inputs {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(usize, Tensor<2>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct Watch {
+    site: usize,
+    inputs: Inputs,
+}
+
+impl OutputMap for Watch {
+    fn forward(&self, x: &Tensor<2>, y: Tensor<2>, _pass: &Pass<'_>) -> Tensor<2> {
+        self.inputs.lock().push((self.site, x.clone()));
+        y
+    }
+
+    fn obstacle(&self) -> &'static str {
+        "it only looks at what a layer is given"
+    }
+}
+
+impl Hooks for Watched {
+    fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
+        if !self.sites.contains(&site.index) {
+            return Edits::none();
+        }
+        let watch = Watch { site: site.index, inputs: self.inputs.clone() };
+        Edits::from(Edit::Output(Arc::new(watch)))
+    }
+}

@@ -1,0 +1,114 @@
+//! Many adapters over one base.
+
+use burn::module::{Module, ParamId};
+
+use super::Composite;
+use crate::edit::Answer;
+use crate::{BoxedMethod, Hooks, MemoKey, Pass, Rows, Site, Stage, Tokens};
+
+/// Adapters of one base in slots. Each row of a batch is under the adapter of the slot that the
+/// pass's [`Slots`](crate::Slots) name for it, or under none; adapters may be of any methods, and
+/// have their heads with them.
+///
+/// In a mixed batch the product with a frozen weight runs once for all rows, and the low-rank parts
+/// of all slots run as one segmented product beside it; what else a method does runs on its rows.
+/// Where methods lengthen texts, each row gets longer by what its own adapter adds.
+#[derive(Module, Debug)]
+pub struct AdapterPool {
+    slots: Vec<BoxedMethod>,
+    /// Changes with every change of a slot: what was kept of earlier ones is not found again.
+    #[module(skip)]
+    generation: ParamId,
+}
+
+impl AdapterPool {
+    /// A pool of these adapters; the first is in slot 0.
+    pub fn new(adapters: Vec<BoxedMethod>) -> Self {
+        Self { slots: adapters, generation: ParamId::new() }
+    }
+
+    /// The number of slots.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no slot.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Adds an adapter, and returns its slot.
+    pub fn insert(&mut self, adapter: BoxedMethod) -> usize {
+        self.generation = ParamId::new();
+        self.slots.push(adapter);
+        self.slots.len() - 1
+    }
+
+    /// Puts another adapter in a slot, and returns the one that was there.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    pub fn replace(&mut self, slot: usize, adapter: BoxedMethod) -> BoxedMethod {
+        self.generation = ParamId::new();
+        std::mem::replace(&mut self.slots[slot], adapter)
+    }
+}
+
+impl Composite for AdapterPool {
+    fn members(&self) -> &[BoxedMethod] {
+        &self.slots
+    }
+    fn members_mut(&mut self) -> &mut [BoxedMethod] {
+        &mut self.slots
+    }
+    fn answer<'a, A: Answer>(&'a self, site: &Site, of: impl Fn(&'a BoxedMethod) -> A) -> A {
+        let key = MemoKey { of: self.generation, name: "slots", site: Some(site.index) };
+        A::routed(self.slots.iter().map(of).collect(), key)
+    }
+    fn through(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens {
+        let Tokens { hidden, rows, segments } = tokens;
+        let count = rows.len();
+        let mut made = vec![None; count];
+        let mut of_segments = vec![Vec::new(); count];
+        let pass = pass.over(&rows, pass.slots);
+        let groups = pass.slots.groups(count);
+        let mut parts = Vec::new();
+        for group in &groups {
+            let sub_rows = rows.subset(&group.rows);
+            let sub_slots = pass.slots.select(group.rows.iter().copied());
+            let own_segments = segments.as_ref().map(|segments| {
+                let own = group.rows.iter().flat_map(|&row| rows.start(row)..rows.start(row + 1));
+                own.map(|token| segments[token]).collect()
+            });
+            let part = Tokens {
+                hidden: rows.take(hidden.clone(), &group.rows),
+                rows: sub_rows.clone(),
+                segments: own_segments,
+            };
+            let part = match group.slot {
+                Some(slot) => {
+                    let sub = pass.over(&sub_rows, &sub_slots);
+                    self.slots[slot].tokens(stage, site, part, &sub)
+                }
+                None => part,
+            };
+            for (place, (&row, new)) in group.rows.iter().zip(part.rows.iter()).enumerate() {
+                made[row] = Some(new.clone());
+                if let Some(segments) = &part.segments {
+                    let (from, to) = (part.rows.start(place), part.rows.start(place + 1));
+                    of_segments[row] = segments[from..to].to_vec();
+                }
+            }
+            parts.push(part.hidden);
+        }
+        let made: Vec<_> = made.into_iter().map(|row| row.expect("a row of a group")).collect();
+        let new = Rows::new(made, rows.device());
+        let order: Vec<usize> = groups.into_iter().flat_map(|group| group.rows).collect();
+        let hidden = new.in_order(parts, &order);
+        let segments = segments.map(|_| of_segments.concat());
+        Tokens { hidden, rows: new, segments }
+    }
+    fn own_obstacle(&self) -> Option<&'static str> {
+        Some("rows of a batch have different adapters")
+    }
+}

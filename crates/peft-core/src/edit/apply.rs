@@ -1,0 +1,311 @@
+//! A linear layer under edits: one product with the weight, and what the edits do before and
+//! after it.
+
+use burn::tensor::{Tensor, module::linear};
+
+use super::{Edit, Edits, Scale, Side, TableEdit};
+use crate::{FrozenWeight, Pass, Site};
+
+/// A frozen linear layer `y = x W + b`, with `W` of shape `[d_in, d_out]`.
+#[derive(Clone, Copy)]
+pub struct LinearLayer<'a> {
+    pub(super) site: &'a Site,
+    weight: &'a FrozenWeight,
+    bias: Option<&'a Tensor<1>>,
+    /// What a method does to the table of an embedding that `weight` is the transpose of.
+    table: Option<&'a TableEdit>,
+}
+
+impl<'a> LinearLayer<'a> {
+    /// The frozen layer at `site`.
+    pub fn new(site: &'a Site, weight: &'a FrozenWeight, bias: Option<&'a Tensor<1>>) -> Self {
+        Self { site, weight, bias, table: None }
+    }
+
+    /// The layer whose weight is the transpose of an embedding's table, under a method's edit of
+    /// that.
+    pub fn tied(self, table: &'a TableEdit) -> Self {
+        Self { table: Some(table), ..self }
+    }
+
+    /// `x W + b` with the frozen weight, and this bias.
+    fn product(&self, x: Tensor<2>, bias: Option<Tensor<1>>, pass: &Pass<'_>) -> Tensor<2> {
+        match self.table {
+            None => self.weight.linear(x, bias),
+            Some(table) => {
+                let y = table.compare(self.weight, x, pass);
+                match bias {
+                    Some(bias) => y + bias.unsqueeze(),
+                    None => y,
+                }
+            }
+        }
+    }
+
+    fn dense(&self) -> Tensor<2> {
+        match self.table {
+            None => self.weight.dense(),
+            Some(table) => table.dense(self.weight.transpose().dense()).transpose(),
+        }
+    }
+}
+
+/// Edits as they act one after another; those of a member behind those below it.
+pub(super) type Chain<'e> = [&'e Edit];
+
+impl Edits {
+    /// The output `[tokens, d_out]` of a layer under these edits for `[tokens, d_in]`.
+    pub fn apply(&self, layer: &LinearLayer<'_>, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        forward(&self.list.iter().collect::<Vec<_>>(), layer, x, pass)
+    }
+
+    /// Whether all that happens is that something is added to the output, which needs the input
+    /// alone.
+    pub(super) fn is_additive(&self) -> bool {
+        self.list.iter().all(Edit::is_additive)
+    }
+
+    /// What is added, where that is all that happens.
+    pub(super) fn added(
+        &self,
+        layer: &LinearLayer<'_>,
+        x: &Tensor<2>,
+        pass: &Pass<'_>,
+    ) -> Option<Tensor<2>> {
+        let terms = self.list.iter().map(|edit| edit.added(layer, x, pass));
+        terms.reduce(|sum, term| sum + term)
+    }
+}
+
+/// The dense weight and the bias of the layer under edits, the weight as it is needed.
+pub(super) fn dense(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Tensor<2> {
+    let Some((edit, below)) = chain.split_last() else { return layer.dense() };
+    let [_, d_out] = layer.site.shape;
+    match edit {
+        Edit::LowRank(factors) => dense(below, layer) + factors.dense(d_out),
+        Edit::Sparse(values) => dense(below, layer) + values.dense(layer.site.shape),
+        Edit::Bias(_) => dense(below, layer),
+        Edit::Scale(Scale { input, output }) => {
+            let mut weight = dense(below, layer);
+            if let Some(scale) = input {
+                weight = weight * scale.clone().unsqueeze_dim(1);
+            }
+            if let Some(scale) = output {
+                weight = weight * scale.clone().unsqueeze_dim(0);
+            }
+            weight
+        }
+        Edit::Magnitude(magnitude) => {
+            let weight = dense(below, layer);
+            let share = magnitude.values.clone() / column_norms(weight.clone().detach());
+            weight * share.unsqueeze_dim(0)
+        }
+        Edit::Rotate(rotate) => match rotate.side {
+            // (x R) W = x (R W), and R W = (Wᵀ Rᵀ)ᵀ.
+            Side::Input => {
+                let transposed = super::Rotate {
+                    blocks: rotate.blocks.clone().swap_dims(1, 2),
+                    ..rotate.clone()
+                };
+                transposed.turn(dense(below, layer).transpose()).transpose()
+            }
+            Side::Output => rotate.turn(dense(below, layer)),
+        },
+        Edit::Weight(map) => map.weight(&|| dense(below, layer)),
+        Edit::Mean(members) => {
+            let of = |(weight, edits): &(f64, Edits)| {
+                let chain: Vec<&Edit> = below.iter().copied().chain(&edits.list).collect();
+                dense(&chain, layer) * *weight
+            };
+            members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
+        }
+        Edit::Output(_) | Edit::Gated(..) | Edit::Routed(_) => {
+            panic!("there is no weight at {}: this is refused when methods are attached", layer.site)
+        }
+    }
+}
+
+/// The norm of each column of a weight `[d_in, d_out]`: `[d_out]`.
+fn column_norms(weight: Tensor<2>) -> Tensor<1> {
+    weight.square().sum_dim(0).sqrt().squeeze_dim(0)
+}
+
+/// The bias of the layer under edits.
+pub(super) fn bias(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
+    let (edit, below) = match chain.split_last() {
+        Some(split) => split,
+        None => return layer.bias.cloned(),
+    };
+    match edit {
+        Edit::Bias(bias) => Some(bias.clone()),
+        Edit::Scale(Scale { output: Some(scale), .. }) => {
+            bias(below, layer).map(|bias| bias * scale.clone())
+        }
+        Edit::Rotate(rotate) if rotate.side == Side::Output => {
+            bias(below, layer).map(|bias| rotate.turn(bias.unsqueeze()).squeeze_dim(0))
+        }
+        Edit::Mean(members) => {
+            let of = |(weight, edits): &(f64, Edits)| {
+                let chain: Vec<&Edit> = below.iter().copied().chain(&edits.list).collect();
+                bias(&chain, layer).map(|bias| bias * *weight)
+            };
+            // A layer without a bias has one of zeros.
+            members.iter().filter_map(of).reduce(|sum, term| sum + term)
+        }
+        Edit::Output(_) => {
+            panic!("there is no bias at {}: this is refused when methods are attached", layer.site)
+        }
+        _ => bias(below, layer),
+    }
+}
+
+/// The output of a layer under edits: inputs from the last edit down to the product, outputs from
+/// there up again.
+pub(super) fn forward(
+    chain: &Chain<'_>,
+    layer: &LinearLayer<'_>,
+    x: Tensor<2>,
+    pass: &Pass<'_>,
+) -> Tensor<2> {
+    // What is below a map of the weight becomes part of that weight.
+    let maps_weight = |edit: &&Edit| matches!(edit, Edit::Weight(_));
+    let first = chain.iter().rposition(maps_weight).map_or(0, |map| map + 1);
+    let (below, above) = chain.split_at(first);
+    let mut inputs = inputs(above, x, pass);
+    let x = inputs.pop().expect("an input for the product");
+    // A bias with nothing but sums below it goes with the product.
+    let sums = above.iter().take_while(|edit| edit.is_additive() || edit.is_bias()).count();
+    let replaced = above[..sums].iter().rev().find_map(|edit| match edit {
+        Edit::Bias(bias) => Some(bias.clone()),
+        _ => None,
+    });
+    let used = replaced.or_else(|| bias(below, layer));
+    let y = match below.is_empty() {
+        true => layer.product(x, used, pass),
+        false => linear(x, dense(below, layer), used),
+    };
+    let mut y = y;
+    for (number, edit) in above.iter().enumerate() {
+        let x = inputs.pop().expect("an input for each edit");
+        if number >= sums || !edit.is_bias() {
+            y = edit.output(&chain[..first + number], layer, x, y, pass);
+        }
+    }
+    y
+}
+
+/// What each edit is given, from the last one on, and then the product.
+pub(super) fn inputs(edits: &Chain<'_>, x: Tensor<2>, pass: &Pass<'_>) -> Vec<Tensor<2>> {
+    let mut inputs = vec![x];
+    for edit in edits.iter().rev() {
+        let input = inputs[inputs.len() - 1].clone();
+        inputs.push(edit.input(input, pass));
+    }
+    inputs
+}
+
+impl Edit {
+    pub(super) fn is_additive(&self) -> bool {
+        match self {
+            Self::LowRank(_) | Self::Sparse(_) => true,
+            Self::Gated(_, edits) => edits.is_additive(),
+            Self::Mean(members) => members.iter().all(|(_, edits)| edits.is_additive()),
+            Self::Routed(routed) => routed.is_additive(),
+            _ => false,
+        }
+    }
+
+    fn is_bias(&self) -> bool {
+        matches!(self, Self::Bias(_))
+    }
+
+    /// What the edits below are given for `[tokens, d_in]`.
+    fn input(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        match self {
+            Self::Scale(Scale { input: Some(scale), .. }) => x * scale.clone().unsqueeze(),
+            Self::Rotate(rotate) if rotate.side == Side::Input => rotate.turn(x),
+            Self::Routed(routed) => routed.input(x, pass),
+            _ => x,
+        }
+    }
+
+    /// What is added to the output for `[tokens, d_in]`, where that is all.
+    pub(super) fn added(
+        &self,
+        layer: &LinearLayer<'_>,
+        x: &Tensor<2>,
+        pass: &Pass<'_>,
+    ) -> Tensor<2> {
+        let d_out = layer.site.d_out();
+        match self {
+            Self::LowRank(factors) => factors.delta(x.clone(), d_out, pass),
+            Self::Sparse(values) => values.delta(x.clone(), d_out),
+            Self::Gated(gate, edits) => {
+                let gate = gate.of_tokens(layer.site, x.clone(), pass);
+                edits.added(layer, x, pass).expect("something is gated") * gate
+            }
+            Self::Mean(members) => {
+                let terms = members.iter().filter_map(|(weight, edits)| {
+                    Some(edits.added(layer, x, pass)? * *weight)
+                });
+                terms.reduce(|sum, term| sum + term).expect("a mean of something")
+            }
+            Self::Routed(routed) => routed.added(layer, x, pass),
+            _ => panic!("only what is additive adds something"),
+        }
+    }
+
+    /// The output under this edit, from that of the edits below.
+    pub(super) fn output(
+        &self,
+        below: &Chain<'_>,
+        layer: &LinearLayer<'_>,
+        x: Tensor<2>,
+        y: Tensor<2>,
+        pass: &Pass<'_>,
+    ) -> Tensor<2> {
+        if self.is_additive() {
+            return y + self.added(layer, &x, pass);
+        }
+        match self {
+            Self::Scale(Scale { output: Some(scale), .. }) => y * scale.clone().unsqueeze(),
+            Self::Scale(_) => y,
+            Self::Rotate(rotate) => match rotate.side {
+                Side::Input => y,
+                Side::Output => rotate.turn(y),
+            },
+            Self::Magnitude(magnitude) => {
+                let norms = pass.memo.get(magnitude.key, || {
+                    column_norms(dense(below, layer).detach())
+                });
+                let share = (magnitude.values.clone() / norms).unsqueeze();
+                match bias(below, layer) {
+                    Some(bias) => (y - bias.clone().unsqueeze()) * share + bias.unsqueeze(),
+                    None => y * share,
+                }
+            }
+            Self::Bias(new) => match bias(below, layer) {
+                Some(old) => y + (new.clone() - old).unsqueeze(),
+                None => y + new.clone().unsqueeze(),
+            },
+            Self::Output(map) => map.forward(&x, y, pass),
+            Self::Gated(gate, edits) => {
+                let gate = gate.of_tokens(layer.site, x.clone(), pass);
+                let chain: Vec<&Edit> = below.iter().copied().chain(&edits.list).collect();
+                let full = forward(&chain, layer, x, pass);
+                y.clone() + (full - y) * gate
+            }
+            Self::Mean(members) => {
+                let of = |(weight, edits): &(f64, Edits)| {
+                    let chain: Vec<&Edit> = below.iter().copied().chain(&edits.list).collect();
+                    forward(&chain, layer, x.clone(), pass) * *weight
+                };
+                members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
+            }
+            Self::Routed(routed) => routed.output(below, layer, x, y, pass),
+            Self::LowRank(_) | Self::Sparse(_) | Self::Weight(_) => {
+                unreachable!("sums are added, and what maps the weight is part of the product")
+            }
+        }
+    }
+}

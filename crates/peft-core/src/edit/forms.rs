@@ -1,0 +1,224 @@
+//! The forms that an edit can have.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, module::linear};
+
+use super::Edit;
+use crate::{Change, MemoKey, Pass, Site};
+
+/// `y + s (x A) B`, with dropout on `x` in training.
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    /// `A`, `[d_in, r]`.
+    pub a: Tensor<2>,
+    /// `B`, `[r, d_out]`, or as wide as `columns`.
+    pub b: Tensor<2>,
+    /// `s`.
+    pub scale: f64,
+    /// The probability of dropping a value of `x`.
+    pub dropout: f64,
+    /// The columns of the output that change, where not all do.
+    pub columns: Option<Range<usize>>,
+}
+
+impl LowRank {
+    /// Factors of the whole output, without dropout.
+    pub fn new(a: Tensor<2>, b: Tensor<2>, scale: f64) -> Self {
+        Self { a, b, scale, dropout: 0.0, columns: None }
+    }
+
+    /// With dropout on the input of the factors.
+    pub fn with_dropout(self, dropout: f64) -> Self {
+        Self { dropout, ..self }
+    }
+
+    /// Of some columns of the output.
+    pub fn of_columns(self, columns: Range<usize>) -> Self {
+        Self { columns: Some(columns), ..self }
+    }
+
+    /// The rank `r`.
+    pub fn rank(&self) -> usize {
+        self.a.dims()[1]
+    }
+
+    /// `s (x A) B`, `[tokens, d_out]`.
+    pub(super) fn delta(&self, x: Tensor<2>, d_out: usize, pass: &Pass<'_>) -> Tensor<2> {
+        let x = pass.dropout(x, self.dropout);
+        // The scale goes on the narrow side.
+        let inner = linear(x, self.a.clone(), None) * self.scale;
+        self.placed(linear(inner, self.b.clone(), None), d_out)
+    }
+
+    /// `s A B`, `[d_in, d_out]`.
+    pub(super) fn dense(&self, d_out: usize) -> Tensor<2> {
+        self.placed(self.a.clone().matmul(self.b.clone()) * self.scale, d_out)
+    }
+
+    /// With zeros in the columns that do not change.
+    fn placed(&self, values: Tensor<2>, d_out: usize) -> Tensor<2> {
+        let Some(columns) = &self.columns else { return values };
+        let ([rows, _], device) = (values.dims(), values.device().without_autodiff());
+        let zeros = |width: usize| (width > 0).then(|| Tensor::zeros([rows, width], &device));
+        let (before, behind) = (zeros(columns.start), zeros(d_out - columns.end));
+        Tensor::cat(before.into_iter().chain([values]).chain(behind).collect(), 1)
+    }
+}
+
+/// `((x ⊙ l_in) W + b) ⊙ l_out`: the bias is scaled with the output.
+#[derive(Debug, Clone)]
+pub struct Scale {
+    /// `l_in`, `[d_in]`.
+    pub input: Option<Tensor<1>>,
+    /// `l_out`, `[d_out]`.
+    pub output: Option<Tensor<1>>,
+}
+
+impl Scale {
+    /// Of the input.
+    pub fn input(scale: Tensor<1>) -> Self {
+        Self { input: Some(scale), output: None }
+    }
+
+    /// Of the output.
+    pub fn output(scale: Tensor<1>) -> Self {
+        Self { input: None, output: Some(scale) }
+    }
+}
+
+/// `x W ⊙ m / ‖W‖ + b`: each column of the weight `W` gets another norm. The norm that it has is a
+/// constant in the backward pass (DoRA, Liu et al. 2024, arXiv 2402.09353, §4.3).
+#[derive(Debug, Clone)]
+pub struct Magnitude {
+    /// `m`, `[d_out]`.
+    pub values: Tensor<1>,
+    /// Under which the norms are kept for a pass.
+    pub key: MemoKey,
+}
+
+/// On which side of a weight something acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// On `x`.
+    Input,
+    /// On `y`, the bias included.
+    Output,
+}
+
+/// A block-diagonal matrix `R` on one side: `(x R) W + b`, or `(x W + b) R`.
+#[derive(Debug, Clone)]
+pub struct Rotate {
+    /// The blocks of `R`, `[blocks, size, size]`; `blocks · size` is the width of that side.
+    pub blocks: Tensor<3>,
+    /// The side.
+    pub side: Side,
+    /// Whether every block is orthogonal, so that its transpose is its inverse.
+    pub orthogonal: bool,
+}
+
+impl Rotate {
+    /// `x R` for `[n, width]`.
+    pub(super) fn turn(&self, x: Tensor<2>) -> Tensor<2> {
+        block_product(x, self.blocks.clone())
+    }
+
+    /// `x R⁻¹`, where `R` says that its transpose is that.
+    pub(super) fn turn_back(&self, x: Tensor<2>) -> Option<Tensor<2>> {
+        self.orthogonal.then(|| block_product(x, self.blocks.clone().swap_dims(1, 2)))
+    }
+}
+
+fn block_product(x: Tensor<2>, blocks: Tensor<3>) -> Tensor<2> {
+    let ([n, width], [count, size, _]) = (x.dims(), blocks.dims());
+    let x = x.reshape([n, count, size]).swap_dims(0, 1);
+    x.matmul(blocks).swap_dims(0, 1).reshape([n, width])
+}
+
+/// `x (W + S) + b`, where `S` has few values.
+#[derive(Debug, Clone)]
+pub struct Sparse {
+    /// `[n]`, the input of each value: its row in `[d_in, d_out]`.
+    pub inputs: Tensor<1, Int>,
+    /// `[n]`, the output of each value: its column.
+    pub outputs: Tensor<1, Int>,
+    /// `[n]`; values of one place add up.
+    pub values: Tensor<1>,
+}
+
+impl Sparse {
+    /// `x S`, `[tokens, d_out]`.
+    pub(super) fn delta(&self, x: Tensor<2>, d_out: usize) -> Tensor<2> {
+        let terms = x.select(1, self.inputs.clone()) * self.values.clone().unsqueeze_dim(0);
+        let zeros = Tensor::zeros([terms.dims()[0], d_out], &terms.device());
+        zeros.select_assign(1, self.outputs.clone(), terms, IndexingUpdateOp::Add)
+    }
+
+    /// `S`, `[d_in, d_out]`.
+    pub(super) fn dense(&self, [d_in, d_out]: [usize; 2]) -> Tensor<2> {
+        let places = self.inputs.clone() * d_out as i64 + self.outputs.clone();
+        let zeros = Tensor::<1>::zeros([d_in * d_out], &self.values.device());
+        let filled = zeros.select_assign(0, places, self.values.clone(), IndexingUpdateOp::Add);
+        filled.reshape([d_in, d_out])
+    }
+}
+
+/// Any function `W'` of a weight.
+pub trait WeightMap: Debug + Send + Sync {
+    /// `W'`, `[d_in, d_out]`; `weight` makes the weight `W` of the edits before this one, which may
+    /// have to be unpacked or put together.
+    fn weight(&self, weight: &dyn Fn() -> Tensor<2>) -> Tensor<2>;
+
+    /// `W` from `W'`, where that can be known.
+    fn invert(&self, _weight: Tensor<2>) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// Whether `W'` depends on `W`. Where it does not, the map cannot be put over other changes,
+    /// which would be lost.
+    fn keeps_what_is_below(&self) -> bool {
+        true
+    }
+
+    /// How many entries of the weight change, and the largest rank that their change can have: all
+    /// of them, unless it says otherwise.
+    fn change(&self, site: &Site) -> Change {
+        Change { weight: site.d_in() * site.d_out(), bias: 0, rank: site.d_in().min(site.d_out()) }
+    }
+}
+
+/// Another weight, whatever the frozen one is: full fine-tuning of a layer.
+#[derive(Debug, Clone)]
+pub struct Replaced(pub Tensor<2>);
+
+impl WeightMap for Replaced {
+    fn weight(&self, _weight: &dyn Fn() -> Tensor<2>) -> Tensor<2> {
+        self.0.clone()
+    }
+
+    fn keeps_what_is_below(&self) -> bool {
+        false
+    }
+}
+
+/// Any function of a linear layer's input and output. It has no weight, so it cannot be merged, and
+/// what needs a weight cannot be put over it.
+pub trait OutputMap: Debug + Send + Sync {
+    /// `[tokens, d_out]` from `x`, `[tokens, d_in]`, and the output `y` so far, `[tokens, d_out]`.
+    fn forward(&self, x: &Tensor<2>, y: Tensor<2>, pass: &Pass<'_>) -> Tensor<2>;
+
+    /// Why there is no weight, as the end of a sentence: "its experts depend on the input".
+    fn obstacle(&self) -> &'static str;
+}
+
+macro_rules! into_edit {
+    ($($form:ident),*) => {
+        $(impl From<$form> for Edit {
+            fn from(form: $form) -> Self {
+                Self::$form(form)
+            }
+        })*
+    };
+}
+into_edit!(LowRank, Scale, Magnitude, Rotate, Sparse);

@@ -1,0 +1,197 @@
+//! What a method does to the table of an embedding.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use burn::tensor::{IndexingUpdateOp, Tensor};
+
+use crate::rows::ints;
+use crate::{Change, FrozenWeight, Pass, Site};
+
+/// What a method does to the table `[entries, d]` of an embedding, and with it to a head that is
+/// tied to the table.
+#[derive(Debug, Clone, Default)]
+pub enum TableEdit {
+    /// As it is.
+    #[default]
+    Keep,
+    /// Another table, `[entries, d]`.
+    Replaced(Tensor<2>),
+    /// Other values in some rows.
+    Rows(TableRows),
+    /// One edit after another.
+    Stack(Vec<TableEdit>),
+    /// `Σ wₙ tableₙ`.
+    Mean(Vec<(f64, TableEdit)>),
+    /// By slot.
+    Routed(Vec<TableEdit>),
+}
+
+/// Other values in some rows of a table.
+#[derive(Debug, Clone)]
+pub struct TableRows {
+    /// The rows, each once.
+    pub indices: Arc<[usize]>,
+    /// `[n, d]`.
+    pub values: Tensor<2>,
+}
+
+impl TableEdit {
+    /// Whether the table stays as it is.
+    pub fn is_keep(&self) -> bool {
+        matches!(self, Self::Keep)
+    }
+
+    /// The rows with these indices, one for each token: `[tokens, d]`.
+    pub fn lookup(&self, table: &FrozenWeight, ids: &[usize], pass: &Pass<'_>) -> Tensor<2> {
+        let index = |ids: &[usize]| ints(ids.iter().copied(), pass.rows.device());
+        match self {
+            Self::Keep => table.rows(index(ids)),
+            Self::Replaced(values) => values.clone().select(0, index(ids)),
+            Self::Rows(rows) => rows.over(table.rows(index(ids)), ids, pass),
+            Self::Stack(edits) => edits.iter().fold(table.rows(index(ids)), |found, edit| {
+                match edit {
+                    Self::Keep => found,
+                    Self::Rows(rows) => rows.over(found, ids, pass),
+                    other => other.lookup(table, ids, pass),
+                }
+            }),
+            Self::Mean(members) => {
+                let of = |(weight, edit): &(f64, Self)| edit.lookup(table, ids, pass) * *weight;
+                members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
+            }
+            Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
+                let own = rows.iter().flat_map(|&row| pass.rows.start(row)..pass.rows.start(row + 1));
+                let own: Vec<usize> = own.map(|token| ids[token]).collect();
+                let edit = slot.map_or(&Self::Keep, |slot| &members[slot]);
+                edit.lookup(table, &own, sub)
+            }),
+        }
+    }
+
+    /// How like each row a state is: `x Tᵀ`, `[tokens, d]` to `[tokens, entries]`, where
+    /// `transposed` is the frozen table the other way round.
+    pub(super) fn compare(
+        &self,
+        transposed: &FrozenWeight,
+        x: Tensor<2>,
+        pass: &Pass<'_>,
+    ) -> Tensor<2> {
+        match self {
+            Self::Keep => transposed.linear(x, None),
+            Self::Replaced(values) => x.matmul(values.clone().transpose()),
+            Self::Rows(rows) => {
+                let scores = transposed.linear(x.clone(), None);
+                rows.compared(transposed, x, scores)
+            }
+            Self::Stack(edits) => edits.iter().fold(transposed.linear(x.clone(), None), |y, edit| {
+                match edit {
+                    Self::Keep => y,
+                    Self::Rows(rows) => rows.compared(transposed, x.clone(), y),
+                    other => other.compare(transposed, x.clone(), pass),
+                }
+            }),
+            Self::Mean(members) => {
+                let of = |(weight, edit): &(f64, Self)| {
+                    edit.compare(transposed, x.clone(), pass) * *weight
+                };
+                members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
+            }
+            Self::Routed(members) if members.iter().all(Self::is_keep) => transposed.linear(x, None),
+            Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
+                let edit = slot.map_or(&Self::Keep, |slot| &members[slot]);
+                edit.compare(transposed, pass.rows.take(x.clone(), rows), sub)
+            }),
+        }
+    }
+
+    /// The whole table, `[entries, d]`.
+    ///
+    /// # Panics
+    /// If rows of a batch have different ones.
+    pub fn dense(&self, table: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Keep => table,
+            Self::Replaced(values) => values.clone(),
+            Self::Rows(rows) => rows.within(table),
+            Self::Stack(edits) => edits.iter().fold(table, |table, edit| edit.dense(table)),
+            Self::Mean(members) => {
+                let of = |(weight, edit): &(f64, Self)| edit.dense(table.clone()) * *weight;
+                members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
+            }
+            Self::Routed(_) => panic!("rows of a batch have different tables"),
+        }
+    }
+
+    /// What merging this changes at a site.
+    pub fn change(&self, site: &Site) -> Change {
+        let [entries, d] = site.shape;
+        match self {
+            Self::Keep | Self::Routed(_) => Change::default(),
+            Self::Replaced(_) => Change { weight: entries * d, bias: 0, rank: entries.min(d) },
+            Self::Rows(rows) => {
+                let count = rows.indices.len();
+                Change { weight: count * d, bias: 0, rank: count.min(d) }
+            }
+            Self::Stack(edits) => Change::together(site, edits.iter().map(|e| e.change(site))),
+            Self::Mean(members) => {
+                Change::together(site, members.iter().map(|(_, edit)| edit.change(site)))
+            }
+        }
+    }
+
+    /// Why `above` cannot act over this edit.
+    pub fn refuses(&self, above: &Self) -> Option<&'static str> {
+        let own = |edit: &Self| match edit {
+            Self::Rows(rows) => Some(rows.indices.clone()),
+            _ => None,
+        };
+        match (self, above) {
+            (Self::Keep, _) | (_, Self::Keep) => None,
+            (Self::Routed(members), _) => members.iter().find_map(|edit| edit.refuses(above)),
+            (_, Self::Routed(members)) => members.iter().find_map(|edit| self.refuses(edit)),
+            _ => match (own(self), own(above)) {
+                (Some(below), Some(above)) if !above.iter().any(|row| below.contains(row)) => None,
+                _ => Some("it puts other rows of embeddings in the place of those of the other"),
+            },
+        }
+    }
+}
+
+impl TableRows {
+    /// `found`, the rows that `ids` have in the table below, with these where they are meant.
+    fn over(&self, found: Tensor<2>, ids: &[usize], pass: &Pass<'_>) -> Tensor<2> {
+        let places: HashMap<usize, usize> =
+            self.indices.iter().enumerate().map(|(place, index)| (*index, place)).collect();
+        let [tokens, _] = found.dims();
+        if !ids.iter().any(|id| places.contains_key(id)) {
+            return found;
+        }
+        let index = ids.iter().enumerate().map(|(token, id)| match places.get(id) {
+            Some(place) => tokens + place,
+            None => token,
+        });
+        let index = ints(index, pass.rows.device());
+        Tensor::cat(vec![found, self.values.clone()], 0).select(0, index)
+    }
+
+    /// `scores`, the comparison with the table below, with these rows where they are meant.
+    fn compared(&self, transposed: &FrozenWeight, x: Tensor<2>, scores: Tensor<2>) -> Tensor<2> {
+        let device = x.device().without_autodiff();
+        let index = ints(self.indices.iter().copied(), &device);
+        // What they add to the scores of the rows in their place.
+        let frozen = transposed.transpose().rows(index.clone());
+        let difference = x.matmul((self.values.clone() - frozen).transpose());
+        scores.select_assign(1, index, difference, IndexingUpdateOp::Add)
+    }
+
+    /// A whole table with these rows.
+    fn within(&self, table: Tensor<2>) -> Tensor<2> {
+        let device = table.device().without_autodiff();
+        let index = ints(self.indices.iter().copied(), &device);
+        let old = table.clone().select(0, index.clone());
+        // Minus the old value exactly, so that the new one is put there without rounding.
+        let emptied = table.select_assign(0, index.clone(), old.neg(), IndexingUpdateOp::Add);
+        emptied.select_assign(0, index, self.values.clone(), IndexingUpdateOp::Add)
+    }
+}

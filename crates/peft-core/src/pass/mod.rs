@@ -1,0 +1,102 @@
+//! One forward pass.
+
+mod dropout;
+mod groups;
+mod memo;
+mod probe;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::{Rows, Site, Slots};
+
+pub use memo::{Memo, MemoKey};
+pub use probe::{Observation, Probe};
+
+/// What a pass is for. Dropout, random routes and whatever else is random ask it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing is random.
+    #[default]
+    Infer,
+    /// An optimizer step. What is random is a function of both numbers.
+    Train {
+        /// The seed of the run.
+        seed: u64,
+        /// The number of the step.
+        step: u64,
+    },
+}
+
+impl Mode {
+    /// Whether the pass is part of a training step.
+    pub fn is_training(self) -> bool {
+        matches!(self, Self::Train { .. })
+    }
+}
+
+/// Everything that belongs to one forward pass; every hook is given it.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// Which tokens belong to which text.
+    pub rows: &'a Rows,
+    /// Which adapter each row is under.
+    pub slots: &'a Slots,
+    /// What the pass is for.
+    pub mode: Mode,
+    /// What is computed once.
+    pub memo: &'a Memo,
+    /// Where methods write what they decide, if somebody looks.
+    pub probe: Option<&'a Probe>,
+}
+
+impl<'a> Pass<'a> {
+    /// The same pass where tensors hold the tokens of other rows.
+    pub fn over<'b>(self, rows: &'b Rows, slots: &'b Slots) -> Pass<'b>
+    where
+        'a: 'b,
+    {
+        Pass { rows, slots, ..self }
+    }
+
+    /// In training, sets each value to zero with probability `p` and divides the others by `1 - p`;
+    /// otherwise nothing.
+    pub fn dropout<const D: usize>(&self, x: Tensor<D>, p: f64) -> Tensor<D> {
+        match self.mode {
+            Mode::Train { seed, step } if p > 0.0 => {
+                let draw = dropout::mix(dropout::mix(seed, step), self.memo.next_draw());
+                let mask = dropout::mask(x.dims(), p, draw, &x.device().without_autodiff());
+                x * mask
+            }
+            _ => x,
+        }
+    }
+
+    /// Notes `values`, `[rows, n]`, that a method decided at a site, if somebody looks.
+    pub fn record(&self, site: &Site, name: &str, values: impl FnOnce() -> Tensor<2>) {
+        if let Some(probe) = self.probe {
+            probe.record(site, name, values());
+        }
+    }
+}
+
+/// The parts of a pass over no tokens, in which a method can be asked what it does.
+#[derive(Debug)]
+pub struct EmptyPass {
+    rows: Rows,
+    slots: Slots,
+    memo: Memo,
+}
+
+impl EmptyPass {
+    /// A pass over no tokens; what it computes lies on `device`.
+    pub fn new(device: &Device) -> Self {
+        let (slots, memo) = (Slots::default(), Memo::new());
+        Self { rows: Rows::new(Vec::new(), device), slots, memo }
+    }
+
+    /// The pass.
+    pub fn pass(&self) -> Pass<'_> {
+        let Self { rows, slots, memo } = self;
+        Pass { rows, slots, mode: Mode::Infer, memo, probe: None }
+    }
+}

@@ -1,0 +1,61 @@
+//! Which adapter each row is under.
+
+/// Which adapter of an [`AdapterPool`](crate::AdapterPool), or none, each row of a batch is under.
+///
+/// A model under one method needs none: the default names no row, and says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slots(Vec<Option<usize>>);
+
+/// Rows under the same adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// The adapter; `None` for the base.
+    pub(crate) slot: Option<usize>,
+    /// Its rows, in their order.
+    pub(crate) rows: Vec<usize>,
+}
+
+impl Slots {
+    /// `rows[i]` is the slot of row `i`; `None` for the base model.
+    pub fn new(rows: Vec<Option<usize>>) -> Self {
+        Self(rows)
+    }
+
+    /// Every one of `rows` rows under the same slot.
+    pub fn all(slot: Option<usize>, rows: usize) -> Self {
+        Self(vec![slot; rows])
+    }
+
+    /// The slots of some rows, in this order.
+    ///
+    /// # Panics
+    /// If slots are named and there is no such row.
+    pub fn select(&self, rows: impl IntoIterator<Item = usize>) -> Self {
+        match self.0.is_empty() {
+            true => Self::default(),
+            false => Self(rows.into_iter().map(|row| self.0[row]).collect()),
+        }
+    }
+
+    /// By row; empty where no row is named.
+    pub fn as_slice(&self) -> &[Option<usize>] {
+        &self.0
+    }
+
+    /// The rows of each slot that has any, in the order of their first rows.
+    ///
+    /// # Panics
+    /// If there are not `rows` rows.
+    pub(crate) fn groups(&self, rows: usize) -> Vec<Group> {
+        let named = self.0.len();
+        assert_eq!(named, rows, "a batch of {rows} rows, of which {named} name their adapter");
+        let mut groups: Vec<Group> = Vec::new();
+        for (row, &slot) in self.0.iter().enumerate() {
+            match groups.iter_mut().find(|group| group.slot == slot) {
+                Some(group) => group.rows.push(row),
+                None => groups.push(Group { slot, rows: vec![row] }),
+            }
+        }
+        groups
+    }
+}

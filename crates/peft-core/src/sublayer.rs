@@ -1,0 +1,225 @@
+//! Functions at the end of a sublayer.
+
+use std::cell::OnceCell;
+use std::fmt::Debug;
+
+use burn::tensor::Tensor;
+
+use crate::edit::{Answer, Gate};
+use crate::{Hooks, MemoKey, NormLayer, Pass, Site};
+
+/// The end of a sublayer: `norm(residual + output)`, or `residual + output` in a model that
+/// normalises before the sublayer. Its states are each `[tokens, d]`.
+#[derive(Debug)]
+pub struct SublayerEnd<'a> {
+    place: Place<'a>,
+    /// What the sublayer (attention or feed-forward) was given.
+    pub input: Tensor<2>,
+    /// What it returned, under the functions below.
+    pub output: Tensor<2>,
+    /// What is added to that.
+    pub residual: Tensor<2>,
+    normalized: OnceCell<Tensor<2>>,
+}
+
+/// Where a sublayer ends: its site, its norm, and the method of the whole model, under which the
+/// norm is.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    site: &'a Site,
+    norm: Option<&'a NormLayer<'a>>,
+    hooks: &'a dyn Hooks,
+}
+
+impl Debug for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.site.fmt(f)
+    }
+}
+
+impl<'a> SublayerEnd<'a> {
+    /// The end of the sublayer at `site`, with its `norm`, where that comes last, under the method
+    /// of the whole model. States are `[input, output, residual]`.
+    pub fn new(
+        site: &'a Site,
+        norm: Option<&'a NormLayer<'a>>,
+        hooks: &'a dyn Hooks,
+        [input, output, residual]: [Tensor<2>; 3],
+    ) -> Self {
+        let place = Place { site, norm, hooks };
+        Self { place, input, output, residual, normalized: OnceCell::new() }
+    }
+
+    /// Where it is.
+    pub fn site(&self) -> &'a Site {
+        self.place.site
+    }
+
+    /// The sum of residual and output, under the norm where there is one; computed once.
+    pub fn normalized(&self, pass: &Pass<'_>) -> Tensor<2> {
+        let normalize = || {
+            let sum = self.residual.clone() + self.output.clone();
+            match self.place.norm {
+                Some(norm) => {
+                    norm.forward(&self.place.hooks.norm(norm.site(), pass), sum, pass)
+                }
+                None => sum,
+            }
+        };
+        self.normalized.get_or_init(normalize).clone()
+    }
+
+    /// The same with another output.
+    pub fn with_output(&self, output: Tensor<2>) -> Self {
+        let (input, residual) = (self.input.clone(), self.residual.clone());
+        Self { place: self.place, input, output, residual, normalized: OnceCell::new() }
+    }
+
+    /// The states of some rows.
+    fn of_rows(&self, rows: &[usize], pass: &Pass<'_>) -> Self {
+        let take = |tensor: &Tensor<2>| pass.rows.take(tensor.clone(), rows);
+        Self {
+            place: self.place,
+            input: take(&self.input),
+            output: take(&self.output),
+            residual: take(&self.residual),
+            normalized: OnceCell::new(),
+        }
+    }
+}
+
+/// A function at the end of a sublayer.
+pub trait SublayerFunction: Debug {
+    /// The output, `[tokens, d]`, in the place of `end.output`.
+    fn forward(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2>;
+
+    /// What the function reads, `[tokens, d]`: the input of a gate or of a fusion's query beside it.
+    /// The normalised sum, unless it says otherwise.
+    fn reads(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        end.normalized(pass)
+    }
+}
+
+/// What a method does at the end of a sublayer.
+#[derive(Debug, Default)]
+pub enum Insert<'a> {
+    /// Nothing.
+    #[default]
+    None,
+    /// A function.
+    Function(Box<dyn SublayerFunction + 'a>),
+    /// One after another.
+    Stack(Vec<Insert<'a>>),
+    /// `Σ wₙ outputₙ`.
+    Mean(Vec<(f64, Insert<'a>)>),
+    /// `output + g (output' - output)`, where the gate reads what the function reads.
+    Gated(Gate, Box<Insert<'a>>),
+    /// By slot.
+    Routed(Vec<Insert<'a>>),
+}
+
+impl<'a> Insert<'a> {
+    /// A function.
+    pub fn of(function: impl SublayerFunction + 'a) -> Self {
+        Self::Function(Box::new(function))
+    }
+
+    /// Whether nothing happens.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// The sublayer's output under this, `[tokens, d]`.
+    pub fn forward(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        match self {
+            Self::None => end.output.clone(),
+            Self::Function(function) => function.forward(end, pass),
+            Self::Stack(parts) => match &parts[..] {
+                [] => end.output.clone(),
+                [first, rest @ ..] => rest
+                    .iter()
+                    .fold(end.with_output(first.forward(end, pass)), |end, part| {
+                        end.with_output(part.forward(&end, pass))
+                    })
+                    .output,
+            },
+            Self::Mean(members) => {
+                let terms = members.iter().map(|(w, part)| part.forward(end, pass) * *w);
+                terms.reduce(|sum, term| sum + term).expect("a mean has members")
+            }
+            Self::Gated(gate, part) => {
+                let gate = gate.of_tokens(end.site(), part.reads(end, pass), pass);
+                let output = end.output.clone();
+                output.clone() + (part.forward(end, pass) - output) * gate
+            }
+            Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
+                let end = end.of_rows(rows, pass);
+                slot.map_or(&Self::None, |slot| &members[slot]).forward(&end, sub)
+            }),
+        }
+    }
+
+    /// What it reads, `[tokens, d]`.
+    pub fn reads(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        match self {
+            Self::None => end.normalized(pass),
+            Self::Function(function) => function.reads(end, pass),
+            Self::Stack(parts) => match &parts[..] {
+                [] => end.normalized(pass),
+                [only] => only.reads(end, pass),
+                [first, rest @ .., last] => {
+                    let below = rest
+                        .iter()
+                        .fold(end.with_output(first.forward(end, pass)), |end, part| {
+                            end.with_output(part.forward(&end, pass))
+                        });
+                    last.reads(&below, pass)
+                }
+            },
+            Self::Mean(members) => {
+                let terms = members.iter().map(|(w, part)| part.reads(end, pass) * *w);
+                terms.reduce(|sum, term| sum + term).expect("a mean has members")
+            }
+            Self::Gated(_, part) => part.reads(end, pass),
+            Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
+                let end = end.of_rows(rows, pass);
+                slot.map_or(&Self::None, |slot| &members[slot]).reads(&end, sub)
+            }),
+        }
+    }
+}
+
+impl Answer for Insert<'_> {
+    fn nothing() -> Self {
+        Self::None
+    }
+
+    fn stacked(mut members: Vec<Self>) -> Self {
+        members.retain(|member| !member.is_none());
+        match members.len() {
+            0 | 1 => members.pop().unwrap_or_default(),
+            _ => Self::Stack(members),
+        }
+    }
+
+    fn averaged(members: Vec<(f64, Self)>) -> Self {
+        match members.iter().all(|(_, part)| part.is_none()) {
+            true => Self::None,
+            false => Self::Mean(members),
+        }
+    }
+
+    fn gated(self, gates: Vec<Gate>) -> Self {
+        match (self, gates.into_iter().next()) {
+            (Self::None, _) | (_, None) => Self::None,
+            (part, Some(gate)) => Self::Gated(gate, Box::new(part)),
+        }
+    }
+
+    fn routed(members: Vec<Self>, _key: MemoKey) -> Self {
+        match members.iter().all(Self::is_none) {
+            true => Self::None,
+            false => Self::Routed(members),
+        }
+    }
+}
