@@ -6,7 +6,7 @@ mod one;
 mod scores;
 mod stream;
 
-use peft_core::Hooks;
+use peft_core::{Hooks, Slots};
 
 use crate::{Error, Model, Result, Task};
 
@@ -18,6 +18,7 @@ pub struct Generator<'m> {
     model: &'m Model,
     hooks: &'m dyn Hooks,
     config: &'m GenerationConfig,
+    slots: Option<&'m Slots>,
 }
 
 /// Sees each token as it is chosen: the text that it is of, and the token. `true` ends that text.
@@ -41,7 +42,12 @@ impl<'m> Generator<'m> {
                 "a {class} cannot generate: it is no language model"
             )));
         }
-        Ok(Self { model, hooks, config })
+        Ok(Self { model, hooks, config, slots: None })
+    }
+
+    /// With each prompt under an adapter of a pool.
+    pub fn with_slots(self, slots: &'m Slots) -> Self {
+        Self { slots: Some(slots), ..self }
     }
 
     /// The tokens that follow each prompt, or that the decoder makes of it; the end token is the
