@@ -95,6 +95,9 @@ def whole_kind():
         token = dict(base="gpt2-token", architecture="GPT2ForTokenClassification")
         cases[f"gpt2-sequence-{method}"] = (config, dict(sequence, has_head=True))
         cases[f"gpt2-token-{method}"] = (config, dict(token, has_head=True))
+    # Gates are a mean over padding too, here in front of the text.
+    cases["gpt2-unipelt-counted"] = (unipelt(), dict(counted=True))
+    cases["gpt2-lora-gated-counted"] = (lora("qkv", use_gating=True), dict(counted=True))
     return cases
 
 
