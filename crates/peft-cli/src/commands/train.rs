@@ -1,6 +1,7 @@
 //! `peft train`.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::data::LoadedData;
 use crate::options::{AdapterOptions, DeviceOptions, SettingOptions, adapter_name};
-use crate::output::{grouped, print_json};
+use crate::output::{grouped, note, print_json, stdout};
 use crate::prompt;
 use crate::run_file::RunFile;
 
@@ -235,7 +236,7 @@ impl Train {
         let (trainer_data, task) = data.tokenized(&run, &resolved, &model, &added, &adapter)?;
         let counts = Accounting::new(&adapter, model.base());
         if !self.json {
-            eprintln!(
+            note(format_args!(
                 "{} on {}: {} of {} values trained ({:.2} %), {} changed after merging, rank {}",
                 run.method,
                 resolved.name,
@@ -244,7 +245,7 @@ impl Train {
                 counts.trainable_percent,
                 grouped(counts.changed),
                 counts.rank,
-            );
+            ));
         }
         let text = run.to_text()?;
         write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
@@ -368,6 +369,7 @@ impl Train {
             return print_json(&result);
         }
         let outcome: Outcome = serde_json::from_value(outcome.clone())?;
+        let mut out = stdout();
         for (name, metrics) in [("validation", &outcome.valid), ("test", &outcome.test)] {
             if let Some(metrics) = metrics {
                 let values = metrics.as_map().iter().filter(|(name, _)| *name != "examples");
@@ -376,15 +378,16 @@ impl Train {
                         format!("{name} {:.4}", value.as_f64().unwrap_or(f64::NAN))
                     })
                     .collect();
-                println!("{name}: {}", shown.join(", "));
+                writeln!(out, "{name}: {}", shown.join(", "))?;
             }
         }
-        println!(
+        writeln!(
+            out,
             "{} steps in {:.1} s, {:.0} tokens/s; epoch {} kept",
             outcome.steps, outcome.train_seconds, outcome.tokens_per_second, outcome.best_epoch
-        );
-        println!("adapter: {}", directory.adapter().display());
-        println!("plot:    {}", directory.plot().display());
+        )?;
+        writeln!(out, "adapter: {}", directory.adapter().display())?;
+        writeln!(out, "plot:    {}", directory.plot().display())?;
         Ok(())
     }
 }
