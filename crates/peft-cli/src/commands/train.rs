@@ -179,18 +179,18 @@ fn parse_metric(name: &str) -> Result<Metric, String> {
 
 impl Train {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let directory = RunDirectory::new(&self.out);
+        let mut directory = RunDirectory::new(&self.out);
         let run = self.resolved(&directory)?;
-        if self.resume && directory.result().exists() {
-            let result: Value = serde_json::from_slice(&std::fs::read(directory.result())?)?;
-            self.report(&directory, &result)?;
+        if self.resume
+            && let Some(outcome) = directory.outcome()?
+        {
+            self.report(&directory, &outcome)?;
             return Ok(ExitCode::SUCCESS);
         }
-        if directory.is_used() && !self.resume {
-            bail!(
-                "{} already holds a run: go on with it (--resume), or choose another --out",
-                self.out.display()
-            );
+        // A new directory is claimed when there is something to write into it: what fails before
+        // leaves nothing behind.
+        if directory.is_used() || run.data.train.is_none() {
+            directory = directory.claim(self.resume)?;
         }
         let device = self.device.device()?;
         let resolved = resolve(&run.model, self.offline)?;
@@ -247,13 +247,14 @@ impl Train {
                 counts.rank,
             ));
         }
+        let directory = directory.claim(self.resume)?;
         let text = run.to_text()?;
         write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
         let settings = run.train.clone();
         let trainer = Trainer::new(&model, adapter, task, settings, directory.clone(), run.seed)?;
         let trainer = trainer.with_added_tokens(added);
         let outcome = trainer.with_progress(!self.json).run(&trainer_data, self.resume)?;
-        self.report(&directory, &serde_json::to_value(&outcome)?)?;
+        self.report(&directory, &outcome)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -360,15 +361,14 @@ impl Train {
         Ok(run)
     }
 
-    fn report(&self, directory: &RunDirectory, outcome: &Value) -> anyhow::Result<()> {
-        let mut result = outcome.clone();
-        if let Some(fields) = result.as_object_mut() {
-            fields.insert("adapter".into(), json!(directory.adapter()));
-        }
+    fn report(&self, directory: &RunDirectory, outcome: &Outcome) -> anyhow::Result<()> {
         if self.json {
+            let mut result = json!(outcome);
+            if let Some(fields) = result.as_object_mut() {
+                fields.insert("adapter".into(), json!(directory.adapter()));
+            }
             return print_json(&result);
         }
-        let outcome: Outcome = serde_json::from_value(outcome.clone())?;
         let mut out = stdout();
         for (name, metrics) in [("validation", &outcome.valid), ("test", &outcome.test)] {
             if let Some(metrics) = metrics {

@@ -1,11 +1,12 @@
 //! Checkpoints: all that a run needs to go on as if it had never stopped.
 
+use std::fs::OpenOptions;
 use std::path::Path;
 
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::store::ModuleRecord;
-use peft_core::{Stack, write_atomically};
+use peft_core::{Stack, sync_directory, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -32,7 +33,8 @@ pub(crate) struct Position {
     pub fingerprint: String,
 }
 
-/// Writes a checkpoint over the last one; at any moment a whole one is there.
+/// Writes a checkpoint over the last one; at any moment, one without power too, a whole one is
+/// there.
 pub(crate) fn save(
     directory: &Path,
     position: &Position,
@@ -44,8 +46,14 @@ pub(crate) fn save(
     let old = directory.with_extension("old");
     let _ = std::fs::remove_dir_all(&next);
     std::fs::create_dir_all(&next).map_err(|e| failed(&e))?;
-    method.clone().into_record().save(next.join("method.bpk")).map_err(|e| failed(&e))?;
-    optimizer.save(next.join("optimizer.bpk")).map_err(|e| failed(&e))?;
+    let (records, state) = (next.join("method.bpk"), next.join("optimizer.bpk"));
+    method.clone().into_record().save(&records).map_err(|e| failed(&e))?;
+    optimizer.save(&state).map_err(|e| failed(&e))?;
+    for file in [records, state] {
+        let file = OpenOptions::new().write(true).open(file);
+        file.and_then(|file| file.sync_all()).map_err(|e| failed(&e))?;
+    }
+    // Last, so that records with a position are whole; their names are synced with its own.
     let text = serde_json::to_string_pretty(position).map_err(|e| failed(&e))?;
     write_atomically(&next.join("position.json"), |file| writeln!(file, "{text}"))?;
     // A directory cannot be replaced in one step: the old one stays until the new one is there.
@@ -54,6 +62,9 @@ pub(crate) fn save(
         std::fs::rename(directory, &old).map_err(|e| failed(&e))?;
     }
     std::fs::rename(&next, directory).map_err(|e| failed(&e))?;
+    if let Some(run) = directory.parent() {
+        sync_directory(run).map_err(|e| failed(&e))?;
+    }
     let _ = std::fs::remove_dir_all(&old);
     Ok(())
 }
