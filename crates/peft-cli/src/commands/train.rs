@@ -355,9 +355,6 @@ impl Train {
                 bail!("{name} = {share}: must be a share between 0 and 1");
             }
         }
-        if run.data.max_length < 3 {
-            bail!("max_length = {}: must be at least 3 tokens", run.data.max_length);
-        }
         Ok(run)
     }
 
