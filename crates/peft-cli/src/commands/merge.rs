@@ -1,5 +1,6 @@
 //! `peft merge`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ use peft::train::{AdaptedModel, AdapterPaths};
 use serde_json::json;
 
 use crate::options::{DeviceOptions, ModelOptions};
-use crate::output::{print_json, refuse_used};
+use crate::output::{print_json, refuse_used, stdout};
 
 /// Fold an adapter into its model.
 ///
@@ -53,7 +54,7 @@ impl Merge {
         if self.json {
             print_json(&json!({"out": self.out, "tensors": tensors.len()}))?;
         } else {
-            println!("{}: {} tensors", self.out.display(), tensors.len());
+            writeln!(stdout(), "{}: {} tensors", self.out.display(), tensors.len())?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -13,7 +13,7 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, EncodeInput, Encoding, Tokenizer, TruncationParams};
+use tokenizers::{AddedToken, EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationParams};
 
 pub use self::added::{ADDED_TOKENS, AddedTokens};
 use crate::checkpoint::gguf;
@@ -72,7 +72,7 @@ impl TextTokenizer {
     /// `added_tokens.json`. Texts are cut to `max_tokens`, special tokens included.
     ///
     /// # Errors
-    /// If none is there, or one is broken.
+    /// If none is there, one is broken, or `max_tokens` leaves no room for a text.
     pub fn load(directory: &Path, max_tokens: usize) -> Result<Self> {
         let path = directory.join("tokenizer.json");
         let vocab = directory.join("vocab.txt");
@@ -93,6 +93,7 @@ impl TextTokenizer {
         for part in tokenizer.parts() {
             // A saved tokenizer may pad every text to a fixed length, which is ours to decide.
             part.with_padding(None);
+            has_room(part, max_tokens, false)?;
             let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
             part.with_truncation(Some(truncation)).map_err(|e| Error::file(&path, e))?;
         }
@@ -194,8 +195,11 @@ impl TextTokenizer {
     /// The token indices of texts, or of pairs of texts.
     ///
     /// # Errors
-    /// If the tokenizer fails on a text.
+    /// If the tokenizer fails on a text, or texts are cut where there is no room for a pair.
     pub fn encode(&self, texts: &[(String, Option<String>)]) -> Result<Vec<Encoded>> {
+        if texts.iter().any(|(_, pair)| pair.is_some()) {
+            has_room(&self.inner, self.max_tokens(), true)?;
+        }
         let inputs: Vec<EncodeInput<'_>> = texts
             .iter()
             .map(|(text, pair)| match pair {
@@ -276,6 +280,17 @@ fn of_letters(directory: &Path) -> Result<Option<[Tokenizer; 2]>> {
     match path.exists() {
         true => letters::tokenizers(&config_fields(directory)?, &path),
         false => Ok(None),
+    }
+}
+
+/// Checks that texts are cut where there is room for a token of each beside the special ones: the
+/// tokenizer subtracts these from `max_tokens` without a look.
+fn has_room(tokenizer: &Tokenizer, max_tokens: usize, is_pair: bool) -> Result<()> {
+    let special = tokenizer.get_post_processor().map_or(0, |around| around.added_tokens(is_pair));
+    let (input, texts) = if is_pair { ("a pair", 2) } else { ("a text", 1) };
+    match max_tokens < special + texts {
+        true => Err(Error::MaxTokens { max_tokens, least: special + texts, special, input }),
+        false => Ok(()),
     }
 }
 
