@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use peft_core::Activation;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::{Error, Result, config_fields};
@@ -173,7 +173,7 @@ pub struct ModelConfig {
     /// Size of the vocabulary.
     pub vocab_size: usize,
     /// The token that fills up a batch.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "token_id")]
     pub pad_token_id: Option<usize>,
     /// Names of the labels by index, if the checkpoint has a head.
     #[serde(default)]
@@ -288,13 +288,13 @@ impl ModelConfig {
             (None, Architecture::Bart) => Some(2),
             (None, _) => None,
         };
-        id.map(|id| id as u32)
+        u32::try_from(id?).ok()
     }
 
     /// The token that the text of a decoder beside an encoder begins with.
     pub fn decoder_start_token_id(&self) -> Option<u32> {
         let id = self.raw.get("decoder_start_token_id").and_then(Value::as_u64);
-        id.map(|id| id as u32).or(match self.model_type {
+        id.and_then(|id| u32::try_from(id).ok()).or(match self.model_type {
             Architecture::T5 => Some(0),
             Architecture::Bart => Some(2),
             _ => None,
@@ -356,4 +356,20 @@ impl ModelConfig {
         }
         Value::Object(raw)
     }
+}
+
+/// The index of a token; old files have -1 where there is none.
+pub(crate) fn id<T: TryFrom<i64>>(id: i64) -> std::result::Result<Option<T>, String> {
+    match id {
+        ..0 => Ok(None),
+        _ => T::try_from(id).map(Some).map_err(|_| format!("{id} is no index of a token")),
+    }
+}
+
+/// A field with the index of a token, if there is one.
+pub(crate) fn token_id<'de, D: Deserializer<'de>, T: TryFrom<i64>>(
+    deserializer: D,
+) -> std::result::Result<Option<T>, D::Error> {
+    let found: Option<i64> = Option::deserialize(deserializer)?;
+    found.map_or(Ok(None), id).map_err(D::Error::custom)
 }

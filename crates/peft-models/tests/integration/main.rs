@@ -1,6 +1,7 @@
 //! The crate's promises, by subject.
 
 mod broken_gguf;
+mod generation;
 mod gguf;
 mod support;
 mod tokenizer;
