@@ -188,6 +188,9 @@ pub struct ModelConfig {
     path: PathBuf,
 }
 
+/// The largest size of anything: two such sizes have a product.
+const LARGEST: usize = 1 << 31;
+
 impl ModelConfig {
     /// Reads the configuration of a directory, see [`config_fields`].
     ///
@@ -217,7 +220,12 @@ impl ModelConfig {
         }
         let config: Self =
             serde_json::from_value(Value::Object(raw.clone())).map_err(|e| Error::file(path, e))?;
-        Ok(Self { raw, path: path.into(), ..config })
+        let config = Self { raw, path: path.into(), ..config };
+        let names = ["hidden_size", "n_embd", "d_model", "dim"];
+        let width = names.into_iter().find(|name| config.raw.contains_key(*name));
+        let (d, words) = (config.hidden_size, config.vocab_size);
+        config.sizes(&[(width.unwrap_or(names[0]), d), ("vocab_size", words)])?;
+        Ok(config)
     }
 
     /// All fields, as they are in the file.
@@ -263,6 +271,14 @@ impl ModelConfig {
                 Err(self.unsupported(field, "gelu, gelu_new, gelu_pytorch_tanh, relu, silu, tanh"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses sizes that no model has.
+    pub(crate) fn sizes(&self, sizes: &[(&str, usize)]) -> Result<()> {
+        match sizes.iter().find(|(_, size)| !(1..=LARGEST).contains(size)) {
+            Some((field, _)) => Err(self.unsupported(field, format!("1 to {LARGEST}"))),
+            None => Ok(()),
         }
     }
 
