@@ -355,7 +355,7 @@ impl ModelConfig {
         format!("{}{}", self.model_type.class(), task.class_suffix(self.model_type))
     }
 
-    /// `config.json` for the same body with another head.
+    /// `config.json` for the same body with another head, its tensors in f32.
     pub fn to_json(&self, task: Task, labels: &[String]) -> Value {
         let mut raw = self.raw.clone();
         let count = match task {
@@ -363,6 +363,9 @@ impl ModelConfig {
             Task::Encode | Task::MaskedLm | Task::CausalLm | Task::Seq2SeqLm => 0,
         };
         raw.insert("architectures".into(), json!([self.class_name(task)]));
+        for field in ["dtype", "torch_dtype"] {
+            raw.entry(field).and_modify(|dtype| *dtype = json!("float32"));
+        }
         if count > 0 {
             let name = |i: usize| labels.get(i).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
             let ids = (0..count).map(|i| (i.to_string(), json!(name(i)))).collect();

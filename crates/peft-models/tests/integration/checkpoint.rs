@@ -155,6 +155,18 @@ fn a_configuration_that_makes_no_sense_is_an_error_and_no_panic() {
     }
 }
 
+#[test]
+fn a_configuration_is_written_for_tensors_in_f32() {
+    for (field, other) in [("dtype", "torch_dtype"), ("torch_dtype", "dtype")] {
+        let mut fields = config_fields(&base("bert")).expect("a configuration");
+        fields.remove(other);
+        fields.insert(field.into(), json!("bfloat16"));
+        let config = ModelConfig::from_fields(fields, "config.json".as_ref()).expect("a model");
+        let written = config.to_json(Task::Encode, &[]);
+        assert_eq!((&written[field], written.get(other)), (&json!("float32"), None));
+    }
+}
+
 /// A directory with a base in one shard that the index calls `name`, and what reading it says.
 fn sharded(directory: &Path, name: &Value) -> Result<Checkpoint, String> {
     let tensors = tensors("bert");
