@@ -75,6 +75,16 @@ pub enum Error {
     /// An input does not fit the model.
     #[error("input: {0}")]
     Input(String),
+    /// No token can follow a text.
+    #[error("text {text} of the batch cannot go on after {tokens} tokens: {reason}")]
+    Generation {
+        /// Its index in the batch.
+        text: usize,
+        /// The tokens that it has.
+        tokens: usize,
+        /// Why none can follow.
+        reason: String,
+    },
     /// An adapter or its files are wrong.
     #[error(transparent)]
     Core(#[from] peft_core::Error),

@@ -15,7 +15,9 @@ mod model;
 mod tokenizer;
 
 pub use cache::Cache;
-pub use checkpoint::{Checkpoint, Gguf, LoadReport, Precision, TensorInfo, config_fields};
+pub use checkpoint::{
+    Checkpoint, Gguf, LoadReport, Precision, ShardIndex, TensorInfo, config_fields,
+};
 pub use config::{Architecture, ModelConfig, Task};
 pub use error::{Error, Result};
 pub use forward::Forward;

@@ -17,7 +17,7 @@ use crate::output::{print_json, refuse_used, stdout};
 /// Fold an adapter into its model.
 ///
 /// Writes a Hugging Face checkpoint directory (config.json, model.safetensors, the tokenizer's
-/// files), which `peft` and `transformers` load as any other. The base stays as it is.
+/// files, generation_config.json), which `peft` and `transformers` load as any other. The base stays as it is.
 #[derive(Args)]
 pub struct Merge {
     #[command(flatten)]
@@ -60,13 +60,15 @@ impl Merge {
     }
 }
 
-const TOKENIZER_FILES: &[&str] = &[
+/// What is taken over as it is.
+const KEPT_FILES: &[&str] = &[
     "tokenizer.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "generation_config.json",
 ];
 
 /// Writes a checkpoint directory for the model of `adapted` with other tensors and the tokens that
@@ -79,7 +81,7 @@ pub fn write_model(
 ) -> anyhow::Result<()> {
     let (model, task) = (&adapted.model, adapted.task.as_ref());
     write_safetensors(&out.join("model.safetensors"), tensors)?;
-    for name in TOKENIZER_FILES {
+    for name in KEPT_FILES {
         let file = from.join(name);
         if file.exists() {
             let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
