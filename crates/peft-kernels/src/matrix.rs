@@ -74,6 +74,10 @@ impl PackedWeight for PackedMatrix {
         self.tensor.bytes().len()
     }
 
+    fn device(&self) -> Device {
+        self.device.clone()
+    }
+
     fn dense(&self) -> Tensor<2> {
         let rows = self.unpack(0..self.packed_shape()[0]);
         let dense = Tensor::<2>::from_data(rows, (&self.device, DType::F32));
@@ -84,26 +88,24 @@ impl PackedWeight for PackedMatrix {
         Arc::new(self.flipped())
     }
 
-    fn product(&self, input: Tensor<3>) -> Tensor<3> {
+    fn product(&self, input: Tensor<2>) -> Tensor<2> {
         #[cfg(feature = "flex")]
         return crate::product::product(input, self);
         #[cfg(not(feature = "flex"))]
         burn::tensor::module::linear(input, self.dense(), None)
     }
 
-    fn rows(&self, indices: Tensor<2, Int>) -> Tensor<3> {
-        let [batch, count] = indices.dims();
-        let [_, d] = self.dims();
-        let device = indices.device();
+    fn rows(&self, indices: Tensor<1, Int>) -> Tensor<2> {
         if self.transposed {
-            return burn::tensor::module::embedding(self.dense(), indices);
+            return self.dense().select(0, indices);
         }
         let indices: Vec<i64> = indices.into_data().iter().collect();
-        let mut values = Vec::with_capacity(indices.len() * d);
+        let shape = [indices.len(), self.dims()[1]];
+        let mut values = Vec::with_capacity(shape[0] * shape[1]);
         for index in indices {
             let row = index as usize;
             values.extend(self.tensor.format().unpack(self.tensor.rows(row..row + 1)));
         }
-        Tensor::from_data(TensorData::new(values, [batch, count, d]), (&device, DType::F32))
+        Tensor::from_data(TensorData::new(values, shape), (&self.device, DType::F32))
     }
 }

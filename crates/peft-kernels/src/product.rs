@@ -27,14 +27,12 @@ pub(crate) fn is_supported(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 
-/// `x W` for `[batch, tokens, d_in]`.
-pub(crate) fn product(input: Tensor<3>, weight: &PackedMatrix) -> Tensor<3> {
-    let [batch, tokens, d_in] = input.dims();
-    let [rows, d_out] = weight.dims();
+/// `x W` for `[tokens, d_in]`.
+pub(crate) fn product(input: Tensor<2>, weight: &PackedMatrix) -> Tensor<2> {
+    let ([_, d_in], [rows, _]) = (input.dims(), weight.dims());
     assert_eq!(d_in, rows, "an input as wide as the weight is high");
-    let input = input.reshape([batch * tokens, d_in]).into_dispatch();
-    let output = <Dispatch as PackedProduct>::packed_product(input, weight.clone());
-    Tensor::<2>::from_dispatch(output).reshape([batch, tokens, d_out])
+    let output = <Dispatch as PackedProduct>::packed_product(input.into_dispatch(), weight.clone());
+    Tensor::from_dispatch(output)
 }
 
 /// Backends with a product by a packed matrix.
