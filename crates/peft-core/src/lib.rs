@@ -13,6 +13,7 @@ mod erased;
 mod error;
 mod format;
 mod hooks;
+mod matrices;
 mod merge;
 mod method;
 mod modules_to_save;
@@ -46,6 +47,7 @@ pub use format::{
     read_pytorch, read_safetensors, write_atomically, write_safetensors,
 };
 pub use hooks::Hooks;
+pub use matrices::{AttentionMatrices, AttentionMatrix};
 pub use merge::{merge_obstacle, merged_tensors, tensors_under, unmerged_tensors};
 pub use method::{Change, ComputationFunction, Method, MethodCard, MethodConfig};
 pub use modules_to_save::ModulesToSave;
