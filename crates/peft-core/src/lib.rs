@@ -26,6 +26,7 @@ mod sublayer;
 mod targets;
 mod tokens;
 mod trainable_tokens;
+mod trained;
 mod weight;
 
 pub use accounting::{Accounting, SiteCounts, change_at, num_trainable};
@@ -60,4 +61,5 @@ pub use sublayer::{Insert, SublayerEnd, SublayerFunction};
 pub use targets::{ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns};
 pub use tokens::{Piece, Stage, Tokens};
 pub use trainable_tokens::TokenIndices;
+pub use trained::{TrainedNorm, trained_copy};
 pub use weight::{FrozenWeight, PackedWeight};

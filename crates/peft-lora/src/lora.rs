@@ -6,7 +6,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use peft_core::{
     Base, Edit, Edits, Error, Exchange, Hooks, Key, Layout, LowRank, Magnitude, MemoKey, Method,
-    NormEdit, Pass, Result, Site,
+    NormEdit, Pass, Result, Site, trained_copy,
 };
 
 use crate::config::DEFAULT_ROLES;
@@ -64,8 +64,7 @@ impl Lora {
                 LoraBias::LoraOnly => layers[index].is_some(),
             };
             if let (true, Some(bias)) = (trained, &entry.bias) {
-                let copy = Tensor::from_data(bias.clone().into_data(), device);
-                biases[index] = Some(Param::from_tensor(copy));
+                biases[index] = Some(trained_copy(bias, device));
             }
         }
         Ok(Self { layers, biases, dropout: config.dropout, lr_ratio: config.lr_ratio })
@@ -100,8 +99,7 @@ impl LoraLayer {
         let start = (config.init == LoraInit::Pissa)
             .then(|| [&a, &b].map(|t| Param::from_tensor(t.clone()).set_require_grad(false)));
         let magnitude = config.use_dora.then(|| {
-            let norms = weight().square().sum_dim(0).sqrt().squeeze_dim::<1>(0);
-            Param::from_tensor(Tensor::from_data(norms.into_data(), device))
+            trained_copy(&weight().square().sum_dim(0).sqrt().squeeze_dim::<1>(0), device)
         });
         let (lora_a, lora_b) = (Param::from_tensor(a), Param::from_tensor(b));
         Ok(Self { lora_a, lora_b, parts, magnitude, start, scaling })
