@@ -7,7 +7,7 @@ use peft_core::{
     Adapter, Composition, Error, Registry, TensorMap, num_trainable, read_safetensors,
 };
 use peft_models::{Model, ModelInput};
-use serde_json::Value;
+use serde::Deserialize;
 
 /// What became of a case.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,25 +38,27 @@ pub struct Case {
     pub trainable: Option<usize>,
 }
 
+/// What is read of a `meta.json`.
+#[derive(Deserialize)]
+struct Meta {
+    arch: String,
+    active: Option<String>,
+    trainable: Option<usize>,
+}
+
 impl Case {
-    /// The cases of one kind (`peft`, `adapters`, `curves`, `bases`) under `root`, by name.
-    pub fn all(root: &Path, kind: &str) -> Vec<Self> {
-        let Ok(entries) = std::fs::read_dir(root.join(kind)) else { return Vec::new() };
-        let mut cases: Vec<Self> = entries
-            .filter_map(|entry| {
-                let directory = entry.ok()?.path();
-                let meta = std::fs::read_to_string(directory.join("meta.json")).ok()?;
-                let meta: Value = serde_json::from_str(&meta).ok()?;
-                let name = format!("{kind}/{}", directory.file_name()?.to_str()?);
-                let architecture = meta.get("arch")?.as_str()?.to_string();
-                let active = meta.get("active").and_then(Value::as_str).map(String::from);
-                let trainable = meta.get("trainable").and_then(Value::as_u64).map(|n| n as usize);
-                let root = root.to_path_buf();
-                Some(Self { name, directory, root, architecture, active, trainable })
-            })
-            .collect();
-        cases.sort_by(|a, b| a.name.cmp(&b.name));
-        cases
+    /// The case in `directory`, one of those under `root`.
+    ///
+    /// # Errors
+    /// Why its `meta.json` cannot be read.
+    pub fn open(root: &Path, name: &str, directory: PathBuf) -> Result<Self, String> {
+        let path = directory.join("meta.json");
+        let of = |error: String| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(&path).map_err(|error| of(error.to_string()))?;
+        let Meta { arch: architecture, active, trainable } =
+            serde_json::from_str(&text).map_err(|error| of(error.to_string()))?;
+        let (name, root) = (name.to_string(), root.to_path_buf());
+        Ok(Self { name, directory, root, architecture, active, trainable })
     }
 
     /// The base model, or why there is none.

@@ -58,6 +58,10 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
         .map_err(|error| Outcome::Failed(error.to_string()))?;
     let final_logits = recorded.get("final_logits").cloned().map(values).unwrap_or_default();
     let [rows, positions, width] = logits.dims();
+    if final_logits.len() != rows * positions * width {
+        let count = final_logits.len();
+        return Err(Outcome::Failed(format!("{count} final logits, ours {:?}", logits.dims())));
+    }
     let is_token = token_rows(&first, [rows, positions]);
     let pairs = values(logits.into_data()).into_iter().zip(final_logits).enumerate();
     let at_tokens = pairs.filter(|(i, _)| is_token[i / width]);

@@ -5,4 +5,7 @@
 pub mod adapters;
 pub mod case;
 pub mod curve;
+pub mod fixtures;
+pub mod known;
 pub mod logits;
+pub mod suite;

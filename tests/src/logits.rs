@@ -76,7 +76,7 @@ fn distance(
     let [batch, rows, labels] = output.dims();
     let is_token = token_rows(recorded, [batch, rows]);
     let count = expected.shape().num_elements();
-    if count != batch * rows * labels {
+    if count == 0 || count != batch * rows * labels {
         let shape = expected.shape();
         return Err(failed(format!("{name} has shape {shape:?}, ours {:?}", output.dims())));
     }

@@ -1,15 +1,19 @@
 //! Parity with the reference libraries, case by case.
 //!
 //! Cases are read from `tests/fixtures`, and also from the directory that the environment variable
-//! `PEFT_FIXTURES` names. With `PEFT_FIXTURES_STRICT=1`, a case that is not supported fails the
-//! run. `BURN_DEVICE` chooses the device.
+//! `PEFT_FIXTURES` names. Of the latter, those in `tests/fixtures/not-supported.json` may be
+//! unsupported; anything else that is missing, broken or unsupported fails the run, and so does
+//! one of these that passes. `BURN_DEVICE` chooses the device.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use burn::tensor::Device;
 use peft_core::Registry;
 use peft_tests::case::{Case, Outcome};
+use peft_tests::fixtures::Fixtures;
+use peft_tests::known::Known;
+use peft_tests::suite::Suite;
 use peft_tests::{curve, logits};
 
 /// The bar on the CPU, and on devices whose products round differently (docs/src/devices.md).
@@ -21,44 +25,34 @@ fn tolerance() -> f32 {
 }
 
 fn main() -> ExitCode {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    let more = std::env::var_os("PEFT_FIXTURES").map(PathBuf::from);
-    let strict = std::env::var("PEFT_FIXTURES_STRICT").is_ok_and(|value| value == "1");
     // `cargo test NAME` runs the cases whose name contains NAME; flags are libtest's, not ours.
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     if std::env::args().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
-    let (device, registry) = (Device::default(), peft::registry());
-    let (mut passed, mut failed, mut not_supported) = (0, 0, 0);
-    for root in [Some(own), more].into_iter().flatten() {
-        if !root.is_dir() {
-            eprintln!("{} is not a directory", root.display());
-            failed += 1;
-        }
-        for case in ["bases", "peft", "adapters", "curves"].iter().flat_map(|k| Case::all(&root, k))
-        {
-            if filter.as_ref().is_some_and(|filter| !case.name.contains(filter.as_str())) {
-                continue;
-            }
-            match run(&case, &registry, &device) {
-                Outcome::Passed(how) => {
-                    passed += 1;
-                    println!("passed        {}: {how}", case.name);
-                }
-                Outcome::Failed(why) => {
-                    failed += 1;
-                    println!("FAILED        {}: {why}", case.name);
-                }
-                Outcome::NotSupported(why) => {
-                    not_supported += 1;
-                    println!("not supported {}: {why}", case.name);
-                }
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let mut suite = Suite::default().with(Fixtures::whole(&own), Known::default()).only(filter);
+    if let Some(more) = std::env::var_os("PEFT_FIXTURES") {
+        match Known::load(&own.join("not-supported.json")) {
+            Ok(known) => suite = suite.with(Fixtures::some(more), known),
+            Err(why) => {
+                eprintln!("{why}");
+                return ExitCode::FAILURE;
             }
         }
     }
-    println!("{passed} passed, {failed} failed, {not_supported} not supported");
-    if failed > 0 || (strict && not_supported > 0) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let (device, registry) = (Device::default(), peft::registry());
+    let tally = suite.run(
+        |case| run(case, &registry, &device),
+        |name, outcome| match outcome {
+            Outcome::Passed(how) => println!("passed        {name}: {how}"),
+            Outcome::Failed(why) => println!("FAILED        {name}: {why}"),
+            Outcome::NotSupported(why) => println!("not supported {name}: {why}"),
+        },
+    );
+    let (passed, failed, not_supported) = (tally.passed, tally.failed, tally.not_supported);
+    println!("{passed} passed, {failed} failed, {not_supported} not supported, as is known");
+    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn run(case: &Case, registry: &Registry, device: &Device) -> Outcome {

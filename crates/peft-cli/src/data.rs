@@ -106,23 +106,34 @@ impl LoadedData {
     ) -> anyhow::Result<(TrainData, TaskFile)> {
         // Virtual tokens take positions of the model too.
         let room = model.max_tokens().saturating_sub(adapter.method.virtual_tokens());
-        if room < 3 {
-            bail!("the method leaves {room} of {} positions for the text", model.max_tokens());
-        }
         let max_length = run.data.max_length.min(room);
-        if max_length < run.data.max_length {
+        let data = self.cut_to(max_length, resolved, model, added);
+        let data = if max_length < run.data.max_length {
             tracing::warn!(
                 "max_length: there is room for {max_length} tokens, texts are cut there"
             );
-        }
-        let tokens = Tokens::load(&resolved.directory, max_length, model, added)?;
+            let positions = model.max_tokens();
+            data.with_context(|| format!("the method leaves {room} of {positions} positions"))?
+        } else {
+            data?
+        };
         let layout = run.data.layout(&None);
-        let data = TrainData {
+        Ok((data, TaskFile { labels: self.train.labels, layout, max_length }))
+    }
+
+    fn cut_to(
+        &self,
+        max_length: usize,
+        resolved: &ResolvedModel,
+        model: &Model,
+        added: &AddedTokens,
+    ) -> anyhow::Result<TrainData> {
+        let tokens = Tokens::load(&resolved.directory, max_length, model, added)?;
+        Ok(TrainData {
             train: tokens.of(&self.train)?,
             valid: self.valid.as_ref().map(|set| tokens.of(set)).transpose()?,
             test: self.test.as_ref().map(|set| tokens.of(set)).transpose()?,
-        };
-        Ok((data, TaskFile { labels: self.train.labels, layout, max_length }))
+        })
     }
 }
 

@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// They panic where nobody reads on; `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod commands;
 mod data;
@@ -78,6 +80,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .without_time()
         .with_target(false)
+        // It would be to standard error, which may be what has failed.
+        .log_internal_errors(false)
         .init();
     let result = match cli.command {
         Command::Train(command) => command.run(),
@@ -97,8 +101,9 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
+        Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::note(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

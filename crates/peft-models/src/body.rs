@@ -1,11 +1,14 @@
 //! Bodies: a stack of layers, or an encoder and a decoder.
 
-use burn::tensor::{Bool, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
+use peft_core::Rows;
 
-use crate::blocks::{Context, EmbeddedText, Embeddings, EncodedText, FrozenNorm, Pass};
+use crate::blocks::{Context, EmbeddedText, Embeddings, EncodedText, FrozenNorm};
 use crate::blocks::{RelativeBias, Rotary, Sublayer};
+use crate::cache::Seen;
+use crate::forward::Run;
 use crate::input::Text;
-use crate::{Cache, Error, ModelInput, Result};
+use crate::{Error, ModelInput, Result};
 
 /// Everything before the head.
 #[derive(Debug, Clone)]
@@ -26,10 +29,10 @@ pub(crate) enum Body {
 /// What a body returns.
 #[derive(Debug)]
 pub(crate) struct Hidden {
-    /// `[batch, positions, d]`.
-    pub(crate) states: Tensor<3>,
-    /// `[batch, positions]`, true where there is a token; `None` where that is everywhere.
-    pub(crate) mask: Option<Tensor<2, Bool>>,
+    /// `[tokens, d]`.
+    pub(crate) states: Tensor<2>,
+    /// Which tokens belong to which text; methods may have lengthened them.
+    pub(crate) rows: Rows,
 }
 
 /// Embeddings and layers.
@@ -59,17 +62,13 @@ impl Body {
         }
     }
 
-    /// What the head is given, `[batch, tokens, d]`, and the mask, both of which methods may have
-    /// lengthened.
-    pub(crate) fn forward(&self, input: &ModelInput, pass: Pass<'_>) -> Result<Hidden> {
+    /// What the head is given.
+    pub(crate) fn forward(&self, input: &ModelInput, packed: bool, run: Run<'_>) -> Result<Hidden> {
         match self {
-            Self::Single(stack) if pass.cache.is_some() && !stack.causal => Err(Error::Input(
+            Self::Single(stack) if run.cache.is_some() && !stack.causal => Err(Error::Input(
                 "a model whose tokens see later ones cannot go on from a cache".into(),
             )),
-            Self::Single(stack) => {
-                let (states, mask) = stack.forward(input.text(), None, pass)?;
-                Ok(Hidden { states: pass.hooks.head_input(&states), mask })
-            }
+            Self::Single(stack) => stack.forward(input.text(), packed, None, run),
             Self::EncoderDecoder { encoder, decoder, start } => {
                 let moved;
                 let text = match (input.decoder(), start) {
@@ -84,19 +83,18 @@ impl Body {
                         ));
                     }
                 };
-                let continues = pass.cache.is_some_and(|cache| !cache.is_empty());
+                let continues = run.cache.is_some_and(|cache| !cache.is_empty());
                 let encoded = match continues {
                     // The decoder's attentions have kept what they need of it.
                     true => None,
                     false => {
-                        let pass = Pass { cache: None, ..pass };
-                        let (mut states, mask) = encoder.forward(input.text(), None, pass)?;
-                        let hidden = states.pop().expect("a stack has at least one hidden state");
-                        Some(EncodedText { hidden, mask })
+                        let run = Run { cache: None, ..run };
+                        let Hidden { states, rows } =
+                            encoder.forward(input.text(), packed, None, run)?;
+                        Some(EncodedText { hidden: states, rows })
                     }
                 };
-                let (states, mask) = decoder.forward(text, encoded.as_ref(), pass)?;
-                Ok(Hidden { states: pass.hooks.head_input(&states), mask })
+                decoder.forward(text, packed, encoded.as_ref(), run)
             }
         }
     }
@@ -109,54 +107,43 @@ impl Transformer {
         Self { embeddings, layers, norm, rotary, relative, causal: false, dropout: 0.0 }
     }
 
-    /// The hidden states, `[batch, tokens, d]`, of which only the last is kept unless methods read
-    /// the others; and the mask, which a method may have lengthened.
+    /// The last layer's output.
     fn forward(
         &self,
         text: &Text,
+        packed: bool,
         encoded: Option<&EncodedText>,
-        pass: Pass<'_>,
-    ) -> Result<(Vec<Tensor<3>>, Option<Tensor<2, Bool>>)> {
-        let EmbeddedText { hidden, mask, positions, taken, reach, next } =
-            self.embeddings.forward(text, pass)?;
-        let past = pass.cache.map_or(0, Cache::len);
-        let length = hidden.dims()[1];
-        let device = positions.device();
-        let mut context = Context::new(mask.clone(), &device);
+        run: Run<'_>,
+    ) -> Result<Hidden> {
+        let EmbeddedText { mut hidden, rows, next } = self.embeddings.forward(text, packed, run)?;
+        let run = run.over(&rows);
+        let mut context = Context::new(rows.device());
         context.encoded = encoded;
         context.causal = self.causal;
         let rotary = self.rotary.as_ref();
-        context.angles = rotary.map(|rotary| rotary.angles(positions, reach, &device));
-        let before = |taken: Vec<usize>| taken.into_iter().map(|taken| taken + past).collect();
-        context.relative = self.relative.as_ref().map(|bias| (bias, before(taken)));
-        let keep = pass.hooks.reads_hidden_states();
-        let mut states = vec![hidden];
-        for (index, layer) in self.layers.iter().enumerate() {
-            let mut hidden = states[states.len() - 1].clone();
-            for sublayer in layer {
-                hidden = sublayer.forward(hidden, &context, pass);
-            }
-            if let (Some(norm), true) = (&self.norm, index + 1 == self.layers.len()) {
-                hidden = pass.dropout(norm.forward(hidden, pass), self.dropout);
-            }
-            if !keep {
-                states.clear();
-            }
-            states.push(hidden);
+        context.angles = rotary.map(|rotary| rotary.angles(&rows.positions(), rows.device()));
+        context.relative = self.relative.as_ref();
+        for sublayer in self.layers.iter().flatten() {
+            hidden = sublayer.forward(hidden, &context, run);
         }
-        if let Some(cache) = pass.cache {
-            cache.advance(length, next);
+        if let Some(norm) = &self.norm {
+            hidden = run.pass.dropout(norm.forward(hidden, run), self.dropout);
         }
-        Ok((states, mask))
+        if let Some(cache) = run.cache {
+            let seen = rows.iter().zip(next);
+            let seen = seen.map(|(row, next)| Seen { tokens: row.past + row.len(), next });
+            cache.advance(seen.collect());
+        }
+        Ok(Hidden { states: hidden, rows })
     }
 }
 
-/// The states at some places of a batch, each a row and a position in it: `[places, d]`.
-pub(crate) fn tokens_at(states: Tensor<3>, places: impl Iterator<Item = [usize; 2]>) -> Tensor<2> {
-    let [batch, positions, d] = states.dims();
-    let indices: Vec<i64> = places.map(|[row, at]| (row * positions + at) as i64).collect();
-    let device = states.device().without_autodiff();
-    let count = indices.len();
-    let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [count]), &device);
-    states.reshape([batch * positions, d]).select(0, indices)
+/// The states of some tokens: `[chosen, d]`.
+pub(crate) fn tokens_at(states: Tensor<2>, tokens: &[usize]) -> Tensor<2> {
+    if tokens.iter().copied().eq(0..states.dims()[0]) {
+        return states;
+    }
+    let indices: Vec<i64> = tokens.iter().map(|token| *token as i64).collect();
+    let (device, count) = (states.device().without_autodiff(), indices.len());
+    states.select(0, Tensor::<1, Int>::from_data(TensorData::new(indices, [count]), &device))
 }

@@ -1,38 +1,118 @@
 //! Keys and values of the tokens that a decoder has seen.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use burn::tensor::{Bool, Int, Tensor, TensorData};
-use peft_core::{BoxedMethod, Hooks, KeyValue, Site};
+use burn::tensor::{Int, Tensor, TensorData};
+use peft_core::{Rows, Site};
+
+use crate::blocks::KeyPlaces;
 
 /// Keys and values of the tokens that a decoder has seen, so that for the next ones nothing is
 /// computed again.
 ///
 /// The first pass with a cache fills it with a text, and with what methods put before it; each later
 /// one is given the new tokens alone, and returns the output for them. A cache serves one batch,
-/// under the method that filled it; rows that are selected keep what their method is. Of an
-/// encoder-decoder it also keeps what the decoder needs of the encoder, which runs once.
+/// under the method that filled it, each row under the adapter that it had. Of an encoder-decoder it
+/// also keeps what the decoder needs of the encoder, which runs once.
+///
+/// A token is written in its place: room is made ahead, so that nothing is copied for it.
 ///
 /// ```no_run
-/// # use peft_models::{Cache, Model, ModelInput, Pass};
+/// # use peft_models::{Cache, Forward, Model, ModelInput};
 /// # fn next(model: &Model, prompt: ModelInput, token: ModelInput) -> peft_models::Result<()> {
 /// let cache = Cache::new();
-/// let pass = Pass::inference(&()).with_cache(&cache);
-/// let logits = model.forward(&prompt, pass)?;
-/// let logits_of_the_next = model.forward(&token, pass)?;
+/// let run = Forward::infer(&()).with_cache(&cache);
+/// let logits = model.forward(&prompt, run)?;
+/// let logits_of_the_next = model.forward(&token, run)?;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Default)]
 pub struct Cache {
     /// By [`Site::index`] of the attention.
-    states: RefCell<BTreeMap<usize, KeyValue>>,
-    seen: Cell<usize>,
-    /// By row of the batch, the position of the next token.
-    next: RefCell<Vec<usize>>,
-    /// By row, which one of the first pass it was; `None` where no others were selected.
-    rows: RefCell<Option<Vec<usize>>>,
+    states: RefCell<BTreeMap<usize, Kept>>,
+    /// By row of the batch.
+    rows: RefCell<Vec<Seen>>,
+}
+
+/// How far a row is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Tokens that are kept, virtual ones included.
+    pub(crate) tokens: usize,
+    /// The position of the next one, without what methods shift.
+    pub(crate) next: usize,
+}
+
+/// The keys and values of an attention, `[rows, heads, keys, d_head]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys {
+    pub(crate) key: Tensor<4>,
+    pub(crate) value: Tensor<4>,
+    pub(crate) places: KeyPlaces,
+}
+
+/// The same with room for more.
+#[derive(Debug)]
+struct Kept {
+    /// `[rows, heads, room, d_head]`; taken out while it is written to, so that nobody else holds it.
+    key: Option<Tensor<4>>,
+    value: Option<Tensor<4>>,
+    used: usize,
+    places: KeyPlaces,
+}
+
+/// The least room that is made ahead.
+const ROOM: usize = 64;
+
+impl Kept {
+    fn new(Keys { key, value, places }: Keys) -> Self {
+        let used = key.dims()[2];
+        Self { key: Some(key), value: Some(value), used, places }
+    }
+
+    fn keys(&self) -> Keys {
+        let used = |states: &Option<Tensor<4>>| {
+            states.clone().expect("it is there between two writes").narrow(2, 0, self.used)
+        };
+        Keys { key: used(&self.key), value: used(&self.value), places: self.places.clone() }
+    }
+
+    fn push(&mut self, [key, value]: [Tensor<4>; 2], rows: &Rows) {
+        self.key = self.key.take().map(|states| written(states, self.used, key));
+        let added = value.dims()[2];
+        self.value = self.value.take().map(|states| written(states, self.used, value));
+        self.used += added;
+        self.places.extend(rows);
+    }
+
+    fn select(&mut self, rows: &[usize]) {
+        let indices: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+        let select = |states: Tensor<4>| {
+            let data = TensorData::new(indices.clone(), [rows.len()]);
+            let device = states.device().without_autodiff();
+            states.select(0, Tensor::<1, Int>::from_data(data, &device))
+        };
+        self.key = self.key.take().map(select);
+        self.value = self.value.take().map(select);
+        self.places = self.places.select(rows);
+    }
+}
+
+/// `states` with `new` behind the first `used` places, in the same memory where there is room.
+fn written(states: Tensor<4>, used: usize, new: Tensor<4>) -> Tensor<4> {
+    let [rows, heads, room, size] = states.dims();
+    let end = used + new.dims()[2];
+    let states = match end > room {
+        false => states,
+        true => {
+            let more = (end - room).max(room).max(ROOM);
+            let free = Tensor::zeros([rows, heads, more, size], &states.device());
+            Tensor::cat(vec![states, free], 2)
+        }
+    };
+    states.slice_assign([0..rows, 0..heads, used..end, 0..size], new)
 }
 
 impl Cache {
@@ -41,9 +121,9 @@ impl Cache {
         Self::default()
     }
 
-    /// Positions in each row, those of virtual tokens and padding included.
+    /// The tokens that are kept of the longest row, virtual ones included.
     pub fn len(&self) -> usize {
-        self.seen.get()
+        self.rows.borrow().iter().map(|row| row.tokens).max().unwrap_or(0)
     }
 
     /// Whether nothing has been seen yet.
@@ -54,79 +134,49 @@ impl Cache {
     /// Keeps these rows of the batch, in this order; one may be there several times.
     ///
     /// # Panics
-    /// If a row is outside the batch, or a method repeated the batch.
+    /// If a row is outside the batch.
     pub fn select(&self, rows: &[usize]) {
-        let mut next = self.next.borrow_mut();
-        let batch = next.len();
-        *next = rows.iter().map(|row| next[*row]).collect();
-        let first = self.rows.take();
-        let of_first = |row: &usize| first.as_ref().map_or(*row, |first| first[*row]);
-        self.rows.replace(Some(rows.iter().map(of_first).collect()));
-        let indices: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
-        for states in self.states.borrow_mut().values_mut() {
-            assert_eq!(states.key.dims()[0], batch, "a method repeated the batch");
-            let device = states.key.device().without_autodiff();
-            let data = TensorData::new(indices.clone(), [rows.len()]);
-            let indices = Tensor::<1, Int>::from_data(data, &device);
-            states.key = states.key.clone().select(0, indices.clone());
-            states.value = states.value.clone().select(0, indices.clone());
-            states.mask = states.mask.take().map(|mask| mask.int().select(0, indices).bool());
-            if !states.filled.is_empty() {
-                states.filled = rows.iter().map(|row| states.filled[*row]).collect();
-            }
+        let mut seen = self.rows.borrow_mut();
+        if rows.iter().copied().eq(0..seen.len()) {
+            return;
         }
+        *seen = rows.iter().map(|row| seen[*row]).collect();
+        self.states.borrow_mut().values_mut().for_each(|kept| kept.select(rows));
     }
 
-    /// The method for the rows that are here, where it is not `hooks` itself.
-    pub(crate) fn method(&self, hooks: &dyn Hooks) -> Option<BoxedMethod> {
-        hooks.for_rows(self.rows.borrow().as_ref()?)
+    /// How far each row is.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.rows.borrow().clone()
     }
 
-    /// By row, the position of the next token.
-    pub(crate) fn next(&self) -> Vec<usize> {
-        self.next.borrow().clone()
-    }
-
-    /// Notes that `tokens` more positions have been seen, and what is next.
-    pub(crate) fn advance(&self, tokens: usize, next: Vec<usize>) {
-        self.seen.set(self.seen.get() + tokens);
-        self.next.replace(next);
+    /// Notes how far each row is now.
+    pub(crate) fn advance(&self, rows: Vec<Seen>) {
+        self.rows.replace(rows);
     }
 
     /// What is kept for an attention.
-    pub(crate) fn kept(&self, site: &Site) -> Option<KeyValue> {
-        self.states.borrow().get(&site.index).cloned()
+    pub(crate) fn kept(&self, site: &Site) -> Option<Keys> {
+        self.states.borrow().get(&site.index).map(Kept::keys)
     }
 
-    /// What is kept for an attention, with `new` behind it. Where there is nothing yet, `begin` says
-    /// what goes before the text.
+    /// What is kept for an attention, with the keys and values of `rows` behind it. Where there is
+    /// nothing yet, `begin` says what goes before the text.
     pub(crate) fn extend(
         &self,
         site: &Site,
-        new: KeyValue,
-        begin: impl FnOnce(KeyValue) -> KeyValue,
-    ) -> KeyValue {
-        let states = match self.kept(site) {
-            Some(kept) => joined(kept, new),
-            None => begin(new),
-        };
-        self.states.borrow_mut().insert(site.index, states.clone());
-        states
-    }
-}
-
-fn joined(kept: KeyValue, new: KeyValue) -> KeyValue {
-    let full = |states: &KeyValue| -> Tensor<2, Bool> {
-        let [batch, _, positions, _] = states.key.dims();
-        let all = || Tensor::ones([batch, positions], &states.key.device().without_autodiff());
-        states.mask.clone().unwrap_or_else(all)
-    };
-    let mask = (kept.mask.is_some() || new.mask.is_some())
-        .then(|| Tensor::cat(vec![full(&kept), full(&new)], 1));
-    KeyValue {
-        key: Tensor::cat(vec![kept.key, new.key], 2),
-        value: Tensor::cat(vec![kept.value, new.value], 2),
-        mask,
-        filled: kept.filled,
+        text: [Tensor<4>; 2],
+        rows: &Rows,
+        begin: impl FnOnce([Tensor<4>; 2]) -> Keys,
+    ) -> Keys {
+        let known = self.states.borrow().contains_key(&site.index);
+        if !known {
+            let keys = begin(text);
+            self.states.borrow_mut().insert(site.index, Kept::new(keys.clone()));
+            return keys;
+        }
+        let mut states = self.states.borrow_mut();
+        let kept = states.get_mut(&site.index).expect("it is known");
+        kept.push(text, rows);
+        kept.keys()
     }
 }

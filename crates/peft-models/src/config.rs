@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use peft_core::Activation;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::{Error, Result, config_fields};
@@ -173,7 +173,7 @@ pub struct ModelConfig {
     /// Size of the vocabulary.
     pub vocab_size: usize,
     /// The token that fills up a batch.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "token_id")]
     pub pad_token_id: Option<usize>,
     /// Names of the labels by index, if the checkpoint has a head.
     #[serde(default)]
@@ -187,6 +187,9 @@ pub struct ModelConfig {
     #[serde(skip)]
     path: PathBuf,
 }
+
+/// The largest size of anything: two such sizes have a product.
+const LARGEST: usize = 1 << 31;
 
 impl ModelConfig {
     /// Reads the configuration of a directory, see [`config_fields`].
@@ -217,7 +220,12 @@ impl ModelConfig {
         }
         let config: Self =
             serde_json::from_value(Value::Object(raw.clone())).map_err(|e| Error::file(path, e))?;
-        Ok(Self { raw, path: path.into(), ..config })
+        let config = Self { raw, path: path.into(), ..config };
+        let names = ["hidden_size", "n_embd", "d_model", "dim"];
+        let width = names.into_iter().find(|name| config.raw.contains_key(*name));
+        let (d, words) = (config.hidden_size, config.vocab_size);
+        config.sizes(&[(width.unwrap_or(names[0]), d), ("vocab_size", words)])?;
+        Ok(config)
     }
 
     /// All fields, as they are in the file.
@@ -266,6 +274,14 @@ impl ModelConfig {
         }
     }
 
+    /// Refuses sizes that no model has.
+    pub(crate) fn sizes(&self, sizes: &[(&str, usize)]) -> Result<()> {
+        match sizes.iter().find(|(_, size)| !(1..=LARGEST).contains(size)) {
+            Some((field, _)) => Err(self.unsupported(field, format!("1 to {LARGEST}"))),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses a number of heads that does not divide the width.
     pub(crate) fn heads(&self, field: &str, heads: usize) -> Result<()> {
         match heads > 0 && self.hidden_size.is_multiple_of(heads) {
@@ -288,13 +304,13 @@ impl ModelConfig {
             (None, Architecture::Bart) => Some(2),
             (None, _) => None,
         };
-        id.map(|id| id as u32)
+        u32::try_from(id?).ok()
     }
 
     /// The token that the text of a decoder beside an encoder begins with.
     pub fn decoder_start_token_id(&self) -> Option<u32> {
         let id = self.raw.get("decoder_start_token_id").and_then(Value::as_u64);
-        id.map(|id| id as u32).or(match self.model_type {
+        id.and_then(|id| u32::try_from(id).ok()).or(match self.model_type {
             Architecture::T5 => Some(0),
             Architecture::Bart => Some(2),
             _ => None,
@@ -339,7 +355,7 @@ impl ModelConfig {
         format!("{}{}", self.model_type.class(), task.class_suffix(self.model_type))
     }
 
-    /// `config.json` for the same body with another head.
+    /// `config.json` for the same body with another head, its tensors in f32.
     pub fn to_json(&self, task: Task, labels: &[String]) -> Value {
         let mut raw = self.raw.clone();
         let count = match task {
@@ -347,6 +363,9 @@ impl ModelConfig {
             Task::Encode | Task::MaskedLm | Task::CausalLm | Task::Seq2SeqLm => 0,
         };
         raw.insert("architectures".into(), json!([self.class_name(task)]));
+        for field in ["dtype", "torch_dtype"] {
+            raw.entry(field).and_modify(|dtype| *dtype = json!("float32"));
+        }
         if count > 0 {
             let name = |i: usize| labels.get(i).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
             let ids = (0..count).map(|i| (i.to_string(), json!(name(i)))).collect();
@@ -356,4 +375,20 @@ impl ModelConfig {
         }
         Value::Object(raw)
     }
+}
+
+/// The index of a token; old files have -1 where there is none.
+pub(crate) fn id<T: TryFrom<i64>>(id: i64) -> std::result::Result<Option<T>, String> {
+    match id {
+        ..0 => Ok(None),
+        _ => T::try_from(id).map(Some).map_err(|_| format!("{id} is no index of a token")),
+    }
+}
+
+/// A field with the index of a token, if there is one.
+pub(crate) fn token_id<'de, D: Deserializer<'de>, T: TryFrom<i64>>(
+    deserializer: D,
+) -> std::result::Result<Option<T>, D::Error> {
+    let found: Option<i64> = Option::deserialize(deserializer)?;
+    found.map_or(Ok(None), id).map_err(D::Error::custom)
 }

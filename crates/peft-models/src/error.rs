@@ -58,9 +58,33 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// Texts are to be cut where nothing of them is left.
+    #[error(
+        "max_length = {max_tokens}: must be at least {least} (special tokens of {input}: {special})"
+    )]
+    MaxTokens {
+        /// The tokens that texts are to be cut to.
+        max_tokens: usize,
+        /// The fewest that they can be cut to: one of each text is left.
+        least: usize,
+        /// The special tokens among these.
+        special: usize,
+        /// What is cut: a text, or a pair.
+        input: &'static str,
+    },
     /// An input does not fit the model.
     #[error("input: {0}")]
     Input(String),
+    /// No token can follow a text.
+    #[error("text {text} of the batch cannot go on after {tokens} tokens: {reason}")]
+    Generation {
+        /// Its index in the batch.
+        text: usize,
+        /// The tokens that it has.
+        tokens: usize,
+        /// Why none can follow.
+        reason: String,
+    },
     /// An adapter or its files are wrong.
     #[error(transparent)]
     Core(#[from] peft_core::Error),

@@ -1,17 +1,18 @@
 //! Task heads.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use peft_core::{Activation, FrozenWeight, Role};
+use peft_core::{Activation, FrozenWeight, Role, Row, Rows};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::blocks::{FrozenLinear, FrozenNorm, NormForm, Pass, Unembedding};
+use crate::blocks::{FrozenLinear, FrozenNorm, NormForm, Unembedding};
 use crate::body::{Hidden, tokens_at};
 use crate::checkpoint::{Loader, transposed};
+use crate::forward::Run;
 use crate::input::Text;
-use crate::{Error, ModelInput, Result};
+use crate::{Error, Result};
 
-/// What turns hidden states `[batch, tokens, d]` into the model's output.
+/// What turns hidden states into the model's output.
 #[derive(Debug, Clone)]
 pub(crate) enum Head {
     /// The hidden states themselves.
@@ -46,55 +47,53 @@ pub(crate) enum ReadToken {
 }
 
 impl ReadToken {
-    /// Its place in each text.
-    fn places(self, text: &Text) -> Result<Vec<usize>> {
-        match self {
-            Self::First => Ok(text.last(|_, _| false).iter().map(|_| 0).collect()),
-            Self::Last { pad } => {
-                let last = text.last(|id, is_token| match pad {
-                    Some(pad) => id != pad as i64,
-                    None => is_token,
-                });
-                Ok(last.into_iter().map(|place| place.unwrap_or(0)).collect())
+    /// Which token it is, among all in `rows`.
+    fn of(self, text: &Text, rows: &Rows) -> Result<Vec<usize>> {
+        let places = match self {
+            Self::First => {
+                let first = |row: &Row| (0..row.len()).find(|&place| row.has(place));
+                let first = rows.iter().map(|row| first(row).unwrap_or(0)).enumerate();
+                return Ok(first.map(|(number, place)| rows.start(number) + place).collect());
             }
+            Self::Last { pad } => text.last(|id, is_token| match pad {
+                Some(pad) => id != pad,
+                None => is_token,
+            }),
             Self::LastOf { eos } => {
-                let last = text.last(|id, _| id == eos as i64).into_iter().enumerate();
-                let found = |(row, place): (usize, Option<usize>)| {
-                    let lacks = || format!("text {row} has no token {eos}, which ends one");
-                    place.ok_or_else(|| Error::Input(lacks()))
-                };
-                last.map(found).collect()
+                let last = text.last(|id, _| id == eos);
+                if let Some(row) = last.iter().position(Option::is_none) {
+                    let lacks = format!("text {row} has no token {eos}, which ends one");
+                    return Err(Error::Input(lacks));
+                }
+                last
             }
-        }
+        };
+        let token = |((number, row), place): ((usize, &Row), Option<usize>)| {
+            // A token that the mask hides is not there where there is no padding.
+            let place = place.unwrap_or(0).min(row.text.len() - 1);
+            rows.start(number) + row.text[place]
+        };
+        Ok(rows.iter().enumerate().zip(places).map(token).collect())
     }
 }
 
 impl SequenceHead {
-    /// `[batch, tokens, d]` to `[batch, 1, labels]`.
-    fn forward(&self, hidden: Hidden, text: &Text, pass: Pass<'_>) -> Result<Tensor<3>> {
-        let Hidden { states, mask } = hidden;
-        let state = match self.token {
-            ReadToken::First => states.narrow(1, 0, 1),
-            _ => {
-                let [batch, positions, d] = states.dims();
-                let places = self.token.places(text)?;
-                let starts = text.starts([batch, positions], mask.as_ref());
-                // A method may have repeated the batch.
-                let last = starts.iter().enumerate();
-                let last = last.map(|(row, start)| [row, start + places[row % places.len()]]);
-                tokens_at(states, last).reshape([batch, 1, d])
-            }
-        };
+    /// The hidden states of a batch to `[batch, labels]`.
+    fn forward(&self, hidden: &Hidden, text: &Text, run: Run<'_>) -> Result<Tensor<2>> {
+        let Hidden { states, rows } = hidden;
+        let state = tokens_at(states.clone(), &self.token.of(text, rows)?);
+        let rows = Rows::single(rows.len(), rows.device());
+        let run = run.over(&rows);
         let [before, after] = self.dropout;
-        let state = pass.dropout(state, before);
+        let state = run.pass.dropout(state, before);
         let state = match &self.dense {
             Some(dense) => {
                 let (layer, activation) = &**dense;
-                activation.forward(layer.forward(state, pass))
+                activation.forward(layer.forward(state, run))
             }
             None => state,
         };
-        Ok(self.labels.forward(pass.dropout(state, after), pass))
+        Ok(self.labels.forward(run.pass.dropout(state, after), run))
     }
 }
 
@@ -107,43 +106,46 @@ pub(crate) struct Transform {
 }
 
 impl Transform {
-    fn forward(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
-        let inner = self.activation.forward(self.dense.forward(hidden, pass));
-        self.norm.forward(inner, pass)
+    fn forward(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+        let inner = self.activation.forward(self.dense.forward(hidden, run));
+        self.norm.forward(inner, run)
     }
 }
 
 impl Head {
-    /// The output for the hidden states of `input`.
-    pub(crate) fn forward(
+    /// The output for a text as a whole, `[batch, labels]`; `None` where each token has an output.
+    ///
+    /// # Errors
+    /// If a text lacks the token that stands for it.
+    pub(crate) fn of_texts(
         &self,
-        hidden: Hidden,
-        input: &ModelInput,
-        pass: Pass<'_>,
-    ) -> Result<Tensor<3>> {
+        hidden: &Hidden,
+        text: &Text,
+        run: Run<'_>,
+    ) -> Result<Option<Tensor<2>>> {
         match self {
-            Self::Sequence(head) => head.forward(hidden, input.text(), pass),
-            _ => Ok(self.forward_each(hidden.states, pass)),
+            Self::Sequence(head) => head.forward(hidden, text, run).map(Some),
+            _ => Ok(None),
         }
     }
 
-    /// The same for states of any tokens, each of which has an output.
+    /// The output of each token, `[tokens, outputs]`.
     ///
     /// # Panics
     /// If the output is that of a sequence.
-    pub(crate) fn forward_each(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
+    pub(crate) fn of_tokens(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
         match self {
             Self::None => hidden,
             Self::Sequence(_) => panic!("the head is of a sequence, not of tokens"),
             Self::Tokens { labels, dropout } => {
-                labels.forward(pass.dropout(hidden, *dropout), pass)
+                labels.forward(run.pass.dropout(hidden, *dropout), run)
             }
             Self::LanguageModel { transform, decoder } => {
                 let hidden = match transform {
-                    Some(transform) => transform.forward(hidden, pass),
+                    Some(transform) => transform.forward(hidden, run),
                     None => hidden,
                 };
-                decoder.forward(hidden, pass)
+                decoder.forward(hidden, run)
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Batches of token indices.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, TensorData};
+use peft_core::{Row, Rows};
 
+use crate::cache::Seen;
 use crate::{Error, Result};
 
-/// A batch for a model.
+/// A batch for a model, known on the host.
 #[derive(Debug, Clone)]
 pub struct ModelInput {
     text: Text,
@@ -14,45 +16,26 @@ pub struct ModelInput {
 /// A batch of texts.
 #[derive(Debug, Clone)]
 pub(crate) struct Text {
-    /// `[batch, tokens]`.
-    pub(crate) ids: Tensor<2, Int>,
-    /// `[batch, tokens]`; `None` where every position is a token.
-    pub(crate) mask: Option<Tensor<2, Bool>>,
-    /// `[batch, tokens]`.
-    pub(crate) segments: Option<Tensor<2, Int>>,
-    /// `[batch, tokens]`, where they are not 0, 1, ..
-    pub(crate) positions: Option<Tensor<2, Int>>,
-    /// The same on the host.
-    host: Host,
-}
-
-/// What is known of a batch without asking the device.
-#[derive(Debug, Clone)]
-struct Host {
+    /// Texts, and tokens in the longest, padding included.
     shape: [usize; 2],
-    ids: Vec<i64>,
+    /// By row.
+    ids: Vec<usize>,
     is_token: Vec<bool>,
-    max_id: usize,
-    max_segment: usize,
-    max_position: Option<usize>,
-    /// [`Text::positions`], where they are there, and how they were counted.
-    positions: Vec<i64>,
-    counted: Option<Counted>,
-}
-
-/// How positions are counted.
-#[derive(Debug, Clone)]
-struct Counted {
-    /// By row, the first.
-    first: Vec<usize>,
-    /// Whether padding has none.
+    segments: Option<Vec<usize>>,
+    /// Whether positions count tokens only, not padding before them.
     tokens_only: bool,
+    device: Device,
 }
 
-impl Counted {
-    fn has(&self, is_token: bool) -> bool {
-        is_token || !self.tokens_only
-    }
+/// The tokens of a text as a model runs on them.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    /// Which tokens belong to which text.
+    pub(crate) rows: Rows,
+    /// The index of each.
+    pub(crate) ids: Vec<usize>,
+    /// The segment of each.
+    pub(crate) segments: Option<Vec<usize>>,
 }
 
 impl ModelInput {
@@ -71,10 +54,10 @@ impl ModelInput {
         if longest == 0 || rows.iter().any(|row| row.is_empty()) {
             return Err(Error::Input("a text has no tokens".into()));
         }
-        let filled = |rows: &[&[u32]], fill: i64| -> Vec<i64> {
+        let filled = |rows: &[&[u32]], fill: usize| -> Vec<usize> {
             let fill_up = |row: &[u32]| {
                 let tail = std::iter::repeat_n(fill, longest - row.len());
-                row.iter().map(|&i| i64::from(i)).chain(tail).collect::<Vec<_>>()
+                row.iter().map(|&index| index as usize).chain(tail).collect::<Vec<_>>()
             };
             rows.iter().flat_map(|row| fill_up(row)).collect()
         };
@@ -83,16 +66,16 @@ impl ModelInput {
         {
             return Err(Error::Input("segments and tokens have different lengths".into()));
         }
-        let mask: Vec<i64> =
-            rows.iter().flat_map(|row| (0..longest).map(|i| i64::from(i < row.len()))).collect();
-        let shape = [rows.len(), longest];
-        let data = |values: Vec<i64>| TensorData::new(values, shape);
-        Self::from_data(
-            data(filled(rows, pad as i64)),
-            Some(data(mask)),
-            segments.map(|segments| data(filled(segments, 0))),
-            device,
-        )
+        let is_token = rows.iter().flat_map(|row| (0..longest).map(|place| place < row.len()));
+        let text = Text {
+            shape: [rows.len(), longest],
+            ids: filled(rows, pad),
+            is_token: is_token.collect(),
+            segments: segments.map(|segments| filled(segments, 0)),
+            tokens_only: false,
+            device: device.clone().without_autodiff(),
+        };
+        Ok(Self { text, decoder: None })
     }
 
     /// A batch from `[batch, tokens]` arrays: indices, 1 where there is a token, and segments.
@@ -116,39 +99,26 @@ impl ModelInput {
         if batch * tokens == 0 {
             return Err(Error::Input("a text has no tokens".into()));
         }
-        let device = device.clone().without_autodiff();
-        let numbers = |name: &str, data: TensorData| -> Result<Vec<i64>> {
+        let numbers = |name: &str, data: TensorData| -> Result<Vec<usize>> {
             if data.shape().to_vec() != shape {
                 let found = data.shape().to_vec();
                 return Err(Error::Input(format!("{name} has shape {found:?}, not {shape:?}")));
             }
             let values = data.convert::<i64>().try_into_vec::<i64>();
-            values.map_err(|e| Error::Input(format!("{name}: {e:?}")))
+            let values = values.map_err(|e| Error::Input(format!("{name}: {e:?}")))?;
+            let index = |value: i64| {
+                usize::try_from(value).map_err(|_| Error::Input(format!("{name} has {value}")))
+            };
+            values.into_iter().map(index).collect()
         };
-        let max = |name: &str, values: &[i64]| match values.iter().min() {
-            Some(&least) if least < 0 => Err(Error::Input(format!("{name} has {least}"))),
-            _ => Ok(values.iter().copied().max().unwrap_or(0) as usize),
-        };
-        let shape = [batch, tokens];
         let ids = numbers("input_ids", ids)?;
-        let max_id = max("input_ids", &ids)?;
         let is_token = match mask {
             Some(mask) => numbers("attention_mask", mask)?.into_iter().map(|m| m != 0).collect(),
             None => vec![true; ids.len()],
         };
-        let segments = segments.map(|s| numbers("token_type_ids", s)).transpose()?;
-        let max_segment = segments.as_deref().map_or(Ok(0), |s| max("token_type_ids", s))?;
-        let all = is_token.iter().all(|is_token| *is_token);
-        let mask = (!all).then(|| {
-            let mask = is_token.iter().map(|is_token| i64::from(*is_token)).collect();
-            ints(mask, shape, &device).not_equal_elem(0)
-        });
-        let segments = segments.map(|segments| ints(segments, shape, &device));
-        let tensor = ints(ids.clone(), shape, &device);
-        let (max_position, positions, counted) = (None, Vec::new(), None);
-        let host =
-            Host { shape, ids, is_token, max_id, max_segment, max_position, positions, counted };
-        let text = Text { ids: tensor, mask, segments, positions: None, host };
+        let segments = segments.map(|segments| numbers("token_type_ids", segments)).transpose()?;
+        let (shape, device) = ([batch, tokens], device.clone().without_autodiff());
+        let text = Text { shape, ids, is_token, segments, tokens_only: false, device };
         Ok(Self { text, decoder: None })
     }
 
@@ -157,7 +127,7 @@ impl ModelInput {
     /// # Errors
     /// If it is another number of texts.
     pub fn with_decoder(self, decoder: Self) -> Result<Self> {
-        let (own, others) = (self.text.host.shape[0], decoder.text.host.shape[0]);
+        let (own, others) = (self.text.shape[0], decoder.text.shape[0]);
         if own != others {
             return Err(Error::Input(format!("{own} texts, and {others} for the decoder")));
         }
@@ -167,36 +137,33 @@ impl ModelInput {
     /// With positions that count tokens only, so that a text has the same ones whatever padding is
     /// before it, as texts that are to be continued have it.
     pub fn counting_tokens(mut self) -> Self {
-        let first = vec![0; self.text.host.shape[0]];
-        for text in std::iter::once(&mut self.text).chain(&mut self.decoder) {
-            text.count(Counted { first: first.clone(), tokens_only: true });
+        self.text.tokens_only = true;
+        if let Some(decoder) = &mut self.decoder {
+            decoder.tokens_only = true;
         }
         self
     }
 
-    /// `[batch, tokens]` indices.
-    pub fn ids(&self) -> Tensor<2, Int> {
-        self.text.ids.clone()
+    /// The same texts several times, one after another.
+    pub fn repeated(&self, times: usize) -> Self {
+        let repeat = |text: &Text| Text {
+            shape: [text.shape[0] * times, text.shape[1]],
+            ids: text.ids.repeat(times),
+            is_token: text.is_token.repeat(times),
+            segments: text.segments.as_ref().map(|segments| segments.repeat(times)),
+            ..text.clone()
+        };
+        Self { text: repeat(&self.text), decoder: self.decoder.as_ref().map(repeat) }
     }
 
     /// Texts and tokens in the longest: `[batch, tokens]`.
     pub fn shape(&self) -> [usize; 2] {
-        self.text.host.shape
+        self.text.shape
     }
 
     /// The same of the texts that a model has an output for: the decoder's, where there are any.
     pub fn output_shape(&self) -> [usize; 2] {
-        self.decoder.as_ref().unwrap_or(&self.text).host.shape
-    }
-
-    /// `[batch, tokens]`, true where there is a token; `None` where that is everywhere.
-    pub fn mask(&self) -> Option<Tensor<2, Bool>> {
-        self.text.mask.clone()
-    }
-
-    /// `[batch, tokens]` segment indices.
-    pub fn segments(&self) -> Option<Tensor<2, Int>> {
-        self.text.segments.clone()
+        self.output_text().shape
     }
 
     pub(crate) fn text(&self) -> &Text {
@@ -206,21 +173,27 @@ impl ModelInput {
     pub(crate) fn decoder(&self) -> Option<&Text> {
         self.decoder.as_ref()
     }
+
+    pub(crate) fn output_text(&self) -> &Text {
+        self.decoder.as_ref().unwrap_or(&self.text)
+    }
 }
 
 impl Text {
     /// An index outside its table would read another row, or none, without a word.
     pub(crate) fn check(&self, vocab: usize, segments: Option<usize>) -> Result<()> {
-        let Host { max_id, max_segment, .. } = self.host;
+        let max_id = self.ids.iter().max().copied().unwrap_or(0);
         if max_id >= vocab {
             return Err(Error::Input(format!(
                 "token {max_id} is outside the vocabulary of {vocab}: do tokenizer and model \
                  belong together?"
             )));
         }
+        let max_segment = self.segments.iter().flatten().max().copied().unwrap_or(0);
         // Without a table, a model reads none.
-        if segments.is_some_and(|segments| max_segment >= segments) {
-            let segments = segments.unwrap_or(0);
+        if let Some(segments) = segments
+            && max_segment >= segments
+        {
             return Err(Error::Input(format!(
                 "segment {max_segment}, but the model has {segments}"
             )));
@@ -228,146 +201,77 @@ impl Text {
         Ok(())
     }
 
-    /// The largest of [`positions`](Self::positions).
-    pub(crate) fn max_position(&self) -> Option<usize> {
-        self.host.max_position
+    /// Whether there is padding, and all of it behind the texts.
+    pub(crate) fn is_padded_behind(&self) -> bool {
+        let mut rows = self.is_token.chunks(self.shape[1]);
+        rows.all(|row| row.is_sorted_by(|token, next| *token || !*next))
     }
 
-    /// By row, the position behind the text in an output of `[batch, positions]` with `mask`, as in
-    /// [`starts`](Self::starts).
+    /// Whether positions count what is there, not places: a text that goes on is not read as one
+    /// that begins.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.tokens_only
+    }
+
+    /// The tokens, going on from those seen before, if there are any; without padding if they are
+    /// to be packed.
     ///
     /// # Errors
-    /// If a method repeated the batch, and put more before a text in one place than in another.
-    pub(crate) fn next_positions(
-        &self,
-        shape: [usize; 2],
-        mask: Option<&Tensor<2, Bool>>,
-    ) -> Result<Vec<usize>> {
-        let [rows, tokens] = self.host.shape;
-        let starts = self.starts(shape, mask);
-        if starts.iter().enumerate().any(|(row, start)| *start != starts[row % rows]) {
-            let reason = "methods side by side put texts of different lengths before one, from \
-                          which it cannot go on";
-            return Err(Error::Input(reason.into()));
+    /// If another number of rows was seen.
+    pub(crate) fn placed(&self, seen: Option<&[Seen]>, packed: bool) -> Result<Placed> {
+        let [batch, tokens] = self.shape;
+        if let Some(seen) = seen
+            && seen.len() != batch
+        {
+            let kept = seen.len();
+            return Err(Error::Input(format!("{batch} texts, but the cache is of {kept}")));
         }
-        let own = |row: usize| match &self.host.counted {
-            None => tokens,
-            Some(counted) => {
-                let is_token = &self.host.is_token[row * tokens..(row + 1) * tokens];
-                counted.first[row] + is_token.iter().filter(|t| counted.has(**t)).count()
+        let (mut rows, mut ids) = (Vec::with_capacity(batch), Vec::new());
+        let mut of_segments = Vec::new();
+        for number in 0..batch {
+            let Seen { tokens: past, next } = seen.map_or(Seen::default(), |seen| seen[number]);
+            let from = number * tokens;
+            let (mut positions, mut mask, mut count) = (Vec::new(), Vec::new(), 0);
+            for place in 0..tokens {
+                let is_token = self.is_token[from + place];
+                let position = if self.tokens_only { count } else { place };
+                count += usize::from(is_token);
+                if is_token || !packed {
+                    ids.push(self.ids[from + place]);
+                    of_segments.extend(self.segments.as_ref().map(|s| s[from + place]));
+                    positions.push(next + position);
+                    mask.push(is_token);
+                }
             }
-        };
-        Ok((0..rows).map(|row| starts[row] + own(row)).collect())
-    }
-
-    /// The same text behind an earlier one that ended before these positions.
-    ///
-    /// # Errors
-    /// If that had another number of rows.
-    pub(crate) fn continued(&self, next: Vec<usize>) -> Result<Self> {
-        let rows = self.host.shape[0];
-        if next.len() != rows {
-            let kept = next.len();
-            return Err(Error::Input(format!("{rows} texts, but the cache is of {kept}")));
+            let text = (0..positions.len()).collect();
+            let mask = mask.contains(&false).then_some(mask);
+            rows.push(Row { positions, mask, text, past, shift: 0 });
         }
-        let tokens_only = self.host.counted.as_ref().is_some_and(|counted| counted.tokens_only);
-        let mut text = self.clone();
-        text.count(Counted { first: next, tokens_only });
-        Ok(text)
+        let segments = self.segments.as_ref().map(|_| of_segments);
+        Ok(Placed { rows: Rows::new(rows, &self.device), ids, segments })
     }
 
-    fn count(&mut self, counted: Counted) {
-        let tokens = self.host.shape[1];
-        let mut positions = Vec::with_capacity(self.host.is_token.len());
-        for (row, first) in self.host.is_token.chunks(tokens).zip(&counted.first) {
-            let mut next = *first as i64;
-            for is_token in row {
-                let counts = counted.has(*is_token);
-                positions.push(if counts { next } else { 0 });
-                next += i64::from(counts);
-            }
-        }
-        self.host.max_position = positions.iter().max().map(|position| *position as usize);
-        self.host.counted = Some(counted);
-        self.positions = Some(ints(positions.clone(), self.host.shape, &self.ids.device()));
-        self.host.positions = positions;
-    }
-
-    /// By row of an output with `positions` positions and `mask`, which methods may have repeated
-    /// and lengthened: how many are before the text.
-    pub(crate) fn starts(
-        &self,
-        [batch, positions]: [usize; 2],
-        mask: Option<&Tensor<2, Bool>>,
-    ) -> Vec<usize> {
-        let [rows, tokens] = self.host.shape;
-        let added = positions - tokens;
-        let Some(mask) = mask.filter(|_| added > 0) else { return vec![added; batch] };
-        // Rows to which less was added are filled up behind the text.
-        let all: Vec<i64> = mask
-            .clone()
-            .int()
-            .sum_dim(1)
-            .into_data()
-            .convert::<i64>()
-            .try_into_vec()
-            .expect("converted");
-        let own = |row: usize| {
-            let row = row % rows * tokens;
-            self.host.is_token[row..row + tokens].iter().filter(|is_token| **is_token).count()
-        };
-        all.iter().enumerate().map(|(row, all)| *all as usize - own(row)).collect()
-    }
-
-    /// The positions of an output of `[batch, length]` with `mask`, as in [`starts`](Self::starts):
-    /// what methods put before a text is counted too.
-    pub(crate) fn lengthened_positions(
-        &self,
-        [batch, length]: [usize; 2],
-        mask: Option<&Tensor<2, Bool>>,
-    ) -> Tensor<2, Int> {
-        let [rows, tokens] = self.host.shape;
-        let starts = self.starts([batch, length], mask);
-        let row = |(row, start): (usize, &usize)| {
-            let own = &self.host.positions[row % rows * tokens..][..tokens];
-            let front = (0..*start as i64).chain(own.iter().map(|own| own + *start as i64));
-            front.chain(std::iter::repeat(0)).take(length).collect::<Vec<_>>()
-        };
-        let positions = starts.iter().enumerate().flat_map(row).collect();
-        ints(positions, [batch, length], &self.ids.device())
+    /// Texts and tokens in the longest.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        self.shape
     }
 
     /// The text moved by one token, behind `start`, every one a token.
     pub(crate) fn moved(&self, start: usize) -> Self {
-        let tokens = self.host.shape[1];
-        let rows = self.host.ids.chunks(tokens);
-        let moved = |row: &[i64]| [&[start as i64], &row[..tokens - 1]].concat();
-        let ids: Vec<i64> = rows.flat_map(moved).collect();
-        let host = Host {
-            is_token: vec![true; ids.len()],
-            max_id: self.host.max_id.max(start),
-            max_segment: 0,
-            max_position: None,
-            positions: Vec::new(),
-            counted: None,
-            ids: ids.clone(),
-            ..self.host
-        };
-        let ids = ints(ids, host.shape, &self.ids.device());
-        Self { ids, mask: None, segments: None, positions: None, host }
+        let [_, tokens] = self.shape;
+        let moved = |row: &[usize]| [&[start], &row[..tokens - 1]].concat();
+        let ids: Vec<usize> = self.ids.chunks(tokens).flat_map(moved).collect();
+        let is_token = vec![true; ids.len()];
+        Self { ids, is_token, segments: None, tokens_only: false, ..self.clone() }
     }
 
     /// By row, the last place for which `wanted(index, is_token)` holds.
-    pub(crate) fn last(&self, wanted: impl Fn(i64, bool) -> bool) -> Vec<Option<usize>> {
-        let tokens = self.host.shape[1];
-        let rows = self.host.ids.chunks(tokens).zip(self.host.is_token.chunks(tokens));
-        let last = |(ids, is_token): (&[i64], &[bool])| {
+    pub(crate) fn last(&self, wanted: impl Fn(usize, bool) -> bool) -> Vec<Option<usize>> {
+        let [_, tokens] = self.shape;
+        let rows = self.ids.chunks(tokens).zip(self.is_token.chunks(tokens));
+        let last = |(ids, is_token): (&[usize], &[bool])| {
             ids.iter().zip(is_token).rposition(|(id, is_token)| wanted(*id, *is_token))
         };
         rows.map(last).collect()
     }
-}
-
-fn ints(values: Vec<i64>, shape: [usize; 2], device: &Device) -> Tensor<2, Int> {
-    Tensor::from_data(TensorData::new(values, shape), device)
 }

@@ -7,17 +7,20 @@ mod cache;
 mod checkpoint;
 mod config;
 mod error;
+mod forward;
 mod generation;
 mod head;
 mod input;
 mod model;
 mod tokenizer;
 
-pub use blocks::Pass;
 pub use cache::Cache;
-pub use checkpoint::{Checkpoint, Gguf, LoadReport, Precision, TensorInfo, config_fields};
+pub use checkpoint::{
+    Checkpoint, Gguf, LoadReport, Precision, ShardIndex, TensorInfo, config_fields,
+};
 pub use config::{Architecture, ModelConfig, Task};
 pub use error::{Error, Result};
+pub use forward::Forward;
 pub use generation::{EarlyStopping, GenerationConfig, Generator, OnToken};
 pub use input::ModelInput;
 pub use model::{Model, ModelTask, Place};

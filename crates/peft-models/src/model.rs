@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use peft_core::{Base, Hooks, HubModel, TaskType};
+use peft_core::{Base, Hooks, HubModel, Memo, Pass, Row, Rows, Slots, TaskType};
 use peft_kernels::PackedMatrix;
 
 use crate::architectures::{self, Parts};
-use crate::blocks::Pass;
 use crate::body::{Body, Hidden, tokens_at};
 use crate::checkpoint::{Checkpoint, LoadReport, Loader, Precision};
+use crate::forward::Run;
 use crate::head::{Head, NewHead};
-use crate::{Error, ModelConfig, ModelInput, Result, Task};
+use crate::input::Text;
+use crate::{Error, Forward, ModelConfig, ModelInput, Result, Task};
 
 /// A frozen model with a task head.
 ///
@@ -182,18 +183,34 @@ impl Model {
     /// The output under a method: hidden states `[batch, tokens, d]`, logits
     /// `[batch, 1, labels]` of a sequence, `[batch, tokens, labels]` of tokens, or
     /// `[batch, tokens, words]` of a language model; where there is a decoder, of its tokens.
+    /// Virtual tokens have outputs too. What stands at padding means nothing.
     ///
     /// # Errors
     /// If the input does not fit the model.
-    pub fn forward(&self, input: &ModelInput, pass: Pass<'_>) -> Result<Tensor<3>> {
-        let of_rows = pass.method_of_rows();
-        let pass = pass.under(of_rows.as_ref());
-        self.head.forward(self.body.forward(input, pass)?, input, pass)
+    pub fn forward(&self, input: &ModelInput, how: Forward<'_>) -> Result<Tensor<3>> {
+        let mut shown = None;
+        self.run(input, how, |hidden, run| {
+            if let Some(output) = self.head.of_texts(&hidden, input.text(), run)? {
+                shown = Some(output.unsqueeze_dim(1));
+                return Ok(());
+            }
+            let rows = &hidden.rows;
+            let output = self.head.of_tokens(hidden.states, run.over(rows));
+            let [batch, tokens] = input.output_shape();
+            let added = rows.iter().map(|row| row.len() - row.text.len()).max().unwrap_or(0);
+            let output = rows.batched(output);
+            let [_, longest, outputs] = output.dims();
+            // Padding that is longer than any text was left out.
+            let missing = (tokens + added).saturating_sub(longest);
+            let fill = Tensor::zeros([batch, missing, outputs], &output.device());
+            shown = Some(if missing == 0 { output } else { Tensor::cat(vec![output, fill], 1) });
+            Ok(())
+        })?;
+        Ok(shown.expect("a run ends in an output"))
     }
 
-    /// The output at some tokens only, `[1, places, outputs]`, in their order: the head, which is
-    /// the dearest part of a language model, runs on nothing else. Virtual tokens are taken to
-    /// stand before the text. Of methods side by side, the places come once for each.
+    /// The output at some tokens only, `[places, outputs]`, in their order: the head, which costs
+    /// most in a language model, runs on nothing else.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
@@ -204,28 +221,49 @@ impl Model {
         &self,
         input: &ModelInput,
         places: &[Place],
-        pass: Pass<'_>,
-    ) -> Result<Tensor<3>> {
-        let of_rows = pass.method_of_rows();
-        let pass = pass.under(of_rows.as_ref());
-        let Hidden { states, mask } = self.body.forward(input, pass)?;
-        let [batch, positions, _] = states.dims();
-        let text = input.decoder().unwrap_or(input.text());
-        let [rows, tokens] = input.output_shape();
-        let starts = text.starts([batch, positions], mask.as_ref());
-        let inside = |&[row, token]: &Place| row < rows && token < tokens;
-        assert!(places.iter().all(inside), "a place outside the batch");
-        // A method may have repeated the batch.
-        let copies = (0..batch).step_by(rows);
-        let rows_of_places: Vec<usize> =
-            copies.flat_map(|first| places.iter().map(move |[row, _]| first + row)).collect();
-        let tokens = places.iter().map(|[_, token]| token).cycle();
-        let positions = rows_of_places.iter().zip(tokens).map(|(&row, t)| [row, starts[row] + t]);
-        // Each place is a row of its own, under the method of the row that it is in.
-        let chosen = tokens_at(states, positions).unsqueeze_dim::<3>(1);
-        let of_places = pass.hooks.for_rows(&rows_of_places);
-        let output = self.head.forward_each(chosen, pass.under(of_places.as_ref()));
-        Ok(output.swap_dims(0, 1))
+        how: Forward<'_>,
+    ) -> Result<Tensor<2>> {
+        let mut shown = None;
+        self.run(input, how, |Hidden { states, rows }, run| {
+            let of_rows: Vec<&Row> = rows.iter().collect();
+            let token = |&[row, token]: &Place| {
+                let inside = row < of_rows.len() && token < of_rows[row].text.len();
+                assert!(inside, "token {token} of text {row} is outside the batch");
+                rows.start(row) + of_rows[row].text[token]
+            };
+            let tokens: Vec<usize> = places.iter().map(token).collect();
+            // Each is a row of its own, under the adapter of its text.
+            let single = Rows::single(places.len(), rows.device());
+            let slots = run.pass.slots.select(places.iter().map(|[row, _]| *row));
+            let run = Run { pass: run.pass.over(&single, &slots), ..run };
+            shown = Some(self.head.of_tokens(tokens_at(states, &tokens), run));
+            Ok(())
+        })?;
+        Ok(shown.expect("a run ends in an output"))
+    }
+
+    /// The body's output, for `head` to make something of.
+    fn run(
+        &self,
+        input: &ModelInput,
+        how: Forward<'_>,
+        head: impl FnOnce(Hidden, Run<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let Forward { hooks, mode, slots, memo, probe, cache, padded } = how;
+        let (own_slots, own_memo) = (Slots::default(), Memo::new());
+        let rows = Rows::new(Vec::new(), self.base.device());
+        let slots = slots.unwrap_or(&own_slots);
+        let [texts, _] = input.shape();
+        if !slots.as_slice().is_empty() && slots.as_slice().len() != texts {
+            let named = slots.as_slice().len();
+            return Err(Error::Input(format!("{texts} texts, and {named} that name an adapter")));
+        }
+        let pass = Pass { rows: &rows, slots, mode, memo: memo.unwrap_or(&own_memo), probe };
+        let run = Run { hooks, pass, cache };
+        let behind = input.text().is_padded_behind()
+            && input.decoder().is_none_or(Text::is_padded_behind);
+        let packed = behind && !padded && !hooks.needs_padding();
+        head(self.body.forward(input, packed, run)?, run)
     }
 
     /// The output of the model under `hooks` without dropout; `&()` is the base model.
@@ -233,6 +271,6 @@ impl Model {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn infer(&self, input: &ModelInput, hooks: &dyn Hooks) -> Result<Tensor<3>> {
-        self.forward(input, Pass::inference(hooks))
+        self.forward(input, Forward::infer(hooks))
     }
 }

@@ -44,16 +44,28 @@ pub enum Error {
         /// Each place with what came of it.
         tried: String,
     },
-    /// The loss is no number.
+    /// A run directory is that of a run in another process, or elsewhere in this one.
+    #[error("{path}: another process is using this run directory")]
+    InUse {
+        /// The run directory.
+        path: PathBuf,
+    },
+    /// A run directory holds a run that is not to be resumed.
+    #[error("{path} already holds a run: resume it, or choose another directory")]
+    Used {
+        /// The run directory.
+        path: PathBuf,
+    },
+    /// The loss, or what judges epochs, is infinite or no number.
     #[error(
-        "the loss is {loss} at step {step}: lower the learning rate, clip gradients \
+        "the {quantity} is not finite at step {step}: lower the learning rate, clip gradients \
          (max_grad_norm), or look at the data of that step"
     )]
     Diverged {
         /// The step.
         step: usize,
-        /// The loss.
-        loss: f32,
+        /// What is not finite: the loss, or the metric of the validation data.
+        quantity: String,
     },
     /// The model cannot be loaded, or an input does not fit it.
     #[error(transparent)]

@@ -3,6 +3,7 @@
 mod adapted;
 mod builtin;
 pub mod data;
+mod digest;
 mod error;
 mod evaluate;
 mod heatmap;

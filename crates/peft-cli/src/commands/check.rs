@@ -1,5 +1,6 @@
 //! `peft check`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,7 +8,7 @@ use clap::Args;
 use peft::train::AdaptedModel;
 
 use crate::options::{DeviceOptions, ModelOptions};
-use crate::output::print_json;
+use crate::output::{print_json, stdout};
 
 /// Check an adapter directory against a model.
 ///
@@ -36,14 +37,15 @@ impl Check {
         if self.json {
             print_json(&found)?;
         } else {
+            let mut out = stdout();
             for problem in &found.problems {
-                println!("{problem}");
+                writeln!(out, "{problem}")?;
             }
             for target in &found.unmatched {
-                println!("{target}");
+                writeln!(out, "{target}")?;
             }
             let problems = found.problems.len() + found.unmatched.len();
-            println!("{} tensors expected, {problems} problems", found.expected.len());
+            writeln!(out, "{} tensors expected, {problems} problems", found.expected.len())?;
         }
         Ok(if found.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

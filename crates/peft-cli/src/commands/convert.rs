@@ -1,5 +1,6 @@
 //! `peft convert`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ use peft::train::{AdapterPaths, TASK_FILE};
 use serde_json::json;
 
 use crate::options::{DeviceOptions, ModelOptions};
-use crate::output::{print_json, refuse_used};
+use crate::output::{print_json, refuse_used, stdout};
 
 /// Rewrite an adapter for the other library: Hugging Face PEFT, or adapter-hub/adapters.
 #[derive(Args)]
@@ -70,7 +71,7 @@ impl Convert {
         if self.json {
             print_json(&json!({"out": self.out, "method": adapter.config.method.name()}))?;
         } else {
-            println!("{}: {}", self.out.display(), adapter.config.method.name());
+            writeln!(stdout(), "{}: {}", self.out.display(), adapter.config.method.name())?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,11 +1,12 @@
 //! `peft devices`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
 
-use crate::output::print_json;
+use crate::output::{print_json, stdout};
 
 /// List the devices that this program was compiled for, the default first.
 #[derive(Args)]
@@ -21,8 +22,9 @@ impl Devices {
         if self.json {
             print_json(&json!({"devices": names, "default": names.first()}))?;
         } else {
+            let mut out = stdout();
             for name in names {
-                println!("{name}");
+                writeln!(out, "{name}")?;
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -1,5 +1,6 @@
 //! `peft eval`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,7 +14,7 @@ use serde_json::json;
 
 use crate::data::{Tokens, layout};
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
-use crate::output::print_json;
+use crate::output::{print_json, stdout};
 
 /// Measure an adapter on labelled texts; without --adapter, the model's own head.
 #[derive(Args)]
@@ -71,12 +72,13 @@ impl Eval {
                 print_json(&json!({"adapters": each.collect::<Vec<_>>()}))?;
             }
             _ => {
+                let mut out = stdout();
                 for (adapter, metrics) in &results {
                     if let (Some(adapter), true) = (adapter, results.len() > 1) {
-                        println!("{}", adapter.display());
+                        writeln!(out, "{}", adapter.display())?;
                     }
                     for (name, value) in metrics.as_map() {
-                        println!("{name:20} {value}");
+                        writeln!(out, "{name:20} {value}")?;
                     }
                 }
             }

@@ -1,12 +1,13 @@
 //! `peft fetch`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
 use peft::train::resolve;
 use serde_json::json;
 
-use crate::output::print_json;
+use crate::output::{print_json, stdout};
 
 /// Fetch a model into the cache and print where it is.
 #[derive(Args)]
@@ -28,7 +29,7 @@ impl Fetch {
         if self.json {
             print_json(&json!({"model": found.name, "directory": found.directory}))?;
         } else {
-            println!("{}", found.directory.display());
+            writeln!(stdout(), "{}", found.directory.display())?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,5 +1,6 @@
 //! `peft forward`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ use peft::models::{Checkpoint, Model, ModelInput, ModelTask, Task};
 use serde_json::json;
 
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions};
-use crate::output::print_json;
+use crate::output::{print_json, stdout};
 
 /// Run a model on token indices from a safetensors file.
 ///
@@ -84,7 +85,7 @@ impl Forward {
         if self.json {
             print_json(&json!({"out": self.out, "tensor": name, "shape": shape}))?;
         } else {
-            println!("{}: {name} {shape:?}", self.out.display());
+            writeln!(stdout(), "{}: {name} {shape:?}", self.out.display())?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,6 +1,7 @@
 //! `peft generate`.
 
-use std::io::{IsTerminal, Write};
+use std::collections::HashMap;
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::layout;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
-use crate::output::print_json;
+use crate::output::{note, print_json, stdout};
 
 /// Go on with texts (a causal language model), or make other texts of them (an encoder with a
 /// decoder): texts given as arguments, in a file, or both.
@@ -117,9 +118,10 @@ impl Settings {
     }
 }
 
-/// What is to be generated for one text.
+/// What is to be generated for one text, or one pair of texts.
 struct Prompt {
     text: String,
+    pair: Option<String>,
     /// What it should be, where that is known.
     references: Vec<String>,
 }
@@ -154,9 +156,9 @@ impl Generate {
             _ => {
                 for (adapter, written) in &results {
                     if let (Some(adapter), true) = (adapter, results.len() > 1) {
-                        println!("{}", adapter.display());
+                        writeln!(stdout(), "{}", adapter.display())?;
                     }
-                    written.print();
+                    written.print()?;
                 }
             }
         }
@@ -189,7 +191,8 @@ impl Generate {
             tokenizer: &tokenizer,
             stops: &self.settings.stop,
         };
-        let shown = watched && prompts.len() == 1;
+        // Which beam is best is known at the end.
+        let shown = watched && prompts.len() == 1 && config.num_beams == 1;
         let mut texts = Vec::new();
         for batch in prompts.chunks(self.batch_size) {
             texts.extend(writer.write(batch, shown)?);
@@ -199,25 +202,26 @@ impl Generate {
     }
 
     fn prompts(&self, layout: &Layout, goal: Goal) -> anyhow::Result<Vec<Prompt>> {
-        let given = self.texts.iter();
-        let mut prompts: Vec<Prompt> =
-            given.map(|text| Prompt { text: text.clone(), references: Vec::new() }).collect();
+        let alone = |text: &String| Prompt { text: text.clone(), pair: None, references: vec![] };
+        let mut prompts: Vec<Prompt> = self.texts.iter().map(alone).collect();
         let Some(path) = &self.data else { return Ok(prompts) };
         let labels = peft::train::data::Labels { goal, names: Vec::new() };
-        let data = match Dataset::load(path, layout, &labels) {
-            Ok(data) => data,
-            // A file may lack what the texts should become.
-            Err(_) => Dataset::unlabelled(path, layout, &labels)?,
-        };
-        for Example { text, target } in data.examples {
-            let (Text::One(text) | Text::Pair(text, _)) = text else { continue };
-            let reference = match target {
-                Some(Target::Text(reference)) => vec![reference],
-                _ => Vec::new(),
+        let mut places = HashMap::new();
+        for (place, text) in self.texts.iter().enumerate() {
+            places.entry((text.clone(), None)).or_insert(place);
+        }
+        for Example { text, target } in Dataset::perhaps_labelled(path, layout, &labels)?.examples {
+            let (text, pair) = match text {
+                Text::One(text) => (text, None),
+                Text::Pair(text, pair) => (text, Some(pair)),
+                Text::Words(words) => (words.join(" "), None),
             };
-            match prompts.iter_mut().find(|prompt| prompt.text == text) {
-                Some(known) => known.references.extend(reference),
-                None => prompts.push(Prompt { text, references: reference }),
+            let place = *places.entry((text.clone(), pair.clone())).or_insert(prompts.len());
+            if place == prompts.len() {
+                prompts.push(Prompt { text, pair, references: Vec::new() });
+            }
+            if let Some(Target::Text(reference)) = target {
+                prompts[place].references.push(reference);
             }
         }
         prompts.truncate(self.limit.unwrap_or(usize::MAX));
@@ -236,21 +240,26 @@ struct Written {
 
 impl Written {
     fn json(&self) -> Value {
-        let rows = self.prompts.iter().zip(&self.texts);
-        let rows: Vec<Value> =
-            rows.map(|(prompt, text)| json!({"text": prompt.text, "generated": text})).collect();
-        json!({"texts": rows, "metrics": self.metrics})
+        let rows = self.prompts.iter().zip(&self.texts).map(|(prompt, generated)| {
+            let mut row = Map::from_iter([("text".into(), json!(prompt.text))]);
+            row.extend(prompt.pair.iter().map(|pair| ("pair".into(), json!(pair))));
+            row.insert("generated".into(), json!(generated));
+            row
+        });
+        json!({"texts": rows.collect::<Vec<_>>(), "metrics": self.metrics})
     }
 
-    fn print(&self) {
+    fn print(&self) -> io::Result<()> {
+        let mut out = stdout();
         if self.shown {
-            println!();
+            writeln!(out)?;
         } else {
-            self.texts.iter().for_each(|text| println!("{text}"));
+            self.texts.iter().try_for_each(|text| writeln!(out, "{text}"))?;
         }
         for (name, value) in self.metrics.iter().flatten() {
-            eprintln!("{name:20} {value}");
+            note(format_args!("{name:20} {value}"));
         }
+        Ok(())
     }
 }
 
@@ -265,7 +274,7 @@ struct Writer<'m> {
 impl Writer<'_> {
     fn write(&self, prompts: &[Prompt], shown: bool) -> anyhow::Result<Vec<String>> {
         let texts: Vec<(String, Option<String>)> =
-            prompts.iter().map(|prompt| (prompt.text.clone(), None)).collect();
+            prompts.iter().map(|prompt| (prompt.text.clone(), prompt.pair.clone())).collect();
         let encoded = self.tokenizer.encode(&texts)?;
         let ids: Vec<&[u32]> = encoded.iter().map(|text| text.ids.as_slice()).collect();
         if let Some(longest) = ids.iter().map(|ids| ids.len()).max()
@@ -275,6 +284,7 @@ impl Writer<'_> {
         }
         let mut written = vec![(Vec::new(), 0); prompts.len()];
         let watches = shown || !self.stops.is_empty();
+        let (mut out, mut shows) = (stdout(), Ok(()));
         let generated = self.generator.generate_with(&ids, &mut |row, token| {
             if !watches {
                 return false;
@@ -284,12 +294,13 @@ impl Writer<'_> {
             let text = self.tokenizer.decode(tokens).unwrap_or_default();
             if shown && !text.ends_with('\u{fffd}') {
                 // What is shown stays: a letter may come in several tokens.
-                print!("{}", text.get(*printed..).unwrap_or_default());
-                let _ = std::io::stdout().flush();
+                let more = text.get(*printed..).unwrap_or_default();
+                shows = write!(out, "{more}").and_then(|()| out.flush());
                 *printed = text.len();
             }
-            self.stops.iter().any(|stop| text.contains(stop))
+            shows.is_err() || self.stops.iter().any(|stop| text.contains(stop))
         })?;
+        shows?;
         generated.iter().map(|tokens| self.text(tokens)).collect()
     }
 

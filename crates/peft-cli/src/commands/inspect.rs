@@ -1,5 +1,6 @@
 //! `peft inspect`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,7 +9,7 @@ use peft::models::{Model, ModelTask, Task};
 use serde_json::{Value, json};
 
 use crate::options::{DeviceOptions, ModelOptions, SettingOptions};
-use crate::output::{grouped, print_json};
+use crate::output::{grouped, print_json, stdout};
 
 /// Show what a method would train on a model.
 #[derive(Args)]
@@ -59,38 +60,43 @@ impl Inspect {
             }
             print_json(&value)?;
         } else {
-            show(&counts);
+            show(&counts)?;
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn show(counts: &Accounting) {
+fn show(counts: &Accounting) -> std::io::Result<()> {
+    let mut out = stdout();
     let width = counts.sites.iter().map(|site| site.path.len()).max().unwrap_or(4);
-    println!(
+    writeln!(
+        out,
         "{:width$}  {:>12}  {:>10}  {:>10}  {:>5}",
         "site", "shape", "trainable", "changed", "rank"
-    );
+    )?;
     for site in &counts.sites {
         let shape = format!("{} x {}", site.shape[0], site.shape[1]);
         let (trainable, changed) = (grouped(site.trainable), grouped(site.changed));
-        println!(
+        writeln!(
+            out,
             "{:width$}  {shape:>12}  {trainable:>10}  {changed:>10}  {:>5}",
             site.path, site.rank
-        );
+        )?;
     }
-    println!();
-    println!("total      {:>12}", grouped(counts.total));
+    writeln!(out)?;
+    writeln!(out, "total      {:>12}", grouped(counts.total))?;
     let head = grouped(counts.head_trainable);
-    println!(
+    writeln!(
+        out,
         "trainable  {:>12}  {:.3} %  (of which the head: {head})",
         grouped(counts.trainable),
         counts.trainable_percent
-    );
-    println!("changed    {:>12}  {:.3} %", grouped(counts.changed), counts.changed_percent);
-    println!("rank       {:>12}  {:.3} %", grouped(counts.rank), counts.rank_percent);
-    println!("file       {:>12}  bytes of tensors", grouped(counts.bytes));
+    )?;
+    writeln!(out, "changed    {:>12}  {:.3} %", grouped(counts.changed), counts.changed_percent)?;
+    writeln!(out, "rank       {:>12}  {:.3} %", grouped(counts.rank), counts.rank_percent)?;
+    writeln!(out, "file       {:>12}  bytes of tensors", grouped(counts.bytes))?;
     if let Some(reason) = &counts.merge_obstacle {
-        println!("not mergeable: {reason}");
+        writeln!(out, "not mergeable: {reason}")?;
     }
+    Ok(())
 }

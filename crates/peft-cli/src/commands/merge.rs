@@ -1,5 +1,6 @@
 //! `peft merge`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,12 +12,12 @@ use peft::train::{AdaptedModel, AdapterPaths};
 use serde_json::json;
 
 use crate::options::{DeviceOptions, ModelOptions};
-use crate::output::{print_json, refuse_used};
+use crate::output::{print_json, refuse_used, stdout};
 
 /// Fold an adapter into its model.
 ///
 /// Writes a Hugging Face checkpoint directory (config.json, model.safetensors, the tokenizer's
-/// files), which `peft` and `transformers` load as any other. The base stays as it is.
+/// files, generation_config.json), which `peft` and `transformers` load as any other. The base stays as it is.
 #[derive(Args)]
 pub struct Merge {
     #[command(flatten)]
@@ -53,19 +54,21 @@ impl Merge {
         if self.json {
             print_json(&json!({"out": self.out, "tensors": tensors.len()}))?;
         } else {
-            println!("{}: {} tensors", self.out.display(), tensors.len());
+            writeln!(stdout(), "{}: {} tensors", self.out.display(), tensors.len())?;
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-const TOKENIZER_FILES: &[&str] = &[
+/// What is taken over as it is.
+const KEPT_FILES: &[&str] = &[
     "tokenizer.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "generation_config.json",
 ];
 
 /// Writes a checkpoint directory for the model of `adapted` with other tensors and the tokens that
@@ -78,7 +81,7 @@ pub fn write_model(
 ) -> anyhow::Result<()> {
     let (model, task) = (&adapted.model, adapted.task.as_ref());
     write_safetensors(&out.join("model.safetensors"), tensors)?;
-    for name in TOKENIZER_FILES {
+    for name in KEPT_FILES {
         let file = from.join(name);
         if file.exists() {
             let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;

@@ -1,12 +1,13 @@
 //! `peft methods`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
 use peft::core::ComputationFunction;
 use serde_json::{Map, Value, json};
 
-use crate::output::print_json;
+use crate::output::{print_json, stdout};
 
 /// List the methods that --method knows: how they compose with the model, where, what they train,
 /// whether they can be merged, and which files carry them.
@@ -20,7 +21,7 @@ pub struct Methods {
 impl Methods {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let registry = peft::registry();
-        let mut rows = Vec::new();
+        let (mut rows, mut out) = (Vec::new(), stdout());
         for entry in registry.methods() {
             let config = registry.configure(entry.name, Map::new())?;
             if self.json {
@@ -39,7 +40,7 @@ impl Methods {
                 ComputationFunction::Input => "input",
                 ComputationFunction::Function => "function",
             });
-            println!("{} ({}): {}", entry.name, entry.peft_type, entry.about);
+            writeln!(out, "{} ({}): {}", entry.name, entry.peft_type, entry.about)?;
             let composition = functions.collect::<Vec<_>>().join(" + ");
             let lr = format!("{:e}", config.learning_rate());
             let lines = [
@@ -51,7 +52,7 @@ impl Methods {
                 ("learning rate", &lr),
             ];
             for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
-                println!("    {name:14} {value}");
+                writeln!(out, "    {name:14} {value}")?;
             }
         }
         if self.json {

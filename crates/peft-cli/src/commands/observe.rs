@@ -1,5 +1,6 @@
 //! `peft observe`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use crate::data::{Tokens, layout};
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, adapter_name, known_task};
-use crate::output::print_json;
+use crate::output::{print_json, stdout};
 
 /// Show what gates and fusions decide on texts, and plot it.
 ///
@@ -54,7 +55,7 @@ impl Observe {
             let heatmap = compared(&self.from)?;
             let plot = self.plot.context("--from needs --plot")?;
             heatmap.write(&plot)?;
-            println!("{}", plot.display());
+            writeln!(stdout(), "{}", plot.display())?;
             return Ok(ExitCode::SUCCESS);
         }
         let data = self.data.clone().context("no texts: give --data")?;
@@ -94,9 +95,10 @@ impl Observe {
                 "plot": self.plot,
             }))?;
         } else {
+            let mut out = stdout();
             for seen in &observations {
                 let means: Vec<String> = seen.mean.iter().map(|m| format!("{m:.4}")).collect();
-                println!("{:50} {:14} {}", seen.path, seen.name, means.join("  "));
+                writeln!(out, "{:50} {:14} {}", seen.path, seen.name, means.join("  "))?;
             }
         }
         Ok(ExitCode::SUCCESS)

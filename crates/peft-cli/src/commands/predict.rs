@@ -1,5 +1,6 @@
 //! `peft predict`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::{Tokens, layout};
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
-use crate::output::print_json;
+use crate::output::{Stdout, print_json, stdout};
 
 /// Label texts, or their words: texts given as arguments, in a file, or both.
 #[derive(Args)]
@@ -86,9 +87,10 @@ impl Predict {
             print_json(&json!({"predictions": labelled}))?;
             return Ok(ExitCode::SUCCESS);
         }
+        let mut out = stdout();
         for row in labelled {
             if let (Some(words), Some(tags)) = (row.get("words"), row.get("tags")) {
-                print_tags(words, tags);
+                print_tags(&mut out, words, tags)?;
                 continue;
             }
             let label = row["label"].as_str().map(String::from);
@@ -98,7 +100,7 @@ impl Predict {
             let score = score.map_or(String::new(), |score| format!("{score:.4}\t"));
             let adapter = row.get("adapter").and_then(Value::as_str);
             let adapter = adapter.map_or(String::new(), |adapter| format!("{adapter}\t"));
-            println!("{adapter}{label}\t{score}{}", row["text"].as_str().unwrap_or(""));
+            writeln!(out, "{adapter}{label}\t{score}{}", row["text"].as_str().unwrap_or(""))?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -116,15 +118,15 @@ impl Predict {
 }
 
 /// A word and its tag in each line, and an empty line after the sentence, as in the files.
-fn print_tags(words: &Value, tags: &Value) {
+fn print_tags(out: &mut Stdout, words: &Value, tags: &Value) -> std::io::Result<()> {
     let strings = |list: &Value| -> Vec<String> {
         let list = list.as_array().into_iter().flatten();
         list.map(|item| item.as_str().unwrap_or("").to_string()).collect()
     };
     for (word, tag) in strings(words).iter().zip(strings(tags)) {
-        println!("{word}\t{tag}");
+        writeln!(out, "{word}\t{tag}")?;
     }
-    println!();
+    writeln!(out)
 }
 
 fn tagged(example: &Example, tags: &[Option<usize>], labels: &Labels) -> Map<String, Value> {

@@ -1,6 +1,7 @@
 //! `peft train`.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::data::LoadedData;
 use crate::options::{AdapterOptions, DeviceOptions, SettingOptions, adapter_name};
-use crate::output::{grouped, print_json};
+use crate::output::{grouped, note, print_json, stdout};
 use crate::prompt;
 use crate::run_file::RunFile;
 
@@ -178,18 +179,18 @@ fn parse_metric(name: &str) -> Result<Metric, String> {
 
 impl Train {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let directory = RunDirectory::new(&self.out);
+        let mut directory = RunDirectory::new(&self.out);
         let run = self.resolved(&directory)?;
-        if self.resume && directory.result().exists() {
-            let result: Value = serde_json::from_slice(&std::fs::read(directory.result())?)?;
-            self.report(&directory, &result)?;
+        if self.resume
+            && let Some(outcome) = directory.outcome()?
+        {
+            self.report(&directory, &outcome)?;
             return Ok(ExitCode::SUCCESS);
         }
-        if directory.is_used() && !self.resume {
-            bail!(
-                "{} already holds a run: go on with it (--resume), or choose another --out",
-                self.out.display()
-            );
+        // A new directory is claimed when there is something to write into it: what fails before
+        // leaves nothing behind.
+        if directory.is_used() || run.data.train.is_none() {
+            directory = directory.claim(self.resume)?;
         }
         let device = self.device.device()?;
         let resolved = resolve(&run.model, self.offline)?;
@@ -235,7 +236,7 @@ impl Train {
         let (trainer_data, task) = data.tokenized(&run, &resolved, &model, &added, &adapter)?;
         let counts = Accounting::new(&adapter, model.base());
         if !self.json {
-            eprintln!(
+            note(format_args!(
                 "{} on {}: {} of {} values trained ({:.2} %), {} changed after merging, rank {}",
                 run.method,
                 resolved.name,
@@ -244,15 +245,16 @@ impl Train {
                 counts.trainable_percent,
                 grouped(counts.changed),
                 counts.rank,
-            );
+            ));
         }
+        let directory = directory.claim(self.resume)?;
         let text = run.to_text()?;
         write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
         let settings = run.train.clone();
         let trainer = Trainer::new(&model, adapter, task, settings, directory.clone(), run.seed)?;
         let trainer = trainer.with_added_tokens(added);
         let outcome = trainer.with_progress(!self.json).run(&trainer_data, self.resume)?;
-        self.report(&directory, &serde_json::to_value(&outcome)?)?;
+        self.report(&directory, &outcome)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -353,21 +355,18 @@ impl Train {
                 bail!("{name} = {share}: must be a share between 0 and 1");
             }
         }
-        if run.data.max_length < 3 {
-            bail!("max_length = {}: must be at least 3 tokens", run.data.max_length);
-        }
         Ok(run)
     }
 
-    fn report(&self, directory: &RunDirectory, outcome: &Value) -> anyhow::Result<()> {
-        let mut result = outcome.clone();
-        if let Some(fields) = result.as_object_mut() {
-            fields.insert("adapter".into(), json!(directory.adapter()));
-        }
+    fn report(&self, directory: &RunDirectory, outcome: &Outcome) -> anyhow::Result<()> {
         if self.json {
+            let mut result = json!(outcome);
+            if let Some(fields) = result.as_object_mut() {
+                fields.insert("adapter".into(), json!(directory.adapter()));
+            }
             return print_json(&result);
         }
-        let outcome: Outcome = serde_json::from_value(outcome.clone())?;
+        let mut out = stdout();
         for (name, metrics) in [("validation", &outcome.valid), ("test", &outcome.test)] {
             if let Some(metrics) = metrics {
                 let values = metrics.as_map().iter().filter(|(name, _)| *name != "examples");
@@ -376,15 +375,16 @@ impl Train {
                         format!("{name} {:.4}", value.as_f64().unwrap_or(f64::NAN))
                     })
                     .collect();
-                println!("{name}: {}", shown.join(", "));
+                writeln!(out, "{name}: {}", shown.join(", "))?;
             }
         }
-        println!(
+        writeln!(
+            out,
             "{} steps in {:.1} s, {:.0} tokens/s; epoch {} kept",
             outcome.steps, outcome.train_seconds, outcome.tokens_per_second, outcome.best_epoch
-        );
-        println!("adapter: {}", directory.adapter().display());
-        println!("plot:    {}", directory.plot().display());
+        )?;
+        writeln!(out, "adapter: {}", directory.adapter().display())?;
+        writeln!(out, "plot:    {}", directory.plot().display())?;
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! `peft unmerge`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::merge::write_model;
 use crate::options::{DeviceOptions, ModelOptions};
-use crate::output::{print_json, refuse_used};
+use crate::output::{print_json, refuse_used, stdout};
 
 /// Take an adapter out of a merged model again.
 ///
@@ -46,9 +47,10 @@ impl Unmerge {
         if self.json {
             print_json(&json!({"out": self.out, "tensors": tensors.len(), "kept": kept}))?;
         } else {
-            println!("{}: {} tensors", self.out.display(), tensors.len());
+            let mut out = stdout();
+            writeln!(out, "{}: {} tensors", self.out.display(), tensors.len())?;
             if !kept.is_empty() {
-                println!("as the adapter made them: {}", kept.join(", "));
+                writeln!(out, "as the adapter made them: {}", kept.join(", "))?;
             }
         }
         Ok(ExitCode::SUCCESS)

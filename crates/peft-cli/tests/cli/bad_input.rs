@@ -81,6 +81,44 @@ fn settings() {
 }
 
 #[test]
+fn lengths_with_no_room_for_a_text() {
+    let bench = trained();
+    bench.write("pairs.tsv", "a b c\tc b a\tx\nb c\tc b\ty\n".repeat(4));
+    let texts = "train --model model --train train.tsv --out new";
+    let pairs = "train --model model --train pairs.tsv --columns 1,2,3 --out new";
+    for length in 0..5 {
+        let refused = |least: usize| format!("max_length = {length}: must be at least {least}");
+        if length < 3 {
+            fails(&bench, &format!("{texts} --max-length {length}"), &[&refused(3)]);
+            fails(&bench, &format!("{pairs} --max-length {length}"), &[&refused(3)]);
+        } else {
+            fails(&bench, &format!("{pairs} --max-length {length}"), &[&refused(5)]);
+        }
+    }
+    // Of the model's 40 positions, virtual tokens take some.
+    let prompt = "--method prompt --set init=RANDOM --set num_virtual_tokens=";
+    let leaves = "leaves 2 of 40 positions";
+    fails(&bench, &format!("{texts} {prompt}38"), &[leaves, "must be at least 3"]);
+    fails(&bench, &format!("{pairs} {prompt}36"), &["leaves 4 of 40", "must be at least 5"]);
+    fails(&bench, &format!("{texts} {prompt}40"), &["leaves 0 of 40", "must be at least 3"]);
+    assert!(!bench.path("new").exists(), "a failed command left something behind");
+    bench.json(&format!("{pairs} --max-length 5 --epochs 1 --json"));
+
+    let task = bench.path("new/adapter/task.json");
+    let text = std::fs::read_to_string(&task).unwrap();
+    assert!(text.contains("\"max_length\": 5"), "{text}");
+    for length in [0, 2, 4] {
+        let text = text.replace("\"max_length\": 5", &format!("\"max_length\": {length}"));
+        std::fs::write(&task, text).unwrap();
+        let least = if length < 3 { "must be at least 3" } else { "must be at least 5" };
+        for command in ["eval", "predict"] {
+            let arguments = "--model model --adapter new/adapter --data pairs.tsv";
+            fails(&bench, &format!("{command} {arguments}"), &["max_length", least]);
+        }
+    }
+}
+
+#[test]
 fn models() {
     let bench = Workbench::new();
     fails(&bench, "fetch nobody/nothing", &["nobody/nothing", "offline"]);

@@ -91,6 +91,40 @@ fn decoders_and_encoder_decoders_learn_what_to_write() {
 }
 
 #[test]
+fn both_texts_of_a_pair_are_read() {
+    let bench = Workbench::new();
+    model(&bench, "mistral");
+    let generate = "generate --model model --max-new-tokens 6 --json";
+    // Without special tokens, a pair is one text after the other.
+    let alone = bench.json(&format!("{generate} ab ac a"))["texts"].clone();
+    assert_ne!(alone[0]["generated"], alone[2]["generated"]);
+    for (name, columns, rows) in [
+        (
+            "words.csv",
+            "sentence1,sentence2,score",
+            "score,sentence2,sentence1\nx,b,a\ny,c,a\nz,b,a\n",
+        ),
+        ("names.csv", "p,q,l", "p,q,l\na,b,x\na,c,y\na,b,z\n"),
+        ("texts.csv", "p,q,l", "p,q\na,b\na,c\na,b\n"),
+        ("places.tsv", "1,2,3", "a\tb\tx\na\tc\ty\na\tb\tz\n"),
+    ] {
+        bench.write(name, rows);
+        let written = bench.json(&format!("{generate} --data {name} --columns {columns}"));
+        let texts = written["texts"].as_array().unwrap();
+        assert_eq!(texts.len(), 2, "{name}: {written}");
+        for (row, (pair, alone)) in texts.iter().zip([("b", &alone[0]), ("c", &alone[1])]) {
+            assert_eq!((&row["text"], &row["pair"]), (&json!("a"), &json!(pair)), "{name}");
+            assert_eq!(row["generated"], alone["generated"], "{name}: {pair}");
+        }
+        assert_eq!(written["metrics"].is_null(), name == "texts.csv", "{name}");
+    }
+    // What is wrong with a row is an error, whether or not the file has references.
+    bench.write("short.csv", "p,q,l\na,b,x\na,b\n");
+    let error = bench.error(&format!("{generate} --data short.csv --columns p,q,l"));
+    assert!(error.contains("short.csv, line 3"), "{error}");
+}
+
+#[test]
 fn texts_are_drawn_stopped_and_refused() {
     let bench = Workbench::new();
     model(&bench, "mistral");

@@ -104,6 +104,28 @@ fn json_lines_csv_pairs_and_regression() {
 }
 
 #[test]
+fn what_a_model_has_beside_its_tensors_is_kept_when_it_is_merged() {
+    let bench = Workbench::new();
+    let settings = "{\"eos_token_id\": [2, 3]}";
+    bench.write("model/generation_config.json", settings);
+    let config = std::fs::read_to_string(bench.path("model/config.json")).unwrap();
+    let narrow = config.replace("\"float32\"", "\"bfloat16\"");
+    assert_ne!(config, narrow, "the fixture's dtype is written otherwise");
+    bench.write("model/config.json", narrow);
+    bench.json(
+        "train --model model --train train.tsv --test test.tsv --epochs 1 --limit 8 --json --out run",
+    );
+    bench.json("merge --model model --adapter run/adapter --out merged --json");
+    bench.json("unmerge --model merged --adapter run/adapter --out unmerged --json");
+    for model in ["merged", "unmerged"] {
+        let read = |name: &str| std::fs::read_to_string(bench.path(model).join(name)).unwrap();
+        assert_eq!(read("generation_config.json"), settings, "{model}");
+        assert!(!read("config.json").contains("bfloat16"), "{model}");
+        assert!(read("config.json").contains("float32"), "{model}");
+    }
+}
+
+#[test]
 fn inspection_counts_by_the_closed_formula() {
     let bench = Workbench::new();
     let lora = bench.json("inspect --model model --method lora --set rank=4 --labels 3 --json");

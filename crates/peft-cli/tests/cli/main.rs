@@ -7,6 +7,7 @@ mod language;
 mod letters;
 mod life;
 mod packed;
+mod pipes;
 mod resume;
 mod tags;
 mod workbench;

@@ -139,3 +139,34 @@ fn a_checkpoint_of_other_settings_is_refused() {
     let error = bench.error(&format!("{TRAIN} --out run"));
     assert!(error.contains("already holds a run"), "{error}");
 }
+
+#[test]
+fn a_directory_that_another_process_writes_to_is_refused() {
+    let bench = Workbench::new();
+    let train = format!("{TRAIN} --out run").replace("--epochs 4", "--epochs 500");
+    let mut child =
+        bench.command(&train).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !bench.path("run/checkpoint/position.json").exists() {
+        assert!(Instant::now() < deadline, "no checkpoint was written");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let settings = std::fs::read(bench.path("run/run.toml")).unwrap();
+    let other = train.replace("--lr 1e-2", "--lr 1e-3");
+    let built_in = "train --model model --out run".to_string();
+    for second in [&train, &other, &built_in] {
+        for resume in ["", " --resume"] {
+            let error = bench.error(&format!("{second}{resume}"));
+            assert!(error.contains("another process is using"), "{second}{resume}: {error}");
+        }
+    }
+    assert!(child.try_wait().unwrap().is_none(), "the first run has ended");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(std::fs::read(bench.path("run/run.toml")).unwrap(), settings);
+    // A process that is killed holds nothing any more.
+    let error = bench.error(&format!("{other} --resume"));
+    assert!(error.contains("other settings"), "{error}");
+    let error = bench.error(&train);
+    assert!(error.contains("already holds a run"), "{error}");
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::{Error, Result};
 
 /// Writes a file under a temporary name beside `path` and renames it: a reader, or a run cut off
-/// at any moment, sees the old file or the new one.
+/// at any moment, sees the old file or the new one, and the new one outlives a loss of power.
 ///
 /// # Errors
 /// If the directory cannot be written to.
@@ -30,6 +30,27 @@ pub fn write_atomically(
     drop(buffer);
     file.as_file().sync_all().map_err(|e| failed(&e))?;
     file.persist(path).map_err(|e| failed(&e.error))?;
+    sync_directory(directory).map_err(|e| failed(&e))
+}
+
+/// Makes sure that the names in a directory outlive a loss of power: a file that was synced may
+/// still be without the name that it was given.
+///
+/// # Errors
+/// If the directory cannot be read, or the disk fails.
+#[cfg(unix)]
+pub fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind;
+    match std::fs::File::open(directory)?.sync_all() {
+        // Some file systems have nothing to do there, and say so.
+        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        result => result,
+    }
+}
+
+/// Elsewhere than on Unix a directory cannot be opened, and names are synced with their files.
+#[cfg(not(unix))]
+pub fn sync_directory(_: &Path) -> std::io::Result<()> {
     Ok(())
 }
 

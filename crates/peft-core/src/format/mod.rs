@@ -9,7 +9,7 @@ mod hub_modules;
 mod pytorch;
 mod tensors;
 
-pub use atomic::write_atomically;
+pub use atomic::{sync_directory, write_atomically};
 pub use config::{AdapterConfig, TaskType};
 pub use directory::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterCheck};
 pub use exchange::{Dialect, Exchange, Key, KeyProblem, Layout, TensorSpec};

@@ -93,6 +93,7 @@ pub(super) fn load(
         }
         false => None,
     };
+    loader.complete()?;
     let tied = Some((1.0, bias));
     let (new, dropout) = (new.with_std(fields.init_std), fields.classifier_dropout);
     let embeddings = &decoder.embeddings;
@@ -116,7 +117,7 @@ fn stack(
         Side::Decoder => (fields.decoder_layers, fields.encoder_layers),
     };
     let path = format!("{own}{}", side.name());
-    let entries = fields.max_position_embeddings + FIRST_POSITION;
+    let entries = fields.max_position_embeddings.saturating_add(FIRST_POSITION);
     let table_path = format!("{path}.embed_positions");
     let table = FrozenEmbedding::load(loader, &table_path, Role::PositionEmbedding, [entries, d])?;
     let norm_path = format!("{path}.layernorm_embedding");
@@ -128,12 +129,10 @@ fn stack(
         .with_scale(scale)
         .with_norm(norm)
         .with_dropout(fields.dropout);
-    let layers = (0..layers)
-        .map(|index| {
-            let path = format!("{path}.layers.{index}");
-            layer(loader, d, fields, &path, side, first + index)
-        })
-        .collect::<Result<_>>()?;
+    let layers = loader.layers(layers, |loader, index| {
+        let path = format!("{path}.layers.{index}");
+        layer(loader, d, fields, &path, side, first + index)
+    })?;
     Ok(Transformer { causal: side == Side::Decoder, ..Transformer::new(embeddings, layers) })
 }
 

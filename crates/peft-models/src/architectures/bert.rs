@@ -76,9 +76,10 @@ pub(super) fn load(
 ) -> Result<Parts> {
     let fields = BertConfig::new(config)?;
     let embeddings = embeddings(loader, config, &fields, own)?;
-    let layers = (0..fields.num_hidden_layers)
-        .map(|index| layer(loader, &fields, config.hidden_size, own, index))
-        .collect::<Result<_>>()?;
+    let layers = loader.layers(fields.num_hidden_layers, |loader, index| {
+        layer(loader, &fields, config.hidden_size, own, index)
+    })?;
+    loader.complete()?;
     let head = head(loader, config, &fields, &embeddings, task, new)?;
     Ok(Parts { body: Body::Single(Transformer::new(embeddings, layers)), head })
 }
@@ -103,7 +104,14 @@ fn embeddings(
     let norm = FrozenNorm::load(loader, &norm_path, Role::EmbeddingNorm, None, d, form)?;
     let positions = match config.model_type {
         Architecture::Bert => Positions::Learned { table: positions, first: 0 },
-        _ => Positions::After { table: positions, pad: config.pad_token_id() },
+        _ => {
+            let (pad, rows) = (config.pad_token_id(), fields.max_position_embeddings);
+            if pad >= rows {
+                let supported = format!("below max_position_embeddings ({rows})");
+                return Err(config.unsupported("pad_token_id", supported));
+            }
+            Positions::After { table: positions, pad }
+        }
     };
     Ok(Embeddings::new(loader, &path, Role::Embeddings, words, usize::MAX)
         .with_positions(positions)

@@ -71,9 +71,9 @@ pub(super) fn load(
         .with_positions(Positions::Learned { table: positions, first: 0 })
         .with_norm(norm)
         .with_dropout(fields.dropout);
-    let layers = (0..fields.n_layers)
-        .map(|index| layer(loader, &fields, d, own, index))
-        .collect::<Result<_>>()?;
+    let layers =
+        loader.layers(fields.n_layers, |loader, index| layer(loader, &fields, d, own, index))?;
+    loader.complete()?;
     let mut new = new.with_std(fields.initializer_range);
     let head = match task {
         Task::ClassifySequence { labels } => {

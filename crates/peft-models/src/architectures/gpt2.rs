@@ -83,12 +83,12 @@ pub(super) fn load(
     let embeddings = Embeddings::new(loader, &path, Role::Embeddings, words, usize::MAX)
         .with_positions(Positions::Learned { table: positions, first: 0 })
         .with_dropout(fields.embd_pdrop);
-    let layers = (0..fields.n_layer)
-        .map(|index| layer(loader, &fields, d, own, index))
-        .collect::<Result<_>>()?;
+    let layers =
+        loader.layers(fields.n_layer, |loader, index| layer(loader, &fields, d, own, index))?;
     let norm = NormForm::Layer(fields.layer_norm_epsilon);
     let path = format!("{own}ln_f");
     let norm = FrozenNorm::load(loader, &path, Role::FinalNorm, None, d, norm)?;
+    loader.complete()?;
     let new = new.with_std(fields.initializer_range);
     let tied = fields.tie_word_embeddings;
     let dropout = fields.classifier_dropout.unwrap_or(0.1);

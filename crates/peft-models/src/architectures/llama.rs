@@ -70,6 +70,7 @@ impl LlamaConfig {
             config.heads("num_attention_heads", own.num_attention_heads)?;
         }
         let heads = own.heads(config.hidden_size);
+        config.sizes(&[("num_attention_heads", heads.count), ("head_dim", heads.size)])?;
         if heads.key_value == 0 || !heads.count.is_multiple_of(heads.key_value) {
             let supported = "a divisor of num_attention_heads";
             return Err(config.unsupported("num_key_value_heads", supported));
@@ -105,9 +106,10 @@ impl LlamaConfig {
         if let Some((name, value)) = found {
             let mut value = value.clone();
             theta = value.get("rope_theta").and_then(Value::as_f64).unwrap_or(theta);
-            if value.get("rope_type").is_none() {
+            if let Some(fields) = value.as_object_mut() {
                 // As older files call it.
-                value["rope_type"] = value.get("type").cloned().unwrap_or(json!("default"));
+                let older = fields.get("type").cloned().unwrap_or(json!("default"));
+                fields.entry("rope_type").or_insert(older);
             }
             scaling = serde_json::from_value(value).map_err(|error| {
                 let supported = format!("rope_type {} ({error})", RotaryScaling::NAMES);
@@ -136,11 +138,12 @@ pub(super) fn load(
     let words = FrozenEmbedding::load(loader, &path, Role::WordEmbedding, [config.vocab_size, d])?;
     let (path, limit) = (format!("{own}embeddings"), fields.max_position_embeddings);
     let embeddings = Embeddings::new(loader, &path, Role::Embeddings, words, limit);
-    let layers = (0..fields.num_hidden_layers)
-        .map(|index| layer(loader, config, &fields, own, index))
-        .collect::<Result<_>>()?;
+    let layers = loader.layers(fields.num_hidden_layers, |loader, index| {
+        layer(loader, config, &fields, own, index)
+    })?;
     let norm = NormForm::Rms(fields.rms_norm_eps);
     let norm = FrozenNorm::load(loader, &format!("{own}norm"), Role::FinalNorm, None, d, norm)?;
+    loader.complete()?;
     let new = new.with_std(fields.initializer_range);
     let tied = fields.tie_word_embeddings;
     let dropout = fields.classifier_dropout.unwrap_or(0.1);

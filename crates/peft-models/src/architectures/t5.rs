@@ -69,6 +69,23 @@ impl T5Config {
         })?;
         Ok((activation, gated.is_some()))
     }
+
+    /// # Errors
+    /// If heads are too large, or distances have no buckets.
+    fn check_sizes(&self, config: &ModelConfig) -> Result<()> {
+        config.sizes(&[("num_heads", self.num_heads), ("d_kv", self.d_kv)])?;
+        let (field, buckets) =
+            ("relative_attention_num_buckets", self.relative_attention_num_buckets);
+        if buckets < 4 {
+            return Err(config.unsupported(field, "at least 4"));
+        }
+        // Half of a decoder's buckets are for one distance each.
+        if self.relative_attention_max_distance <= buckets / 2 {
+            let supported = format!("more than half of {field} ({buckets})");
+            return Err(config.unsupported("relative_attention_max_distance", supported));
+        }
+        Ok(())
+    }
 }
 
 /// Takes the parts of a model from a checkpoint.
@@ -81,9 +98,11 @@ pub(super) fn load(
 ) -> Result<Parts> {
     let fields: T5Config = config.read()?;
     fields.activation(config)?;
+    fields.check_sizes(config)?;
     let d = config.hidden_size;
     let words = shared_words(loader, config, own)?;
     let encoder = stack(loader, config, &fields, own, Side::Encoder, words.clone())?;
+    loader.complete()?;
     if let Task::ClassifyTokens { labels } = task {
         // There is no decoder in such a model.
         let labels = new.linear(loader, "classifier", [d, labels]).into();
@@ -91,6 +110,7 @@ pub(super) fn load(
         return Ok(Parts { body: Body::Single(encoder), head });
     }
     let decoder = stack(loader, config, &fields, own, Side::Decoder, words)?;
+    loader.complete()?;
     let embeddings = &decoder.embeddings;
     // Tied embeddings are scaled on the way back.
     let scale = 1.0 / (d as f64).sqrt();
@@ -127,12 +147,10 @@ fn stack(
         max_distance: fields.relative_attention_max_distance,
         both_directions: side == Side::Encoder,
     };
-    let layers = (0..layers)
-        .map(|block| {
-            let path = format!("{path}.block.{block}");
-            layer(loader, config, fields, &path, side, first + block)
-        })
-        .collect::<Result<_>>()?;
+    let layers = loader.layers(layers, |loader, block| {
+        let path = format!("{path}.block.{block}");
+        layer(loader, config, fields, &path, side, first + block)
+    })?;
     let (form, path) =
         (NormForm::Rms(fields.layer_norm_epsilon), format!("{path}.final_layer_norm"));
     let norm = FrozenNorm::load(loader, &path, Role::FinalNorm, None, config.hidden_size, form)?;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Bool, Tensor, activation::softmax};
-use peft_core::{KeyValue, Role, Site};
+use burn::tensor::{Tensor, activation::softmax};
+use peft_core::{Role, Rows, Site};
 
-use super::{Context, FrozenLinear, LinearForm, Pass};
+use super::{Context, EncodedText, FrozenLinear, KeyPlaces, LinearForm};
 use crate::Result;
+use crate::cache::Keys;
 use crate::checkpoint::Loader;
+use crate::forward::Run;
 
 /// Far below any score, and finite, so that a row without tokens gives no NaN.
 pub(super) const MASKED: f32 = -1e9;
@@ -119,113 +121,113 @@ impl Attention {
         Ok(Self { site, projections, output, heads, scale, dropout })
     }
 
-    /// `[batch, tokens, d]` to the same.
-    pub fn forward(&self, hidden: Tensor<3>, context: &Context<'_>, pass: Pass<'_>) -> Tensor<3> {
-        let [batch, tokens, _] = hidden.dims();
+    /// `[tokens, d]` to the same.
+    pub fn forward(&self, hidden: Tensor<2>, context: &Context<'_>, run: Run<'_>) -> Tensor<2> {
+        let rows = run.pass.rows;
         let crosses = self.crosses();
         // What an encoder returned stays the same.
-        let kept = pass.cache.filter(|_| crosses).and_then(|cache| cache.kept(&self.site));
-        let (query, states) = match kept {
-            Some(kept) => (self.project_query(hidden, pass), kept),
+        let kept = run.cache.filter(|_| crosses).and_then(|cache| cache.kept(&self.site));
+        let (query, keys) = match kept {
+            Some(kept) => (self.project_query(hidden, run), kept),
             None => {
-                let (query, states) = self.project(hidden.clone(), context, pass);
-                let begin = |states| pass.hooks.key_value(&self.site, &hidden, states);
-                let states = match pass.cache {
-                    Some(cache) => cache.extend(&self.site, states, begin),
-                    None => begin(states),
+                let (query, key, value) = self.project(hidden.clone(), context, run);
+                let source = context.encoded.filter(|_| crosses);
+                let of_rows = source.map_or(rows, |encoded| &encoded.rows);
+                let text = [self.by_head(key, of_rows), self.by_head(value, of_rows)];
+                let begin = |text| self.with_extra(text, of_rows, &hidden, run);
+                let keys = match run.cache {
+                    Some(cache) => cache.extend(&self.site, text, of_rows, begin),
+                    None => begin(text),
                 };
-                (query, states)
+                (query, keys)
             }
         };
-        let KeyValue { key, value, mask, filled } = states;
-        let positions = key.dims()[2];
-        let (key, value) = (self.shared(key), self.shared(value));
-        let mut scores = (query * self.scale).matmul(key.swap_dims(2, 3));
-        let by_position = match crosses {
-            true => None,
-            false => context.position_bias(tokens, positions, filled),
-        };
-        let by_mask = mask.map(mask_bias);
-        for bias in by_position.into_iter().chain(by_mask) {
+        let Keys { key, value, places } = keys;
+        let Heads { count, key_value, size } = self.heads;
+        let (batch, longest, positions) = (rows.len(), rows.longest(), key.dims()[2]);
+        let query = rows.batched(query * self.scale).reshape([batch, longest, count, size]);
+        let shared = count / key_value;
+        // Queries that share a head of keys stand one after another.
+        let query = query.swap_dims(1, 2).reshape([batch, key_value, shared * longest, size]);
+        let scores = query.matmul(key.swap_dims(2, 3));
+        let mut scores = scores.reshape([batch, count, longest, positions]);
+        if let Some(bias) = context.bias(rows, &places, crosses) {
             scores = scores + bias;
         }
-        let weights = pass.dropout(softmax(scores, 3), self.dropout);
-        let context = weights.matmul(value).swap_dims(1, 2);
-        let context = context.reshape([batch, tokens, self.heads.count * self.heads.size]);
-        self.output.forward(context, pass)
+        let weights = run.pass.dropout(softmax(scores, 3), self.dropout);
+        let weights = weights.reshape([batch, key_value, shared * longest, positions]);
+        let read = weights.matmul(value).reshape([batch, count, longest, size]);
+        let read = rows.joined(read.swap_dims(1, 2).reshape([batch, longest, count * size]));
+        self.output.forward(read, run)
     }
 
-    /// Queries, `[batch, heads, tokens, d_head]`, and the keys and values of the text, or of what an
-    /// encoder returned.
+    /// Queries, keys and values, each `[tokens, heads · d_head]`: of the text, or keys and values of
+    /// what an encoder returned.
     fn project(
         &self,
-        hidden: Tensor<3>,
+        hidden: Tensor<2>,
         context: &Context<'_>,
-        pass: Pass<'_>,
-    ) -> (Tensor<4>, KeyValue) {
+        run: Run<'_>,
+    ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
         let Heads { count, key_value, size } = self.heads;
         let encoded = context.encoded.filter(|_| self.crosses());
-        let [query, key, value] = match &self.projections {
+        let (query, key, value) = match &self.projections {
             Projections::Apart { query, key, value } => {
-                let source = encoded.map_or(&hidden, |encoded| &encoded.hidden).clone();
-                let query = query.forward(hidden, pass);
-                [query, key.forward(source.clone(), pass), value.forward(source, pass)]
+                let query = query.forward(hidden.clone(), run);
+                match encoded {
+                    None => (query, key.forward(hidden.clone(), run), value.forward(hidden, run)),
+                    Some(EncodedText { hidden: source, rows }) => {
+                        let run = run.over(rows);
+                        (query, key.forward(source.clone(), run), value.forward(source.clone(), run))
+                    }
+                }
             }
             Projections::Fused(all) => {
-                let all = all.forward(hidden, pass);
-                let part = |from, heads| all.clone().narrow(2, from * size, heads * size);
-                [part(0, count), part(count, key_value), part(count + key_value, key_value)]
+                let all = all.forward(hidden, run);
+                let part = |from, heads| all.clone().narrow(1, from * size, heads * size);
+                (part(0, count), part(count, key_value), part(count + key_value, key_value))
             }
         };
-        let (query, key) = (self.split(query, count), self.split(key, key_value));
-        let value = self.split(value, key_value);
         match (encoded, &context.angles) {
-            (Some(encoded), _) => (query, KeyValue::new(key, value, encoded.mask.clone())),
-            (None, angles) => {
-                let turned = |states| match angles {
-                    Some(angles) => angles.turn(states),
-                    None => states,
-                };
-                let mask = context.mask.clone();
-                (turned(query), KeyValue::new(turned(key), value, mask))
-            }
+            (None, Some(angles)) => (angles.turn(query), angles.turn(key), value),
+            _ => (query, key, value),
         }
     }
 
     /// The queries alone, of an attention to what an encoder returned.
-    fn project_query(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<4> {
+    fn project_query(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
         let (Projections::Apart { query: layer, .. } | Projections::Fused(layer)) =
             &self.projections;
-        let width = self.heads.count * self.heads.size;
-        self.split(layer.forward(hidden, pass).narrow(2, 0, width), self.heads.count)
+        layer.forward(hidden, run).narrow(1, 0, self.heads.count * self.heads.size)
+    }
+
+    /// Keys and values of a text from its beginning, behind those that a method puts before it.
+    fn with_extra(
+        &self,
+        [key, value]: [Tensor<4>; 2],
+        rows: &Rows,
+        hidden: &Tensor<2>,
+        run: Run<'_>,
+    ) -> Keys {
+        let extra = run.hooks.attention(&self.site, &run.pass);
+        match extra.of_rows(&self.site, hidden, self.heads.key_value, &run.pass) {
+            None => Keys { key, value, places: KeyPlaces::new(rows, 0, &[]) },
+            Some(extra) => {
+                let places = KeyPlaces::new(rows, extra.key.dims()[2], &extra.counts);
+                let key = Tensor::cat(vec![extra.key, key], 2);
+                Keys { key, value: Tensor::cat(vec![extra.value, value], 2), places }
+            }
+        }
     }
 
     fn crosses(&self) -> bool {
         self.site.role == Role::CrossAttention
     }
 
-    /// `[batch, positions, heads · d_head]` to `[batch, heads, positions, d_head]`.
-    fn split(&self, states: Tensor<3>, heads: usize) -> Tensor<4> {
-        let [batch, positions, _] = states.dims();
-        states.reshape([batch, positions, heads, self.heads.size]).swap_dims(1, 2)
+    /// `[tokens, heads · d_head]` of keys or values to `[rows, heads, longest, d_head]`.
+    fn by_head(&self, states: Tensor<2>, rows: &Rows) -> Tensor<4> {
+        let Heads { key_value, size, .. } = self.heads;
+        let shape = [rows.len(), rows.longest(), key_value, size];
+        rows.batched(states).reshape(shape).swap_dims(1, 2)
     }
-
-    /// Keys or values, each head as often as queries share it.
-    fn shared(&self, states: Tensor<4>) -> Tensor<4> {
-        let times = self.heads.count / self.heads.key_value;
-        if times == 1 {
-            return states;
-        }
-        let [batch, heads, positions, size] = states.dims();
-        let states = states.unsqueeze_dim::<5>(2).expand([batch, heads, times, positions, size]);
-        states.reshape([batch, heads * times, positions, size])
-    }
-}
-
-/// `[batch, 1, 1, positions]`: 0 where there is something to attend to, [`MASKED`] where not.
-fn mask_bias(mask: Tensor<2, Bool>) -> Tensor<4> {
-    let [batch, positions] = mask.dims();
-    Tensor::<2>::zeros([batch, positions], &mask.device())
-        .mask_fill(mask.bool_not(), MASKED)
-        .reshape([batch, 1, 1, positions])
 }

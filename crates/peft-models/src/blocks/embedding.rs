@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Bool, Int, Tensor, TensorData};
-use peft_core::{Embedded, Role, Site, SiteKind};
+use burn::tensor::Tensor;
+use peft_core::{Role, Rows, Site, SiteKind, Stage, Tokens};
 
-use super::{FrozenEmbedding, FrozenNorm, Pass};
+use super::{FrozenEmbedding, FrozenNorm};
 use crate::checkpoint::Loader;
-use crate::input::Text;
-use crate::{Error, Result};
+use crate::forward::Run;
+use crate::input::{Placed, Text};
+use crate::{Cache, Error, Result};
 
 /// How a token's position gets into its embedding.
 #[derive(Debug, Clone)]
@@ -49,17 +50,11 @@ pub struct Embeddings {
 /// What the first layer is given.
 #[derive(Debug)]
 pub struct EmbeddedText {
-    /// `[batch, length, d]`; a method may have lengthened the text.
-    pub hidden: Tensor<3>,
-    /// `[batch, length]`, true where there is a token; `None` where that is everywhere.
-    pub mask: Option<Tensor<2, Bool>>,
-    /// `[rows, length]`, the positions of all rows, or of all in one.
-    pub positions: Tensor<2, Int>,
-    /// By row, or for all in one, how many positions are taken before the first.
-    pub taken: Vec<usize>,
-    /// All positions are less than this.
-    pub reach: usize,
-    /// By row of the text, the position behind it, if the text is to be gone on from.
+    /// `[tokens, d]`; a method may have lengthened the text.
+    pub hidden: Tensor<2>,
+    /// Which tokens belong to which text.
+    pub rows: Rows,
+    /// By row, the position behind the text, if it is to be gone on from.
     pub next: Vec<usize>,
 }
 
@@ -119,133 +114,96 @@ impl Embeddings {
     ///
     /// # Errors
     /// If the text is longer than the table of positions, or has an index outside its table.
-    pub fn forward(&self, text: &Text, pass: Pass<'_>) -> Result<EmbeddedText> {
+    pub fn forward(&self, text: &Text, packed: bool, run: Run<'_>) -> Result<EmbeddedText> {
         let segments = self.segments.as_ref().map(FrozenEmbedding::len);
         text.check(self.words.len(), segments)?;
-        let tokens = text.ids.dims()[1];
-        let words = self.words.forward(text.ids.clone(), pass);
+        let seen = run.cache.filter(|cache| !cache.is_empty()).map(Cache::seen);
+        let Placed { rows, ids, segments } = text.placed(seen.as_deref(), packed)?;
+        let words = self.words.forward(&ids, run.over(&rows));
         let words = if self.scale == 1.0 { words } else { words * self.scale };
-        let cache = pass.cache.filter(|cache| !cache.is_empty());
-        let continued = cache.map(|cache| text.continued(cache.next())).transpose()?;
-        let text = continued.as_ref().unwrap_or(text);
-        let continues = continued.is_some();
-        let embedded = Embedded {
-            segments: text.segments.clone(),
-            continues,
-            ..Embedded::new(words, text.mask.clone())
+        let tokens = Tokens { segments, ..Tokens::new(words, rows.clone()) };
+        let read = rows.tokens();
+        let Tokens { hidden, rows, segments } =
+            run.hooks.tokens(Stage::Embedded, &self.site, tokens, &run.over(&rows).pass);
+        let run = run.over(&rows);
+        let mut sum = hidden;
+        if let Some(table) = &self.segments {
+            let segments = segments.unwrap_or_else(|| vec![0; rows.tokens()]);
+            sum = sum + table.forward(&segments, run);
+        }
+        // Positions of a text as the model was given it, or of one that was lengthened or goes on.
+        let plain = rows.tokens() == read && seen.is_none() && !text.counts_tokens();
+        if let Some((table, places)) = self.places(&rows, plain.then_some(&ids[..]))? {
+            sum = sum + table.forward(&places, run);
+        }
+        let hidden = match &self.norm {
+            Some(norm) => norm.forward(sum, run),
+            None => sum,
         };
-        let Embedded { hidden, mask, segments, shift, .. } = pass.hooks.embed(&self.site, embedded);
-        let [batch, length, _] = hidden.dims();
-        let taken = match &shift[..] {
-            // All rows alike: one row of positions serves all.
-            [first, rest @ ..] if rest.iter().all(|s| s == first) => vec![*first],
-            [] => vec![0],
-            _ => {
-                assert_eq!(shift.len(), batch, "a shift for each row");
-                shift
+        let hidden = run.pass.dropout(hidden, self.dropout);
+        let before = rows.clone();
+        let tokens = Tokens::new(hidden, rows.clone());
+        let Tokens { hidden, rows, .. } =
+            run.hooks.tokens(Stage::Input, &self.site, tokens, &run.pass);
+        // A method may have lengthened the text here too, behind a table of positions; without one,
+        // the attentions count what it added.
+        let counted = if matches!(self.positions, Positions::None) { &rows } else { &before };
+        let next = counted.iter().map(|row| {
+            let last = (0..row.len()).rfind(|&place| row.has(place));
+            last.map_or(0, |last| row.positions[last] + 1)
+        });
+        let next = next.collect();
+        Ok(EmbeddedText { hidden, rows, next })
+    }
+
+    /// The table of positions, and the row of it for each token; `ids` are those of a text that is
+    /// as the model was given it.
+    fn places(
+        &self,
+        rows: &Rows,
+        ids: Option<&[usize]>,
+    ) -> Result<Option<(&FrozenEmbedding, Vec<usize>)>> {
+        let (table, first) = match &self.positions {
+            Positions::None => return Ok(None),
+            Positions::Learned { table, first } => (table, *first),
+            Positions::After { table, pad } => (table, pad + 1),
+        };
+        let pad = match &self.positions {
+            Positions::After { pad, .. } => ids.map(|ids| (ids, *pad)),
+            _ => None,
+        };
+        let mut places = Vec::with_capacity(rows.tokens());
+        let mut reach = 0;
+        for (number, row) in rows.iter().enumerate() {
+            let mut counted = 0;
+            for place in 0..row.len() {
+                let position = row.shift
+                    + match pad {
+                        // As the reference does only for tokens that it is given: padding does not
+                        // count, and has a row of its own.
+                        Some((ids, pad)) if ids[rows.start(number) + place] == pad => {
+                            places.push(pad);
+                            continue;
+                        }
+                        Some(_) => {
+                            counted += 1;
+                            counted - 1
+                        }
+                        None => row.positions[place],
+                    };
+                if row.has(place) {
+                    reach = reach.max(position + 1);
+                }
+                // Padding may lie beyond the table.
+                places.push(first + position.min(self.limit - 1));
             }
-        };
-        let last = text.max_position().unwrap_or(tokens - 1) + length - tokens;
-        let reach = last + 1 + taken.iter().max().copied().unwrap_or(0);
-        if !matches!(self.positions, Positions::None) && reach > self.limit {
+        }
+        if reach > self.limit {
             return Err(Error::Input(format!(
                 "{reach} tokens, but the model has {} positions: truncate the texts",
                 self.limit
             )));
         }
-        let positions = positions(text, [batch, length], mask.as_ref(), &taken);
-        let mut sum = hidden;
-        if let Some(table) = &self.segments {
-            let first = || Tensor::zeros([1, 1], &text.ids.device());
-            sum = sum + table.forward(segments.unwrap_or_else(first), pass);
-        }
-        if let Some(embedded) = self.embed_positions(text, batch, &taken, positions.clone(), pass) {
-            sum = sum + embedded;
-        }
-        let hidden = match &self.norm {
-            Some(norm) => norm.forward(sum, pass),
-            None => sum,
-        };
-        let hidden = pass.dropout(hidden, self.dropout);
-        let read = mask.clone();
-        let embedded = Embedded { continues, ..Embedded::new(hidden, mask) };
-        let Embedded { hidden, mask, .. } = pass.hooks.layers_input(&self.site, embedded);
-        // A method may have lengthened the text here too, behind a table of positions; without one,
-        // the attentions count what it added.
-        let (counted, counted_mask) = match self.positions {
-            Positions::None => (hidden.dims()[1], mask.as_ref()),
-            _ => (length, read.as_ref()),
-        };
-        let shape = [batch, counted];
-        let next = match pass.cache {
-            Some(_) => text.next_positions(shape, counted_mask)?,
-            None => Vec::new(),
-        };
-        let positions = match counted - length {
-            0 => positions,
-            _ => self::positions(text, shape, counted_mask, &taken),
-        };
-        let reach = reach + counted - length;
-        Ok(EmbeddedText { hidden, mask, positions, taken, reach, next })
+        Ok(Some((table, places)))
     }
-
-    /// The rows of the table of positions, `[rows, length, d]`.
-    fn embed_positions(
-        &self,
-        text: &Text,
-        batch: usize,
-        taken: &[usize],
-        positions: Tensor<2, Int>,
-        pass: Pass<'_>,
-    ) -> Option<Tensor<3>> {
-        let (table, rows) = match &self.positions {
-            Positions::None => return None,
-            Positions::Learned { table, first } => (table, positions + *first as i64),
-            // As the reference does for embeddings that it is given: padding counts.
-            Positions::After { table, pad }
-                if text.positions.is_some() || positions.dims()[1] != text.ids.dims()[1] =>
-            {
-                (table, positions + (pad + 1) as i64)
-            }
-            Positions::After { table, pad } => {
-                let is_token = text.ids.clone().not_equal_elem(*pad as i64).int();
-                let counted = is_token.clone().cumsum(1);
-                let (counted, is_token) = (repeated(counted, batch), repeated(is_token, batch));
-                let taken = column(taken, &text.ids);
-                (table, (counted + taken) * is_token + *pad as i64)
-            }
-        };
-        Some(table.forward(rows, pass))
-    }
-}
-
-/// The positions of a text that methods made `length` long: `[rows, length]`.
-fn positions(
-    text: &Text,
-    [batch, length]: [usize; 2],
-    mask: Option<&Tensor<2, Bool>>,
-    taken: &[usize],
-) -> Tensor<2, Int> {
-    let counted = match &text.positions {
-        None => {
-            let device = text.ids.device();
-            Tensor::<1, Int>::arange(0..length as i64, &device).unsqueeze::<2>()
-        }
-        Some(own) if own.dims()[1] == length => repeated(own.clone(), batch),
-        Some(_) => text.lengthened_positions([batch, length], mask),
-    };
-    counted + column(taken, &text.ids)
-}
-
-/// `[rows, 1]`.
-fn column(values: &[usize], like: &Tensor<2, Int>) -> Tensor<2, Int> {
-    let values: Vec<i64> = values.iter().map(|value| *value as i64).collect();
-    let rows = values.len();
-    Tensor::from_data(TensorData::new(values, [rows, 1]), &like.device())
-}
-
-/// As often as a method repeated the batch.
-fn repeated(rows: Tensor<2, Int>, batch: usize) -> Tensor<2, Int> {
-    let times = batch / rows.dims()[0];
-    if times == 1 { rows } else { Tensor::cat(vec![rows; times], 0) }
 }

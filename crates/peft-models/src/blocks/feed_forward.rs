@@ -3,9 +3,10 @@
 use burn::tensor::Tensor;
 use peft_core::{Activation, Role};
 
-use super::{FrozenLinear, LinearForm, Pass};
+use super::{FrozenLinear, LinearForm};
 use crate::Result;
 use crate::checkpoint::Loader;
+use crate::forward::Run;
 
 /// `activation(x W₁ + b₁) W₂ + b₂`, or with a gate `(activation(x W_g + b_g) ⊙ (x W₁ + b₁)) W₂ + b₂`.
 #[derive(Debug, Clone)]
@@ -53,15 +54,15 @@ impl FeedForward {
         Ok(Self { gate, up, down, activation: spec.activation, dropout: spec.dropout })
     }
 
-    /// `[batch, tokens, d]` to the same.
-    pub fn forward(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
+    /// `[tokens, d]` to the same.
+    pub fn forward(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
         let inner = match &self.gate {
             Some(gate) => {
-                let gate = self.activation.forward(gate.forward(hidden.clone(), pass));
-                gate * self.up.forward(hidden, pass)
+                let gate = self.activation.forward(gate.forward(hidden.clone(), run));
+                gate * self.up.forward(hidden, run)
             }
-            None => self.activation.forward(self.up.forward(hidden, pass)),
+            None => self.activation.forward(self.up.forward(hidden, run)),
         };
-        self.down.forward(pass.dropout(inner, self.dropout), pass)
+        self.down.forward(run.pass.dropout(inner, self.dropout), run)
     }
 }

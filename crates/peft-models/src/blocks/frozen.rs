@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor};
-use peft_core::{FrozenWeight, Layout, LinearLayer, NormLayer, Role, Site};
+use burn::tensor::Tensor;
+use peft_core::{FrozenWeight, Layout, LinearLayer, NormLayer, Role, Site, TableEdit};
 
-use super::Pass;
 use crate::Result;
 use crate::checkpoint::Loader;
+use crate::forward::Run;
 
 /// What a linear layer is in a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,10 +72,10 @@ impl FrozenLinear {
         Self { site, weight, bias }
     }
 
-    /// `[batch, tokens, d_in]` to `[batch, tokens, d_out]`.
-    pub fn forward(&self, input: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
+    /// `[tokens, d_in]` to `[tokens, d_out]`.
+    pub fn forward(&self, input: Tensor<2>, run: Run<'_>) -> Tensor<2> {
         let layer = LinearLayer::new(&self.site, &self.weight, self.bias.as_ref());
-        pass.hooks.linear(&layer, input)
+        run.hooks.linear(&self.site, &run.pass).apply(&layer, input, &run.pass)
     }
 }
 
@@ -140,9 +140,9 @@ impl FrozenNorm {
         }
     }
 
-    /// `[batch, tokens, d]` to the same.
-    pub fn forward(&self, input: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
-        pass.hooks.norm(&self.layer(), input)
+    /// `[tokens, d]` to the same.
+    pub fn forward(&self, input: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+        self.layer().forward(&run.hooks.norm(&self.site, &run.pass), input, &run.pass)
     }
 }
 
@@ -177,9 +177,9 @@ impl FrozenEmbedding {
         Ok(Self { site, weight })
     }
 
-    /// The table under the method, `[entries, d]`.
-    pub fn table(&self, pass: Pass<'_>) -> FrozenWeight {
-        pass.hooks.embedding(&self.site, self.weight.clone())
+    /// What the method does to the table.
+    pub fn edit(&self, run: Run<'_>) -> TableEdit {
+        run.hooks.table(&self.site, &run.pass)
     }
 
     /// The frozen table, `[entries, d]`.
@@ -192,8 +192,8 @@ impl FrozenEmbedding {
         self.weight.dims()[0]
     }
 
-    /// `[batch, tokens]` indices to `[batch, tokens, d]`.
-    pub fn forward(&self, indices: Tensor<2, Int>, pass: Pass<'_>) -> Tensor<3> {
-        self.table(pass).rows(indices)
+    /// An index for each token to `[tokens, d]`.
+    pub fn forward(&self, indices: &[usize], run: Run<'_>) -> Tensor<2> {
+        self.edit(run).lookup(&self.weight, indices, &run.pass)
     }
 }

@@ -1,22 +1,22 @@
 //! The blocks that hosts share, each with its hooks wired once.
 
 mod attention;
+mod bias;
 mod context;
 mod embedding;
 mod feed_forward;
 mod frozen;
-mod pass;
 mod relative;
 mod rotary;
 mod sublayer;
 mod unembedding;
 
 pub use attention::{Attention, AttentionSpec, Heads, ProjectionPaths};
+pub use bias::KeyPlaces;
 pub use context::{Context, EncodedText};
 pub use embedding::{EmbeddedText, Embeddings, Positions};
 pub use feed_forward::{FeedForward, FeedForwardSpec};
 pub use frozen::{FrozenEmbedding, FrozenLinear, FrozenNorm, LinearForm, NormForm};
-pub use pass::Pass;
 pub use relative::RelativeBias;
 pub use rotary::{Angles, Rotary, RotaryScaling};
 pub use sublayer::{FunctionSpec, Place, Sublayer, SublayerStyle};

@@ -1,6 +1,8 @@
 //! Biases of attention by distance (T5, Raffel et al. 2020, arXiv 1910.10683, §2.1).
 
-use burn::tensor::{Int, Tensor, TensorData, module::embedding};
+use std::collections::HashMap;
+
+use burn::tensor::{Int, Tensor, TensorData};
 
 use super::FrozenEmbedding;
 
@@ -17,32 +19,18 @@ pub struct RelativeBias {
 }
 
 impl RelativeBias {
-    /// `[rows, heads, tokens, positions]`: the keys of a row are at positions 0, 1, .. behind as many
-    /// as are `filled` up, its queries begin behind as many as `taken` says. Either may be of each
-    /// row, or of all in one; without `filled`, none are.
-    pub(super) fn forward(
-        &self,
-        taken: &[usize],
-        filled: &[usize],
-        [tokens, positions]: [usize; 2],
-    ) -> Tensor<4> {
-        let filled = if filled.is_empty() { &[0] } else { filled };
-        let rows = taken.len().max(filled.len());
-        let buckets = (0..rows).flat_map(|row| {
-            // Where the first query is, among all keys.
-            let first = (taken[row % taken.len()] + filled[row % filled.len()]) as i64;
-            (0..tokens as i64).flat_map(move |token| {
-                (0..positions as i64).map(move |key| self.bucket(key - (first + token)))
-            })
-        });
-        let buckets: Vec<i64> = buckets.collect();
+    /// `[rows, heads, queries, keys]` for the distances of keys from queries, row by row.
+    pub(super) fn forward(&self, distances: &[i64], [rows, queries, keys]: [usize; 3]) -> Tensor<4> {
+        // Far fewer distances than pairs.
+        let mut buckets: HashMap<i64, i64> = HashMap::new();
+        let bucket = |distance: &i64| *buckets.entry(*distance).or_insert_with(|| self.bucket(*distance));
+        let buckets: Vec<i64> = distances.iter().map(bucket).collect();
         let weight = self.table.weight().dense();
-        let shape = [rows, tokens * positions];
-        let indices =
-            Tensor::<2, Int>::from_data(TensorData::new(buckets, shape), &weight.device());
-        let heads = weight.dims()[1];
-        let bias = embedding(weight, indices).swap_dims(1, 2);
-        bias.reshape([rows, heads, tokens, positions])
+        let [_, heads] = weight.dims();
+        let indices = TensorData::new(buckets, [rows * queries * keys]);
+        let indices = Tensor::<1, Int>::from_data(indices, &weight.device());
+        let bias = weight.select(0, indices).reshape([rows, queries * keys, heads]);
+        bias.swap_dims(1, 2).reshape([rows, heads, queries, keys])
     }
 
     /// The bucket of a key `distance` positions after the query.

@@ -2,7 +2,7 @@
 
 use std::f32::consts::TAU;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::Deserialize;
 
 /// Queries and keys turned by angles that grow with the position: channel `i` of a head and channel
@@ -75,33 +75,37 @@ impl RotaryScaling {
     pub const NAMES: &'static str = "default, linear, dynamic, yarn, llama3";
 }
 
-/// Cosines and sines of angles, `[rows, 1, positions, d_head / 2]`.
+/// Cosines and sines of angles, `[tokens, 1, d_head / 2]`.
 #[derive(Debug, Clone)]
 pub struct Angles {
-    cos: Tensor<4>,
-    sin: Tensor<4>,
+    cos: Tensor<3>,
+    sin: Tensor<3>,
 }
 
 impl Angles {
-    /// Turns `[batch, heads, positions, d_head]`.
-    pub(super) fn turn(&self, states: Tensor<4>) -> Tensor<4> {
-        let half = states.dims()[3] / 2;
-        let (x, y) = (states.clone().narrow(3, 0, half), states.narrow(3, half, half));
+    /// Turns each head of `[tokens, heads · d_head]`.
+    pub(super) fn turn(&self, states: Tensor<2>) -> Tensor<2> {
+        let ([tokens, width], half) = (states.dims(), self.cos.dims()[2]);
+        let states = states.reshape([tokens, width / (2 * half), 2 * half]);
+        let (x, y) = (states.clone().narrow(2, 0, half), states.narrow(2, half, half));
         let (cos, sin) = (self.cos.clone(), self.sin.clone());
         let turned_x = x.clone() * cos.clone() - y.clone() * sin.clone();
-        Tensor::cat(vec![turned_x, y * cos + x * sin], 3)
+        Tensor::cat(vec![turned_x, y * cos + x * sin], 2).reshape([tokens, width])
     }
 }
 
 impl Rotary {
-    /// The angles at `positions`, `[rows, n]`, all of which are less than `reach`.
-    pub fn angles(&self, positions: Tensor<2, Int>, reach: usize, device: &Device) -> Angles {
-        let [rows, n] = positions.dims();
+    /// The angles at the positions of tokens.
+    pub fn angles(&self, positions: &[usize], device: &Device) -> Angles {
+        let reach = positions.iter().max().map_or(0, |last| last + 1);
         let (frequencies, factor) = self.frequencies(reach);
         let half = frequencies.len();
-        let frequencies = TensorData::new(frequencies, [1, 1, 1, half]);
-        let frequencies = Tensor::<4>::from_data(frequencies, device);
-        let angles = positions.float().reshape([rows, 1, n, 1]) * frequencies;
+        let frequencies = TensorData::new(frequencies, [1, 1, half]);
+        let frequencies = Tensor::<3>::from_data(frequencies, device);
+        let tokens = positions.len();
+        let positions: Vec<f32> = positions.iter().map(|position| *position as f32).collect();
+        let positions = TensorData::new(positions, [tokens, 1, 1]);
+        let angles = Tensor::<3>::from_data(positions, device) * frequencies;
         Angles { cos: angles.clone().cos() * factor, sin: angles.sin() * factor }
     }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use peft_core::{ResidualLayer, ResidualStates, Role, Site, SiteKind};
+use peft_core::{Insert, Role, Site, SiteKind, SublayerEnd};
 
 use super::{Attention, AttentionSpec, Context, FeedForward, FeedForwardSpec};
-use super::{FrozenNorm, NormForm, Pass};
+use super::{FrozenNorm, NormForm};
 use crate::Result;
 use crate::checkpoint::Loader;
+use crate::forward::Run;
 
 /// A function with its residual connection: `norm(x + f(x))`, or `x + f(norm(x))` where the norm
 /// comes first.
@@ -94,20 +95,23 @@ impl Sublayer {
         Ok(Self { site, function, norm, norm_first, dropout })
     }
 
-    /// `[batch, tokens, d]` to the same.
-    pub fn forward(&self, hidden: Tensor<3>, context: &Context<'_>, pass: Pass<'_>) -> Tensor<3> {
+    /// `[tokens, d]` to the same.
+    pub fn forward(&self, hidden: Tensor<2>, context: &Context<'_>, run: Run<'_>) -> Tensor<2> {
         let input = match self.norm_first {
-            true => self.norm.forward(hidden.clone(), pass),
+            true => self.norm.forward(hidden.clone(), run),
             false => hidden.clone(),
         };
         let output = match &self.function {
-            Function::Attention(attention) => attention.forward(input.clone(), context, pass),
-            Function::FeedForward(network) => network.forward(input.clone(), pass),
+            Function::Attention(attention) => attention.forward(input.clone(), context, run),
+            Function::FeedForward(network) => network.forward(input.clone(), run),
         };
-        let output = pass.dropout(output, self.dropout);
-        let states = ResidualStates { input, output, residual: hidden };
+        let output = run.pass.dropout(output, self.dropout);
         let norm = (!self.norm_first).then(|| self.norm.layer());
-        let layer = ResidualLayer::new(&self.site, norm.as_ref(), pass.hooks);
-        layer.forward(pass.hooks.residual(&layer, states))
+        let states = [input, output, hidden];
+        let end = SublayerEnd::new(&self.site, norm.as_ref(), run.hooks, states);
+        match run.hooks.sublayer(&self.site, &run.pass) {
+            Insert::None => end.normalized(&run.pass),
+            insert => end.with_output(insert.forward(&end, &run.pass)).normalized(&run.pass),
+        }
     }
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use peft_core::{FrozenWeight, LinearLayer, Role, Site};
+use peft_core::{FrozenWeight, LinearLayer, Role, Site, Stage, Tokens};
 
-use super::{Embeddings, FrozenEmbedding, Pass};
+use super::{Embeddings, FrozenEmbedding};
 use crate::checkpoint::Loader;
+use crate::forward::Run;
 use crate::head::NewHead;
 
 /// `s h W + b`: how like each word a hidden state is. `W` is the table of the embeddings, or of its
@@ -16,17 +17,12 @@ pub struct Unembedding {
     site: Arc<Site>,
     /// Where the embeddings meet methods, one of which may have changed them invertibly.
     embeddings: Arc<Site>,
-    table: Table,
+    /// `[d, words]`.
+    weight: FrozenWeight,
+    /// The embeddings whose table it is, whatever a method makes of that.
+    tied: Option<FrozenEmbedding>,
     bias: Option<Tensor<1>>,
     scale: f64,
-}
-
-#[derive(Debug, Clone)]
-enum Table {
-    /// That of the embeddings, whatever a method makes of it.
-    Tied(FrozenEmbedding),
-    /// `[d, words]`.
-    Own(FrozenWeight),
 }
 
 impl Unembedding {
@@ -39,9 +35,9 @@ impl Unembedding {
     ) -> Self {
         let words = embeddings.words.clone();
         let weight = words.weight().transpose();
-        let site = loader.base().tied(path, Role::Head, weight, bias.clone());
-        let table = Table::Tied(words);
-        Self { site, embeddings: embeddings.site.clone(), table, bias, scale: 1.0 }
+        let site = loader.base().tied(path, Role::Head, weight.clone(), bias.clone());
+        let (embeddings, tied) = (embeddings.site.clone(), Some(words));
+        Self { site, embeddings, weight, tied, bias, scale: 1.0 }
     }
 
     /// With a table of its own, `path.weight`.
@@ -54,8 +50,8 @@ impl Unembedding {
         let [words, d] = embeddings.words.weight().dims();
         let weight = new.table(loader, path, [words, d]).transpose();
         let site = loader.base().linear(path, Role::Head, None, weight.clone(), None);
-        let table = Table::Own(weight);
-        Self { site, embeddings: embeddings.site.clone(), table, bias: None, scale: 1.0 }
+        let embeddings = embeddings.site.clone();
+        Self { site, embeddings, weight, tied: None, bias: None, scale: 1.0 }
     }
 
     /// With a factor on hidden states.
@@ -63,15 +59,17 @@ impl Unembedding {
         Self { scale, ..self }
     }
 
-    /// `[batch, tokens, d]` to `[batch, tokens, words]`.
-    pub fn forward(&self, hidden: Tensor<3>, pass: Pass<'_>) -> Tensor<3> {
-        let hidden = pass.hooks.unembed(&self.embeddings, hidden);
+    /// `[tokens, d]` to `[tokens, words]`.
+    pub fn forward(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+        let tokens = Tokens::new(hidden, run.pass.rows.clone());
+        let Tokens { hidden, .. } =
+            run.hooks.tokens(Stage::Output, &self.embeddings, tokens, &run.pass);
         let hidden = if self.scale == 1.0 { hidden } else { hidden * self.scale };
-        let weight = match &self.table {
-            Table::Tied(words) => words.table(pass).transpose(),
-            Table::Own(weight) => weight.clone(),
-        };
-        let layer = LinearLayer::new(&self.site, &weight, self.bias.as_ref());
-        pass.hooks.linear(&layer, hidden)
+        let edits = run.hooks.linear(&self.site, &run.pass);
+        let layer = LinearLayer::new(&self.site, &self.weight, self.bias.as_ref());
+        match &self.tied {
+            Some(words) => edits.apply(&layer.tied(&words.edit(run)), hidden, &run.pass),
+            None => edits.apply(&layer, hidden, &run.pass),
+        }
     }
 }

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::TensorData;
 use peft_core::{TensorMap, read_pytorch, read_safetensors};
 use peft_kernels::PackedTensor;
-use serde_json::Value;
 
-use super::Precision;
 use super::gguf::{self, Gguf};
+use super::{Precision, ShardIndex};
 use crate::{Error, Result};
 
 /// Reads the tensors of one file.
@@ -42,10 +41,12 @@ impl Checkpoint {
         let forms: [(&str, ReadTensors); 4] = [
             ("model.safetensors", |path| Ok(read_safetensors(path)?)),
             ("model.safetensors.index.json", |path| {
-                shards(path, |path| Ok(read_safetensors(path)?))
+                ShardIndex::load(path)?.tensors(|path| Ok(read_safetensors(path)?))
             }),
             ("pytorch_model.bin", |path| Ok(read_pytorch(path)?)),
-            ("pytorch_model.bin.index.json", |path| shards(path, |path| Ok(read_pytorch(path)?))),
+            ("pytorch_model.bin.index.json", |path| {
+                ShardIndex::load(path)?.tensors(|path| Ok(read_pytorch(path)?))
+            }),
         ];
         for (name, read) in forms {
             let path = directory.join(name);
@@ -126,29 +127,4 @@ impl Checkpoint {
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
-}
-
-fn shards(index: &Path, read: impl Fn(&Path) -> Result<TensorMap>) -> Result<TensorMap> {
-    let text = std::fs::read_to_string(index).map_err(|e| Error::file(index, e))?;
-    let value: Value = serde_json::from_str(&text).map_err(|e| Error::file(index, e))?;
-    let map = value.get("weight_map").and_then(Value::as_object);
-    let map = map.ok_or_else(|| Error::file(index, "no weight_map: not an index of shards"))?;
-    let mut files: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (key, file) in map {
-        let file = file.as_str().ok_or_else(|| Error::file(index, "a file name is no string"))?;
-        files.entry(file).or_default().push(key);
-    }
-    let mut tensors = TensorMap::new();
-    for (file, keys) in files {
-        let path = index.with_file_name(file);
-        let mut shard = read(&path)?;
-        for key in keys {
-            let data = shard.remove(key);
-            let data = data.ok_or_else(|| {
-                Error::file(&path, format!("lacks {key}, which the index says is here"))
-            })?;
-            tensors.insert(key.to_string(), data);
-        }
-    }
-    Ok(tensors)
 }

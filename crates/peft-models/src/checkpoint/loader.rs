@@ -30,6 +30,8 @@ pub struct Loader<'c> {
     add: String,
     missing: Vec<String>,
     initialized: Vec<String>,
+    /// How many tensors were there.
+    taken: usize,
 }
 
 impl<'c> Loader<'c> {
@@ -40,7 +42,7 @@ impl<'c> Loader<'c> {
         let add = if prefixed { prefix.to_string() } else { String::new() };
         let base = Base::new(&device.clone().without_autodiff()).with_model_prefix(own);
         let (missing, initialized) = (Vec::new(), Vec::new());
-        Self { checkpoint, base, strip: own.into(), add, missing, initialized }
+        Self { checkpoint, base, strip: own.into(), add, missing, initialized, taken: 0 }
     }
 
     /// The device of the model's tensors.
@@ -72,10 +74,31 @@ impl<'c> Loader<'c> {
         if old { ["gamma", "beta"] } else { ["weight", "bias"] }
     }
 
+    /// The layers of a stack, each of which `take` takes.
+    ///
+    /// # Errors
+    /// As `take`; and at a layer of which the checkpoint has nothing, however many should follow.
+    pub fn layers<T>(
+        &mut self,
+        count: usize,
+        mut take: impl FnMut(&mut Self, usize) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut layers = Vec::new();
+        for index in 0..count {
+            let before = self.taken;
+            layers.push(take(self, index)?);
+            if self.taken == before {
+                self.complete()?;
+            }
+        }
+        Ok(layers)
+    }
+
     /// The vector `name`, `[d]`.
     ///
     /// # Errors
-    /// If it has another shape. A missing one is noted, and an error when loading ends.
+    /// If it has another shape. A missing one is noted, and an error at the next
+    /// [`complete`](Self::complete).
     pub fn vector(&mut self, name: &str, d: usize) -> Result<Tensor<1>> {
         self.tensor(name, [d])
     }
@@ -155,6 +178,7 @@ impl<'c> Loader<'c> {
         if found != shape {
             return Err(self.wrong_shape(key, found, &shape));
         }
+        self.taken += 1;
         Ok(Some(Arc::new(PackedMatrix::new(packed, self.device()))))
     }
 
@@ -172,13 +196,15 @@ impl<'c> Loader<'c> {
     fn data(&mut self, name: &str, shape: &[usize]) -> Result<TensorData> {
         let key = self.key(name);
         let Some(data) = self.checkpoint.take(&key) else {
-            // Noted rather than returned, so that the message can name all of them.
+            // Noted rather than returned, so that the message can name all of them. What is in its
+            // place is never used, and need not be as large.
             self.missing.push(key);
-            return Ok(TensorData::zeros::<f32, _>(shape));
+            return Ok(TensorData::zeros::<f32, _>(vec![1; shape.len()]));
         };
         if data.shape().to_vec() != shape {
             return Err(self.wrong_shape(key, data.shape().to_vec(), shape));
         }
+        self.taken += 1;
         Ok(data.convert::<f32>())
     }
 
@@ -210,21 +236,31 @@ impl<'c> Loader<'c> {
         Some(self.held_table(table))
     }
 
+    /// Checks that no tensor was missing so far: sizes that follow from the configuration are then
+    /// those of tensors, and new heads may have them.
+    ///
+    /// # Errors
+    /// If one was; the first ones are named.
+    pub fn complete(&self) -> Result<()> {
+        if self.missing.is_empty() {
+            return Ok(());
+        }
+        let mut keys = self.missing[..self.missing.len().min(6)].join(", ");
+        if self.missing.len() > 6 {
+            keys.push_str(&format!(" and {} more", self.missing.len() - 6));
+        }
+        let found: Vec<&str> = self.checkpoint.keys().take(3).collect();
+        let found = if found.is_empty() { "nothing else".into() } else { found.join(", ") };
+        let path = self.checkpoint.path().into();
+        Err(Error::MissingKeys { path, keys, found })
+    }
+
     /// Ends loading.
     ///
     /// # Errors
-    /// If a tensor was missing; all are named.
+    /// As [`complete`](Self::complete).
     pub fn finish(self) -> Result<(Base, LoadReport)> {
-        if !self.missing.is_empty() {
-            let mut keys = self.missing[..self.missing.len().min(6)].join(", ");
-            if self.missing.len() > 6 {
-                keys.push_str(&format!(" and {} more", self.missing.len() - 6));
-            }
-            let found: Vec<&str> = self.checkpoint.keys().take(3).collect();
-            let found = if found.is_empty() { "nothing else".into() } else { found.join(", ") };
-            let path = self.checkpoint.path().into();
-            return Err(Error::MissingKeys { path, keys, found });
-        }
+        self.complete()?;
         let unused = self.checkpoint.keys().map(String::from).collect();
         Ok((self.base, LoadReport { unused, initialized: self.initialized }))
     }

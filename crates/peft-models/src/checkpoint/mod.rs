@@ -5,9 +5,11 @@ mod file;
 pub(crate) mod gguf;
 mod loader;
 mod precision;
+mod shards;
 
 pub use fields::config_fields;
 pub use file::Checkpoint;
 pub use gguf::{Gguf, TensorInfo};
 pub use loader::{LoadReport, Loader, transposed};
 pub use precision::Precision;
+pub use shards::ShardIndex;

@@ -1,6 +1,6 @@
 //! Beam search.
 
-use super::scores::{Progress, log_softmax};
+use super::scores::{NONE_LEFT, Progress, log_softmax};
 use super::stream::Stream;
 use super::{EarlyStopping, Generator};
 use crate::Result;
@@ -23,7 +23,7 @@ struct Beam {
 /// The search for one prompt.
 #[derive(Debug)]
 struct Search {
-    /// As many as are searched, the best first.
+    /// As many as are searched, the best first; none where no token can follow.
     running: Vec<Beam>,
     /// The best that ended, by their score over a power of their length.
     finished: Vec<(f32, Vec<u32>)>,
@@ -31,6 +31,8 @@ struct Search {
     open: bool,
     /// Tokens before the first new one.
     beginning: usize,
+    /// The most new tokens.
+    longest: usize,
 }
 
 impl Generator<'_> {
@@ -38,36 +40,50 @@ impl Generator<'_> {
     /// many as there are beams, so that enough go on where some end.
     pub(super) fn beams(&self, prompts: &[&[u32]]) -> Result<Vec<Vec<u32>>> {
         let (config, beams) = (self.config, self.config.num_beams);
+        let room = self.room(prompts)?;
         let (stream, mut scores) = Stream::begin(*self, prompts)?;
         let mut searches: Vec<Search> = (prompts.iter().enumerate())
             .map(|(row, prompt)| {
                 let tokens = stream.start().map_or(prompt.to_vec(), |start| vec![start]);
                 let beginning = tokens.len();
                 let first = Beam { tokens, score: 0.0, row, ends: false };
-                Search { running: vec![first], finished: Vec::new(), open: true, beginning }
+                let (running, longest) = (vec![first], config.max_new_tokens.min(room[row]));
+                Search { running, finished: Vec::new(), open: true, beginning, longest }
             })
             .collect();
-        let candidates = beams * (1 + config.eos_token_id.len()).max(2);
+        let candidates = beams.saturating_mul((1 + config.eos_token_id.len()).max(2));
         for generated in 0..config.max_new_tokens {
             let mut any_goes_on = false;
             let mut rows = scores.into_iter();
-            for search in &mut searches {
+            for (text, search) in searches.iter_mut().enumerate() {
+                let Some(first) = search.running.first() else { continue };
+                let progress = |tokens| {
+                    let beside_encoder = stream.start().is_some();
+                    Progress { text, tokens, generated, beside_encoder }
+                };
                 let mut scored: Vec<Vec<f32>> = rows.by_ref().take(search.running.len()).collect();
                 for (beam, scores) in search.running.iter().zip(&mut scored) {
                     log_softmax(scores);
-                    let (tokens, beside_encoder) = (&beam.tokens[..], stream.start().is_some());
-                    config.adjust(Progress { tokens, generated, beside_encoder }, scores);
+                    config.adjust(progress(&beam.tokens), scores)?;
                     scores.iter_mut().for_each(|score| *score += beam.score);
                 }
                 let best = search.continuations(&scored, candidates, |token| {
-                    config.eos_token_id.contains(&token) || generated + 1 == config.max_new_tokens
+                    config.eos_token_id.contains(&token) || generated + 1 == search.longest
                 });
+                if best.is_empty() {
+                    return Err(progress(&first.tokens).stuck(NONE_LEFT));
+                }
                 any_goes_on |= best.iter().any(|beam| !beam.ends);
                 search.finish(&best, generated + 1, self);
+                if generated + 1 == search.longest {
+                    (search.running, search.open) = (Vec::new(), false);
+                    continue;
+                }
                 search.go_on(best, beams);
                 search.judge(generated + 1, self);
             }
-            let all_finished = searches.iter().all(|search| search.finished.len() == beams);
+            let all_finished = (searches.iter())
+                .all(|search| search.finished.len() == beams || search.running.is_empty());
             let enough = all_finished && config.early_stopping == EarlyStopping::Finished;
             if enough || !any_goes_on || searches.iter().all(|search| !search.open) {
                 break;
@@ -83,12 +99,15 @@ impl Generator<'_> {
             let (_, mut tokens) = search.finished.into_iter().next().expect("a beam that ended");
             tokens.split_off(search.beginning)
         };
-        Ok(searches.into_iter().map(best).collect())
+        let texts: Vec<Vec<u32>> = searches.into_iter().map(best).collect();
+        self.warn_of_ends(&texts, &room);
+        Ok(texts)
     }
 }
 
 impl Search {
-    /// The best continuations of all running beams, by the sums of log probabilities.
+    /// The best continuations of all running beams, by the sums of log probabilities; none that is
+    /// ruled out.
     fn continuations(
         &self,
         scores: &[Vec<f32>],
@@ -99,6 +118,7 @@ impl Search {
             .flat_map(|(beam, scores)| {
                 scores.iter().enumerate().map(move |(token, score)| (*score, beam, token))
             })
+            .filter(|(score, ..)| score.is_finite())
             .collect();
         let best_first = |a: &(f32, usize, usize), b: &(f32, usize, usize)| {
             b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2)))
@@ -145,12 +165,12 @@ impl Search {
     fn judge(&mut self, length: usize, generator: &Generator<'_>) {
         let config = generator.config;
         let longest = config.early_stopping == EarlyStopping::Never && config.length_penalty > 0.0;
-        let length = if longest { config.max_new_tokens } else { length } as f32;
+        let length = if longest { self.longest } else { length } as f32;
         let possible = self.running[0].score / length.powf(config.length_penalty as f32);
         let worst = match self.finished.len() == config.num_beams {
             true => self.finished.last().map_or(NONE, |(score, _)| *score),
             false => NONE,
         };
-        self.open &= possible > worst;
+        self.open &= self.finished.is_empty() || possible > worst;
     }
 }

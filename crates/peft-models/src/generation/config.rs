@@ -1,10 +1,13 @@
 //! How to generate.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::config::{self, token_id};
 use crate::{Error, ModelConfig, Result};
 
 /// When a beam search stops.
@@ -89,12 +92,16 @@ pub struct GenerationConfig {
     #[serde(deserialize_with = "one_or_many")]
     pub eos_token_id: Vec<u32>,
     /// What shorter prompts are filled up with.
+    #[serde(deserialize_with = "token_id")]
     pub pad_token_id: Option<u32>,
     /// The first token of a decoder's text.
+    #[serde(deserialize_with = "token_id")]
     pub forced_bos_token_id: Option<u32>,
     /// The last token of a text that comes to its longest.
+    #[serde(deserialize_with = "token_id")]
     pub forced_eos_token_id: Option<u32>,
     /// What a decoder's text begins with.
+    #[serde(deserialize_with = "token_id")]
     pub decoder_start_token_id: Option<u32>,
     /// The seed of what is drawn.
     pub seed: u64,
@@ -144,12 +151,13 @@ impl GenerationConfig {
     /// own configuration says.
     ///
     /// # Errors
-    /// If the file is broken, or a value makes no sense.
+    /// If the file cannot be read or is broken, or a value makes no sense.
     pub fn load(directory: &Path, model: &ModelConfig) -> Result<Self> {
         let path = directory.join("generation_config.json");
         let mut fields: Map<String, Value> = match std::fs::read_to_string(&path) {
             Ok(text) => serde_json::from_str(&text).map_err(|e| Error::file(&path, e))?,
-            Err(_) => model.fields().clone(),
+            Err(e) if e.kind() == ErrorKind::NotFound => model.fields().clone(),
+            Err(e) => return Err(Error::file(&path, e)),
         };
         fields.retain(|_, value| !value.is_null());
         for (field, inert) in NOT_FOLLOWED {
@@ -192,7 +200,8 @@ impl GenerationConfig {
         let positive = [
             ("temperature", self.temperature),
             ("top_p", self.top_p),
-            ("repetition_penalty", self.repetition_penalty),
+            // What scores are divided by, which are f32.
+            ("repetition_penalty", f64::from(self.repetition_penalty as f32)),
         ];
         for (field, value) in positive {
             if !(value.is_finite() && value > 0.0) {
@@ -202,12 +211,35 @@ impl GenerationConfig {
         if self.top_p > 1.0 {
             return wrong("top_p", &self.top_p, "is a probability, at most 1");
         }
+        if !self.length_penalty.is_finite() {
+            return wrong("length_penalty", &self.length_penalty, "must be a number");
+        }
         if self.num_beams == 0 || self.max_new_tokens == 0 {
             let field = if self.num_beams == 0 { "num_beams" } else { "max_new_tokens" };
             return wrong(field, &0, "must be at least 1");
         }
         if self.num_beams > 1 && self.do_sample {
             return wrong("do_sample", &true, "not with beams, which are the likeliest");
+        }
+        Ok(())
+    }
+
+    /// Refuses to feed a model a token that is none of its `words`; `pad` is what prompts are filled
+    /// up with.
+    pub(super) fn check_tokens(&self, pad: usize, words: usize) -> Result<()> {
+        let ids = [
+            ("forced_bos_token_id", self.forced_bos_token_id),
+            ("forced_eos_token_id", self.forced_eos_token_id),
+            ("decoder_start_token_id", self.decoder_start_token_id),
+        ];
+        let ids = ids.into_iter().filter_map(|(field, id)| Some((field, id? as usize)));
+        if let Some((field, id)) = ids.chain([("pad_token_id", pad)]).find(|&(_, id)| id >= words) {
+            let expected = format!("the model's {words} tokens have indices below {words}");
+            return Err(Error::Input(format!("{field} = {id}: {expected}")));
+        }
+        // Harmless, and common in small models for tests: a text only never ends with it.
+        if let Some(id) = self.eos_token_id.iter().find(|id| **id as usize >= words) {
+            tracing::warn!("eos_token_id = {id} never comes: the model has {words} tokens");
         }
         Ok(())
     }
@@ -219,11 +251,13 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum OneOrMany {
-        One(u32),
-        Many(Vec<u32>),
+        One(i64),
+        Many(Vec<i64>),
     }
-    Ok(match OneOrMany::deserialize(deserializer)? {
+    let ids = match OneOrMany::deserialize(deserializer)? {
         OneOrMany::One(id) => vec![id],
         OneOrMany::Many(ids) => ids,
-    })
+    };
+    let ids = ids.into_iter().filter_map(|id| config::id(id).transpose());
+    ids.collect::<std::result::Result<_, _>>().map_err(D::Error::custom)
 }

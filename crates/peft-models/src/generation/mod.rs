@@ -3,10 +3,11 @@
 mod beam;
 mod config;
 mod one;
+mod room;
 mod scores;
 mod stream;
 
-use peft_core::Hooks;
+use peft_core::{Hooks, Slots};
 
 use crate::{Error, Model, Result, Task};
 
@@ -18,6 +19,7 @@ pub struct Generator<'m> {
     model: &'m Model,
     hooks: &'m dyn Hooks,
     config: &'m GenerationConfig,
+    slots: Option<&'m Slots>,
 }
 
 /// Sees each token as it is chosen: the text that it is of, and the token. `true` ends that text.
@@ -27,8 +29,8 @@ impl<'m> Generator<'m> {
     /// A generator; `hooks` must be without autodiff (`method.valid()`), `&()` is the base model.
     ///
     /// # Errors
-    /// If the model is not a language model that reads from left to right, or the settings make no
-    /// sense.
+    /// If the model is not a language model that reads from left to right, the settings make no
+    /// sense, or one of their tokens is not of its vocabulary.
     pub fn new(
         model: &'m Model,
         hooks: &'m dyn Hooks,
@@ -41,14 +43,23 @@ impl<'m> Generator<'m> {
                 "a {class} cannot generate: it is no language model"
             )));
         }
-        Ok(Self { model, hooks, config })
+        let pad = config.pad_token_id.map_or(model.config().pad_token_id(), |id| id as usize);
+        config.check_tokens(pad, model.config().vocab_size)?;
+        Ok(Self { model, hooks, config, slots: None })
+    }
+
+    /// With each prompt under an adapter of a pool.
+    pub fn with_slots(self, slots: &'m Slots) -> Self {
+        Self { slots: Some(slots), ..self }
     }
 
     /// The tokens that follow each prompt, or that the decoder makes of it; the end token is the
-    /// last, where it was chosen. A row's tokens do not depend on the others in the batch.
+    /// last, where it was chosen. A row's tokens do not depend on the others in the batch. A text
+    /// that comes to the last of the model's positions ends there, with a warning.
     ///
     /// # Errors
-    /// If a prompt is empty or does not fit the model.
+    /// If a prompt is empty, does not fit the model or leaves no position for a token behind it; or
+    /// the model's scores are no numbers.
     pub fn generate(&self, prompts: &[&[u32]]) -> Result<Vec<Vec<u32>>> {
         self.generate_with(prompts, &mut |_, _| false)
     }

@@ -3,7 +3,7 @@
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::scores::Progress;
+use super::scores::{NONE_LEFT, Progress};
 use super::stream::Stream;
 use super::{Generator, OnToken};
 use crate::Result;
@@ -14,6 +14,7 @@ impl Generator<'_> {
         prompts: &[&[u32]],
         on_token: OnToken<'_>,
     ) -> Result<Vec<Vec<u32>>> {
+        let room = self.room(prompts)?;
         let (stream, mut scores) = Stream::begin(*self, prompts)?;
         let mut texts: Vec<Vec<u32>> = match stream.start() {
             Some(start) => vec![vec![start]; prompts.len()],
@@ -22,18 +23,20 @@ impl Generator<'_> {
         let beginnings: Vec<usize> = texts.iter().map(Vec::len).collect();
         // Each text draws by itself, whatever else is in the batch.
         let mut random: Vec<StdRng> = (0..texts.len())
-            .map(|row| StdRng::seed_from_u64(self.config.seed + row as u64))
+            .map(|row| StdRng::seed_from_u64(self.config.seed.wrapping_add(row as u64)))
             .collect();
         let mut running: Vec<usize> = (0..texts.len()).collect();
         for generated in 0..self.config.max_new_tokens {
             let mut going_on = Vec::new();
             for (place, (&row, scores)) in running.iter().zip(&mut scores).enumerate() {
                 let beside_encoder = stream.start().is_some();
-                let progress = Progress { tokens: &texts[row], generated, beside_encoder };
-                self.config.adjust(progress, scores);
+                let progress =
+                    Progress { text: row, tokens: &texts[row], generated, beside_encoder };
+                self.config.adjust(progress, scores)?;
                 let token = self.config.choose(scores, &mut random[row]);
+                let token = token.ok_or_else(|| progress.stuck(NONE_LEFT))?;
                 texts[row].push(token);
-                let ends = self.config.eos_token_id.contains(&token);
+                let ends = self.config.eos_token_id.contains(&token) || generated + 1 == room[row];
                 if !on_token(row, token) && !ends {
                     going_on.push((place, token));
                 }
@@ -44,6 +47,9 @@ impl Generator<'_> {
             running = going_on.iter().map(|&(place, _)| running[place]).collect();
             scores = stream.next(&going_on)?;
         }
-        Ok(texts.into_iter().zip(beginnings).map(|(mut text, from)| text.split_off(from)).collect())
+        let texts = texts.into_iter().zip(beginnings);
+        let texts: Vec<Vec<u32>> = texts.map(|(mut text, from)| text.split_off(from)).collect();
+        self.warn_of_ends(&texts, &room);
+        Ok(texts)
     }
 }

@@ -6,10 +6,13 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::GenerationConfig;
+use crate::{Error, Result};
 
 /// Where a text is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Progress<'a> {
+    /// Its index in the batch.
+    pub(super) text: usize,
     /// The tokens so far: the prompt's too, but for a decoder beside an encoder, whose start token
     /// is the first.
     pub(super) tokens: &'a [u32],
@@ -19,9 +22,31 @@ pub(super) struct Progress<'a> {
     pub(super) beside_encoder: bool,
 }
 
+impl Progress<'_> {
+    /// The error that no token can follow.
+    pub(super) fn stuck(self, reason: impl Into<String>) -> Error {
+        Error::Generation { text: self.text, tokens: self.tokens.len(), reason: reason.into() }
+    }
+}
+
+/// Why no token can follow where penalties and `no_repeat_ngram_size` leave none.
+pub(super) const NONE_LEFT: &str = "every token is ruled out";
+
 impl GenerationConfig {
     /// Penalties and forced tokens, in transformers' order.
-    pub(super) fn adjust(&self, progress: Progress<'_>, scores: &mut [f32]) {
+    ///
+    /// # Errors
+    /// If a score is NaN or positive infinity, or all are negative infinity: no token follows from
+    /// such scores.
+    pub(super) fn adjust(&self, progress: Progress<'_>, scores: &mut [f32]) -> Result<()> {
+        let broken = scores.iter().position(|score| score.is_nan() || *score == f32::INFINITY);
+        if let Some(token) = broken {
+            let score = scores[token];
+            return Err(progress.stuck(format!("the model's score of token {token} is {score}")));
+        }
+        if scores.iter().all(|score| *score == f32::NEG_INFINITY) {
+            return Err(progress.stuck("the model's scores of all tokens are -inf"));
+        }
         if self.repetition_penalty != 1.0 {
             let penalty = self.repetition_penalty as f32;
             for &token in progress.tokens.iter().collect::<BTreeSet<_>>() {
@@ -42,6 +67,7 @@ impl GenerationConfig {
             scores.fill(f32::NEG_INFINITY);
             scores[token as usize] = 0.0;
         }
+        Ok(())
     }
 
     /// The tokens that would make a sequence of `no_repeat_ngram_size` come again.
@@ -54,20 +80,21 @@ impl GenerationConfig {
         tokens.windows(size).filter(|w| w[..size - 1] == *end).map(|w| w[size - 1]).collect()
     }
 
-    /// The next token of one text.
-    pub(super) fn choose(&self, scores: &[f32], random: &mut StdRng) -> u32 {
-        if self.do_sample { self.draw(scores, random) } else { best(scores) as u32 }
+    /// The next token of one text; `None` where no score is finite.
+    pub(super) fn choose(&self, scores: &[f32], random: &mut StdRng) -> Option<u32> {
+        let token = if self.do_sample { self.draw(scores, random) } else { best(scores) };
+        token.map(|token| token as u32)
     }
 
-    fn draw(&self, scores: &[f32], random: &mut StdRng) -> u32 {
-        let mut order: Vec<usize> = (0..scores.len()).collect();
+    fn draw(&self, scores: &[f32], random: &mut StdRng) -> Option<usize> {
+        let mut order: Vec<usize> = (0..scores.len()).filter(|i| scores[*i].is_finite()).collect();
         let by_score = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
         if self.top_k > 0 && self.top_k < order.len() {
             order.select_nth_unstable_by(self.top_k - 1, by_score);
             order.truncate(self.top_k);
         }
         order.sort_unstable_by(by_score);
-        let top = f64::from(scores[order[0]]);
+        let top = f64::from(scores[*order.first()?]);
         let weight = |&i: &usize| ((f64::from(scores[i]) - top) / self.temperature).exp();
         let weights: Vec<f64> = order.iter().map(weight).collect();
         let total: f64 = weights.iter().sum();
@@ -82,19 +109,17 @@ impl GenerationConfig {
             left -= weight;
             left < 0.0
         });
-        order[chosen.unwrap_or(kept - 1)] as u32
+        Some(order[chosen.unwrap_or(kept - 1)])
     }
 }
 
-/// The first of the largest.
-pub(super) fn best(scores: &[f32]) -> usize {
-    let mut best = 0;
-    for (index, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
-            best = index;
-        }
-    }
-    best
+/// The first of the largest finite ones.
+fn best(scores: &[f32]) -> Option<usize> {
+    let finite = scores.iter().enumerate().filter(|(_, score)| score.is_finite());
+    let first_of_larger = |best: (usize, f32), next: (usize, f32)| {
+        if next.1 > best.1 { next } else { best }
+    };
+    finite.map(|(index, score)| (index, *score)).reduce(first_of_larger).map(|(index, _)| index)
 }
 
 /// `x - log Σ exp(x)`.
@@ -111,6 +136,11 @@ mod tests {
 
     use super::*;
 
+    /// A text with four tokens.
+    fn at(generated: usize) -> Progress<'static> {
+        Progress { text: 7, tokens: &[1, 2, 3, 1], generated, beside_encoder: false }
+    }
+
     #[test]
     fn penalties_and_forced_tokens() {
         let config = GenerationConfig {
@@ -120,13 +150,45 @@ mod tests {
             max_new_tokens: 5,
             ..GenerationConfig::default()
         };
-        let at = |generated| Progress { tokens: &[1, 2, 3, 1], generated, beside_encoder: false };
         let mut scores = [1.0, 3.0, 4.0, -1.0];
-        config.adjust(at(2), &mut scores);
+        config.adjust(at(2), &mut scores).unwrap();
         // After 1 came 2 before.
         assert_eq!(scores, [1.0, 1.5, f32::NEG_INFINITY, -2.0]);
-        config.adjust(at(4), &mut scores);
-        assert_eq!((best(&scores), scores[0]), (0, 0.0));
+        config.adjust(at(4), &mut scores).unwrap();
+        assert_eq!((best(&scores), scores[0]), (Some(0), 0.0));
+    }
+
+    #[test]
+    fn scores_that_are_no_numbers_are_errors_with_the_text_and_its_length() {
+        let config = GenerationConfig { forced_eos_token_id: Some(0), ..Default::default() };
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        for (scores, expected) in [
+            ([1.0, nan, 2.0], "the model's score of token 1 is NaN"),
+            ([nan; 3], "the model's score of token 0 is NaN"),
+            ([1.0, 2.0, inf], "the model's score of token 2 is inf"),
+            ([-inf; 3], "the model's scores of all tokens are -inf"),
+        ] {
+            // A token that is forced hides nothing.
+            for generated in [2, config.max_new_tokens - 1] {
+                let error = config.adjust(at(generated), &mut scores.clone()).unwrap_err();
+                let expected =
+                    format!("text 7 of the batch cannot go on after 4 tokens: {expected}");
+                assert_eq!(error.to_string(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_not_finite_is_chosen() {
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        for do_sample in [false, true] {
+            let config = GenerationConfig { do_sample, top_k: 3, ..Default::default() };
+            let choose = |scores: &[f32]| config.choose(scores, &mut StdRng::seed_from_u64(0));
+            assert_eq!(choose(&[-inf, nan, inf, -3.0, nan]), Some(3));
+            assert_eq!(choose(&[-inf; 4]), None);
+            assert_eq!(choose(&[nan; 4]), None);
+            assert_eq!(choose(&[]), None);
+        }
     }
 
     #[test]
@@ -135,7 +197,7 @@ mod tests {
         let mut random = StdRng::seed_from_u64(1);
         let mut counts = |config: &GenerationConfig| {
             let mut counts = [0.0f64; 4];
-            (0..4000).for_each(|_| counts[config.draw(&scores, &mut random) as usize] += 1.0);
+            (0..4000).for_each(|_| counts[config.draw(&scores, &mut random).unwrap()] += 1.0);
             counts.map(|count| count / 4000.0)
         };
         let near = |found: [f64; 4], wanted: [f64; 4]| {

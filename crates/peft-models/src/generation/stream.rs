@@ -1,14 +1,23 @@
 //! A batch of texts that a model goes on with, token by token.
 
-use burn::tensor::{Device, TensorData};
+use std::cell::RefCell;
+
+use burn::tensor::Device;
+use peft_core::{Memo, Slots};
 
 use super::Generator;
-use crate::{Cache, Error, ModelInput, Pass, Place, Result, Task};
+use crate::{Cache, Error, Forward, ModelInput, Place, Result, Task};
 
 /// A batch of texts that a model goes on with.
 pub(super) struct Stream<'m> {
     generator: Generator<'m>,
     cache: Cache,
+    /// What is computed once: no parameter changes meanwhile.
+    memo: Memo,
+    /// The adapter of each row that goes on.
+    slots: RefCell<Slots>,
+    /// The tokens of each prompt.
+    lengths: Vec<usize>,
     device: Device,
     /// What a decoder's text begins with, where there is an encoder.
     start: Option<u32>,
@@ -33,13 +42,14 @@ impl<'m> Stream<'m> {
             _ => None,
         };
         let pad = config.pad_token_id.unwrap_or(model.config().pad_token_id() as u32);
-        let stream = Self { generator, cache: Cache::new(), device, start };
+        let (cache, memo) = (Cache::new(), Memo::new());
+        let slots = RefCell::new(generator.slots.cloned().unwrap_or_default());
+        let lengths = prompts.iter().map(|prompt| prompt.len()).collect();
+        let stream = Self { generator, cache, memo, slots, lengths, device, start };
+        let text = ModelInput::from_rows(prompts, None, pad as usize, &stream.device)?;
         let input = match start {
-            Some(start) => {
-                let text = ModelInput::from_rows(prompts, None, pad as usize, &stream.device)?;
-                text.with_decoder(stream.column(&vec![start; prompts.len()])?)?
-            }
-            None => stream.padded_in_front(prompts, pad)?,
+            Some(start) => text.with_decoder(stream.column(&vec![start; prompts.len()])?)?,
+            None => text,
         };
         let scores = stream.scores(&input)?;
         Ok((stream, scores))
@@ -55,6 +65,7 @@ impl<'m> Stream<'m> {
     pub(super) fn next(&self, rows: &[(usize, u32)]) -> Result<Scores> {
         let kept: Vec<usize> = rows.iter().map(|&(row, _)| row).collect();
         self.cache.select(&kept);
+        self.slots.replace_with(|slots| slots.select(kept));
         let tokens: Vec<u32> = rows.iter().map(|&(_, token)| token).collect();
         let input = self.column(&tokens)?;
         let input = match self.start {
@@ -67,43 +78,28 @@ impl<'m> Stream<'m> {
 
     fn scores(&self, input: &ModelInput) -> Result<Scores> {
         let [rows, tokens] = input.output_shape();
-        let places: Vec<Place> = (0..rows).map(|row| [row, tokens - 1]).collect();
+        let places: Vec<Place> = (0..rows).map(|row| [row, self.last(row, tokens)]).collect();
         let Generator { model, hooks, .. } = self.generator;
-        let pass = Pass::inference(hooks).with_cache(&self.cache);
-        let logits = model.forward_at(input, &places, pass)?;
-        let [_, found, words] = logits.dims();
-        if found != rows {
-            let reason = "methods side by side cannot generate: generate under one after another, or \
-                          give each text its method";
-            return Err(Error::Input(reason.into()));
-        }
+        let slots = self.slots.borrow();
+        let how = Forward::infer(hooks).with_cache(&self.cache).with_memo(&self.memo);
+        let logits = model.forward_at(input, &places, how.with_slots(&slots))?;
+        let [_, words] = logits.dims();
         let values = logits.into_data().convert::<f32>().try_into_vec::<f32>();
         let values = values.expect("converted to f32");
         Ok(values.chunks(words).map(<[f32]>::to_vec).collect())
     }
 
-    /// One token for each text.
-    fn column(&self, tokens: &[u32]) -> Result<ModelInput> {
-        let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-        let data = TensorData::new(tokens.clone(), [tokens.len(), 1]);
-        Ok(ModelInput::from_data(data, None, None, &self.device)?.counting_tokens())
+    /// The last token of a text that the model is given.
+    fn last(&self, row: usize, tokens: usize) -> usize {
+        match self.cache.is_empty() && self.start.is_none() {
+            true => self.lengths[row] - 1,
+            false => tokens - 1,
+        }
     }
 
-    /// Prompts that end together; padding has no positions.
-    fn padded_in_front(&self, prompts: &[&[u32]], pad: u32) -> Result<ModelInput> {
-        let longest = prompts.iter().map(|prompt| prompt.len()).max().unwrap_or(0);
-        if prompts.iter().any(|prompt| prompt.is_empty()) {
-            return Err(Error::Input("a prompt has no tokens".into()));
-        }
-        let (mut ids, mut mask) = (Vec::new(), Vec::new());
-        for prompt in prompts {
-            let missing = longest - prompt.len();
-            ids.extend(std::iter::repeat_n(i64::from(pad), missing));
-            ids.extend(prompt.iter().map(|&token| i64::from(token)));
-            mask.extend((0..longest).map(|place| i64::from(place >= missing)));
-        }
-        let shape = [prompts.len(), longest];
-        let (ids, mask) = (TensorData::new(ids, shape), TensorData::new(mask, shape));
-        Ok(ModelInput::from_data(ids, Some(mask), None, &self.device)?.counting_tokens())
+    /// One token for each text.
+    fn column(&self, tokens: &[u32]) -> Result<ModelInput> {
+        let rows: Vec<&[u32]> = tokens.chunks(1).collect();
+        ModelInput::from_rows(&rows, None, 0, &self.device)
     }
 }

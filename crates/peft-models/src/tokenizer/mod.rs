@@ -2,20 +2,20 @@
 
 mod added;
 mod letters;
+mod words;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, EncodeInput, Encoding, Tokenizer, TruncationParams};
+use tokenizers::{AddedToken, EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationParams};
 
 pub use self::added::{ADDED_TOKENS, AddedTokens};
+pub use self::words::EncodedWords;
 use crate::checkpoint::gguf;
 use crate::{Error, Gguf, Result, config_fields};
 
@@ -30,16 +30,6 @@ pub struct Encoded {
     pub special: Vec<bool>,
     /// Whether tokens were cut off.
     pub truncated: bool,
-}
-
-/// A text that comes in words, as token indices.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncodedWords {
-    /// The text.
-    pub text: Encoded,
-    /// For each token, the index of its word; `None` for special tokens. A word that was cut off,
-    /// or of which the tokenizer leaves nothing, is not among them.
-    pub words: Vec<Option<usize>>,
 }
 
 impl From<&Encoding> for Encoded {
@@ -72,7 +62,7 @@ impl TextTokenizer {
     /// `added_tokens.json`. Texts are cut to `max_tokens`, special tokens included.
     ///
     /// # Errors
-    /// If none is there, or one is broken.
+    /// If none is there, one is broken, or `max_tokens` leaves no room for a text.
     pub fn load(directory: &Path, max_tokens: usize) -> Result<Self> {
         let path = directory.join("tokenizer.json");
         let vocab = directory.join("vocab.txt");
@@ -93,6 +83,7 @@ impl TextTokenizer {
         for part in tokenizer.parts() {
             // A saved tokenizer may pad every text to a fixed length, which is ours to decide.
             part.with_padding(None);
+            has_room(part, max_tokens, false)?;
             let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
             part.with_truncation(Some(truncation)).map_err(|e| Error::file(&path, e))?;
         }
@@ -194,8 +185,11 @@ impl TextTokenizer {
     /// The token indices of texts, or of pairs of texts.
     ///
     /// # Errors
-    /// If the tokenizer fails on a text.
+    /// If the tokenizer fails on a text, or texts are cut where there is no room for a pair.
     pub fn encode(&self, texts: &[(String, Option<String>)]) -> Result<Vec<Encoded>> {
+        if texts.iter().any(|(_, pair)| pair.is_some()) {
+            has_room(&self.inner, self.max_tokens(), true)?;
+        }
         let inputs: Vec<EncodeInput<'_>> = texts
             .iter()
             .map(|(text, pair)| match pair {
@@ -237,37 +231,6 @@ impl TextTokenizer {
         }
         Ok(found)
     }
-
-    /// The token indices of texts that come in words.
-    ///
-    /// Where a byte-level tokenizer (GPT-2's, RoBERTa's) tells words by the space before them,
-    /// each word, the first one too, counts as one after a space.
-    ///
-    /// # Errors
-    /// If the tokenizer fails on a word.
-    pub fn encode_words(&self, sentences: &[Vec<String>]) -> Result<Vec<EncodedWords>> {
-        let inputs: Vec<EncodeInput<'_>> =
-            sentences.iter().map(|words| words.as_slice().into()).collect();
-        // `encode_batch_fast` does not say which word a token is of.
-        let encodings = self.after_spaces().encode_batch(inputs, true).map_err(failed)?;
-        let encoded = encodings.iter().map(|encoding| EncodedWords {
-            text: Encoded::from(encoding),
-            words: encoding.get_word_ids().iter().map(|word| word.map(|w| w as usize)).collect(),
-        });
-        Ok(encoded.collect())
-    }
-
-    /// The tokenizer, with a space put before each text if it is a byte-level one.
-    fn after_spaces(&self) -> Cow<'_, Tokenizer> {
-        match self.inner.get_pre_tokenizer() {
-            Some(PreTokenizerWrapper::ByteLevel(bytes)) if !bytes.add_prefix_space => {
-                let mut tokenizer = self.inner.clone();
-                tokenizer.with_pre_tokenizer(Some(bytes.add_prefix_space(true)));
-                Cow::Owned(tokenizer)
-            }
-            _ => Cow::Borrowed(&self.inner),
-        }
-    }
 }
 
 /// The tokenizers of letters that a model's configuration describes.
@@ -276,6 +239,17 @@ fn of_letters(directory: &Path) -> Result<Option<[Tokenizer; 2]>> {
     match path.exists() {
         true => letters::tokenizers(&config_fields(directory)?, &path),
         false => Ok(None),
+    }
+}
+
+/// Checks that texts are cut where there is room for a token of each beside the special ones: the
+/// tokenizer subtracts these from `max_tokens` without a look.
+fn has_room(tokenizer: &Tokenizer, max_tokens: usize, is_pair: bool) -> Result<()> {
+    let special = tokenizer.get_post_processor().map_or(0, |around| around.added_tokens(is_pair));
+    let (input, texts) = if is_pair { ("a pair", 2) } else { ("a text", 1) };
+    match max_tokens < special + texts {
+        true => Err(Error::MaxTokens { max_tokens, least: special + texts, special, input }),
+        false => Ok(()),
     }
 }
 
@@ -306,95 +280,4 @@ fn word_piece(vocab: &Path, config: &Path) -> Result<Tokenizer> {
     let processing = BertProcessing::new(special("[SEP]")?, special("[CLS]")?);
     tokenizer.with_post_processor(Some(processing));
     Ok(tokenizer)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn tokenizer(definition: Value, max_tokens: usize) -> TextTokenizer {
-        let mut inner: Tokenizer = serde_json::from_value(definition).unwrap();
-        let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
-        inner.with_truncation(Some(truncation)).unwrap();
-        TextTokenizer { inner, target: None }
-    }
-
-    fn bert(max_tokens: usize) -> TextTokenizer {
-        let vocab = json!({
-            "[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "un": 3, "##want": 4, "##ed": 5, "run": 6, "-": 7
-        });
-        let definition = json!({
-            "version": "1.0",
-            "added_tokens": [],
-            "normalizer": {
-                "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
-                "strip_accents": null, "lowercase": true
-            },
-            "pre_tokenizer": { "type": "BertPreTokenizer" },
-            "post_processor": { "type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1] },
-            "model": {
-                "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-                "max_input_chars_per_word": 100, "vocab": vocab
-            },
-        });
-        tokenizer(definition, max_tokens)
-    }
-
-    fn roberta() -> TextTokenizer {
-        let vocab = json!({
-            "<s>": 0, "</s>": 1, "a": 2, "b": 3, "Ġ": 4, "ab": 5, "Ġa": 6, "Ġab": 7, "!": 8
-        });
-        let definition = json!({
-            "version": "1.0",
-            "added_tokens": [],
-            "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true },
-            "post_processor": {
-                "type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0],
-                "trim_offsets": true, "add_prefix_space": false
-            },
-            "model": { "type": "BPE", "vocab": vocab, "merges": ["Ġ a", "Ġa b", "a b"] },
-        });
-        tokenizer(definition, 16)
-    }
-
-    fn encode(tokenizer: &TextTokenizer, words: &[&str]) -> EncodedWords {
-        let sentence = words.iter().map(|word| word.to_string()).collect();
-        tokenizer.encode_words(&[sentence]).unwrap().remove(0)
-    }
-
-    #[test]
-    fn each_token_knows_its_word() {
-        let encoded = encode(&bert(16), &["Unwanted", "", "run-un", "zebra", "unwanted run"]);
-        assert_eq!(encoded.text.ids, [1, 3, 4, 5, 6, 7, 3, 0, 3, 4, 5, 6, 2]);
-        let words = [0, 0, 0, 2, 2, 2, 3, 4, 4, 4, 4].map(Some);
-        assert_eq!(encoded.words[1..12], words);
-        assert_eq!((encoded.words[0], encoded.words[12]), (None, None));
-        assert_eq!(encoded.text.segments, [0; 13]);
-        assert!(!encoded.text.truncated);
-
-        let nothing = encode(&bert(16), &[]);
-        assert_eq!((nothing.text.ids, nothing.words), (vec![1, 2], vec![None, None]));
-    }
-
-    #[test]
-    fn words_are_cut_as_texts_are() {
-        let encoded = encode(&bert(5), &["run", "unwanted", "run"]);
-        assert_eq!(encoded.text.ids, [1, 6, 3, 4, 2]);
-        assert_eq!(encoded.words, [None, Some(0), Some(1), Some(1), None]);
-        assert!(encoded.text.truncated);
-        let text = bert(5).encode(&[("run unwanted run".into(), None)]).unwrap().remove(0);
-        assert_eq!(text, encoded.text);
-    }
-
-    // The tokens are those of RobertaTokenizerFast(add_prefix_space=True).
-    #[test]
-    fn words_of_a_byte_level_tokenizer_follow_a_space() {
-        let encoded = encode(&roberta(), &["ab", "ab!", "b", " ab"]);
-        assert_eq!(encoded.text.ids, [0, 7, 7, 8, 4, 3, 7, 1]);
-        assert_eq!(encoded.words[1..7], [0, 1, 1, 2, 2, 3].map(Some));
-        let text = roberta().encode(&[("ab ab".into(), None)]).unwrap().remove(0);
-        assert_eq!(text.ids, [0, 5, 7, 1]);
-    }
 }

@@ -1,6 +1,8 @@
 //! The crate's promises, by subject.
 
 mod broken_gguf;
+mod checkpoint;
+mod generation;
 mod gguf;
 mod support;
 mod tokenizer;

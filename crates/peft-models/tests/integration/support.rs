@@ -1,9 +1,14 @@
-//! GGUF files that tests make.
+//! The workspace's tiny bases, and GGUF files that tests make.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
+
+/// The directory of a tiny model.
+pub fn base(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/bases").join(name)
+}
 
 /// What a file has recorded from the reference.
 pub fn fixture(path: &str) -> PathBuf {

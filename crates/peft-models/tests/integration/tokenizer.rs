@@ -152,3 +152,66 @@ fn a_tokenizer_file_takes_tokens_behind_its_own() {
     let error = TextTokenizer::load(directory.path(), 16).expect_err("a gap").to_string();
     assert!(error.contains("\"c\": has index 5, and the tokenizer gives it 4"), "{error}");
 }
+
+#[test]
+fn texts_are_cut_to_any_length_that_leaves_something_of_them() {
+    let template = json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                 {"SpecialToken": {"id": "</s>", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            "<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]},
+            "</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]},
+        },
+    });
+    let around = |kind: &str| json!({"type": kind, "sep": ["</s>", 1], "cls": ["<s>", 0]});
+    let mut roberta = around("RobertaProcessing");
+    roberta["trim_offsets"] = json!(true);
+    roberta["add_prefix_space"] = json!(false);
+    let (text, pair) = ("ab".repeat(20), Some("ba".repeat(20)));
+    // How many tokens are put around a text, and around a pair.
+    for (processor, alone, paired) in
+        [(Value::Null, 0, 0), (template, 1, 2), (around("BertProcessing"), 2, 3), (roberta, 2, 4)]
+    {
+        let tokenizer = json!({
+            "version": "1.0", "added_tokens": [], "post_processor": processor,
+            "model": {"type": "BPE", "vocab": {"<s>": 0, "</s>": 1, "a": 2, "b": 3}, "merges": []},
+        });
+        let directory = directory("tokenizer.json", &tokenizer);
+        let refused = |max_tokens: usize, special: usize, input: &str, texts: usize| {
+            let least = special + texts;
+            let why = format!("special tokens of {input}: {special}");
+            format!("max_length = {max_tokens}: must be at least {least} ({why})")
+        };
+        for max_tokens in 0..12 {
+            let tokenizer = match TextTokenizer::load(directory.path(), max_tokens) {
+                Ok(tokenizer) => tokenizer,
+                Err(error) => {
+                    assert!(max_tokens < alone + 1, "{max_tokens}: {error}");
+                    assert_eq!(error.to_string(), refused(max_tokens, alone, "a text", 1));
+                    continue;
+                }
+            };
+            let words = vec![text.clone()];
+            assert_eq!(read(&tokenizer, &text).len(), max_tokens);
+            assert_eq!(written(&tokenizer, &text).len(), max_tokens);
+            let tagged = tokenizer.encode_words(&[words]).expect("a sentence").remove(0);
+            assert_eq!(tagged.text.ids.len(), max_tokens);
+            match tokenizer.encode(&[(text.clone(), None), (text.clone(), pair.clone())]) {
+                Ok(encoded) => {
+                    assert_eq!(encoded[1].ids.len(), max_tokens);
+                    assert!(encoded[1].truncated);
+                }
+                Err(error) => {
+                    assert!(max_tokens < paired + 2, "{max_tokens}: {error}");
+                    assert_eq!(error.to_string(), refused(max_tokens, paired, "a pair", 2));
+                }
+            }
+        }
+        // Nothing is cut where nothing needs to be.
+        let tokenizer = TextTokenizer::load(directory.path(), usize::MAX).expect("a tokenizer");
+        let encoded = tokenizer.encode(&[(text.clone(), pair.clone())]).expect("a pair");
+        assert_eq!(encoded[0].ids.len(), 80 + paired);
+    }
+}

@@ -11,6 +11,7 @@ use super::masking::{Masked, Masking};
 use super::sample::Sample;
 use super::{Dataset, Example, Goal, Target, Text};
 use crate::Result;
+use crate::digest::hex;
 
 /// A data set as token indices.
 #[derive(Debug, Clone)]
@@ -142,7 +143,7 @@ impl TokenizedSet {
             hash.update(ids.collect::<Vec<u8>>());
             hash.update(format!("{:?};", sample.targets));
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(hash)
     }
 
     /// How many targets a batch of an epoch has, on average.

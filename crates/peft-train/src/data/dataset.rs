@@ -5,7 +5,9 @@ use std::path::Path;
 
 use peft_models::TextTokenizer;
 
-use super::{Goal, Labels, Layout, Record, Sentence, TagColumn, read_records, read_sentences};
+use super::{
+    Goal, LabelColumn, Labels, Layout, Record, Sentence, TagColumn, read_records, read_sentences,
+};
 use crate::Result;
 
 /// A text, as it is given.
@@ -74,12 +76,18 @@ enum Rows {
 }
 
 impl Rows {
-    fn read(path: &Path, layout: &Layout, goal: Goal) -> Result<Self> {
+    fn read(path: &Path, layout: &Layout, goal: Goal, label: LabelColumn) -> Result<Self> {
         Ok(match goal {
-            Goal::Tag => Self::Sentences(read_sentences(path, None, &layout.columns.tag_column())?),
-            Goal::MaskedLm => Self::Records(read_records(path, &layout.without_label())?),
+            Goal::Tag => {
+                let tags = match label {
+                    LabelColumn::Ignored => TagColumn::None,
+                    _ => layout.columns.tag_column(),
+                };
+                Self::Sentences(read_sentences(path, None, &tags)?)
+            }
+            Goal::MaskedLm => Self::Records(read_records(path, layout, LabelColumn::Ignored)?),
             Goal::Classify | Goal::Regress | Goal::CausalLm | Goal::Seq2Seq => {
-                Self::Records(read_records(path, layout)?)
+                Self::Records(read_records(path, layout, label)?)
             }
         })
     }
@@ -88,6 +96,15 @@ impl Rows {
         match self {
             Self::Records(records) => Labels::from_records(path, goal, records),
             Self::Sentences(sentences) => Labels::from_sentences(path, sentences),
+        }
+    }
+
+    fn texts(self) -> Vec<Text> {
+        match self {
+            Self::Records(records) => records.into_iter().map(Text::from).collect(),
+            Self::Sentences(sentences) => {
+                sentences.into_iter().map(|sentence| Text::Words(sentence.words)).collect()
+            }
         }
     }
 
@@ -126,7 +143,7 @@ impl Dataset {
     /// # Errors
     /// As [`read_records`] and [`read_sentences`], and if there is nothing to tell apart.
     pub fn discover(path: &Path, layout: &Layout, goal: Goal) -> Result<Self> {
-        let rows = Rows::read(path, layout, goal)?;
+        let rows = Rows::read(path, layout, goal, LabelColumn::Required)?;
         let labels = rows.labels(path, goal)?;
         Self::new(path, rows, labels)
     }
@@ -136,26 +153,27 @@ impl Dataset {
     /// # Errors
     /// As [`read_records`] and [`read_sentences`], and if a label is unknown or not a number.
     pub fn load(path: &Path, layout: &Layout, labels: &Labels) -> Result<Self> {
-        Self::new(path, Rows::read(path, layout, labels.goal)?, labels.clone())
+        let rows = Rows::read(path, layout, labels.goal, LabelColumn::Required)?;
+        Self::new(path, rows, labels.clone())
     }
 
-    /// Reads the texts of a file, which may lack the labels that the training data had.
+    /// Reads a file that may lack the labels that the training data had.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), but for a label column that is not there.
+    pub fn perhaps_labelled(path: &Path, layout: &Layout, labels: &Labels) -> Result<Self> {
+        let rows = Rows::read(path, layout, labels.goal, LabelColumn::Optional)?;
+        Self::new(path, rows, labels.clone())
+    }
+
+    /// Reads the texts of a file alone, whether or not it has labels.
     ///
     /// # Errors
     /// As [`read_records`] and [`read_sentences`].
     pub fn unlabelled(path: &Path, layout: &Layout, labels: &Labels) -> Result<Self> {
-        let texts: Vec<Text> = match labels.goal {
-            Goal::Tag => {
-                let sentences = read_sentences(path, None, &TagColumn::None)?;
-                sentences.into_iter().map(|sentence| Text::Words(sentence.words)).collect()
-            }
-            _ => {
-                let records = read_records(path, &layout.without_label());
-                let records = records.or_else(|_| read_records(path, layout))?;
-                records.into_iter().map(Text::from).collect()
-            }
-        };
-        let examples = texts.into_iter().map(|text| Example { text, target: None }).collect();
+        let rows = Rows::read(path, layout, labels.goal, LabelColumn::Ignored)?;
+        let texts = rows.texts().into_iter();
+        let examples = texts.map(|text| Example { text, target: None }).collect();
         Ok(Self { examples, labels: labels.clone() })
     }
 
@@ -184,5 +202,104 @@ impl Dataset {
     /// Whether each example has what a goal with labels is measured against.
     pub fn is_labelled(&self) -> bool {
         !self.labels.goal.has_labels() || self.examples.iter().all(|e| e.target.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Columns;
+
+    fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> std::path::PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, content).expect("written");
+        path
+    }
+
+    fn layout(columns: &str) -> Layout {
+        Layout { columns: columns.parse::<Columns>().expect("columns"), template: None }
+    }
+
+    fn labels() -> Labels {
+        Labels { goal: Goal::CausalLm, names: Vec::new() }
+    }
+
+    #[test]
+    fn a_pair_is_a_pair_with_its_labels_and_without() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = [
+            ("a.tsv", "premise,hypothesis,verdict", "premise\thypothesis\tverdict\na\tb\tc\n"),
+            ("b.tsv", "sentence1,sentence2,score", "score\tsentence1\tsentence2\nc\ta\tb\n"),
+            ("c.tsv", "1,2,3", "a\tb\tc\n"),
+            ("d.tsv", "1,2,3", "premise\thypothesis\tlabel\na\tb\tc\n"),
+            ("e.tsv", "1,3,2", "a\tc\tb\n"),
+            ("f.csv", "label,text,pair", "c,a,b\n"),
+            ("g.jsonl", "p,q,l", "{\"p\": \"a\", \"q\": \"b\", \"l\": \"c\"}\n"),
+        ];
+        for (name, columns, content) in files {
+            let path = write(folder.path(), name, content);
+            let pair = Text::Pair("a".into(), "b".into());
+            let target = Some(Target::Text("c".into()));
+            let layout = layout(columns);
+            let example = |data: Result<Dataset>| data.expect(name).examples.remove(0);
+            let labelled = Example { text: pair.clone(), target };
+            assert_eq!(example(Dataset::load(&path, &layout, &labels())), labelled, "{name}");
+            let perhaps = Dataset::perhaps_labelled(&path, &layout, &labels());
+            assert_eq!(example(perhaps), labelled, "{name}");
+            let texts = Dataset::unlabelled(&path, &layout, &labels());
+            assert_eq!(example(texts), Example { text: pair, target: None }, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_may_lack_the_labels_that_training_had() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = [
+            ("a.tsv", "text,label", "text\na\n"),
+            ("b.tsv", "text,label", "a\n"),
+            ("c.tsv", "review,stars", "id\treview\n1\ta\n"),
+            ("d.tsv", "2,3", "1\ta\n"),
+            ("e.jsonl", "review,stars", "{\"review\": \"a\"}\n"),
+            ("f.txt", "text,label", "a\n"),
+        ];
+        for (name, columns, content) in files {
+            let path = write(folder.path(), name, content);
+            let alone = [Example { text: Text::One("a".into()), target: None }];
+            for read in [Dataset::perhaps_labelled, Dataset::unlabelled] {
+                let data = read(&path, &layout(columns), &labels()).expect(name);
+                assert_eq!(data.examples, alone, "{name}");
+            }
+            if !name.ends_with("txt") {
+                Dataset::load(&path, &layout(columns), &labels()).expect_err(name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_whether_or_not_it_has_labels() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files: [(&str, &str, &[u8], &str); 4] = [
+            ("a.tsv", "text,label", b"text\nfine\ncaf\xe9\n", "line 3: column 1: not UTF-8"),
+            ("b.tsv", "label,text", b"x\tfine\nx\n", "line 2: 1 columns, but column 2 is needed"),
+            (
+                "c.jsonl",
+                "text,label",
+                b"{\"text\": \"a\"}\n{\"text\"\n",
+                "line 2: not a JSON object",
+            ),
+            ("d.tsv", "review,stars", b"text\tstars\na\t1\n", "line 1: no column \"review\""),
+        ];
+        for (name, columns, content, expected) in files {
+            let path = write(folder.path(), name, content);
+            for read in [Dataset::perhaps_labelled, Dataset::unlabelled] {
+                let error = read(&path, &layout(columns), &labels()).expect_err(name).to_string();
+                assert!(error.contains(expected), "{name}: {error}");
+            }
+        }
+        // A label that is there, but broken, is not one that is missing.
+        let path = write(folder.path(), "short.tsv", "text\tlabel\na\tb\na\n");
+        let error = Dataset::perhaps_labelled(&path, &layout("text,label"), &labels());
+        let error = error.expect_err("a short row").to_string();
+        assert!(error.contains("line 3: 1 columns, but column 2 is needed"), "{error}");
     }
 }

@@ -61,7 +61,8 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// The labels that occur in `records`, sorted (as numbers, if all are).
+    /// The labels that occur in `records`, each as it is spelt, sorted: as numbers if all of them
+    /// are finite ones, equal ones as text; else all as text.
     ///
     /// # Errors
     /// If a row has no label, or there are fewer than two.
@@ -69,27 +70,24 @@ impl Labels {
         if goal != Goal::Classify {
             return Ok(Self { goal, names: Vec::new() });
         }
-        let mut names: Vec<String> = records
-            .iter()
-            .filter_map(|r| r.label.as_deref().map(|l| l.trim().to_string()))
-            .collect();
-        if names.len() < records.len() {
-            return Err(Error::setting(
-                "columns",
-                "",
-                "names no label column, which training needs",
-            ));
+        let mut names = BTreeSet::new();
+        for record in records {
+            let label = record.label.as_deref().map(str::trim).ok_or_else(|| {
+                Error::setting("columns", "", "names no label column, which training needs")
+            })?;
+            if label.is_empty() {
+                return Err(Error::row(path, record.line, "the label is empty"));
+            }
+            names.insert(label);
         }
-        if let Some(record) =
-            records.iter().find(|r| r.label.as_deref().is_some_and(|l| l.trim().is_empty()))
-        {
-            return Err(Error::row(path, record.line, "the label is empty"));
+        let (names, respelt) = in_order(names);
+        if respelt > 0 {
+            tracing::warn!(
+                "{}: {respelt} labels are a number that another label is too, spelt otherwise (1 \
+                 and 1.0): each is a label of its own",
+                path.display()
+            );
         }
-        names.sort_by(|a, b| match (a.parse::<f64>(), b.parse::<f64>()) {
-            (Ok(a), Ok(b)) => a.total_cmp(&b),
-            _ => a.cmp(b),
-        });
-        names.dedup();
         Self::named(path, goal, names)
     }
 
@@ -160,5 +158,107 @@ impl Labels {
             let known = self.names.join(", ");
             Error::row(path, line, format!("unknown label {label:?}; the labels are: {known}"))
         })
+    }
+}
+
+/// Labels in the order of their indices, and how many have the value of the one before.
+fn in_order(names: BTreeSet<&str>) -> (Vec<String>, usize) {
+    // The sum makes 0 of -0, which is no smaller.
+    let number = |name: &&str| name.parse().ok().map(|value: f64| value + 0.0);
+    let values: Option<Vec<f64>> =
+        names.iter().map(|name| number(name).filter(|value| value.is_finite())).collect();
+    let Some(values) = values else {
+        return (names.into_iter().map(String::from).collect(), 0);
+    };
+    let mut numbered: Vec<(f64, &str)> = values.into_iter().zip(names).collect();
+    // Stable: equal numbers stay in the order of their texts.
+    numbered.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let respelt = numbered.windows(2).filter(|pair| pair[0].0 == pair[1].0).count();
+    (numbered.into_iter().map(|(_, name)| name.to_string()).collect(), respelt)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names(labels: &[impl ToString]) -> Result<Vec<String>> {
+        let records = labels.iter().zip(1..).map(|(label, line)| Record {
+            line,
+            text: String::new(),
+            pair: None,
+            label: Some(label.to_string()),
+        });
+        let records: Vec<Record> = records.collect();
+        Ok(Labels::from_records("a.tsv".as_ref(), Goal::Classify, &records)?.names)
+    }
+
+    #[track_caller]
+    fn check(labels: &[&str], expected: &[&str]) {
+        // A sort may notice that an order is none only in a long slice.
+        let many = labels.repeat(40);
+        assert_eq!(names(&many).expect("labels"), expected, "{labels:?}");
+    }
+
+    #[test]
+    fn each_spelling_is_one_label() {
+        check(&["1", "1.0", "2", "1", "1.0"], &["1", "1.0", "2"]);
+        check(&["2", " 10 ", "+2", "-0", "2.0", "0"], &["-0", "0", "+2", "2", "2.0", "10"]);
+        check(&["no", "yes", "no "], &["no", "yes"]);
+    }
+
+    #[test]
+    fn labels_are_numbers_only_if_all_are_finite_ones() {
+        check(&["100", "9", "18"], &["9", "18", "100"]);
+        check(&["1e1", "9", "-3.5"], &["-3.5", "9", "1e1"]);
+        check(&["9", "100", "18+"], &["100", "18+", "9"]);
+        check(&["9", "100", "nan"], &["100", "9", "nan"]);
+        check(&["9", "100", "inf"], &["100", "9", "inf"]);
+        check(&["9", "100", "1e999"], &["100", "1e999", "9"]);
+    }
+
+    #[test]
+    fn what_is_no_label_is_refused() {
+        let error = |labels: &[&str]| names(labels).expect_err("refused").to_string();
+        assert_eq!(error(&["a", " ", "b"]), "a.tsv, line 2: the label is empty");
+        let only = "a.tsv: only one label occurs (a): there is nothing to tell apart";
+        assert_eq!(error(&["a", "a "]), only);
+    }
+
+    proptest! {
+        /// Few values, so that they come again, in many spellings.
+        #[test]
+        fn names_are_unique_sorted_and_independent_of_the_order_of_the_rows(
+            (labels, shuffled) in prop::collection::vec(
+                prop_oneof![
+                    8 => r"[+-]?0?[0-2](\.0|e1|00)?",
+                    1 => "[0-9]{1,3}[+a-c]?",
+                    1 => "nan|inf|-inf|infinity|1e400|-|e|[a-c]{1,2}",
+                ],
+                2..400,
+            )
+            .prop_flat_map(|labels| (Just(labels.clone()), Just(labels).prop_shuffle()))
+        ) {
+            let (Ok(names), Ok(again)) = (names(&labels), names(&shuffled)) else {
+                // One label alone.
+                prop_assert!(labels.iter().all(|label| *label == labels[0]));
+                return Ok(());
+            };
+            prop_assert_eq!(&names, &again);
+            let value = |name: &String| name.parse().ok().filter(|value: &f64| value.is_finite());
+            let values: Option<Vec<f64>> = names.iter().map(value).collect();
+            for i in 0..names.len() {
+                for j in i + 1..names.len() {
+                    let in_order = match &values {
+                        Some(values) if values[i] != values[j] => values[i] < values[j],
+                        _ => names[i] < names[j],
+                    };
+                    prop_assert!(in_order, "{:?} before {:?}", names[i], names[j]);
+                }
+            }
+            let found: BTreeSet<&String> = labels.iter().collect();
+            prop_assert_eq!(names.iter().collect::<BTreeSet<_>>(), found);
+        }
     }
 }

@@ -17,6 +17,6 @@ pub use conll::{Sentence, TagColumn, WordFormat, read_sentences};
 pub use dataset::{Dataset, Example, Target, Text};
 pub use labels::{Goal, Labels};
 pub use split::{split, subset};
-pub use table::{Columns, Layout, Record, read_records};
+pub use table::{Columns, LabelColumn, Layout, Record, read_records};
 pub use tags::{Converted, TagScheme, to_bio, to_io};
 pub use template::Template;

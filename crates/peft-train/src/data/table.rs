@@ -54,6 +54,27 @@ fn part_named(word: &str) -> Option<Part> {
     }
 }
 
+/// Whether the labels of a file are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelColumn {
+    /// They are; a file without the column is an error.
+    Required,
+    /// They are, if the column is there.
+    Optional,
+    /// They are not, and need not be there.
+    Ignored,
+}
+
+impl LabelColumn {
+    fn find<T>(self, find: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        match self {
+            Self::Required => find().map(Some),
+            Self::Optional => Ok(find().ok()),
+            Self::Ignored => Ok(None),
+        }
+    }
+}
+
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -85,6 +106,7 @@ impl<T> Places<T> {
         &self,
         layout: &Layout,
         line: u64,
+        label: Option<&T>,
         cell: impl Fn(&T) -> Result<String>,
     ) -> Result<Record> {
         let text = match (&self.text, &layout.template) {
@@ -100,31 +122,43 @@ impl<T> Places<T> {
             (TextPlace::Made(_), None) => unreachable!("only a template makes texts"),
         };
         let pair = self.pair.as_ref().map(&cell).transpose()?;
-        let label = self.label.as_ref().map(&cell).transpose()?;
+        let label = label.map(&cell).transpose()?;
         Ok(Record { line, text, pair, label })
     }
 }
 
 impl Layout {
-    fn places<T>(&self, mut find: impl FnMut(usize, &str) -> Result<T>) -> Result<Places<T>> {
-        let Some(template) = &self.template else { return self.columns.places(find) };
+    fn places<T>(
+        &self,
+        label: LabelColumn,
+        mut find: impl FnMut(usize, &str) -> Result<T>,
+    ) -> Result<Places<T>> {
+        let Some(template) = &self.template else { return self.columns.places(label, find) };
         let mut made: Vec<(String, T)> = Vec::new();
         for name in template.columns() {
             if made.iter().all(|(known, _)| known != name) {
                 made.push((name.to_string(), find(0, name)?));
             }
         }
-        let label = self.columns.0.last().map(|name| find(0, name)).transpose()?;
+        let label = match self.columns.0.last() {
+            Some(name) => label.find(|| find(0, name))?,
+            None => None,
+        };
         Ok(Places { text: TextPlace::Made(made), pair: None, label })
     }
 
     /// Where the parts are in a file whose first row is `first`, and whether that row is a header.
-    fn locate(&self, path: &Path, first: &[String]) -> Result<(Places<usize>, bool)> {
+    fn locate(
+        &self,
+        path: &Path,
+        first: &[String],
+        label: LabelColumn,
+    ) -> Result<(Places<usize>, bool)> {
         if self.template.is_none() {
-            return self.columns.locate(path, first);
+            return self.columns.locate(path, first, label);
         }
         let mut header = false;
-        let places = self.places(|_, name| {
+        let places = self.places(label, |_, name| {
             let named = first.iter().position(|cell| cell.trim().eq_ignore_ascii_case(name));
             header |= named.is_some();
             let numbered = name.parse().ok().filter(|number| (1..=first.len()).contains(number));
@@ -139,20 +173,6 @@ impl Columns {
     /// Columns by these names.
     pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self(names.into_iter().map(Into::into).collect())
-    }
-
-    /// The same without the label, for texts that have none.
-    pub fn without_label(&self) -> Self {
-        let parts = self.parts();
-        let kept = self.0.iter().zip(parts).map(|(name, part)| match part {
-            Some(Part::Label) => "_".to_string(),
-            _ => name.clone(),
-        });
-        let mut names: Vec<String> = kept.collect();
-        while names.last().is_some_and(|name| name == "_") {
-            names.pop();
-        }
-        Self(names)
     }
 
     /// The column with the tags of a file with a word in each line: the one that is listed, by
@@ -180,7 +200,11 @@ impl Columns {
         self.0.iter().map(|name| if name == "_" { None } else { order.next() }).collect()
     }
 
-    fn places<T>(&self, mut find: impl FnMut(usize, &str) -> Result<T>) -> Result<Places<T>> {
+    fn places<T>(
+        &self,
+        labels: LabelColumn,
+        mut find: impl FnMut(usize, &str) -> Result<T>,
+    ) -> Result<Places<T>> {
         let (mut text, mut pair, mut label) = (None, None, None);
         for (index, (name, part)) in self.0.iter().zip(self.parts()).enumerate() {
             let place = match part {
@@ -192,7 +216,10 @@ impl Columns {
             if place.is_some() {
                 return Err(Error::setting("columns", self.0.join(","), "names a part twice"));
             }
-            *place = Some(find(index, name)?);
+            *place = match part {
+                Some(Part::Label) => labels.find(|| find(index, name))?,
+                _ => Some(find(index, name)?),
+            };
         }
         let text = text
             .ok_or_else(|| Error::setting("columns", self.0.join(","), "names no text column"))?;
@@ -200,47 +227,53 @@ impl Columns {
     }
 
     /// Where the parts are in a file whose first row is `first`, and whether that row is a header.
-    fn locate(&self, path: &Path, first: &[String]) -> Result<(Places<usize>, bool)> {
-        if self.0.is_empty() || self.0.len() > first.len().max(3) {
+    fn locate(
+        &self,
+        path: &Path,
+        first: &[String],
+        label: LabelColumn,
+    ) -> Result<(Places<usize>, bool)> {
+        let parts = self.parts();
+        let needed = match label {
+            LabelColumn::Required => self.0.len(),
+            _ => {
+                let text = |part: &Option<Part>| matches!(part, Some(Part::Text | Part::Pair));
+                parts.iter().rposition(text).map_or(0, |last| last + 1)
+            }
+        };
+        if self.0.is_empty() || needed > first.len().max(3) {
             let expected = format!("{} has {} columns", path.display(), first.len());
             return Err(Error::setting("columns", self.0.join(","), expected));
         }
+        let numbered = |name: &str| -> Option<usize> {
+            let number = name.parse().ok().filter(|number| (1..=first.len()).contains(number));
+            number.map(|number: usize| number - 1)
+        };
         let numbers = self.0.iter().all(|name| name == "_" || name.parse::<usize>().is_ok());
         if numbers {
-            let places = self.places(|_, name| {
-                let column = name.parse::<usize>().unwrap_or(0);
-                if (1..=first.len()).contains(&column) {
-                    Ok(column - 1)
-                } else {
-                    Err(missing_column(path, name, first))
-                }
+            let places = self.places(label, |_, name| {
+                numbered(name).ok_or_else(|| missing_column(path, name, first))
             })?;
             // A header has no number where a row has its label; without one, no row is skipped.
-            let header = match places.label {
-                Some(label) => {
-                    let word = first[label].trim().to_ascii_lowercase();
-                    part_named(&word) == Some(Part::Label)
-                }
-                None => false,
-            };
+            let labels = parts.iter().position(|part| *part == Some(Part::Label));
+            let cell = labels.and_then(|place| first.get(numbered(&self.0[place])?));
+            let header = cell.is_some_and(|cell| part_named(cell.trim()) == Some(Part::Label));
             return Ok((places, header));
         }
         let in_header =
             |name: &str| first.iter().position(|cell| cell.trim().eq_ignore_ascii_case(name));
-        let named = self.0.iter().filter(|name| *name != "_");
-        if named.clone().any(|name| in_header(name).is_some()) {
-            let places = self.places(|_, name| {
+        let mut named = self.0.iter().filter(|name| *name != "_");
+        if named.any(|name| in_header(name).is_some()) {
+            let places = self.places(label, |_, name| {
                 in_header(name).ok_or_else(|| missing_column(path, name, first))
             })?;
             return Ok((places, true));
         }
-        if let Some(unknown) = named.clone().find(|name| part_named(name).is_none()) {
-            return Err(missing_column(path, unknown, first));
-        }
-        if self.0.len() > first.len() {
-            return Err(missing_column(path, &self.0[first.len()], first));
-        }
-        Ok((self.places(|index, _| Ok(index))?, false))
+        let places = self.places(label, |index, name| {
+            let is_there = part_named(name).is_some() && index < first.len();
+            is_there.then_some(index).ok_or_else(|| missing_column(path, name, first))
+        })?;
+        Ok((places, false))
     }
 }
 
@@ -267,30 +300,19 @@ pub struct Layout {
     pub template: Option<Template>,
 }
 
-impl Layout {
-    /// The same without the label, for texts that have none.
-    pub fn without_label(&self) -> Self {
-        let columns = match self.template {
-            Some(_) => Columns(Vec::new()),
-            None => self.columns.without_label(),
-        };
-        Self { columns, template: self.template.clone() }
-    }
-}
-
 /// Reads a data file: `.jsonl` (or `.json`, `.ndjson`) as JSON Lines, `.csv` as CSV with quoting,
 /// `.txt` as a text on each line, anything else as tab-separated without quoting.
 ///
 /// # Errors
 /// If the file is missing or empty, a column is not there, a row has too few columns, is not
 /// UTF-8, or is not JSON; the line is named.
-pub fn read_records(path: &Path, layout: &Layout) -> Result<Vec<Record>> {
+pub fn read_records(path: &Path, layout: &Layout, label: LabelColumn) -> Result<Vec<Record>> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     let records = match extension.as_str() {
-        "jsonl" | "ndjson" | "json" => json_lines(path, layout)?,
+        "jsonl" | "ndjson" | "json" => json_lines(path, layout, label)?,
         "txt" => lines(path)?,
-        "csv" => delimited(path, layout, b',', true)?,
-        _ => delimited(path, layout, b'\t', false)?,
+        "csv" => delimited(path, layout, label, b',', true)?,
+        _ => delimited(path, layout, label, b'\t', false)?,
     };
     if records.is_empty() {
         return Err(Error::file(path, "no rows: the file is empty, or has only a header"));
@@ -298,7 +320,13 @@ pub fn read_records(path: &Path, layout: &Layout) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-fn delimited(path: &Path, layout: &Layout, delimiter: u8, quoting: bool) -> Result<Vec<Record>> {
+fn delimited(
+    path: &Path,
+    layout: &Layout,
+    label: LabelColumn,
+    delimiter: u8,
+    quoting: bool,
+) -> Result<Vec<Record>> {
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .quoting(quoting)
@@ -328,14 +356,14 @@ fn delimited(path: &Path, layout: &Layout, delimiter: u8, quoting: bool) -> Resu
         };
         if places.is_none() {
             let first = (0..row.len()).map(|index| cell(&index)).collect::<Result<Vec<_>>>()?;
-            let (found, header) = layout.locate(path, &first)?;
+            let (found, header) = layout.locate(path, &first, label)?;
             places = Some(found);
             if header {
                 continue;
             }
         }
         let Some(places) = &places else { continue };
-        records.push(places.record(layout, line, cell)?);
+        records.push(places.record(layout, line, places.label.as_ref(), cell)?);
     }
     Ok(records)
 }
@@ -354,9 +382,9 @@ fn lines(path: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-fn json_lines(path: &Path, layout: &Layout) -> Result<Vec<Record>> {
+fn json_lines(path: &Path, layout: &Layout, label: LabelColumn) -> Result<Vec<Record>> {
     let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
-    let places = layout.places(|_, name| Ok(name.to_string()))?;
+    let places = layout.places(label, |_, name| Ok(name.to_string()))?;
     let mut records = Vec::new();
     for (index, line) in BufReader::new(file).split(b'\n').enumerate() {
         let number = index as u64 + 1;
@@ -382,7 +410,9 @@ fn json_lines(path: &Path, layout: &Layout) -> Result<Vec<Record>> {
                 Err(Error::row(path, number, reason))
             }
         };
-        records.push(places.record(layout, number, field)?);
+        let is_read = |key: &&String| label == LabelColumn::Required || object.contains_key(*key);
+        let label = places.label.as_ref().filter(is_read);
+        records.push(places.record(layout, number, label, field)?);
     }
     Ok(records)
 }

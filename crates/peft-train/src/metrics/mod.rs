@@ -198,6 +198,12 @@ impl Metrics {
         self.0.get(metric.name())?.as_f64()
     }
 
+    /// Whether a metric is there, but infinite or no number: JSON has no such values, and these
+    /// have none either.
+    pub(crate) fn is_not_finite(&self, metric: Metric) -> bool {
+        self.0.get(metric.name()).is_some_and(Value::is_null)
+    }
+
     /// Names and values.
     pub fn as_map(&self) -> &Map<String, Value> {
         &self.0
@@ -326,6 +332,19 @@ mod tests {
         near(counts.accuracy(), 0.375);
         near(counts.f1_macro(), (2.0 / 3.0 + 0.0 + 1.0 / 3.0) / 3.0);
         near(counts.matthews(), (3.0 * 8.0 - 22.0) / ((64.0f64 - 22.0) * (64.0 - 22.0)).sqrt());
+    }
+
+    #[test]
+    fn what_is_not_finite_is_not_what_is_not_there() {
+        for (loss, is_finite) in [(1.0, true), (800.0, false), (f64::INFINITY, false)] {
+            let metrics = Metrics::of_language(1, 1, 0, loss);
+            assert_eq!(metrics.get(Metric::Perplexity).is_some(), is_finite);
+            assert_eq!(metrics.is_not_finite(Metric::Perplexity), !is_finite);
+            assert_eq!(metrics.is_not_finite(Metric::Loss), !loss.is_finite());
+            assert!(
+                !metrics.is_not_finite(Metric::Pearson) && metrics.get(Metric::Pearson).is_none()
+            );
+        }
     }
 
     #[test]

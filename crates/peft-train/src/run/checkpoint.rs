@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::store::ModuleRecord;
-use peft_core::{Stack, write_atomically};
+use peft_core::{Stack, sync_directory, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -32,7 +32,8 @@ pub(crate) struct Position {
     pub fingerprint: String,
 }
 
-/// Writes a checkpoint over the last one; at any moment a whole one is there.
+/// Writes a checkpoint over the last one; at any moment, one without power too, a whole one is
+/// there.
 pub(crate) fn save(
     directory: &Path,
     position: &Position,
@@ -44,16 +45,21 @@ pub(crate) fn save(
     let old = directory.with_extension("old");
     let _ = std::fs::remove_dir_all(&next);
     std::fs::create_dir_all(&next).map_err(|e| failed(&e))?;
+    // Burn syncs its files, and their names, before it gives back; so does `write_atomically`.
     method.clone().into_record().save(next.join("method.bpk")).map_err(|e| failed(&e))?;
     optimizer.save(next.join("optimizer.bpk")).map_err(|e| failed(&e))?;
     let text = serde_json::to_string_pretty(position).map_err(|e| failed(&e))?;
     write_atomically(&next.join("position.json"), |file| writeln!(file, "{text}"))?;
-    // A directory cannot be replaced in one step: the old one stays until the new one is there.
-    let _ = std::fs::remove_dir_all(&old);
+    // A directory cannot be replaced in one step: the old one stays until the new one is there. Where
+    // the run was cut off between the two, it is the only one.
     if directory.exists() {
+        let _ = std::fs::remove_dir_all(&old);
         std::fs::rename(directory, &old).map_err(|e| failed(&e))?;
     }
     std::fs::rename(&next, directory).map_err(|e| failed(&e))?;
+    if let Some(run) = directory.parent() {
+        sync_directory(run).map_err(|e| failed(&e))?;
+    }
     let _ = std::fs::remove_dir_all(&old);
     Ok(())
 }
@@ -92,5 +98,73 @@ pub(crate) fn remove(directory: &Path) {
             directory.with_extension(extension)
         };
         let _ = std::fs::remove_dir_all(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::optim::AdamWConfig;
+
+    use super::*;
+
+    struct Bench {
+        folder: tempfile::TempDir,
+        method: Stack,
+        optimizer: ModuleOptimizer,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            Self { folder, method: Stack::new(vec![]), optimizer: AdamWConfig::new().init() }
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn save(&self, step: usize) -> Result<()> {
+            let position = Position { step, ..Position::default() };
+            save(&self.path("checkpoint"), &position, &self.method, &self.optimizer)
+        }
+
+        fn step(&self) -> Option<usize> {
+            let found = load(&self.path("checkpoint"), &self.method, &self.optimizer);
+            found.expect("a whole one, or none").map(|(position, ..)| position.step)
+        }
+    }
+
+    #[test]
+    fn the_last_checkpoint_is_found_wherever_the_run_was_cut_off() {
+        let bench = Bench::new();
+        assert_eq!(bench.step(), None);
+        bench.save(1).expect("saved");
+        assert_eq!(bench.step(), Some(1));
+        bench.save(2).expect("saved");
+        assert_eq!(bench.step(), Some(2));
+        assert!(!bench.path("checkpoint.old").exists());
+        // While the next one is written, and between the two names.
+        std::fs::create_dir(bench.path("checkpoint.next")).expect("made");
+        std::fs::write(bench.path("checkpoint.next/method.bpk"), "cut o").expect("written");
+        assert_eq!(bench.step(), Some(2));
+        std::fs::rename(bench.path("checkpoint"), bench.path("checkpoint.old")).expect("renamed");
+        assert_eq!(bench.step(), Some(2));
+        bench.save(3).expect("saved");
+        assert_eq!(bench.step(), Some(3));
+        remove(&bench.path("checkpoint"));
+        assert_eq!(bench.folder.path().read_dir().expect("a directory").count(), 0);
+    }
+
+    /// The run was cut off between the two names, and is again before the next one has its own.
+    #[cfg(unix)]
+    #[test]
+    fn the_only_checkpoint_stays_until_the_next_one_is_there() {
+        let bench = Bench::new();
+        bench.save(1).expect("saved");
+        std::fs::rename(bench.path("checkpoint"), bench.path("checkpoint.old")).expect("renamed");
+        // A name that no directory can be given stands for the end of the process.
+        std::os::unix::fs::symlink("nowhere", bench.path("checkpoint")).expect("linked");
+        bench.save(2).expect_err("the name is taken");
+        assert_eq!(bench.step(), Some(1));
     }
 }

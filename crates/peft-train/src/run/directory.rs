@@ -1,10 +1,14 @@
 //! The directory that a run writes.
 
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use peft_core::write_atomically;
 use serde::{Deserialize, Serialize};
 
+use super::Outcome;
 use crate::data::{Labels, Layout};
 use crate::{Error, Result};
 
@@ -58,57 +62,177 @@ impl TaskFile {
 /// | `plot.svg` | loss and metric |
 /// | `result.json` | what came of it |
 /// | `checkpoint/` | while the run is not finished: all that is needed to go on |
+/// | `run.lock` | locked while a process writes to the directory; it stays, and holds nothing |
 #[derive(Debug, Clone)]
-pub struct RunDirectory(PathBuf);
+pub struct RunDirectory {
+    path: PathBuf,
+    /// The file that is locked; unlocked when the last clone is dropped, or the process ends.
+    lock: Option<Arc<File>>,
+}
 
 impl RunDirectory {
     /// The run in `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
+        Self { path: path.into(), lock: None }
+    }
+
+    /// The directory, made if need be, as that of a run of one's own: until it and its clones are
+    /// dropped, no other can have it. A [`Trainer`](crate::Trainer) claims its directory; who writes
+    /// into it before claims it then, and gives the trainer a clone.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if another run is writing to it; [`Error::Used`] if one has, unless `resume`
+    /// says that it goes on.
+    pub fn claim(self, resume: bool) -> Result<Self> {
+        let (lock, is_used) = match &self.lock {
+            // The settings there are the claimant's own.
+            Some(lock) => (lock.clone(), self.holds_results()),
+            None => (Arc::new(self.locked()?), self.is_used()),
+        };
+        if is_used && !resume {
+            return Err(Error::Used { path: self.path });
+        }
+        Ok(Self { lock: Some(lock), ..self })
+    }
+
+    fn locked(&self) -> Result<File> {
+        std::fs::create_dir_all(&self.path).map_err(|e| Error::file(&self.path, e))?;
+        let path = self.path.join("run.lock");
+        // Never removed: another process may have it open, and would lock what nobody else sees.
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|e| Error::file(&path, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(Error::InUse { path: self.path.clone() }),
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
+                tracing::warn!(
+                    "{}: this file system has no locks: see to it that no other run writes there",
+                    self.path.display()
+                );
+                Ok(file)
+            }
+            Err(TryLockError::Error(e)) => Err(Error::file(&path, e)),
+        }
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// The resolved settings.
     pub fn settings(&self) -> PathBuf {
-        self.0.join("run.toml")
+        self.path.join("run.toml")
     }
 
     /// The trained adapter.
     pub fn adapter(&self) -> PathBuf {
-        self.0.join("adapter")
+        self.path.join("adapter")
     }
 
     /// The best adapter so far.
     pub(crate) fn best(&self) -> PathBuf {
-        self.0.join("best")
+        self.path.join("best")
     }
 
     /// The log.
     pub fn metrics(&self) -> PathBuf {
-        self.0.join("metrics.jsonl")
+        self.path.join("metrics.jsonl")
     }
 
     /// The plot.
     pub fn plot(&self) -> PathBuf {
-        self.0.join("plot.svg")
+        self.path.join("plot.svg")
     }
 
     /// The result; there once the run is finished.
     pub fn result(&self) -> PathBuf {
-        self.0.join("result.json")
+        self.path.join("result.json")
     }
 
     /// The checkpoint.
     pub(crate) fn checkpoint(&self) -> PathBuf {
-        self.0.join("checkpoint")
+        self.path.join("checkpoint")
+    }
+
+    /// What came of the run, if it is finished.
+    ///
+    /// # Errors
+    /// If the file is broken.
+    pub fn outcome(&self) -> Result<Option<Outcome>> {
+        let path = self.result();
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::file(&path, e))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::file(&path, e)),
+        }
     }
 
     /// Whether a run has been here.
     pub fn is_used(&self) -> bool {
-        self.settings().exists() || self.adapter().exists() || self.metrics().exists()
+        self.settings().exists() || self.holds_results()
+    }
+
+    /// Whether a trainer has written here.
+    fn holds_results(&self) -> bool {
+        let files = [self.adapter(), self.best(), self.metrics(), self.checkpoint(), self.result()];
+        files.iter().any(|file| file.exists())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path) {
+        std::fs::write(path, "").expect("written");
+    }
+
+    #[test]
+    fn a_directory_belongs_to_one_run_at_a_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("runs/a");
+        let run = RunDirectory::new(&path).claim(false).expect("a new directory");
+        let clone = run.clone();
+        for resume in [false, true] {
+            let error = RunDirectory::new(&path).claim(resume).expect_err("another has it");
+            assert!(matches!(error, Error::InUse { .. }), "{error}");
+            let shown = format!("{}: another process is using this run directory", path.display());
+            assert_eq!(error.to_string(), shown);
+        }
+        drop(run);
+        RunDirectory::new(&path).claim(false).expect_err("a clone has it");
+        drop(clone);
+        RunDirectory::new(&path).claim(false).expect("nobody has it, and nothing is there");
+    }
+
+    #[test]
+    fn a_used_directory_is_claimed_only_to_go_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let names = ["run.toml", "adapter", "best", "metrics.jsonl", "checkpoint", "result.json"];
+        for name in names {
+            let path = folder.path().join(name);
+            std::fs::create_dir(&path).expect("made");
+            write(&path.join(name));
+            let error = RunDirectory::new(&path).claim(false).expect_err("used");
+            assert!(matches!(error, Error::Used { .. }), "{name}: {error}");
+            RunDirectory::new(&path).claim(true).expect(name);
+            // Who is refused has not kept it.
+            RunDirectory::new(&path).claim(true).expect(name);
+        }
+    }
+
+    #[test]
+    fn who_has_claimed_a_directory_may_write_settings_but_no_second_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = RunDirectory::new(folder.path()).claim(false).expect("a new directory");
+        write(&run.settings());
+        let run = run.clone().claim(false).expect("the settings are its own");
+        write(&run.metrics());
+        let error = run.clone().claim(false).expect_err("a run was there");
+        assert!(matches!(error, Error::Used { .. }), "{error}");
+        run.claim(true).expect("it goes on");
     }
 }

@@ -114,10 +114,12 @@ impl<'m> Trainer<'m> {
         self
     }
 
-    /// Trains, from the last checkpoint if `resume` says so and there is one.
+    /// Trains, from the last checkpoint if `resume` says so and there is one; of a run that is
+    /// finished, `resume` gives the outcome again.
     ///
     /// # Errors
-    /// If the loss is no number, a file cannot be written, or a checkpoint is of other settings.
+    /// If the directory holds a run that is not to be resumed, or one is writing to it; if the loss or
+    /// a metric is not finite, a file cannot be read or written, or a checkpoint is of other settings.
     pub fn run(mut self, data: &TrainData, resume: bool) -> Result<Outcome> {
         let settings = self.settings.clone();
         let metric = settings.metric.unwrap_or(Metric::of(&self.task.labels));
@@ -138,6 +140,10 @@ impl<'m> Trainer<'m> {
             }
         }
         self.fingerprint.push_str(&data.train.fingerprint());
+        self.directory = self.directory.claim(resume)?;
+        if let Some(outcome) = self.directory.outcome()? {
+            return Ok(outcome);
+        }
         let mut state = self.start(resume)?;
         if state.position.step == 0 {
             let mut batches = CalibrationBatches {
@@ -170,7 +176,7 @@ impl<'m> Trainer<'m> {
                 state.position.batches = to;
                 state.position.seconds = before + started.elapsed().as_secs_f64();
                 if step % settings.checkpoint_every == 0 && to < batches.len() {
-                    self.checkpoint(&state)?;
+                    self.checkpoint(&state, &history)?;
                 }
             }
             state.position.batches = 0;
@@ -185,7 +191,7 @@ impl<'m> Trainer<'m> {
                 history.push(Entry::Valid { step, epoch: done, metrics })?;
             }
             state.position.seconds = before + started.elapsed().as_secs_f64();
-            self.checkpoint(&state)?;
+            self.checkpoint(&state, &history)?;
         }
         progress.finish();
         self.finish(state, data, &history, metric)
@@ -264,7 +270,7 @@ impl<'m> Trainer<'m> {
             accumulator.accumulate(&state.method, gradients);
         }
         if !mean.is_finite() {
-            return Err(Error::Diverged { step: step + 1, loss: mean });
+            return Err(Error::Diverged { step: step + 1, quantity: "loss".into() });
         }
         let mut gradients = accumulator.grads();
         if step == 0 {
@@ -311,6 +317,12 @@ impl<'m> Trainer<'m> {
     fn judge(&self, state: &mut State, valid: &TokenizedSet, metric: Metric) -> Result<Metrics> {
         let (labels, batch) = (&self.task.labels, self.settings.eval_batch_size);
         let metrics = evaluate(self.model, &state.method.valid(), valid, labels, batch)?;
+        // An accuracy is finite even of outputs that are no numbers; their loss is not.
+        let mut judging = [metric, Metric::Loss].into_iter();
+        if let Some(metric) = judging.find(|metric| metrics.is_not_finite(*metric)) {
+            let quantity = format!("{} of the validation data", metric.name());
+            return Err(Error::Diverged { step: state.position.step, quantity });
+        }
         let value = metrics.get(metric).ok_or_else(|| {
             let known: Vec<&str> = metrics.as_map().keys().map(String::as_str).collect();
             let expected = format!("this task has {}", known.join(", "));
@@ -330,7 +342,9 @@ impl<'m> Trainer<'m> {
         }
     }
 
-    fn checkpoint(&self, state: &State) -> Result<()> {
+    fn checkpoint(&self, state: &State, history: &History) -> Result<()> {
+        // First: a checkpoint needs the lines up to it.
+        history.sync()?;
         let directory = self.directory.checkpoint();
         checkpoint::save(&directory, &state.position, &state.method, &state.optimizer)
     }

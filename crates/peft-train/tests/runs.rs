@@ -1,0 +1,145 @@
+//! Runs of a small model, as a program starts them.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use peft_core::{Adapter, AdapterConfig, TaskType};
+use peft_models::{Model, ModelTask, TextTokenizer};
+use peft_sparse::HeadOnlyConfig;
+use peft_train::data::{Dataset, Goal, Layout, TokenizedSet};
+use peft_train::metrics::Metric;
+use peft_train::{
+    Error, Outcome, Result, RunDirectory, TaskFile, TrainData, TrainSettings, Trainer,
+};
+use tempfile::TempDir;
+
+/// A BERT with 2 layers, and four texts that fit into one batch.
+struct Bench {
+    folder: TempDir,
+    model: Model,
+    data: TrainData,
+    task: TaskFile,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rows = "text\tlabel\nab\tx\nbc\ty\nca\tx\nbb\ty\n";
+        let path = folder.path().join("train.tsv");
+        std::fs::write(&path, rows).expect("written");
+        let layout = Layout::default();
+        let dataset = Dataset::discover(&path, &layout, Goal::Classify).expect("a data set");
+        let vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "##a", "b", "##b", "c", "##c"];
+        std::fs::write(folder.path().join("vocab.txt"), vocabulary.join("\n")).expect("written");
+        let tokenizer = TextTokenizer::load(folder.path(), 8).expect("a tokenizer");
+
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/bases/bert");
+        let task = ModelTask { task: dataset.labels.task(), seed: 0 };
+        let (model, _) = Model::load(&base, Some(task), &Device::flex()).expect("a model");
+        let set = TokenizedSet::new(&dataset, &tokenizer, model.config()).expect("tokens");
+        let data = TrainData { train: set.clone(), valid: Some(set), test: None };
+        let task = TaskFile { labels: dataset.labels, layout, max_length: 8 };
+        Self { folder, model, data, task }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, settings: TrainSettings, run: &RunDirectory, resume: bool) -> Result<Outcome> {
+        let head = AdapterConfig::new(Box::new(HeadOnlyConfig {}));
+        let config = head.with_task(TaskType::SequenceClassification);
+        let device = Device::flex().autodiff();
+        let adapter = Adapter::new(config, self.model.base(), &device)?;
+        Trainer::new(&self.model, adapter, self.task.clone(), settings, run.clone(), 0)?
+            .run(&self.data, resume)
+    }
+}
+
+fn settings(epochs: usize) -> TrainSettings {
+    TrainSettings { epochs, ..TrainSettings::default() }
+}
+
+/// Every file of a directory, with what it holds.
+fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => found.extend(contents(&path)),
+            false => found.push((path.clone(), std::fs::read(&path).expect("a file"))),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_used_directory_is_refused_and_stays_as_it_is() {
+    let bench = Bench::new();
+    let run = RunDirectory::new(bench.path("run"));
+    let outcome = bench.run(settings(2), &run, false).expect("trained");
+    let before = contents(run.path());
+    let error = bench.run(settings(2), &run, false).expect_err("used");
+    assert!(matches!(error, Error::Used { .. }), "{error}");
+    assert!(error.to_string().contains("already holds a run"), "{error}");
+    assert_eq!(bench.run(settings(2), &run, true).expect("finished before"), outcome);
+    assert!(contents(run.path()) == before, "a file has changed");
+
+    // One that is left of a run is enough.
+    for name in ["metrics.jsonl", "adapter", "checkpoint", "run.toml"] {
+        let other = RunDirectory::new(bench.path(&format!("{name}-alone")));
+        std::fs::create_dir_all(other.path().join(name)).expect("made");
+        let error = bench.run(settings(1), &other, false).expect_err(name);
+        assert!(matches!(error, Error::Used { .. }), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_directory_that_another_run_has_is_refused() {
+    let bench = Bench::new();
+    let path = bench.path("run");
+    let other = RunDirectory::new(&path).claim(false).expect("a new directory");
+    for resume in [false, true] {
+        let error = bench.run(settings(1), &RunDirectory::new(&path), resume).expect_err("in use");
+        assert!(matches!(error, Error::InUse { .. }), "{error}");
+    }
+    assert!(!other.metrics().exists());
+    // Whose it is gives it to the trainer.
+    bench.run(settings(1), &other, false).expect("trained");
+    let error = bench.run(settings(1), &RunDirectory::new(&path), true).expect_err("still held");
+    assert!(matches!(error, Error::InUse { .. }), "{error}");
+    drop(other);
+    bench.run(settings(1), &RunDirectory::new(&path), true).expect("finished before");
+}
+
+#[test]
+fn a_metric_that_is_not_finite_is_named() {
+    let bench = Bench::new();
+    // The only step of the epoch has a finite loss, and leaves a head that is not.
+    for metric in [None, Some(Metric::Loss), Some(Metric::F1Macro)] {
+        let run = RunDirectory::new(bench.path(&format!("{metric:?}")));
+        let settings = TrainSettings { lr: Some(1e300), metric, ..settings(1) };
+        let error = bench.run(settings, &run, false).expect_err("diverged");
+        assert!(matches!(error, Error::Diverged { step: 1, .. }), "{error}");
+        let shown = "the loss of the validation data is not finite at step 1: lower";
+        assert!(error.to_string().starts_with(shown), "{error}");
+    }
+    // One that the task does not have is another matter.
+    let run = RunDirectory::new(bench.path("unknown"));
+    let settings = TrainSettings { metric: Some(Metric::Perplexity), ..settings(1) };
+    let error = bench.run(settings, &run, false).expect_err("no such metric").to_string();
+    assert!(error.starts_with("metric = perplexity: this task has"), "{error}");
+}
+
+#[test]
+fn a_log_that_cannot_be_read_ends_a_resumed_run() {
+    let bench = Bench::new();
+    let run = RunDirectory::new(bench.path("run"));
+    std::fs::create_dir_all(run.path()).expect("made");
+    let broken = "{\"kind\":\"step\"\n{}\n";
+    std::fs::write(run.metrics(), broken).expect("written");
+    let error = bench.run(settings(1), &run, true).expect_err("broken").to_string();
+    assert!(error.contains("metrics.jsonl, line 1: not an entry of a run"), "{error}");
+    assert_eq!(std::fs::read_to_string(run.metrics()).expect("there"), broken);
+}
