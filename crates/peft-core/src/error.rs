@@ -60,6 +60,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A regular expression has no answer for a module.
+    #[error("{field}: {pattern:?} cannot be matched with {path}: {reason}")]
+    Match {
+        /// The field that holds it.
+        field: String,
+        /// The expression.
+        pattern: String,
+        /// The module's path.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
     /// No registered method has this name.
     #[error("there is no method {name:?}; there are: {known}")]
     UnknownMethod {

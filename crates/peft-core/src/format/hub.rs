@@ -153,7 +153,7 @@ impl HubDirectory {
         config.base_model_name_or_path =
             Some(self.model.model_name.clone()).filter(|n| !n.is_empty());
         match (&self.head, self.task()) {
-            (Some(_), Some(task)) => config = config.with_task(task),
+            (Some(_), Some(task)) => config = config.with_task(task, base),
             (None, task) => config.task_type = task,
             (Some(_), None) => {}
         }
