@@ -13,6 +13,7 @@ mod erased;
 mod error;
 mod format;
 mod hooks;
+mod matrices;
 mod merge;
 mod method;
 mod modules_to_save;
@@ -25,6 +26,7 @@ mod sublayer;
 mod targets;
 mod tokens;
 mod trainable_tokens;
+mod trained;
 mod weight;
 
 pub use accounting::{Accounting, SiteCounts, change_at, num_trainable};
@@ -46,6 +48,7 @@ pub use format::{
     read_pytorch, read_safetensors, sync_directory, write_atomically, write_safetensors,
 };
 pub use hooks::Hooks;
+pub use matrices::{AttentionMatrices, AttentionMatrix};
 pub use merge::{merge_obstacle, merged_tensors, tensors_under, unmerged_tensors};
 pub use method::{Change, ComputationFunction, Method, MethodCard, MethodConfig};
 pub use modules_to_save::ModulesToSave;
@@ -58,4 +61,5 @@ pub use sublayer::{Insert, SublayerEnd, SublayerFunction};
 pub use targets::{ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns};
 pub use tokens::{Piece, Stage, Tokens};
 pub use trainable_tokens::TokenIndices;
+pub use trained::{TrainedNorm, trained_copy};
 pub use weight::{FrozenWeight, PackedWeight};

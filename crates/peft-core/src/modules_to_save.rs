@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use crate::trainable_tokens::{FIELD, ROWS, TrainedRows};
 use crate::{
     Base, Edit, Edits, Error, Exchange, Hooks, Layout, Method, NormEdit, Pass, Replaced, Result,
-    Role, Site, SiteKind, TableEdit, TokenIndices,
+    Role, Site, SiteKind, TableEdit, TokenIndices, trained_copy,
 };
 
 /// Full trained copies of a few modules, saved with the adapter: HF PEFT's `modules_to_save`, and of
@@ -46,7 +46,6 @@ impl ModulesToSave {
     /// # Errors
     /// If a name selects biases of attention by distance.
     pub fn new(base: &Base, names: &[String], device: &Device) -> Result<Self> {
-        let device = device.clone().autodiff();
         let mut modules = vec![None; base.len()];
         let mut embeddings = false;
         for entry in base.iter().filter(|entry| is_saved(&entry.site, names)) {
@@ -62,9 +61,9 @@ impl ModulesToSave {
             modules[entry.site.index] = Some(SavedModule {
                 // A weight that is the embeddings' stays theirs.
                 weight: (entry.weight.clone().filter(|_| !entry.site.tied))
-                    .map(|w| trained_copy(w.dense(), &device)),
-                gain: entry.gain.clone().map(|g| trained_copy(g, &device)),
-                bias: entry.bias.clone().map(|b| trained_copy(b, &device)),
+                    .map(|w| trained_copy(&w.dense(), device)),
+                gain: entry.gain.as_ref().map(|g| trained_copy(g, device)),
+                bias: entry.bias.as_ref().map(|b| trained_copy(b, device)),
                 rows: None,
             });
         }
@@ -121,10 +120,6 @@ pub(crate) fn is_saved(site: &Site, names: &[String]) -> bool {
 pub(crate) fn is_in(path: &str, names: &[String]) -> bool {
     let mut ends = path.match_indices('.').map(|(i, _)| i).chain([path.len()]);
     ends.any(|end| names.iter().any(|name| path[..end].ends_with(name)))
-}
-
-fn trained_copy<const D: usize>(tensor: Tensor<D>, device: &Device) -> Param<Tensor<D>> {
-    Param::from_tensor(Tensor::from_data(tensor.into_data(), device))
 }
 
 impl Hooks for ModulesToSave {

@@ -1,9 +1,8 @@
 //! The configuration of (IA)³, with HF PEFT's fields.
 
-use burn::tensor::Device;
 use peft_core::{
-    Base, ComputationFunction, Error, MethodCard, MethodConfig, ModuleNames, Result, Role, Site,
-    Targets,
+    AttentionMatrices, Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig,
+    ModuleNames, Result, Role, Site, Targets,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -21,6 +20,7 @@ const DEFAULT_ROLES: &[Role] =
 /// | `target_modules`, `exclude_modules`, `layers_to_transform`, `layers_pattern` | key, value, feed-forward down | see [`Targets`] |
 /// | `feedforward_modules` (`feedforward`) | feed-forward down | the targets whose input is scaled, not their output: names for the end of a path, or a regular expression for the whole of it |
 /// | `init_ia3_weights` (`init`) | true | start at ones; false: at values from `N(0, 1)`, which is not the base; for tests |
+/// | `attn_matrices` (`matrices`) | none | of a projection that is query, key and value in one: which of `q`, `k`, `v` are scaled, as in adapter-hub/adapters; none: all, as in HF PEFT |
 /// | `fan_in_fan_out` | false | says that the checkpoint stores `[d_in, d_out]`; the model knows, so it is written, not needed |
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -30,6 +30,9 @@ pub struct Ia3Config {
     pub targets: Targets,
     /// The targets whose input is scaled.
     pub feedforward_modules: Option<ModuleNames>,
+    /// The parts of a fused projection that are scaled.
+    #[serde(skip_serializing_if = "AttentionMatrices::is_empty")]
+    pub attn_matrices: AttentionMatrices,
     /// Whether the checkpoint stores the weights as `[d_in, d_out]`.
     pub fan_in_fan_out: bool,
     /// Whether the scales start at one.
@@ -42,6 +45,7 @@ impl Default for Ia3Config {
         Self {
             targets: Targets::default(),
             feedforward_modules: None,
+            attn_matrices: AttentionMatrices::default(),
             fan_in_fan_out: false,
             init: true,
         }
@@ -100,8 +104,11 @@ impl MethodConfig for Ia3Config {
     const ABOUT: &'static str = "learned scales of keys, values and feed-forward (Liu et al. 2022)";
     // The paper's.
     const LEARNING_RATE: f64 = 3e-3;
-    const ALIASES: &'static [(&'static str, &'static str)] =
-        &[("feedforward", "feedforward_modules"), ("init", "init_ia3_weights")];
+    const ALIASES: &'static [(&'static str, &'static str)] = &[
+        ("feedforward", "feedforward_modules"),
+        ("init", "init_ia3_weights"),
+        ("matrices", "attn_matrices"),
+    ];
     const CARD: MethodCard = MethodCard {
         functions: &[ComputationFunction::Parameter],
         sites: "key, value, feed-forward down",
@@ -110,6 +117,11 @@ impl MethodConfig for Ia3Config {
         formats: "peft, adapters",
     };
     type Method = Ia3;
+
+    fn card(&self) -> MethodCard {
+        let formats = if self.attn_matrices.is_empty() { Self::CARD.formats } else { "adapters" };
+        MethodCard { formats, ..Self::CARD }
+    }
 
     /// By path: HF PEFT's own choice for BERT has the attention's output too, and it does not know
     /// `layers_to_transform`.
@@ -154,11 +166,15 @@ impl MethodConfig for Ia3Config {
     }
 
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
-        self.targets.unmatched(base, DEFAULT_ROLES)
+        let mut unmatched = self.targets.unmatched(base, DEFAULT_ROLES)?;
+        let of_output = self.layers(base)?.into_iter().filter(|(_, of_input)| !of_input);
+        let of_output: Vec<&Site> = of_output.map(|(site, _)| site).collect();
+        unmatched.extend(self.attn_matrices.unmatched(&of_output));
+        Ok(unmatched)
     }
 
-    fn init(&self, base: &Base, device: &Device) -> Result<Ia3> {
+    fn init(&self, context: &InitContext<'_>) -> Result<Ia3> {
         self.validate()?;
-        Ia3::new(self, base, device)
+        Ia3::new(self, context.base, context.device)
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn write(config: &Ia3Config, base: &Base) -> Result<Value> {
         ));
     }
     let sites: Vec<&Site> = layers.into_iter().map(|(site, _)| site).collect();
-    let modules = match HubModules::of(&sites, base, "scales", None) {
+    let modules = match HubModules::of(&sites, base, "scales", &config.attn_matrices) {
         Ok(modules) => modules,
         Err(reason) => return refuse(reason),
     };
@@ -81,12 +81,10 @@ impl HubIa3 {
         if self.alpha != 1.0 {
             return unsupported("alpha", self.alpha.to_string());
         }
-        if let Some(parts) = self.modules.fused(base) {
-            return unsupported("attn_matrices", format!("{parts:?} of a fused projection"));
-        }
+        let attn_matrices = self.modules.fused(base);
         let target_modules = Some(self.modules.paths(base));
         let targets = Targets { target_modules, ..Targets::default() };
         let feedforward_modules = Some(ModuleNames::List(Vec::new()));
-        Ok(Ia3Config { targets, feedforward_modules, ..Ia3Config::default() })
+        Ok(Ia3Config { targets, feedforward_modules, attn_matrices, ..Ia3Config::default() })
     }
 }

@@ -1,8 +1,10 @@
 //! (IA)³: learned scales.
 
+use std::ops::Range;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution, Tensor};
-use peft_core::{Base, Change, Exchange, Hooks, Key, Layout, LinearLayer, Method, Result, Site};
+use peft_core::{Base, Edits, Exchange, Hooks, Key, Layout, Method, Pass, Result, Scale, Site};
 
 use crate::Ia3Config;
 
@@ -24,23 +26,34 @@ pub struct Ia3 {
 /// The scale at one site.
 #[derive(Module, Debug)]
 pub struct Ia3Layer {
-    /// `l`, `[d_out]`, or `[d_in]` of a feed-forward layer.
+    /// `l`, `[d_out]`, or `[d_in]` of a feed-forward layer; where parts of a fused projection are
+    /// scaled, theirs side by side.
     pub scale: Param<Tensor<1>>,
     /// Whether the input is scaled.
+    #[module(skip)]
     of_input: bool,
+    /// The columns of each part of a fused projection; none for the whole.
+    #[module(skip)]
+    parts: Vec<Range<usize>>,
 }
 
 impl Ia3 {
     pub(crate) fn new(config: &Ia3Config, base: &Base, device: &Device) -> Result<Self> {
         let mut layers = vec![None; base.len()];
         for (site, of_input) in config.layers(base)? {
-            let shape = [if of_input { site.d_in() } else { site.d_out() }];
-            let scale = if config.init {
-                Tensor::ones(shape, device)
-            } else {
-                Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+            let parts = if of_input { Vec::new() } else { config.attn_matrices.columns(site) };
+            let width = match (of_input, parts.is_empty()) {
+                (true, _) => site.d_in(),
+                (false, true) => site.d_out(),
+                (false, false) => parts.iter().map(ExactSizeIterator::len).sum(),
             };
-            layers[site.index] = Some(Ia3Layer { scale: Param::from_tensor(scale), of_input });
+            let scale = if config.init {
+                Tensor::ones([width], device)
+            } else {
+                Tensor::random([width], Distribution::Normal(0.0, 1.0), device)
+            };
+            let scale = Param::from_tensor(scale);
+            layers[site.index] = Some(Ia3Layer { scale, of_input, parts });
         }
         Ok(Self { layers })
     }
@@ -52,38 +65,25 @@ impl Ia3 {
 }
 
 impl Ia3Layer {
-    /// Whether the input is scaled, as that of a feed-forward layer; else the output, its bias
-    /// included.
-    pub fn scales_input(&self) -> bool {
-        self.of_input
-    }
-
-    /// The scale as a factor on a weight `[d_in, d_out]`: `[d_in, 1]` or `[1, d_out]`.
-    fn on_weight(&self) -> Tensor<2> {
-        self.scale.val().unsqueeze_dim(if self.of_input { 1 } else { 0 })
+    fn edits(&self) -> Edits {
+        let scale = self.scale.val();
+        if self.of_input {
+            return Scale::input(scale).into();
+        }
+        if self.parts.is_empty() {
+            return Scale::output(scale).into();
+        }
+        let of = |(place, columns): (usize, &Range<usize>)| {
+            let scale = scale.clone().narrow(0, place * columns.len(), columns.len());
+            Scale::output(scale).of_columns(columns.clone()).into()
+        };
+        self.parts.iter().enumerate().map(of).collect()
     }
 }
 
 impl Hooks for Ia3 {
-    fn weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
-        let scale = self.layer(layer.site())?;
-        Some(layer.weight() * scale.on_weight())
-    }
-
-    fn unmerged_weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
-        let scale = self.layer(layer.site())?;
-        Some(layer.weight() / scale.on_weight())
-    }
-
-    fn bias(&self, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
-        let scale = self.layer(layer.site()).filter(|scale| !scale.of_input)?;
-        Some(layer.bias()? * scale.scale.val())
-    }
-
-    fn linear(&self, layer: &LinearLayer<'_>, input: Tensor<3>) -> Tensor<3> {
-        let Some(scale) = self.layer(layer.site()) else { return layer.forward(input) };
-        let factor = scale.scale.val().unsqueeze::<3>();
-        if scale.of_input { layer.forward(input * factor) } else { layer.forward(input) * factor }
+    fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
+        self.layer(site).map(Ia3Layer::edits).unwrap_or_default()
     }
 }
 
@@ -93,22 +93,13 @@ impl Method for Ia3 {
             let Some(layer) = self.layers.get_mut(site.index).and_then(Option::as_mut) else {
                 continue;
             };
-            let shape = if layer.of_input { [1, site.d_in()] } else { [site.d_out(), 1] };
+            let width = layer.scale.lazy_shape().num_elements();
+            let shape = if layer.of_input { [1, width] } else { [width, 1] };
             let key = Key::from(site.key("ia3_l"))
                 .hub(format!("{}.loras.{{}}.lora_B", site.path))
                 .peft_shape(shape)
                 .hub_shape(shape);
             file.param(key, &mut layer.scale, Layout::AsIs);
-        }
-    }
-
-    fn change(&self, site: &Site) -> Change {
-        let Some(layer) = self.layer(site) else { return Change::default() };
-        Change {
-            weight: site.d_in() * site.d_out(),
-            bias: if site.has_bias && !layer.of_input { site.d_out() } else { 0 },
-            // Scaling rows or columns of W changes it at full rank.
-            rank: site.d_in().min(site.d_out()),
         }
     }
 }

@@ -39,8 +39,8 @@ fn unpack(bencher: Bencher<'_, '_>, format: BlockFormat) {
 
 /// `x Pᵀ` for so many rows of `x`.
 fn product(bencher: Bencher<'_, '_>, weight: &FrozenWeight, rows: usize) {
-    let shape = [1, rows, weight.dims()[0]];
-    let input = Tensor::<3>::random(shape, Distribution::Default, &Device::flex());
+    let shape = [rows, weight.dims()[0]];
+    let input = Tensor::<2>::random(shape, Distribution::Default, &Device::flex());
     bencher.bench(|| weight.linear(input.clone(), None));
 }
 

@@ -1,11 +1,8 @@
 //! The configuration of LoRA, with HF PEFT's fields.
 
-use std::collections::BTreeSet;
-
-use burn::tensor::Device;
 use peft_core::{
-    Base, ComputationFunction, Error, MethodCard, MethodConfig, PatternMap, Result, Role, Site,
-    Targets, pattern_value, unmatched_patterns,
+    AttentionMatrices, Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig,
+    PatternMap, Result, Role, Site, Targets, pattern_value, unmatched_patterns,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -15,9 +12,6 @@ use crate::{Lora, LoraInit, hub};
 /// The linear layers that LoRA adapts unless told otherwise: queries and values (Hu et al., §7.1),
 /// or the projection that is both and keys.
 pub(crate) const DEFAULT_ROLES: &[Role] = &[Role::Query, Role::Value, Role::QueryKeyValue];
-
-/// The parts of a fused projection, in their order.
-const MATRICES: [&str; 3] = ["q", "k", "v"];
 
 /// Which biases are trained beside the factors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,8 +77,8 @@ pub struct LoraConfig {
     #[serde(rename = "init_lora_weights")]
     pub init: LoraInit,
     /// The parts of a fused projection that are adapted, each with factors of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attn_matrices: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "AttentionMatrices::is_empty")]
+    pub attn_matrices: AttentionMatrices,
     /// Whether the checkpoint stores the adapted weights as `[d_in, d_out]`.
     pub fan_in_fan_out: bool,
     /// LoRA+ (Hayou et al. 2024, arXiv 2402.12354): learning rate of `B`, of magnitudes and of
@@ -106,7 +100,7 @@ impl Default for LoraConfig {
             use_rslora: false,
             use_dora: false,
             init: LoraInit::default(),
-            attn_matrices: None,
+            attn_matrices: AttentionMatrices::default(),
             fan_in_fan_out: false,
             lr_ratio: None,
         }
@@ -140,17 +134,6 @@ impl LoraConfig {
     /// If a key of `rank_pattern` is not a regular expression.
     pub fn rank_at(&self, path: &str) -> Result<usize> {
         pattern_value("rank_pattern", &self.rank_pattern, path, self.rank)
-    }
-
-    /// The parts of the projection at a site that are adapted on their own, as thirds of it from 0
-    /// on; none where it is adapted as a whole.
-    pub(crate) fn parts_at(&self, site: &Site) -> Vec<usize> {
-        let matrices = self.attn_matrices.iter().flatten();
-        let chosen = matrices.filter_map(|name| MATRICES.iter().position(|known| known == name));
-        match site.role {
-            Role::QueryKeyValue => BTreeSet::from_iter(chosen).into_iter().collect(),
-            _ => Vec::new(),
-        }
     }
 
     /// The scale at a module: `alpha / r`, or `alpha / sqrt(r)` with rsLoRA.
@@ -189,10 +172,10 @@ impl MethodConfig for LoraConfig {
 
     fn card(&self) -> MethodCard {
         let other = self.use_dora || self.use_rslora || self.init == LoraInit::Pissa;
-        let formats = match (other, &self.attn_matrices) {
-            (_, Some(_)) => "adapters",
-            (true, None) => "peft",
-            (false, None) => Self::CARD.formats,
+        let formats = match (other, self.attn_matrices.is_empty()) {
+            (_, false) => "adapters",
+            (true, true) => "peft",
+            (false, true) => Self::CARD.formats,
         };
         MethodCard { formats, ..Self::CARD }
     }
@@ -239,18 +222,9 @@ impl MethodConfig for LoraConfig {
                  PiSSA has already split",
             ));
         }
-        if let Some(matrices) = &self.attn_matrices {
-            let known = |name: &String| MATRICES.contains(&name.as_str());
-            if matrices.is_empty() || !matrices.iter().all(known) {
-                let value = serde_json::to_string(matrices).unwrap_or_default();
-                let expected = "must hold some of \"q\", \"k\", \"v\"";
-                return Err(Error::config("attn_matrices", value, expected));
-            }
-            if self.use_dora || self.init == LoraInit::Pissa {
-                let expected =
-                    "cannot be combined with use_dora or PiSSA, which are of whole weights";
-                return Err(Error::config("attn_matrices", "(given)", expected));
-            }
+        if !self.attn_matrices.is_empty() && (self.use_dora || self.init == LoraInit::Pissa) {
+            let expected = "cannot be combined with use_dora or PiSSA, which are of whole weights";
+            return Err(Error::config("attn_matrices", "(given)", expected));
         }
         self.targets.validate()
     }
@@ -260,18 +234,12 @@ impl MethodConfig for LoraConfig {
         let mut unmatched = self.targets.unmatched(base, DEFAULT_ROLES)?;
         unmatched.extend(unmatched_patterns("rank_pattern", &self.rank_pattern, &sites));
         unmatched.extend(unmatched_patterns("alpha_pattern", &self.alpha_pattern, &sites));
-        let fused = sites.iter().any(|site| site.role == Role::QueryKeyValue);
-        if let (Some(matrices), false) = (&self.attn_matrices, fused) {
-            let value = serde_json::to_string(matrices).unwrap_or_default();
-            let expected = "no target is query, key and value in one; name the projections in \
-                            target_modules";
-            unmatched.push(Error::config("attn_matrices", value, expected));
-        }
+        unmatched.extend(self.attn_matrices.unmatched(&sites));
         Ok(unmatched)
     }
 
-    fn init(&self, base: &Base, device: &Device) -> Result<Lora> {
+    fn init(&self, context: &InitContext<'_>) -> Result<Lora> {
         self.validate()?;
-        Lora::new(self, base, device)
+        Lora::new(self, context.base, context.device)
     }
 }

@@ -51,7 +51,7 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
         return refuse("its DoRA rescales the bias too, and leaves alpha / r out of the norm");
     }
     let sites = config.targets.resolve(base, DEFAULT_ROLES)?;
-    let modules = match HubModules::of(&sites, base, "adapts", config.attn_matrices.as_deref()) {
+    let modules = match HubModules::of(&sites, base, "adapts", &config.attn_matrices) {
         Ok(modules) => modules,
         Err(reason) => return refuse(&reason),
     };

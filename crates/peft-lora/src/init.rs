@@ -1,6 +1,5 @@
 //! How LoRA's factors start.
 
-use burn::module::Param;
 use burn::tensor::linalg::svd;
 use burn::tensor::{Device, Distribution, Tensor};
 use serde::de::Error as _;
@@ -57,27 +56,29 @@ impl<'de> Deserialize<'de> for LoraInit {
 }
 
 impl LoraInit {
-    /// The factors `A` (`[d_in, rank]`) and `B` (`[rank, d_out]`) for a weight `[d_in, d_out]`.
+    /// The factors `A` and `B`, of these shapes; `weight` makes the weight `[d_in, d_out]`.
     pub(crate) fn factors(
         self,
-        weight: &Tensor<2>,
-        rank: usize,
+        [a, b]: [[usize; 2]; 2],
         scaling: f64,
+        weight: impl Fn() -> Tensor<2>,
         device: &Device,
-    ) -> (Tensor<2>, Tensor<2>) {
-        let [d_in, d_out] = weight.dims();
-        let uniform = |shape: [usize; 2], fan_in: usize| {
-            let bound = 1.0 / (fan_in as f64).sqrt();
+    ) -> [Tensor<2>; 2] {
+        // Over the root of the fan-in, the number of rows.
+        let uniform = |shape: [usize; 2]| {
+            let bound = 1.0 / (shape[0] as f64).sqrt();
             Tensor::random(shape, Distribution::Uniform(-bound, bound), device)
         };
+        let [rank, _] = b;
         match self {
-            Self::Kaiming => (uniform([d_in, rank], d_in), Tensor::zeros([rank, d_out], device)),
-            Self::Random => (uniform([d_in, rank], d_in), uniform([rank, d_out], rank)),
+            Self::Kaiming => [uniform(a), Tensor::zeros(b, device)],
+            Self::Random => [uniform(a), uniform(b)],
             Self::Gaussian => {
                 let normal = Distribution::Normal(0.0, 1.0 / rank as f64);
-                (Tensor::random([d_in, rank], normal, device), Tensor::zeros([rank, d_out], device))
+                [Tensor::random(a, normal, device), Tensor::zeros(b, device)]
             }
-            Self::Pissa => principal_factors(weight, rank, scaling, device),
+            Self::Pissa => principal_factors(weight(), rank, scaling)
+                .map(|factor| Tensor::from_data(factor.into_data(), device)),
         }
     }
 }
@@ -85,23 +86,12 @@ impl LoraInit {
 /// Sweeps of the QR iteration allowed for each singular value; it takes two or three.
 const SVD_SWEEPS: usize = 30;
 
-fn principal_factors(
-    weight: &Tensor<2>,
-    rank: usize,
-    scaling: f64,
-    device: &Device,
-) -> (Tensor<2>, Tensor<2>) {
-    let (u, s, vt) = svd::<2, 1>(weight.clone().detach(), SVD_SWEEPS);
+fn principal_factors(weight: Tensor<2>, rank: usize, scaling: f64) -> [Tensor<2>; 2] {
+    let (u, s, vt) = svd::<2, 1>(weight.detach(), SVD_SWEEPS);
     let root = (s.narrow(0, 0, rank) / scaling).sqrt();
     let a = u.narrow(1, 0, rank) * root.clone().unsqueeze_dim(0);
     let b = vt.narrow(0, 0, rank) * root.unsqueeze_dim(1);
-    let on_device = |t: Tensor<2>| Tensor::from_data(t.into_data(), device);
-    (on_device(a), on_device(b))
-}
-
-/// A tensor that is kept, moved and recorded with a module but not trained.
-pub(crate) fn constant<const D: usize>(tensor: Tensor<D>) -> Param<Tensor<D>> {
-    Param::from_tensor(tensor).set_require_grad(false)
+    [a, b]
 }
 
 #[cfg(test)]
@@ -119,7 +109,7 @@ mod tests {
         let (device, scaling, rank) = (Device::default(), 7.0 / 3.0, 3);
         for shape in [[24, 40], [40, 24]] {
             let weight = Tensor::<2>::random(shape, Distribution::Normal(0.1, 0.5), &device);
-            let (a, b) = principal_factors(&weight, rank, scaling, &device);
+            let [a, b] = principal_factors(weight.clone(), rank, scaling);
             assert_eq!((a.dims(), b.dims()), ([shape[0], rank], [rank, shape[1]]));
             let rest = weight - a.clone().matmul(b.clone()) * scaling;
             assert!(largest(a.clone().transpose().matmul(rest.clone())) < 1e-4);

@@ -1,14 +1,14 @@
 //! BitFit: biases.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use peft_core::{
-    Base, Change, ComputationFunction, Error, Exchange, Hooks, Layout, LinearLayer, Method,
-    MethodCard, MethodConfig, NormLayer, Result, Role, Site, SiteKind, Targets,
+    Base, ComputationFunction, Edit, Edits, Error, Exchange, Hooks, InitContext, Layout, Method,
+    MethodCard, MethodConfig, NormEdit, Pass, Result, Role, Site, SiteKind, Targets, trained_copy,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::select::{all_but_the_head, trained_copy};
+use crate::all_but_the_head;
 
 /// Which biases are trained where `target_modules` does not say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,25 +112,20 @@ impl MethodConfig for BitFitConfig {
         }
     }
 
-    fn init(&self, base: &Base, device: &Device) -> Result<BitFit> {
+    fn init(&self, context: &InitContext<'_>) -> Result<BitFit> {
         self.validate()?;
+        let InitContext { base, device, .. } = context;
         let mut biases = vec![None; base.len()];
         for site in self.sites(base)? {
-            let bias = match &base.at(site).bias {
+            let missing = self.add_missing && site.kind == SiteKind::Linear;
+            biases[site.index] = match &base.at(site).bias {
                 Some(bias) => Some(trained_copy(bias, device)),
-                None if self.add_missing && site.kind == SiteKind::Linear => {
-                    Some(Param::from_tensor(Tensor::zeros([site.d_out()], device)))
-                }
-                None => None,
+                None => missing.then(|| Param::from_tensor(Tensor::zeros([site.d_out()], *device))),
             };
-            biases[site.index] = bias;
         }
         if biases.iter().all(Option::is_none) {
-            return Err(Error::config(
-                "add_missing",
-                self.add_missing,
-                "none of the chosen modules has a bias",
-            ));
+            let expected = "none of the chosen modules has a bias";
+            return Err(Error::config("add_missing", self.add_missing, expected));
         }
         Ok(BitFit { biases })
     }
@@ -153,12 +148,12 @@ impl BitFit {
 }
 
 impl Hooks for BitFit {
-    fn bias(&self, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
-        self.bias_at(layer.site())
+    fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
+        self.bias_at(site).map(Edit::Bias).into_iter().collect()
     }
 
-    fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.bias_at(layer.site())
+    fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
+        self.bias_at(site).map(NormEdit::bias).unwrap_or_default()
     }
 }
 
@@ -169,10 +164,5 @@ impl Method for BitFit {
                 file.param(site.key("bias"), bias, Layout::AsIs);
             }
         }
-    }
-
-    fn change(&self, site: &Site) -> Change {
-        let bias = self.biases.get(site.index).is_some_and(Option::is_some);
-        Change { bias: if bias { site.d_out() } else { 0 }, ..Change::default() }
     }
 }

@@ -1,8 +1,7 @@
 //! Nothing but the task head.
 
 use burn::module::Module;
-use burn::tensor::Device;
-use peft_core::{Base, Change, Exchange, Hooks, Method, MethodCard, MethodConfig, Result, Site};
+use peft_core::{Hooks, InitContext, Method, MethodCard, MethodConfig, Result};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of [`HeadOnly`]; it has no fields.
@@ -30,7 +29,7 @@ impl MethodConfig for HeadOnlyConfig {
         Ok(())
     }
 
-    fn init(&self, _base: &Base, _device: &Device) -> Result<HeadOnly> {
+    fn init(&self, _context: &InitContext<'_>) -> Result<HeadOnly> {
         Ok(HeadOnly {})
     }
 }
@@ -44,10 +43,4 @@ pub struct HeadOnly {}
 
 impl Hooks for HeadOnly {}
 
-impl Method for HeadOnly {
-    fn exchange(&mut self, _file: &mut Exchange<'_>, _base: &Base) {}
-
-    fn change(&self, _site: &Site) -> Change {
-        Change::default()
-    }
-}
+impl Method for HeadOnly {}

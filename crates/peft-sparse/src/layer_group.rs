@@ -1,10 +1,9 @@
 //! Layer groups: whole layers.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
 use peft_core::{
-    Base, Change, ComputationFunction, Error, Exchange, Hooks, LinearLayer, Method, MethodCard,
-    MethodConfig, ModulesToSave, NormLayer, Result, Role, Site, SiteKind,
+    Base, ComputationFunction, Edits, Error, Exchange, Hooks, InitContext, Method, MethodCard,
+    MethodConfig, ModulesToSave, NormEdit, Pass, Result, Role, Site, SiteKind,
 };
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -200,9 +199,9 @@ impl MethodConfig for LayerGroupConfig {
         Ok(names.iter().filter(missed).map(|name| no_module(format!("{name:?}"), &sites)).collect())
     }
 
-    fn init(&self, base: &Base, device: &Device) -> Result<LayerGroup> {
+    fn init(&self, context: &InitContext<'_>) -> Result<LayerGroup> {
         self.validate()?;
-        let sites = self.in_layers(base)?;
+        let sites = self.in_layers(context.base)?;
         let chosen = sites.iter().filter(|site| self.modules.contains(site));
         let paths: Vec<String> = chosen.map(|site| site.path.clone()).collect();
         if paths.is_empty() {
@@ -211,7 +210,7 @@ impl MethodConfig for LayerGroupConfig {
         }
         // The copies that are kept of a saved module are what is wanted here, too. A whole path
         // selects the module itself.
-        Ok(LayerGroup { modules: ModulesToSave::new(base, &paths, device)? })
+        Ok(LayerGroup { modules: ModulesToSave::new(context.base, &paths, context.device)? })
     }
 }
 
@@ -225,26 +224,17 @@ pub struct LayerGroup {
 }
 
 impl Hooks for LayerGroup {
-    fn weight(&self, layer: &LinearLayer<'_>) -> Option<Tensor<2>> {
-        self.modules.weight(layer)
+    fn linear(&self, site: &Site, pass: &Pass<'_>) -> Edits {
+        self.modules.linear(site, pass)
     }
-    fn bias(&self, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
-        self.modules.bias(layer)
-    }
-    fn norm_gain(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.modules.norm_gain(layer)
-    }
-    fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.modules.norm_bias(layer)
+
+    fn norm(&self, site: &Site, pass: &Pass<'_>) -> NormEdit {
+        self.modules.norm(site, pass)
     }
 }
 
 impl Method for LayerGroup {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         self.modules.exchange(file, base);
-    }
-
-    fn change(&self, site: &Site) -> Change {
-        self.modules.change(site)
     }
 }

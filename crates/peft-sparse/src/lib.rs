@@ -4,9 +4,15 @@ mod bitfit;
 mod head;
 mod layer_group;
 mod ln_tuning;
-mod select;
 
 pub use bitfit::{BiasTerms, BitFit, BitFitConfig};
 pub use head::{HeadOnly, HeadOnlyConfig};
 pub use layer_group::{LayerChoice, LayerGroup, LayerGroupConfig, ModuleChoice, presets};
 pub use ln_tuning::{LnTuning, LnTuningConfig};
+
+use peft_core::{Base, Role};
+
+/// Every role that a site of `base` has, but the head's: what is trained by default.
+fn all_but_the_head(base: &Base) -> Vec<Role> {
+    base.sites().map(|site| site.role).filter(|role| *role != Role::Head).collect()
+}

@@ -1,14 +1,13 @@
 //! LN tuning: gains and biases of norms.
 
-use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::module::Module;
 use peft_core::{
-    Base, Change, ComputationFunction, Error, Exchange, Hooks, Layout, Method, MethodCard,
-    MethodConfig, ModuleNames, NormLayer, Result, Site, SiteKind, Targets,
+    Base, ComputationFunction, Error, Exchange, Hooks, InitContext, Method, MethodCard,
+    MethodConfig, ModuleNames, NormEdit, Pass, Result, Site, SiteKind, Targets, TrainedNorm,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::select::{all_but_the_head, trained_copy};
+use crate::all_but_the_head;
 
 /// Configuration of [`LnTuning`].
 ///
@@ -21,6 +20,12 @@ pub struct LnTuningConfig {
     /// The norms that are trained.
     #[serde(flatten)]
     pub targets: Targets,
+}
+
+impl LnTuningConfig {
+    fn norms<'b>(&self, base: &'b Base) -> Result<Vec<&'b Site>> {
+        self.targets.resolve_kind(base, SiteKind::Norm, &all_but_the_head(base))
+    }
 }
 
 impl MethodConfig for LnTuningConfig {
@@ -52,20 +57,16 @@ impl MethodConfig for LnTuningConfig {
         if self.targets.target_modules.is_some() && self.targets.layers_to_transform.is_none() {
             return Ok(self.clone());
         }
-        let norms = self.targets.resolve_kind(base, SiteKind::Norm, &all_but_the_head(base))?;
-        let paths = ModuleNames::list(norms.iter().map(|site| site.path.clone()));
+        let paths = ModuleNames::list(self.norms(base)?.iter().map(|site| site.path.clone()));
         Ok(Self { targets: Targets { target_modules: Some(paths), ..Targets::default() } })
     }
 
-    fn init(&self, base: &Base, device: &Device) -> Result<LnTuning> {
+    fn init(&self, context: &InitContext<'_>) -> Result<LnTuning> {
         self.validate()?;
+        let InitContext { base, device, .. } = context;
         let mut norms = vec![None; base.len()];
-        for site in self.targets.resolve_kind(base, SiteKind::Norm, &all_but_the_head(base))? {
-            let frozen = base.at(site);
-            norms[site.index] = frozen.gain.as_ref().map(|gain| TrainedNorm {
-                gain: trained_copy(gain, device),
-                bias: frozen.bias.as_ref().map(|bias| trained_copy(bias, device)),
-            });
+        for site in self.norms(base)? {
+            norms[site.index] = TrainedNorm::copied(base.at(site), device);
         }
         Ok(LnTuning { norms })
     }
@@ -82,46 +83,19 @@ pub struct LnTuning {
     norms: Vec<Option<TrainedNorm>>,
 }
 
-#[derive(Module, Debug)]
-struct TrainedNorm {
-    /// `[d]`.
-    gain: Param<Tensor<1>>,
-    /// `[d]`, where the norm has one.
-    bias: Option<Param<Tensor<1>>>,
-}
-
-impl LnTuning {
-    fn at(&self, site: &Site) -> Option<&TrainedNorm> {
-        self.norms.get(site.index)?.as_ref()
-    }
-}
-
 impl Hooks for LnTuning {
-    fn norm_gain(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        Some(self.at(layer.site())?.gain.val())
-    }
-
-    fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.at(layer.site())?.bias.as_ref().map(Param::val)
+    fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
+        let norm = self.norms.get(site.index).and_then(Option::as_ref);
+        norm.map(TrainedNorm::edit).unwrap_or_default()
     }
 }
 
 impl Method for LnTuning {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         for site in base.sites() {
-            let Some(norm) = self.norms.get_mut(site.index).and_then(Option::as_mut) else {
-                continue;
-            };
-            file.param(site.key("ln_tuning_layers.weight"), &mut norm.gain, Layout::AsIs);
-            if let Some(bias) = &mut norm.bias {
-                file.param(site.key("ln_tuning_layers.bias"), bias, Layout::AsIs);
+            if let Some(norm) = self.norms.get_mut(site.index).and_then(Option::as_mut) {
+                norm.exchange(file, site, "ln_tuning_layers.");
             }
         }
-    }
-
-    fn change(&self, site: &Site) -> Change {
-        let Some(norm) = self.at(site) else { return Change::default() };
-        let bias = if norm.bias.is_some() { site.d_out() } else { 0 };
-        Change { weight: site.d_out(), bias, rank: 0 }
     }
 }

@@ -85,15 +85,15 @@ pub(super) fn dense(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Tensor<2> {
         Edit::LowRank(factors) => dense(below, layer) + factors.dense(d_out),
         Edit::Sparse(values) => dense(below, layer) + values.dense(layer.site.shape),
         Edit::Bias(_) => dense(below, layer),
-        Edit::Scale(Scale { input, output }) => {
+        Edit::Scale(scale) => {
             let mut weight = dense(below, layer);
-            if let Some(scale) = input {
-                weight = weight * scale.clone().unsqueeze_dim(1);
+            if let Some(input) = &scale.input {
+                weight = weight * input.clone().unsqueeze_dim(1);
             }
-            if let Some(scale) = output {
-                weight = weight * scale.clone().unsqueeze_dim(0);
+            match scale.of_output(d_out) {
+                Some(output) => weight * output,
+                None => weight,
             }
-            weight
         }
         Edit::Magnitude(magnitude) => {
             let weight = dense(below, layer);
@@ -138,8 +138,12 @@ pub(super) fn bias(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Option<Tensor<
     };
     match edit {
         Edit::Bias(bias) => Some(bias.clone()),
-        Edit::Scale(Scale { output: Some(scale), .. }) => {
-            bias(below, layer).map(|bias| bias * scale.clone())
+        Edit::Scale(scale) => {
+            let bias = bias(below, layer)?;
+            match scale.of_output(layer.site.d_out()) {
+                Some(output) => Some(bias * output.squeeze_dim(0)),
+                None => Some(bias),
+            }
         }
         Edit::Rotate(rotate) if rotate.side == Side::Output => {
             bias(below, layer).map(|bias| rotate.turn(bias.unsqueeze()).squeeze_dim(0))
@@ -268,8 +272,10 @@ impl Edit {
             return y + self.added(layer, &x, pass);
         }
         match self {
-            Self::Scale(Scale { output: Some(scale), .. }) => y * scale.clone().unsqueeze(),
-            Self::Scale(_) => y,
+            Self::Scale(scale) => match scale.of_output(layer.site.d_out()) {
+                Some(output) => y * output,
+                None => y,
+            },
             Self::Rotate(rotate) => match rotate.side {
                 Side::Input => y,
                 Side::Output => rotate.turn(y),

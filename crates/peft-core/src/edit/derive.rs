@@ -40,15 +40,15 @@ impl Edits {
             Edit::LowRank(factors) => Ok(weight - factors.dense(site.d_out())),
             Edit::Sparse(values) => Ok(weight - values.dense(site.shape)),
             Edit::Bias(_) => Ok(weight),
-            Edit::Scale(Scale { input, output }) => {
-                let mut weight = weight;
-                if let Some(scale) = output {
-                    weight = weight / scale.clone().unsqueeze_dim(0);
-                }
-                if let Some(scale) = input {
-                    weight = weight / scale.clone().unsqueeze_dim(1);
-                }
-                Ok(weight)
+            Edit::Scale(scale) => {
+                let weight = match scale.of_output(site.d_out()) {
+                    Some(output) => weight / output,
+                    None => weight,
+                };
+                Ok(match &scale.input {
+                    Some(input) => weight / input.clone().unsqueeze_dim(1),
+                    None => weight,
+                })
             }
             Edit::Rotate(rotate) => match rotate.side {
                 // R W back to W: (Wᵀ Rᵀ) R.
@@ -124,9 +124,11 @@ impl Edit {
                 let columns = factors.columns.as_ref().map_or(d_out, ExactSizeIterator::len);
                 Change { weight: d_in * columns, bias: 0, rank: factors.rank().min(full) }
             }
-            Self::Scale(Scale { output, .. }) => {
-                let bias = if site.has_bias && output.is_some() { d_out } else { 0 };
-                Change { weight: all, bias, rank: full }
+            Self::Scale(Scale { input, output, columns }) => {
+                let scaled = columns.as_ref().map_or(d_out, ExactSizeIterator::len);
+                let columns = if input.is_some() { d_out } else { scaled };
+                let bias = if site.has_bias && output.is_some() { scaled } else { 0 };
+                Change { weight: d_in * columns, bias, rank: d_in.min(columns) }
             }
             Self::Rotate(rotate) => {
                 let output = rotate.side == Side::Output;

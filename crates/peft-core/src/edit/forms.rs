@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, module::linear};
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, module::linear};
 
 use super::Edit;
 use crate::{Change, MemoKey, Pass, Site};
@@ -59,11 +59,8 @@ impl LowRank {
 
     /// With zeros in the columns that do not change.
     fn placed(&self, values: Tensor<2>, d_out: usize) -> Tensor<2> {
-        let Some(columns) = &self.columns else { return values };
-        let ([rows, _], device) = (values.dims(), values.device().without_autodiff());
-        let zeros = |width: usize| (width > 0).then(|| Tensor::zeros([rows, width], &device));
-        let (before, behind) = (zeros(columns.start), zeros(d_out - columns.end));
-        Tensor::cat(before.into_iter().chain([values]).chain(behind).collect(), 1)
+        let zeros = |shape, device: &Device| Tensor::zeros(shape, device);
+        placed(values, self.columns.as_ref(), d_out, zeros)
     }
 }
 
@@ -72,20 +69,49 @@ impl LowRank {
 pub struct Scale {
     /// `l_in`, `[d_in]`.
     pub input: Option<Tensor<1>>,
-    /// `l_out`, `[d_out]`.
+    /// `l_out`, `[d_out]`, or as wide as `columns`.
     pub output: Option<Tensor<1>>,
+    /// The columns of the output that are scaled, where not all are.
+    pub columns: Option<Range<usize>>,
 }
 
 impl Scale {
     /// Of the input.
     pub fn input(scale: Tensor<1>) -> Self {
-        Self { input: Some(scale), output: None }
+        Self { input: Some(scale), output: None, columns: None }
     }
 
     /// Of the output.
     pub fn output(scale: Tensor<1>) -> Self {
-        Self { input: None, output: Some(scale) }
+        Self { input: None, output: Some(scale), columns: None }
     }
+
+    /// Of some columns of the output.
+    pub fn of_columns(self, columns: Range<usize>) -> Self {
+        Self { columns: Some(columns), ..self }
+    }
+
+    /// `l_out`, `[1, d_out]`, with ones in the columns that do not change.
+    pub(super) fn of_output(&self, d_out: usize) -> Option<Tensor<2>> {
+        let scale = self.output.clone()?.unsqueeze::<2>();
+        Some(placed(scale, self.columns.as_ref(), d_out, |shape, device| {
+            Tensor::ones(shape, device)
+        }))
+    }
+}
+
+/// `values`, `[n, columns]`, as some columns of `[n, d_out]`, with others beside them.
+fn placed(
+    values: Tensor<2>,
+    columns: Option<&Range<usize>>,
+    d_out: usize,
+    others: impl Fn([usize; 2], &Device) -> Tensor<2>,
+) -> Tensor<2> {
+    let Some(columns) = columns else { return values };
+    let ([n, _], device) = (values.dims(), values.device().without_autodiff());
+    let beside = |width: usize| (width > 0).then(|| others([n, width], &device));
+    let (before, behind) = (beside(columns.start), beside(d_out - columns.end));
+    Tensor::cat(before.into_iter().chain([values]).chain(behind).collect(), 1)
 }
 
 /// `x W ⊙ m / ‖W‖ + b`: each column of the weight `W` gets another norm. The norm that it has is a

@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Base, ModuleNames, Role, Site};
-
-const MATRICES: [(&str, Role); 3] = [("q", Role::Query), ("k", Role::Key), ("v", Role::Value)];
+use crate::{AttentionMatrices, AttentionMatrix, Base, ModuleNames, Role, Site};
 
 /// The fields of adapter-hub/adapters' `LoRAConfig` that choose linear layers, by role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,17 +26,17 @@ impl HubModules {
         sites: &[&Site],
         base: &Base,
         acts: &str,
-        fused: Option<&[String]>,
+        fused: &AttentionMatrices,
     ) -> Result<Self, String> {
         let has = |role: Role| sites.iter().any(|site| site.role == role);
         let [intermediate, output] = base.hub_feed_forward();
         let known = |site: &Site| {
             site.role == intermediate
                 || site.role == output
-                || MATRICES.iter().any(|(_, role)| *role == site.role)
-                || site.role == Role::QueryKeyValue && fused.is_some()
+                || AttentionMatrix::ALL.iter().any(|matrix| matrix.role() == site.role)
+                || site.role == Role::QueryKeyValue
         };
-        if has(Role::QueryKeyValue) && fused.is_none() {
+        if has(Role::QueryKeyValue) && fused.is_empty() {
             return Err(format!("it {acts} query, key and value on their own, not fused"));
         }
         if let Some(other) = sites.iter().find(|site| !known(site)) {
@@ -55,11 +53,9 @@ impl HubModules {
                 "it {acts} the same modules in every layer that it does not leave out"
             ));
         }
-        let matrices = MATRICES.iter().filter(|(_, role)| has(*role));
-        let mut attn_matrices: Vec<String> = matrices.map(|(name, _)| name.to_string()).collect();
-        if has(Role::QueryKeyValue) {
-            attn_matrices.extend(fused.unwrap_or_default().iter().cloned());
-        }
+        let apart = AttentionMatrix::ALL.into_iter().filter(|matrix| has(matrix.role()));
+        let parts = fused.iter().filter(|_| has(Role::QueryKeyValue));
+        let attn_matrices: Vec<String> = apart.chain(parts).map(|m| m.name().into()).collect();
         Ok(Self {
             selfattn_lora: !attn_matrices.is_empty(),
             intermediate_lora: has(intermediate),
@@ -73,11 +69,11 @@ impl HubModules {
     /// too (`output.dense`).
     pub fn paths(&self, base: &Base) -> ModuleNames {
         let [intermediate, output] = base.hub_feed_forward();
+        let matrices = self.matrices();
         let chosen = |site: &Site| {
-            let in_attention = MATRICES.iter().any(|(name, role)| {
-                let same = *role == site.role || site.role == Role::QueryKeyValue;
-                same && self.attn_matrices.iter().any(|matrix| matrix == name)
-            });
+            let in_attention = matrices
+                .iter()
+                .any(|matrix| matrix.role() == site.role || site.role == Role::QueryKeyValue);
             let chosen = if site.role == intermediate {
                 self.intermediate_lora
             } else if site.role == output {
@@ -91,12 +87,16 @@ impl HubModules {
         ModuleNames::list(sites.map(|site| site.path.clone()))
     }
 
-    /// The parts of fused projections that the fields choose; `None` where `base` has no such
-    /// projection.
-    pub fn fused(&self, base: &Base) -> Option<Vec<String>> {
+    /// The parts of fused projections that the fields choose, where `base` has such a projection.
+    pub fn fused(&self, base: &Base) -> AttentionMatrices {
         let fused = base.linears().any(|site| site.role == Role::QueryKeyValue);
-        let known = |name: &&String| MATRICES.iter().any(|(known, _)| known == name);
-        let parts = || self.attn_matrices.iter().filter(known).cloned().collect::<Vec<_>>();
-        (fused && self.selfattn_lora).then(parts).filter(|parts| !parts.is_empty())
+        if fused && self.selfattn_lora { self.matrices() } else { AttentionMatrices::default() }
+    }
+
+    /// Those of `attn_matrices` that the library adapts: it takes other names, and ignores them.
+    fn matrices(&self) -> AttentionMatrices {
+        let named =
+            |matrix: &AttentionMatrix| self.attn_matrices.iter().any(|name| name == matrix.name());
+        AttentionMatrix::ALL.into_iter().filter(named).collect()
     }
 }

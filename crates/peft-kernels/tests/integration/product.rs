@@ -24,17 +24,17 @@ fn matrix(
     PackedMatrix::new(packed, &Device::flex())
 }
 
-fn input(shape: [usize; 3]) -> Tensor<3> {
+fn input(shape: [usize; 2]) -> Tensor<2> {
     let data = TensorData::new(numbers(shape.iter().product(), 3), shape);
     Tensor::from_data(data, (&Device::flex().autodiff(), DType::F32))
 }
 
 /// `x W` and `d sum(y ⊙ c) / dx` with the packed matrix, and with its numbers.
-fn assert_same(weight: &FrozenWeight, rows: [usize; 2]) {
+fn assert_same(weight: &FrozenWeight, rows: usize) {
     let [d_in, d_out] = weight.dims();
-    let cotangent = input([rows[0], rows[1], d_out]);
+    let cotangent = input([rows, d_out]);
     let run = |weight: &FrozenWeight| {
-        let x = input([rows[0], rows[1], d_in]).require_grad();
+        let x = input([rows, d_in]).require_grad();
         let y = weight.linear(x.clone(), None);
         let gradients = (y.clone() * cotangent.clone()).sum().backward();
         (y.into_data(), x.grad(&gradients).expect("x has a gradient").into_data())
@@ -54,8 +54,8 @@ fn products_and_gradients_are_those_of_the_numbers() {
             let matrix = matrix(rows, columns, pack);
             for weight in [matrix.flipped(), matrix] {
                 let weight = FrozenWeight::Packed(std::sync::Arc::new(weight));
-                assert_same(&weight, [2, 5]);
-                assert_same(&weight, [1, 1]);
+                assert_same(&weight, 10);
+                assert_same(&weight, 1);
             }
         }
     }
@@ -64,15 +64,15 @@ fn products_and_gradients_are_those_of_the_numbers() {
 #[test]
 fn the_same_product_twice_is_the_same_to_the_bit() {
     let weight = matrix(1500, 576, PackedTensor::four_bit);
-    let run = || weight.product(input([3, 7, 1500])).into_data();
+    let run = || weight.product(input([21, 1500])).into_data();
     assert_eq!(run(), run());
 }
 
 #[test]
 fn rows_are_looked_up() {
     let table = matrix(50, 64, PackedTensor::eight_bit);
-    let indices = TensorData::new(vec![3_i64, 49, 0, 3, 17, 1], [2, 3]);
-    let indices = Tensor::<2, Int>::from_data(indices, &Device::flex());
+    let indices = TensorData::new(vec![3_i64, 49, 0, 3, 17, 1], [6]);
+    let indices = Tensor::<1, Int>::from_data(indices, &Device::flex());
     let found = table.rows(indices.clone()).into_data();
     assert_eq!(found, FrozenWeight::from(table.dense()).rows(indices).into_data());
 }
@@ -81,7 +81,7 @@ fn rows_are_looked_up() {
 fn a_bias_is_added() {
     let weight = FrozenWeight::Packed(std::sync::Arc::new(matrix(96, 64, PackedTensor::eight_bit)));
     let bias = Tensor::<1>::from_data(TensorData::new(numbers(64, 5), [64]), &Device::flex());
-    let x = input([2, 3, 96]);
+    let x = input([6, 96]);
     let found = weight.linear(x.clone(), Some(bias.clone())).into_data();
     let dense = FrozenWeight::from(weight.dense());
     found.assert_approx_eq(
