@@ -264,9 +264,7 @@ impl<'t> Matcher<'t> {
         } else {
             patterns
                 .iter()
-                .map(|p| {
-                    Expression::new("layers_pattern", p, &format!(r"^(?:|.*?\.){p}\.(\d+)\."))
-                })
+                .map(|p| Expression::new("layers_pattern", p, &format!(r"^(?:|.*?\.){p}\.(\d+)\.")))
                 .collect::<Result<_>>()?
         };
         let exclude = whole("exclude_modules", &targets.exclude_modules)?;

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use peft_core::{AdapterConfig, Error, Registry, Result, TaskType};
+use peft_core::{Adapter, AdapterConfig, Base, Error, Registry, Result, Role, TaskType};
 use peft_lora::LoraConfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{names, random_lora};
+use crate::support::{HIDDEN, bert, device, linears, names, random, random_lora};
 
 fn registry() -> Registry {
     let mut registry = Registry::new();
@@ -203,10 +203,7 @@ fn a_classifier_s_head_is_saved_whatever_it_is_called() {
         (&["score"], &usual),
         (&["classifier.dense", "classifier.out_proj"], &usual),
         (&["pre_classifier", "classifier"], &usual),
-        (
-            &["classification_head.dense", "classification_head.out_proj"],
-            &["classification_head"],
-        ),
+        (&["classification_head.dense", "classification_head.out_proj"], &["classification_head"]),
         (&["first.a", "second", "first.b"], &["first", "second"]),
     ] {
         let base = with_heads(heads);
@@ -215,8 +212,7 @@ fn a_classifier_s_head_is_saved_whatever_it_is_called() {
             let config = AdapterConfig::new(lora()).with_task(task, &base);
             assert_eq!(config.modules_to_save, expected, "{heads:?}");
             let adapter = Adapter::new(config, &base, &device()).expect("it fits");
-            let keys: Vec<String> =
-                adapter.specs(&base).into_iter().map(|spec| spec.key).collect();
+            let keys: Vec<String> = adapter.specs(&base).into_iter().map(|spec| spec.key).collect();
             for head in heads {
                 let key = format!("base_model.model.{head}.weight");
                 assert!(keys.contains(&key), "{heads:?}: {key} is not saved");
