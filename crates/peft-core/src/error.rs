@@ -113,6 +113,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A method asked for the tokens of a text, which cannot be had.
+    #[error("the text {text:?} cannot be tokenised")]
+    Encode {
+        /// The text.
+        text: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Methods do not go together.
     #[error("{composition} of {methods}: {reason}")]
     Compose {
@@ -151,6 +160,11 @@ impl Error {
     /// A [`Pass`](Self::Pass) error.
     pub fn pass(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Pass { source: Box::new(source) }
+    }
+
+    /// An [`Encode`](Self::Encode) error.
+    pub fn encode(text: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Encode { text: text.into(), source: Box::new(source) }
     }
 
     /// A [`File`](Self::File) error.
