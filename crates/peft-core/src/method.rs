@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{Base, Error, Exchange, Hooks, Probe, Result, Site};
+use crate::{Base, Error, Exchange, Hooks, Probe, Result, Site, Size};
 
 /// How far a training run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,6 +200,15 @@ pub trait MethodConfig:
     /// # Errors
     /// As [`init`](Self::init).
     fn unmatched(&self, _base: &Base) -> Result<Vec<Error>> {
+        Ok(Vec::new())
+    }
+
+    /// The fields that say how large the method is over `base`, checked before anything so large is
+    /// made.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    fn sizes(&self, _base: &Base) -> Result<Vec<Size>> {
         Ok(Vec::new())
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use burn::tensor::Device;
 use peft_core::{
     Base, ComputationFunction, Error, MethodCard, MethodConfig, PatternMap, Result, Role, Site,
-    Targets, pattern_value, unmatched_patterns,
+    Size, Targets, pattern_value, unmatched_patterns,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -268,6 +268,16 @@ impl MethodConfig for LoraConfig {
             unmatched.push(Error::config("attn_matrices", value, expected));
         }
         Ok(unmatched)
+    }
+
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        let at = |site: &Site| {
+            let rank = self.rank_at(&site.path)?;
+            let field = if rank == self.rank { "r" } else { "rank_pattern" };
+            let width = (site.d_in() + site.d_out()) * self.parts_at(site).len().max(1);
+            Ok(Size::new(field, rank, rank as f64 * width as f64))
+        };
+        self.sites(base)?.into_iter().map(at).collect()
     }
 
     fn init(&self, base: &Base, device: &Device) -> Result<Lora> {
