@@ -62,7 +62,7 @@ fn refuse<'s>(
 ) -> Result<()> {
     let all: f64 = sizes.clone().map(|size| size.values).sum();
     match sizes.max_by(|a, b| a.values.total_cmp(&b.values)) {
-        Some(Size { field, value, .. }) if !(all <= most) => {
+        Some(Size { field, value, .. }) if all.is_nan() || all > most => {
             let expected = format!("the adapter would take {} values; {}", shown(all), reason());
             Err(Error::config(field, value, expected))
         }
