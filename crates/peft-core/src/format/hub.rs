@@ -75,7 +75,9 @@ impl SavedTask {
 fn outputs(tensors: &TensorMap, prefix: &str) -> Option<usize> {
     let heads = ["classifier.weight", "classifier.out_proj.weight"];
     let head = heads.iter().find_map(|name| tensors.get(&format!("{prefix}{name}")))?;
-    Some(head.shape()[0])
+    // A shape without values may say anything.
+    let shape = head.shape().to_vec();
+    shape.first().copied().filter(|_| !shape.contains(&0))
 }
 
 /// A directory in adapter-hub's layout.
