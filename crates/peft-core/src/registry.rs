@@ -1,5 +1,6 @@
 //! Methods by name: what turns a name on the command line, or a tag in a file, into a method.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
@@ -125,6 +126,8 @@ pub struct MethodEntry {
     preset: Map<String, Value>,
     /// What a table of methods says about it.
     pub card: MethodCard,
+    /// The type of the configuration, which a tag belongs to.
+    config: TypeId,
     fields: fn() -> Vec<String>,
     build: BuildConfig,
     from_hub: FromHub,
@@ -146,6 +149,9 @@ impl Registry {
     }
 
     /// Registers the method that `C` configures.
+    ///
+    /// # Panics
+    /// As [`preset`](Self::preset).
     pub fn register<C: MethodConfig>(&mut self) -> &mut Self {
         self.preset::<C>(C::NAME, C::ABOUT, Value::Object(Map::new()))
     }
@@ -154,7 +160,8 @@ impl Registry {
     /// `use_dora`.
     ///
     /// # Panics
-    /// If `preset` is not an object of fields that the configuration has.
+    /// If `preset` is not an object of fields that the configuration has, or the name, or the tag
+    /// under another configuration, is taken.
     pub fn preset<C: MethodConfig>(
         &mut self,
         name: &'static str,
@@ -162,14 +169,21 @@ impl Registry {
         preset: Value,
     ) -> &mut Self {
         let Value::Object(preset) = preset else { panic!("a preset is an object of fields") };
+        assert!(!self.entries.contains_key(name), "there is a method {name} already");
+        let (tag, type_id) = (C::PEFT_TYPE, TypeId::of::<C>());
+        let mut others = self.entries.values().filter(|entry| entry.config != type_id);
+        if let Some(other) = others.find(|entry| entry.peft_type == tag) {
+            panic!("{name} and {} have the same tag, {tag}", other.name);
+        }
         let config = configure::<C>(preset.clone());
         let config = config.unwrap_or_else(|e| panic!("the preset {name} is wrong: {e}"));
         let entry = MethodEntry {
             name,
-            peft_type: C::PEFT_TYPE,
+            peft_type: tag,
             about,
             preset,
             card: MethodConfig::card(&config),
+            config: type_id,
             fields: field_names::<C>,
             build: build::<C>,
             from_hub: |config, base| {

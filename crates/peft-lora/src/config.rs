@@ -232,8 +232,8 @@ impl MethodConfig for LoraConfig {
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
         let sites = self.targets.resolve(base, DEFAULT_ROLES)?;
         let mut unmatched = self.targets.unmatched(base, DEFAULT_ROLES)?;
-        unmatched.extend(unmatched_patterns("rank_pattern", &self.rank_pattern, &sites));
-        unmatched.extend(unmatched_patterns("alpha_pattern", &self.alpha_pattern, &sites));
+        unmatched.extend(unmatched_patterns("rank_pattern", &self.rank_pattern, &sites)?);
+        unmatched.extend(unmatched_patterns("alpha_pattern", &self.alpha_pattern, &sites)?);
         unmatched.extend(self.attn_matrices.unmatched(&sites));
         Ok(unmatched)
     }

@@ -165,7 +165,7 @@ fn an_adapter_directory_with_problems_names_each_key() {
     let mut registry = Registry::new();
     registry.register::<LoraConfig>();
     let config = AdapterConfig::new(Box::new(random_lora(2, 3.0, names(&["query"]))))
-        .with_task(TaskType::SequenceClassification);
+        .with_task(TaskType::SequenceClassification, &base);
     let adapter = Adapter::new(config, &base, &device).expect("it fits");
     let directory = tempdir().expect("a directory");
     adapter.save(directory.path(), &base).expect("it is saved");

@@ -20,6 +20,7 @@ pub struct Generator<'m> {
     hooks: &'m dyn Hooks,
     config: &'m GenerationConfig,
     slots: Option<&'m Slots>,
+    numbers: Option<&'m [usize]>,
 }
 
 /// Sees each token as it is chosen: the text that it is of, and the token. `true` ends that text.
@@ -45,12 +46,17 @@ impl<'m> Generator<'m> {
         }
         let pad = config.pad_token_id.map_or(model.config().pad_token_id(), |id| id as usize);
         config.check_tokens(pad, model.config().vocab_size)?;
-        Ok(Self { model, hooks, config, slots: None })
+        Ok(Self { model, hooks, config, slots: None, numbers: None })
     }
 
     /// With each prompt under an adapter of a pool.
     pub fn with_slots(self, slots: &'m Slots) -> Self {
         Self { slots: Some(slots), ..self }
+    }
+
+    /// With a number for each prompt: by it and the seed it draws, whatever its place in a batch.
+    pub fn with_numbers(self, numbers: &'m [usize]) -> Self {
+        Self { numbers: Some(numbers), ..self }
     }
 
     /// The tokens that follow each prompt, or that the decoder makes of it; the end token is the

@@ -42,7 +42,7 @@ pub enum Combine {
 /// | `num_virtual_tokens` (`prompt_length`) | 20 | length `L` of the prompt |
 /// | `prompt_tuning_init` (`init`) | `RANDOM` | see [`PromptInit`] |
 /// | `prompt_tuning_init_text` (`init_text`) | none | the text of `TEXT` |
-/// | `prompt_tuning_init_ids` (`init_ids`) | none | the tokens of that text, which whoever has the tokenizer fills in |
+/// | `prompt_tuning_init_ids` (`init_ids`) | none | the tokens of that text, if not those that the tokenizer at hand gives |
 /// | `tokenizer_name_or_path` (`tokenizer`) | none | HF PEFT's tokenizer for that text; carried, and asked for by HF PEFT |
 /// | `random_uniform_scale` (`uniform_scale`) | none | `RANDOM` from `U(-scale, scale)`, as adapter-hub/adapters (0.5) |
 /// | `combine` (`place`) | `prefix` | see [`Combine`] |
@@ -173,6 +173,6 @@ impl MethodConfig for PromptTuningConfig {
 
     fn init(&self, context: &InitContext<'_>) -> Result<PromptTuning> {
         self.validate()?;
-        PromptTuning::new(self, context.base, context.device)
+        PromptTuning::new(self, context)
     }
 }
