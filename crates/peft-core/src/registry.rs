@@ -6,7 +6,9 @@ use std::fmt::Debug;
 
 use serde_json::{Map, Value};
 
-use crate::{Base, BoxedMethod, Dialect, Error, InitContext, MethodCard, MethodConfig, Result};
+use crate::{
+    Base, BoxedMethod, Dialect, Error, InitContext, MethodCard, MethodConfig, Result, Size, sizes,
+};
 
 /// A configuration whose type is known at run time only.
 pub trait AnyConfig: Debug + Send + Sync {
@@ -37,10 +39,15 @@ pub trait AnyConfig: Debug + Send + Sync {
     /// # Errors
     /// As [`MethodConfig::init`].
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>>;
-    /// A freshly initialised method; see [`MethodConfig::init`].
+    /// The fields that say how large the method is; see [`MethodConfig::sizes`].
     ///
     /// # Errors
     /// As [`MethodConfig::init`].
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>>;
+    /// A freshly initialised method; see [`MethodConfig::init`].
+    ///
+    /// # Errors
+    /// As [`MethodConfig::init`], and if it would be absurdly large.
     fn init(&self, context: &InitContext<'_>) -> Result<BoxedMethod>;
     /// The same configuration in a new box.
     fn boxed_clone(&self) -> Box<dyn AnyConfig>;
@@ -80,8 +87,12 @@ impl<C: MethodConfig> AnyConfig for C {
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
         MethodConfig::unmatched(self, base)
     }
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        MethodConfig::sizes(self, base)
+    }
     fn init(&self, context: &InitContext<'_>) -> Result<BoxedMethod> {
         self.validate()?;
+        sizes::check(&MethodConfig::sizes(self, context.base)?, context.base)?;
         // Parameters are always created where gradients are; a plain view of them is `valid()`.
         let device = context.device.clone().autodiff();
         Ok(BoxedMethod::new(MethodConfig::init(self, &context.on(&device))?))

@@ -2,12 +2,12 @@
 
 use peft_core::{
     AttentionMatrices, Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig,
-    PatternMap, Result, Role, Site, Targets, pattern_value, unmatched_patterns,
+    PatternMap, Result, Role, Site, Size, Targets, pattern_value, unmatched_patterns,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Lora, LoraInit, hub};
+use crate::{Lora, LoraInit, adapters_format};
 
 /// The linear layers that LoRA adapts unless told otherwise: queries and values (Hu et al., §7.1),
 /// or the projection that is both and keys.
@@ -186,11 +186,11 @@ impl MethodConfig for LoraConfig {
     }
 
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
-        hub::write(self, base)
+        adapters_format::write(self, base)
     }
 
     fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
-        hub::read(config, base)
+        adapters_format::read(config, base)
     }
 
     fn validate(&self) -> Result<()> {
@@ -236,6 +236,17 @@ impl MethodConfig for LoraConfig {
         unmatched.extend(unmatched_patterns("alpha_pattern", &self.alpha_pattern, &sites)?);
         unmatched.extend(self.attn_matrices.unmatched(&sites));
         Ok(unmatched)
+    }
+
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        let at = |site: &Site| {
+            let rank = self.rank_at(&site.path)?;
+            let field = if rank == self.rank { "r" } else { "rank_pattern" };
+            let width =
+                (site.d_in() + site.d_out()) * self.attn_matrices.columns(site).len().max(1);
+            Ok(Size::new(field, rank, rank as f64 * width as f64))
+        };
+        self.sites(base)?.into_iter().map(at).collect()
     }
 
     fn init(&self, context: &InitContext<'_>) -> Result<Lora> {

@@ -3,14 +3,14 @@
 use peft_adapter::BottleneckConfig;
 use peft_core::{
     Base, BoxedMethod, ComputationFunction, Error, GateNames, Gated, InitContext, MethodCard,
-    MethodConfig, Result, Site, Stack, configure,
+    MethodConfig, Result, Site, Size, Stack, configure,
 };
 use peft_lora::{LoraBias, LoraConfig};
 use peft_prefix::PrefixTuningConfig;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 
-use crate::hub;
+use crate::adapters_format;
 
 const PREFIX_GATE: GateNames =
     GateNames { peft: "prefix_gate", adapters: "prefix_tuning.prefix_gates.{}" };
@@ -142,11 +142,11 @@ impl MethodConfig for UniPeltConfig {
     }
 
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
-        hub::write(self, base)
+        adapters_format::write(self, base)
     }
 
     fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
-        hub::read(config, base)
+        adapters_format::read(config, base)
     }
 
     fn validate(&self) -> Result<()> {
@@ -175,6 +175,23 @@ impl MethodConfig for UniPeltConfig {
             unmatched.extend(MethodConfig::unmatched(lora, base)?);
         }
         Ok(unmatched)
+    }
+
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        let mut sizes = Vec::new();
+        let mut add = |part: &str, of_part: Vec<Size>| {
+            sizes.extend(of_part.into_iter().map(|size| size.within(part)));
+        };
+        if let Some(prefix) = &self.prefix {
+            add("prefix", MethodConfig::sizes(prefix, base)?);
+        }
+        if let Some(adapter) = &self.adapter {
+            add("adapter", MethodConfig::sizes(adapter, base)?);
+        }
+        if let Some(lora) = &self.lora {
+            add("lora", MethodConfig::sizes(lora, base)?);
+        }
+        Ok(sizes)
     }
 
     fn init(&self, context: &InitContext<'_>) -> Result<Stack> {

@@ -112,7 +112,8 @@ impl Writer<'_> {
                 }
                 let mut fields = variant.fields.clone();
                 fields["adapter_names"] = json!(FUSED);
-                let fusion = self.adapter(variant.method, &fields)?.over(below)?;
+                let fusion =
+                    self.adapter(variant.method, &fields)?.over(below, self.encoder.base())?;
                 let directory = self.save(&fusion, library, "fusion", &FUSED.join(","))?;
                 (fusion, directories, Some(directory))
             }

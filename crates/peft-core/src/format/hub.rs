@@ -106,7 +106,9 @@ const LABELS: [&str; 4] =
 
 fn outputs(tensors: &TensorMap, prefix: &str) -> Option<usize> {
     let head = LABELS.iter().find_map(|name| tensors.get(&format!("{prefix}{name}.weight")))?;
-    Some(head.shape()[0])
+    // A shape without values may say anything.
+    let shape = head.shape().to_vec();
+    shape.first().copied().filter(|_| !shape.contains(&0))
 }
 
 /// A directory in adapter-hub's layout.

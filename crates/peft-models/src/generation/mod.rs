@@ -61,11 +61,10 @@ impl<'m> Generator<'m> {
 
     /// The tokens that follow each prompt, or that the decoder makes of it; the end token is the
     /// last, where it was chosen. A row's tokens do not depend on the others in the batch. A text
-    /// that comes to the last of the model's positions ends there, with a warning.
+    /// that takes all of the model's positions ends there, with a warning.
     ///
     /// # Errors
-    /// If a prompt is empty, does not fit the model or leaves no position for a token behind it; or
-    /// the model's scores are no numbers.
+    /// If a prompt is empty or does not fit the model, or the model's scores are no numbers.
     pub fn generate(&self, prompts: &[&[u32]]) -> Result<Vec<Vec<u32>>> {
         self.generate_with(prompts, &mut |_, _| false)
     }

@@ -2,12 +2,12 @@
 
 use peft_core::{
     Activation, Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result,
-    Role, Site,
+    Role, Site, Size,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::hub;
+use super::adapters_format;
 use crate::model::{ModelDimensions, at_least_one, dropout};
 use crate::prefix::PrefixTuning;
 
@@ -177,11 +177,11 @@ impl MethodConfig for PrefixTuningConfig {
     }
 
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
-        hub::write(self, base)
+        adapters_format::write(self, base)
     }
 
     fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
-        hub::read(config, base)
+        adapters_format::read(config, base)
     }
 
     fn validate(&self) -> Result<()> {
@@ -201,6 +201,20 @@ impl MethodConfig for PrefixTuningConfig {
             Error::config("leave_out", layer, format!("the model has {count} layers, from 0"))
         };
         Ok(missed.map(error).collect())
+    }
+
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        let sites = self.sites(base)?;
+        let columns: f64 = sites.iter().map(|site| 2.0 * site.d_out() as f64).sum();
+        let tokens = self.num_virtual_tokens;
+        let mut sizes = vec![Size::new("num_virtual_tokens", tokens, tokens as f64 * columns)];
+        if self.prefix_projection {
+            let d = sites[0].d_out();
+            let width = self.encoder_hidden_size.unwrap_or(d);
+            let values = width as f64 * (d as f64 + columns);
+            sizes.push(Size::new("encoder_hidden_size", width, values).not_in_file());
+        }
+        Ok(sizes)
     }
 
     fn init(&self, context: &InitContext<'_>) -> Result<PrefixTuning> {

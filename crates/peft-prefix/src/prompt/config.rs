@@ -1,11 +1,13 @@
 //! The configuration of prompt tuning.
 
-use peft_core::{Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result};
+use peft_core::{
+    Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result, Size,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::hub;
-use crate::model::{ModelDimensions, at_least_one};
+use super::adapters_format;
+use crate::model::{ModelDimensions, at_least_one, virtual_tokens};
 use crate::prompt::PromptTuning;
 
 /// What a prompt starts from.
@@ -130,11 +132,11 @@ impl MethodConfig for PromptTuningConfig {
     type Method = PromptTuning;
 
     fn to_adapter_hub(&self, _base: &Base) -> Result<Value> {
-        hub::write(self)
+        adapters_format::write(self)
     }
 
     fn from_adapter_hub(config: &Map<String, Value>, _base: &Base) -> Option<Result<Self>> {
-        hub::read(config)
+        adapters_format::read(config)
     }
 
     fn validate(&self) -> Result<()> {
@@ -163,6 +165,10 @@ impl MethodConfig for PromptTuningConfig {
             return Err(Error::config("random_uniform_scale", scale, "must be a positive number"));
         }
         self.model.validate()
+    }
+
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        Ok(vec![virtual_tokens(self.num_virtual_tokens, base)?])
     }
 
     fn init(&self, context: &InitContext<'_>) -> Result<PromptTuning> {
