@@ -126,7 +126,8 @@ fn a_classifier_s_head_is_trained_and_found_again_on_every_architecture() {
         let bench = Workbench::new();
         bench.model_of_letters(base, end);
         bench.write("five.tsv", format!("text\tlabel\n{rows}"));
-        let train = "train --model model --train five.tsv --test five.tsv --epochs 2 --max-length 6";
+        let train =
+            "train --model model --train five.tsv --test five.tsv --epochs 2 --max-length 6";
         let trained = bench.json(&format!("{train} --lr 1e-2 --json --out run"));
         let config = std::fs::read_to_string(bench.path("run/adapter/adapter_config.json"));
         let config: serde_json::Value = serde_json::from_str(&config.unwrap()).unwrap();
@@ -142,7 +143,9 @@ fn a_classifier_s_head_is_trained_and_found_again_on_every_architecture() {
         let evaluated = bench.json("eval --adapter run/adapter --data five.tsv --json");
         let (a, b) = (&evaluated["loss"], &trained["test"]["loss"]);
         assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-5, "{base}: {a} {b}");
-        let scores = bench.json("predict --adapter run/adapter --json ab")["predictions"][0]["scores"].clone();
+        let scores =
+            bench.json("predict --adapter run/adapter --json ab")["predictions"][0]["scores"]
+                .clone();
         assert_eq!(scores.as_object().unwrap().len(), 5, "{base}");
     }
 }
@@ -163,13 +166,12 @@ fn a_prompt_starts_from_a_text_that_says_what_to_do() {
     bench.json(&format!("{TRAIN} {prompt} --task mlm --columns text --out words"));
     assert_eq!(config("words")["prompt_tuning_init_text"], "Fill in the words.");
     // What is set is not overruled, under either of its names.
-    let random = "--set init=RANDOM --epochs 1 --out random";
+    let random = "--set init=RANDOM --out random";
     bench.json(&format!("{TRAIN} {prompt} {random}"));
     assert!(config("random")["prompt_tuning_init_text"].is_null());
     bench.json(&format!("{TRAIN} {prompt} --set init_text=hello --out hello"));
     assert_eq!(config("hello")["prompt_tuning_init_text"], "hello");
-    let error = bench.error(&format!(
-        "{TRAIN} {prompt} --set init_text=hello --set init_ids=[500] --out never"
-    ));
+    let error = bench
+        .error(&format!("{TRAIN} {prompt} --set init_text=hello --set init_ids=[500] --out never"));
     assert!(error.contains("prompt_tuning_init_ids = 500"), "{error}");
 }

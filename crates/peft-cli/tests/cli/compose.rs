@@ -124,7 +124,11 @@ fn adapters_side_by_side_share_their_model() {
     };
     let two = "--adapter a/adapter --adapter b/adapter --adapter a/adapter --compose parallel";
     for command in ["eval", "predict"] {
-        assert_eq!(loads(&format!("{command} --model model {two} --data test.tsv")), 1, "{command}");
+        assert_eq!(
+            loads(&format!("{command} --model model {two} --data test.tsv")),
+            1,
+            "{command}"
+        );
     }
     // One with another head has a model of its own.
     bench.write("two.tsv", "text\tlabel\n".to_string() + &"so good\tyes\nso bad\tno\n".repeat(8));
@@ -134,7 +138,8 @@ fn adapters_side_by_side_share_their_model() {
     assert_eq!(loads(&predict), 2);
     let rows = bench.json(&format!("{predict} --json"))["predictions"].as_array().unwrap().clone();
     for (number, name) in ["a", "c", "b"].into_iter().enumerate() {
-        let alone = format!("predict --model model --adapter {name}/adapter --data test.tsv --json");
+        let alone =
+            format!("predict --model model --adapter {name}/adapter --data test.tsv --json");
         let alone = bench.json(&alone)["predictions"].as_array().unwrap().clone();
         for (found, alone) in rows[number * 60..].iter().zip(&alone) {
             assert_eq!(found["adapter"], format!("{name}/adapter"));

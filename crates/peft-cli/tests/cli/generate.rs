@@ -65,7 +65,11 @@ fn adapters_side_by_side_write_what_each_writes_alone() {
     bench.model_of_letters("mistral", None);
     table(&bench);
     // Methods that lengthen the text, and one that does not.
-    for (name, method) in [("a", "prefix --set num_virtual_tokens=2"), ("b", "lora"), ("c", "prompt --set num_virtual_tokens=3")] {
+    for (name, method) in [
+        ("a", "prefix --set num_virtual_tokens=2"),
+        ("b", "lora"),
+        ("c", "prompt --set num_virtual_tokens=3"),
+    ] {
         let train = "train --model model --task clm --train train.csv --template {sign}= --columns \
                      animal --epochs 2 --lr 1e-1 --json";
         bench.json(&format!("{train} --method {method} --out {name}"));

@@ -60,7 +60,10 @@ impl Workbench {
             .collect();
         let around = end.map(|id| {
             let name = format!("<{id}>");
-            let (text, end) = (|id| json!({"Sequence": {"id": id, "type_id": 0}}), json!({"SpecialToken": {"id": name, "type_id": 0}}));
+            let (text, end) = (
+                |id| json!({"Sequence": {"id": id, "type_id": 0}}),
+                json!({"SpecialToken": {"id": name, "type_id": 0}}),
+            );
             json!({"type": "TemplateProcessing", "single": [text("A"), end],
                    "pair": [text("A"), text("B"), end],
                    "special_tokens": {&name: {"id": name, "ids": [id], "tokens": [name]}}})
