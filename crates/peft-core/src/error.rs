@@ -94,6 +94,13 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A method asked for a pass of the model, which failed.
+    #[error("the model could not be run")]
+    Pass {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Methods do not go together.
     #[error("{composition} of {methods}: {reason}")]
     Compose {
@@ -127,6 +134,11 @@ impl Error {
     /// A [`NoFormat`](Self::NoFormat) error.
     pub fn no_format(method: &str, library: &str, reason: impl Into<String>) -> Self {
         Self::NoFormat { method: method.into(), library: library.into(), reason: reason.into() }
+    }
+
+    /// A [`Pass`](Self::Pass) error.
+    pub fn pass(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Pass { source: Box::new(source) }
     }
 
     /// A [`File`](Self::File) error.

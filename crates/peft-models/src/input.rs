@@ -251,11 +251,6 @@ impl Text {
         Ok(Placed { rows: Rows::new(rows, &self.device), ids, segments })
     }
 
-    /// Texts and tokens in the longest.
-    pub(crate) fn shape(&self) -> [usize; 2] {
-        self.shape
-    }
-
     /// The text moved by one token, behind `start`, every one a token.
     pub(crate) fn moved(&self, start: usize) -> Self {
         let [_, tokens] = self.shape;

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::tensor::Device;
-use peft_core::{Adapter, AdapterCheck, Composition, Registry, SavedTask, TaskType};
+use peft_core::{
+    Adapter, AdapterCheck, AdapterPool, BoxedMethod, Composition, Registry, SavedTask, TaskType,
+};
 use peft_models::{AddedTokens, Model, ModelConfig, ModelTask, Precision, Task};
 
 use crate::data::{Goal, Labels, Layout};
@@ -36,7 +39,7 @@ impl AdaptedModel {
         precision: Precision,
         device: &Device,
     ) -> Result<Self> {
-        let Some(last) = adapters.fusion.as_ref().or(adapters.adapters.last()) else {
+        let Some(last) = adapters.last() else {
             let (model, _) = Model::load_in(directory, None, precision, device)?;
             let task = own_task(&model);
             let added_tokens = AddedTokens::default();
@@ -44,10 +47,7 @@ impl AdaptedModel {
         };
         let model = model_for(directory, last, precision, device)?;
         let adapter = adapters.load(&model, registry, device)?;
-        let task = match last.join(TASK_FILE).exists() {
-            true => Some(TaskFile::load(last)?),
-            false => own_task(&model),
-        };
+        let task = adapters.task(&model)?;
         let added_tokens = adapters.added_tokens()?;
         Ok(Self { model, adapter: Some(adapter), task, added_tokens })
     }
@@ -84,6 +84,19 @@ impl AdapterPaths {
     /// One adapter.
     pub fn one(adapter: impl Into<PathBuf>) -> Self {
         Self { adapters: vec![adapter.into()], ..Self::default() }
+    }
+
+    /// The adapter that the head is from.
+    fn last(&self) -> Option<&PathBuf> {
+        self.fusion.as_ref().or(self.adapters.last())
+    }
+
+    /// What the outputs of `model` under the adapters mean, where that is known.
+    fn task(&self, model: &Model) -> Result<Option<TaskFile>> {
+        match self.last().filter(|last| last.join(TASK_FILE).exists()) {
+            Some(last) => Ok(Some(TaskFile::load(last)?)),
+            None => Ok(own_task(model)),
+        }
     }
 
     /// The methods of the adapters over `model`, whose head need not be theirs.
@@ -131,7 +144,7 @@ impl AdapterPaths {
             });
         }
         let adapter = match (self.composition, adapters.len()) {
-            (Some(composition), _) => composition.of(adapters, fusion)?,
+            (Some(composition), _) => composition.of(adapters, fusion, base)?,
             (None, 1) if fusion.is_none() => adapters.remove(0),
             (None, _) => {
                 return Err(Error::setting(
@@ -148,12 +161,78 @@ impl AdapterPaths {
     }
 }
 
+/// Adapters side by side over one model: each in a slot of a pool, with its own head.
+#[derive(Debug, Clone)]
+pub struct SideBySide {
+    /// The model.
+    pub model: Model,
+    /// The adapters, without autodiff.
+    pub pool: AdapterPool,
+    /// What is known of the adapter in each slot.
+    pub sides: Vec<Side>,
+}
+
+/// One of the adapters of [`SideBySide`].
+#[derive(Debug, Clone)]
+pub struct Side {
+    /// Which one it was of those that were asked for.
+    pub number: usize,
+    /// What its outputs mean, where that is known.
+    pub task: Option<TaskFile>,
+    /// The tokens that it adds to the tokenizer.
+    pub added_tokens: AddedTokens,
+}
+
+impl SideBySide {
+    /// Loads adapters, each on its own, over the model in `directory`. Adapters for one task share
+    /// the model, which is loaded once for all of them; those with other heads are in another pool.
+    ///
+    /// # Errors
+    /// If one is broken, or for another model.
+    pub fn load(
+        directory: &Path,
+        adapters: &[AdapterPaths],
+        registry: &Registry,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Vec<Self>> {
+        let mut groups: Vec<(ModelTask, Vec<usize>)> = Vec::new();
+        for (number, paths) in adapters.iter().enumerate() {
+            let Some(last) = paths.last() else { continue };
+            let task = task_for(directory, last)?;
+            match groups.iter_mut().find(|(known, _)| *known == task) {
+                Some((_, numbers)) => numbers.push(number),
+                None => groups.push((task, vec![number])),
+            }
+        }
+        let load = |(task, numbers): (ModelTask, Vec<usize>)| {
+            let (model, _) = Model::load_in(directory, Some(task), precision, device)?;
+            let (mut methods, mut sides) = (Vec::new(), Vec::new());
+            for number in numbers {
+                let paths = &adapters[number];
+                let adapter = paths.load(&model, registry, device)?;
+                methods.push(BoxedMethod::new(adapter.method.valid()));
+                let task = paths.task(&model)?;
+                sides.push(Side { number, task, added_tokens: paths.added_tokens()? });
+            }
+            Ok(Self { model, pool: AdapterPool::new(methods), sides })
+        };
+        groups.into_iter().map(load).collect()
+    }
+}
+
 fn model_for(
     directory: &Path,
     adapter: &Path,
     precision: Precision,
     device: &Device,
 ) -> Result<Model> {
+    let task = task_for(directory, adapter)?;
+    Ok(Model::load_in(directory, Some(task), precision, device)?.0)
+}
+
+/// What a model is loaded for to be under an adapter.
+fn task_for(directory: &Path, adapter: &Path) -> Result<ModelTask> {
     let own = ModelConfig::load(directory)?.own_task();
     let own_labels = match own {
         Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
@@ -171,7 +250,7 @@ fn model_for(
         _ if adapter.join(TASK_FILE).exists() => TaskFile::load(adapter)?.labels.task(),
         _ => own,
     };
-    Ok(Model::load_in(directory, Some(ModelTask { task, seed: 0 }), precision, device)?.0)
+    Ok(ModelTask { task, seed: 0 })
 }
 
 /// The labels of a checkpoint with a head of its own.

@@ -1,8 +1,8 @@
 //! Outputs and metrics of a model under a method.
 
 use burn::tensor::Tensor;
-use peft_core::Hooks;
-use peft_models::{Model, Pass};
+use peft_core::{AdapterPool, Hooks, Memo, Probe, Slots};
+use peft_models::{Forward, Model};
 
 use crate::data::{Goal, Labels, Target, TokenizedSet};
 use crate::loss::loss;
@@ -12,25 +12,66 @@ use crate::{Error, Result};
 /// What is random in data is the same in every evaluation.
 const EVALUATION: u64 = 0;
 
-/// The outputs for every example, in the order of the data set. `hooks` must be without autodiff
-/// (`method.valid()`).
+/// Under what a model is evaluated.
+#[derive(Clone, Copy)]
+pub struct Under<'a> {
+    hooks: &'a dyn Hooks,
+    slot: Option<usize>,
+    probe: Option<&'a Probe>,
+}
+
+impl<'a> Under<'a> {
+    /// A method, which must be without autodiff (`method.valid()`); `&()` is the base model.
+    pub fn method(hooks: &'a dyn Hooks) -> Self {
+        Self { hooks, slot: None, probe: None }
+    }
+
+    /// One adapter of a pool, which must be without autodiff.
+    pub fn slot(pool: &'a AdapterPool, slot: usize) -> Self {
+        Self { hooks: pool, slot: Some(slot), probe: None }
+    }
+
+    /// With an eye on what methods decide.
+    pub fn with_probe(self, probe: &'a Probe) -> Self {
+        Self { probe: Some(probe), ..self }
+    }
+
+    fn slots(&self, rows: usize) -> Slots {
+        self.slot.map_or(Slots::default(), |slot| Slots::all(Some(slot), rows))
+    }
+
+    fn forward<'b>(&self, memo: &'b Memo, slots: &'b Slots) -> Forward<'b>
+    where
+        'a: 'b,
+    {
+        let how = Forward::infer(self.hooks).with_memo(memo).with_slots(slots);
+        match self.probe {
+            Some(probe) => how.with_probe(probe),
+            None => how,
+        }
+    }
+}
+
+/// The outputs for every example, in the order of the data set.
 ///
 /// # Errors
 /// If an input does not fit the model, or the task has no output for a text as a whole.
 pub fn predict(
     model: &Model,
-    hooks: &dyn Hooks,
+    under: Under<'_>,
     data: &TokenizedSet,
     batch_size: usize,
 ) -> Result<Vec<Output>> {
     let mut outputs = vec![Output { logits: Vec::new() }; data.len()];
+    let memo = Memo::new();
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
         if batch.places.is_some() {
             let expected = "an adapter for words has no output for a text as a whole";
             return Err(Error::setting("task", "of the adapter", expected));
         }
-        let logits = batch.logits(model, Pass::inference(hooks))?;
+        let slots = under.slots(indices.len());
+        let logits = batch.logits(model, under.forward(&memo, &slots))?;
         for (row, index) in rows(logits).into_iter().zip(indices) {
             outputs[*index].logits = row;
         }
@@ -44,24 +85,26 @@ pub fn predict(
 /// As [`predict`].
 pub fn evaluate(
     model: &Model,
-    hooks: &dyn Hooks,
+    under: Under<'_>,
     data: &TokenizedSet,
     labels: &Labels,
     batch_size: usize,
 ) -> Result<Metrics> {
     match labels.goal {
-        Goal::Tag => return evaluate_tags(model, hooks, data, labels, batch_size),
+        Goal::Tag => return evaluate_tags(model, under, data, labels, batch_size),
         goal if goal.is_language() => {
-            return evaluate_language(model, hooks, data, goal, batch_size);
+            return evaluate_language(model, under, data, goal, batch_size);
         }
         _ => {}
     }
     let mut outputs = Vec::with_capacity(data.len());
     let mut targets: Vec<Target> = Vec::with_capacity(data.len());
     let mut total = 0.0;
+    let memo = Memo::new();
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
-        let logits = batch.logits(model, Pass::inference(hooks))?;
+        let slots = under.slots(indices.len());
+        let logits = batch.logits(model, under.forward(&memo, &slots))?;
         let mean = loss(labels.goal, logits.clone(), &batch).into_scalar::<f32>();
         total += f64::from(mean) * indices.len() as f64;
         outputs.extend(rows(logits).into_iter().map(|logits| Output { logits }));
@@ -71,35 +114,37 @@ pub fn evaluate(
 }
 
 /// The index of the likeliest label of each word of each example, in the order of the data set;
-/// `None` for a word that was cut off. `hooks` must be without autodiff.
+/// `None` for a word that was cut off. 
 ///
 /// # Errors
 /// If an input does not fit the model, or the task is not over words.
 pub fn predict_tags(
     model: &Model,
-    hooks: &dyn Hooks,
+    under: Under<'_>,
     data: &TokenizedSet,
     batch_size: usize,
 ) -> Result<Vec<Vec<Option<usize>>>> {
-    Ok(tags(model, hooks, data, batch_size)?.0)
+    Ok(tags(model, under, data, batch_size)?.0)
 }
 
 /// As [`predict_tags`], with the mean loss of the words whose tags are known.
 #[allow(clippy::type_complexity)]
 fn tags(
     model: &Model,
-    hooks: &dyn Hooks,
+    under: Under<'_>,
     data: &TokenizedSet,
     batch_size: usize,
 ) -> Result<(Vec<Vec<Option<usize>>>, f64)> {
     let mut found = vec![Vec::new(); data.len()];
     let (mut words, mut total) = (0, 0.0);
+    let memo = Memo::new();
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
         if batch.asks_nothing() {
             continue;
         }
-        let logits = batch.logits(model, Pass::inference(hooks))?;
+        let slots = under.slots(indices.len());
+        let logits = batch.logits(model, under.forward(&memo, &slots))?;
         let labels = logits.clone().argmax(1).into_data().convert::<i64>();
         let mut labels = labels.iter::<i64>();
         for &index in indices {
@@ -122,12 +167,12 @@ fn tags(
 /// The metrics of tags. A word that was cut off counts as one without an entity.
 fn evaluate_tags(
     model: &Model,
-    hooks: &dyn Hooks,
+    under: Under<'_>,
     data: &TokenizedSet,
     labels: &Labels,
     batch_size: usize,
 ) -> Result<Metrics> {
-    let (found, loss) = tags(model, hooks, data, batch_size)?;
+    let (found, loss) = tags(model, under, data, batch_size)?;
     let name = |label: usize| labels.names[label].as_str();
     let mut named = (Vec::new(), Vec::new());
     for (found, target) in found.iter().zip(data.targets()) {
@@ -142,18 +187,20 @@ fn evaluate_tags(
 /// The metrics of a language model over the tokens that it is asked for.
 fn evaluate_language(
     model: &Model,
-    hooks: &dyn Hooks,
+    under: Under<'_>,
     data: &TokenizedSet,
     goal: Goal,
     batch_size: usize,
 ) -> Result<Metrics> {
     let (mut asked, mut right, mut total) = (0, 0, 0.0);
+    let memo = Memo::new();
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
         if batch.asks_nothing() {
             continue;
         }
-        let logits = batch.logits(model, Pass::inference(hooks))?;
+        let slots = under.slots(indices.len());
+        let logits = batch.logits(model, under.forward(&memo, &slots))?;
         let found = logits.clone().argmax(1).squeeze_dim::<1>(1);
         let wanted = batch.classes(&found.device());
         right += found.equal(wanted).int().sum().into_scalar::<i64>() as usize;

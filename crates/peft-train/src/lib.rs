@@ -12,13 +12,13 @@ pub mod metrics;
 mod resolve;
 mod run;
 
-pub use adapted::{AdaptedModel, AdapterPaths};
+pub use adapted::{AdaptedModel, AdapterPaths, Side, SideBySide};
 pub use builtin::write_builtin;
 pub use error::{Error, Result};
-pub use evaluate::{evaluate, predict, predict_tags};
+pub use evaluate::{Under, evaluate, predict, predict_tags};
 pub use heatmap::Heatmap;
 pub use resolve::{ResolvedModel, resolve};
 pub use run::{
-    Entry, History, Outcome, RunDirectory, Schedule, TASK_FILE, TaskFile, TrainData, TrainSettings,
+    CalibrationBatches, Entry, History, Outcome, RunDirectory, Schedule, TASK_FILE, TaskFile, TrainData, TrainSettings,
     Trainer,
 };

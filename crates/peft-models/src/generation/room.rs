@@ -1,7 +1,7 @@
 //! How many tokens a model has positions for.
 
 use burn::tensor::Tensor;
-use peft_core::{Embedded, Role, Site};
+use peft_core::{Memo, Mode, Pass, Role, Rows, Site, Stage, Tokens};
 
 use super::Generator;
 use crate::{Error, Result, Task};
@@ -42,11 +42,14 @@ impl Generator<'_> {
     /// By text, how many positions the method takes before it.
     fn taken(&self, site: &Site, texts: usize) -> Vec<usize> {
         // A text of one token shows what is put before any.
-        let text = Tensor::zeros([texts, 1, site.d_out()], self.model.base().device());
-        let Embedded { hidden, shift, .. } = self.hooks.embed(site, Embedded::new(text, None));
-        let added = hidden.dims()[1] - 1;
-        let of_text = |text| shift.iter().skip(text).step_by(texts).max().copied().unwrap_or(0);
-        (0..texts).map(|text| added + of_text(text)).collect()
+        let device = self.model.base().device();
+        let rows = Rows::packed(&vec![1; texts], device);
+        let tokens = Tokens::new(Tensor::zeros([texts, site.d_out()], device), rows.clone());
+        let (slots, memo) = (self.slots.cloned().unwrap_or_default(), Memo::new());
+        let (mode, probe) = (Mode::Infer, None);
+        let pass = Pass { rows: &rows, slots: &slots, mode, memo: &memo, probe };
+        let tokens = self.hooks.tokens(Stage::Embedded, site, tokens, &pass);
+        tokens.rows.iter().map(|row| row.len() - 1 + row.shift).collect()
     }
 
     /// Says how many texts were ended by the model's last position.

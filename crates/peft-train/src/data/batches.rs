@@ -1,7 +1,7 @@
 //! Batches of texts of like length, so that little of a batch is padding.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use peft_models::{Model, ModelConfig, ModelInput, Pass, Place, TextTokenizer};
+use peft_models::{Forward, Model, ModelConfig, ModelInput, Place, TextTokenizer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -54,13 +54,11 @@ impl Batch {
     ///
     /// # Errors
     /// If the texts do not fit the model.
-    pub fn logits(&self, model: &Model, pass: Pass<'_>) -> Result<Tensor<2>> {
-        let logits = match &self.places {
-            Some(places) => model.forward_at(&self.input, places, pass)?,
-            None => model.forward(&self.input, pass)?,
-        };
-        let [rows, columns, outputs] = logits.dims();
-        Ok(logits.reshape([rows * columns, outputs]))
+    pub fn logits(&self, model: &Model, how: Forward<'_>) -> Result<Tensor<2>> {
+        Ok(match &self.places {
+            Some(places) => model.forward_at(&self.input, places, how)?,
+            None => model.forward(&self.input, how)?.squeeze_dim(1),
+        })
     }
 
     /// The label indices, `[targets]`.

@@ -29,6 +29,21 @@ pub(crate) fn without_gradient(module: &impl Module, gradients: &GradientsParams
     find.found
 }
 
+/// Handles on the same gradients, for whoever looks at them after a step has used them up.
+pub(crate) fn copied(module: &impl Module, gradients: &GradientsParams) -> GradientsParams {
+    struct Copy<'g>(&'g GradientsParams, GradientsParams);
+    impl ModuleVisitor for Copy<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = self.0.get::<D>(param.id) {
+                self.1.register(param.id, gradient);
+            }
+        }
+    }
+    let mut copy = Copy(gradients, GradientsParams::new());
+    module.visit(&mut copy);
+    copy.1
+}
+
 /// Multiplies every gradient by `factor`.
 pub(crate) fn scale(module: &impl Module, gradients: &mut GradientsParams, factor: f64) {
     struct Scale<'g>(&'g mut GradientsParams, f64);
@@ -46,17 +61,22 @@ pub(crate) fn scale(module: &impl Module, gradients: &mut GradientsParams, facto
 ///
 /// Burn's clipping bounds each parameter's gradient by itself, which changes its direction.
 pub(crate) fn clip(module: &impl Module, gradients: &mut GradientsParams, max_norm: f64) {
-    struct Norm<'g>(&'g GradientsParams, f64);
-    impl ModuleVisitor for Norm<'_> {
+    struct Squares<'g>(&'g GradientsParams, Vec<Tensor<1>>);
+    impl ModuleVisitor for Squares<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = self.0.get::<D>(param.id) {
-                self.1 += gradient.square().sum().into_scalar::<f64>();
+                self.1.push(gradient.square().sum());
             }
         }
     }
-    let mut norm = Norm(gradients, 0.0);
-    module.visit(&mut norm);
-    let norm = norm.1.sqrt();
+    let mut squares = Squares(gradients, Vec::new());
+    module.visit(&mut squares);
+    if squares.1.is_empty() {
+        return;
+    }
+    // One read for all.
+    let squares = Tensor::cat(squares.1, 0).into_data().convert::<f64>();
+    let norm = squares.iter::<f64>().sum::<f64>().sqrt();
     if norm > max_norm {
         scale(module, gradients, max_norm / (norm + 1e-6));
     }

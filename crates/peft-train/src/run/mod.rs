@@ -1,5 +1,6 @@
 //! A training run: its settings, its loop, and the directory that it writes.
 
+mod calibration;
 mod checkpoint;
 mod directory;
 mod frozen;
@@ -11,6 +12,7 @@ mod schedule;
 mod settings;
 mod trainer;
 
+pub use calibration::CalibrationBatches;
 pub use directory::{RunDirectory, TASK_FILE, TaskFile};
 pub use history::{Entry, History};
 pub use schedule::Schedule;

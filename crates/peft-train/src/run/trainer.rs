@@ -5,18 +5,19 @@ use std::time::Instant;
 use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::module::{Module, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use peft_core::{
-    Adapter, Calibration, Hooks, Method, Progress as StepProgress, Stack, num_trainable,
+    Adapter, LossContext, Memo, Method, Progress as StepProgress, Stack, StepContext,
+    num_trainable,
 };
-use peft_models::{AddedTokens, Model, Pass};
+use peft_models::{AddedTokens, Forward, Model};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Position};
 use super::progress::Progress;
 use super::{Entry, History, RunDirectory, TaskFile, TrainSettings, frozen, gradients, plot};
-use crate::data::{Batches, Goal, TokenizedSet, mix};
-use crate::evaluate::evaluate;
+use crate::data::{TokenizedSet, mix};
+use crate::evaluate::{Under, evaluate};
 use crate::loss::loss;
 use crate::metrics::{Metric, Metrics};
 use crate::{Error, Result};
@@ -69,6 +70,7 @@ pub struct Trainer<'m> {
     device: Device,
     visible: bool,
     fingerprint: String,
+    groups_of_rates: Vec<(ParamGroup, f64)>,
 }
 
 impl<'m> Trainer<'m> {
@@ -100,6 +102,7 @@ impl<'m> Trainer<'m> {
             device,
             visible: false,
             fingerprint,
+            groups_of_rates: Vec::new(),
         })
     }
 
@@ -145,16 +148,7 @@ impl<'m> Trainer<'m> {
             return Ok(outcome);
         }
         let mut state = self.start(resume)?;
-        if state.position.step == 0 {
-            let mut batches = CalibrationBatches {
-                model: self.model,
-                data: &data.train,
-                goal: self.task.labels.goal,
-                order: data.train.shuffled(settings.batch_size, self.groups(), self.seed, 0),
-                next: 0,
-            };
-            state.method.prepare(&mut batches);
-        }
+        self.groups_of_rates = groups_of_rates(&state.method);
         let kept = (state.position.step, state.position.epochs);
         let mut history = History::until(&self.directory.metrics(), kept.0, kept.1)?;
         let mut progress = Progress::new(total, state.position.step, self.visible);
@@ -236,8 +230,6 @@ impl<'m> Trainer<'m> {
         total: usize,
     ) -> Result<(Entry, usize)> {
         let step = state.position.step;
-        // Dropout of a step is the same whether or not the run was cut off before it.
-        self.device.seed(mix(self.seed ^ RANDOM_STATE, step as u64));
         // Which words are hidden changes from epoch to epoch.
         let draw = mix(self.seed ^ RANDOM_DATA, epoch as u64);
         let batches = batches.iter().map(|indices| data.train.batch(indices, draw, &self.device));
@@ -253,21 +245,29 @@ impl<'m> Trainer<'m> {
         };
         let mut accumulator = GradientsAccumulator::new();
         let (mut mean, mut tokens) = (0.0, 0);
-        for batch in batches {
+        let progress = StepProgress { step, total };
+        for (number, batch) in batches.iter().enumerate() {
             if batch.asks_nothing() {
                 continue;
             }
-            let logits = batch.logits(self.model, Pass::training(&state.method))?;
+            // Dropout of a step is the same whether or not the run was cut off before it.
+            let (seed, memo) = (mix(self.seed ^ RANDOM_STATE, number as u64), Memo::new());
+            let how = Forward::train(&state.method, seed, step as u64).with_memo(&memo);
+            let logits = batch.logits(self.model, how)?;
+            let again = || batch.logits(self.model, how).map_err(peft_core::Error::pass);
+            let context = LossContext { progress, logits: &logits, again: &again };
+            let of_method = state.method.loss(&context)?;
             let share = batch.targets.len() as f64 / targets as f64;
-            let loss = loss(self.task.labels.goal, logits, &batch) * share;
-            mean += loss.clone().into_scalar::<f32>();
+            let loss = loss(self.task.labels.goal, logits, batch) * share;
             tokens += batch.tokens;
-            let objective = match state.method.penalty() {
-                Some(penalty) => loss * weight + penalty * share,
-                None => loss * weight,
+            let objective = match of_method {
+                Some(of_method) => loss.clone() * weight + of_method * share,
+                None => loss.clone() * weight,
             };
             let gradients = GradientsParams::from_grads(objective.backward(), &state.method);
             accumulator.accumulate(&state.method, gradients);
+            // Read when all is under way: on some devices a read waits for what was asked before.
+            mean += loss.into_scalar::<f32>();
         }
         if !mean.is_finite() {
             return Err(Error::Diverged { step: step + 1, quantity: "loss".into() });
@@ -283,11 +283,14 @@ impl<'m> Trainer<'m> {
             gradients::clip(&state.method, &mut gradients, self.settings.max_grad_norm);
         }
         let lr = self.learning_rate(step, total);
-        let rates = self.rates(&state.method, lr);
-        state.method = state.optimizer.step(rates, state.method.clone(), gradients);
+        let seen = gradients::copied(&state.method, &gradients);
+        // Not a copy of it: what is updated is held once.
+        let method = std::mem::replace(&mut state.method, Stack::new(Vec::new()));
+        state.method = state.optimizer.step(self.rates(lr), method, gradients);
         state.position.step += 1;
         state.position.tokens += tokens;
-        state.method.after_step(StepProgress { step: state.position.step, total });
+        let progress = StepProgress { step: state.position.step, total };
+        state.method.after_step(&StepContext { progress, gradients: &seen });
         let entry =
             Entry::Step { step: state.position.step, epoch: epoch + 1, loss: mean, lr, tokens };
         Ok((entry, tokens))
@@ -300,14 +303,10 @@ impl<'m> Trainer<'m> {
     }
 
     /// The rate, and the rates of parameters that the method wants to learn faster or slower.
-    fn rates(&self, method: &Stack, lr: f64) -> ModuleLearningRate {
-        let rates = method.lr_factors().into_iter().fold(
+    fn rates(&self, lr: f64) -> ModuleLearningRate {
+        let rates = self.groups_of_rates.iter().fold(
             ModuleLrScheduler::new(lr),
-            |rates, (suffix, factor)| {
-                let group = ParamGroup::from_regex(format!(r"(^|\.)({suffix})$"))
-                    .expect("a parameter's name is a regular expression");
-                rates.with_group(group, lr * factor)
-            },
+            |rates, (group, factor)| rates.with_group(group.clone(), lr * factor),
         );
         let mut rates = rates;
         rates.step()
@@ -316,7 +315,8 @@ impl<'m> Trainer<'m> {
     /// Evaluates on the validation data, and keeps the adapter if it is the best so far.
     fn judge(&self, state: &mut State, valid: &TokenizedSet, metric: Metric) -> Result<Metrics> {
         let (labels, batch) = (&self.task.labels, self.settings.eval_batch_size);
-        let metrics = evaluate(self.model, &state.method.valid(), valid, labels, batch)?;
+        let hooks = state.method.valid();
+        let metrics = evaluate(self.model, Under::method(&hooks), valid, labels, batch)?;
         // An accuracy is finite even of outputs that are no numbers; their loss is not.
         let mut judging = [metric, Metric::Loss].into_iter();
         if let Some(metric) = judging.find(|metric| metrics.is_not_finite(*metric)) {
@@ -381,7 +381,7 @@ impl<'m> Trainer<'m> {
         let hooks = method.valid();
         let test = data.test.as_ref();
         let test =
-            test.map(|test| evaluate(self.model, &hooks, test, labels, batch)).transpose()?;
+            test.map(|test| evaluate(self.model, Under::method(&hooks), test, labels, batch)).transpose()?;
         plot::write(&self.directory.plot(), history.entries(), metric)?;
         let outcome = Outcome {
             steps: position.step,
@@ -420,28 +420,14 @@ impl<'m> Trainer<'m> {
 const RANDOM_STATE: u64 = 0x5EED_0F57_E950_0001;
 const RANDOM_DATA: u64 = 0x5EED_0F57_E950_0002;
 
-/// The batches of the first epoch, for methods that look at the data before they train.
-struct CalibrationBatches<'d> {
-    model: &'d Model,
-    data: &'d TokenizedSet,
-    goal: Goal,
-    order: Batches,
-    next: usize,
-}
-
-impl Calibration for CalibrationBatches<'_> {
-    fn next_loss(&mut self, hooks: &dyn Hooks) -> Option<Tensor<1>> {
-        let indices = self.order.iter().nth(self.next)?;
-        self.next += 1;
-        let device = self.model.base().device();
-        // The same texts are trained on next: what is wrong with them is an error there.
-        let batch = self.data.batch(indices, 0, device).ok()?;
-        if batch.asks_nothing() {
-            return self.next_loss(hooks);
-        }
-        let logits = batch.logits(self.model, Pass::inference(hooks)).ok()?;
-        Some(loss(self.goal, logits, &batch))
-    }
+/// Parameters that learn at a multiple of the rate.
+fn groups_of_rates(method: &Stack) -> Vec<(ParamGroup, f64)> {
+    let group = |(suffix, factor): (String, f64)| {
+        let group = ParamGroup::from_regex(format!(r"(^|\.)({suffix})$"))
+            .expect("a parameter's name is a regular expression");
+        (group, factor)
+    };
+    method.lr_factors().into_iter().map(group).collect()
 }
 
 /// What changes from step to step.
