@@ -1,0 +1,119 @@
+//! Gradients beside finite differences.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use peft_core::{Base, Edit, Edits, EmptyPass, Hooks, Memo, MemoKey, Stack};
+use peft_models::Forward;
+
+use super::agreement::random;
+use crate::numbers::{Normal, values};
+use crate::parameters::{Parameter, gradients, shifted};
+use crate::{Host, Subject};
+
+/// The gradient of a sum of the model's outputs with respect to each trained parameter is, in a
+/// random direction, how much that sum changes. What a method says that it holds constant in the
+/// backward pass is held constant here too.
+///
+/// # Panics
+/// If it is not.
+pub fn an_edits_gradient_matches_finite_differences(subject: &Subject) {
+    if !subject.expect.exact_gradient {
+        return;
+    }
+    let host = &subject.host;
+    let method = subject.in_training(1).method;
+    let sum = Sum::new(host);
+    let gradients = gradients(&method, &sum.tensor(host.outputs(Forward::infer(&method))));
+    let method = method.valid();
+    let constant = Constants::of(&method, host);
+    let value = |method: &Stack| {
+        let memo = constant.memo();
+        sum.value(host.outputs(Forward::infer(method).with_memo(&memo)))
+    };
+    for (number, Parameter { path, values, .. }) in gradients.iter().enumerate() {
+        let direction = Normal::new(number as u64).take(values.len());
+        let along = values.iter().zip(&direction).map(|(g, v)| f64::from(*g) * f64::from(*v));
+        let along: f64 = along.sum();
+        // A step for which the sum changes by more than it is rounded, and the parameter by less
+        // than it would take for the model to be another one.
+        let step = (CHANGE / along.abs()).clamp(1e-3, 3e-2);
+        let at = |times: f64| value(&shifted(method.clone(), path, &direction, times * step));
+        let [near, far] = [1.0, 2.0].map(|times| (at(times) - at(-times)) / (2.0 * times * step));
+        // Of the fourth order in the step; how far the two lie apart tells how much is left.
+        let expected = (4.0 * near - far) / 3.0;
+        let tolerance = 1e-2 * expected.abs() + (near - far).abs() + ROUNDING / step;
+        let apart = (along - expected).abs();
+        assert!(
+            apart <= tolerance,
+            "the gradient of {path} along a direction is {along:e}, differences give {expected:e}: \
+             {apart:e} apart, at most {tolerance:e} is right"
+        );
+    }
+}
+
+/// By how much the sum should change in a step.
+const CHANGE: f64 = 2e-2;
+/// How much the sum of a model in `f32` is rounded.
+const ROUNDING: f64 = 3e-6;
+
+/// A sum of outputs with random factors.
+struct Sum {
+    factors: Tensor<2>,
+}
+
+impl Sum {
+    fn new(host: &Host) -> Self {
+        let [targets, outputs] = host.outputs(Forward::infer(&())).dims();
+        let factors = random(&mut Normal::new(31), [targets, outputs], host.model.base().device());
+        Self { factors: factors / ((targets * outputs) as f64).sqrt() }
+    }
+
+    fn tensor(&self, outputs: Tensor<2>) -> Tensor<1> {
+        (outputs * self.factors.clone()).sum()
+    }
+
+    /// The same without rounding the sum.
+    fn value(&self, outputs: Tensor<2>) -> f64 {
+        let products = values(outputs).into_iter().zip(values(self.factors.clone()));
+        products.map(|(output, factor)| f64::from(output) * f64::from(factor)).sum()
+    }
+}
+
+/// What a method holds constant in the backward pass: the norms of the weights that
+/// [`Magnitude`](peft_core::Magnitude) divides by.
+struct Constants(Vec<(MemoKey, Tensor<1>)>);
+
+impl Constants {
+    fn of(method: &Stack, host: &Host) -> Self {
+        let base: &Base = host.model.base();
+        let parts = EmptyPass::new(base.device());
+        let pass = parts.pass();
+        let mut keys = Vec::new();
+        for site in base.linears() {
+            collect(&method.linear(site, &pass), &mut keys);
+        }
+        let memo = Memo::new();
+        host.outputs(Forward::infer(method).with_memo(&memo));
+        let kept = |key| (key, memo.get(key, || panic!("norms that no pass computed")));
+        Self(keys.into_iter().map(kept).collect())
+    }
+
+    /// With nothing else in it.
+    fn memo(&self) -> Memo {
+        let memo = Memo::new();
+        for (key, norms) in &self.0 {
+            memo.get(*key, || norms.clone());
+        }
+        memo
+    }
+}
+
+fn collect(edits: &Edits, keys: &mut Vec<MemoKey>) {
+    for edit in edits.iter() {
+        match edit {
+            Edit::Magnitude(magnitude) => keys.push(magnitude.key),
+            Edit::Gated(_, edits) => collect(edits, keys),
+            _ => {}
+        }
+    }
+}
