@@ -1,9 +1,9 @@
 //! The adapter at the end of one sublayer.
 
 use burn::module::{Module, Param};
-use burn::nn::{Dropout, DropoutConfig, LayerNorm, LayerNormConfig};
+use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Tensor};
-use peft_core::{Activation, Exchange, Key, Layout, Site};
+use peft_core::{Activation, Exchange, Key, Layout, Pass, Site};
 
 use crate::phm::SharedPhm;
 use crate::projection::{Position, Projection};
@@ -22,7 +22,9 @@ pub struct AdapterLayer {
     pub norm_before: Option<LayerNorm>,
     /// The norm of what it returns (`ln_after`).
     pub norm_after: Option<LayerNorm>,
-    dropout: Dropout,
+    #[module(skip)]
+    dropout: f64,
+    #[module(skip)]
     fixed_scale: f64,
     #[module(skip)]
     activation: Activation,
@@ -47,34 +49,40 @@ impl AdapterLayer {
             scale,
             norm_before: norm(config.ln_before),
             norm_after: norm(config.ln_after),
-            dropout: DropoutConfig::new(config.dropout).init(),
+            dropout: config.dropout,
             fixed_scale,
             activation: config.non_linearity,
         }
     }
 
-    /// `s f(x)`, with dropout in training, for `x` of shape `[batch, tokens, d]`.
-    pub(crate) fn update(&self, input: Tensor<3>, shared: Option<&SharedPhm>) -> Tensor<3> {
+    /// `s f(x)`, with dropout in training, for `x` of shape `[tokens, d]`.
+    pub(crate) fn update(
+        &self,
+        input: Tensor<2>,
+        shared: Option<&SharedPhm>,
+        pass: &Pass<'_>,
+    ) -> Tensor<2> {
         let input = match &self.norm_before {
             Some(norm) => norm.forward(input),
             None => input,
         };
-        let inner = self.activation.forward(self.down.forward(input, shared));
-        let output = self.up.forward(inner, shared);
-        self.dropout.forward(match &self.scale {
+        let inner = self.activation.forward(self.down.forward(input, shared, pass));
+        let output = self.up.forward(inner, shared, pass);
+        let scaled = match &self.scale {
             Some(scale) => output * scale.val().unsqueeze(),
             None if self.fixed_scale == 1.0 => output,
             None => output * self.fixed_scale,
-        })
+        };
+        pass.dropout(scaled, self.dropout)
     }
 
     /// The update with its residual connection, before or after `ln_after`.
     pub(crate) fn join(
         &self,
-        update: Tensor<3>,
-        residual: Tensor<3>,
+        update: Tensor<2>,
+        residual: Tensor<2>,
         residual_before_norm: bool,
-    ) -> Tensor<3> {
+    ) -> Tensor<2> {
         match &self.norm_after {
             Some(norm) if residual_before_norm => norm.forward(update + residual),
             Some(norm) => norm.forward(update) + residual,

@@ -3,13 +3,12 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use peft_core::{
-    Base, Change, Embedded, Error, Exchange, Hooks, Method, NormLayer, ResidualLayer,
-    ResidualStates, Result, Role, Site, SiteKind,
+    Base, Error, Exchange, Hooks, Insert, Method, NormEdit, Pass, Result, Role, Site, SiteKind,
+    Stage, SublayerEnd, SublayerFunction, Tokens, TrainedNorm,
 };
 
 use crate::config::DEFAULT_INVERTIBLE_REDUCTION;
 use crate::invertible::Coupling;
-use crate::norm::TrainedNorm;
 use crate::phm::SharedPhm;
 use crate::{AdapterLayer, BottleneckConfig, ResidualBeforeNorm};
 
@@ -34,9 +33,6 @@ pub struct Bottleneck {
     norms: Vec<Option<TrainedNorm>>,
     shared: Option<SharedPhm>,
     invertible: Option<Coupling>,
-    /// The transformer layer of each site.
-    #[module(skip)]
-    layer_of: Vec<Option<usize>>,
     #[module(skip)]
     wiring: Wiring,
 }
@@ -79,10 +75,6 @@ impl Bottleneck {
             None => None,
         };
 
-        let mut layer_of = vec![None; base.len()];
-        for site in base.sites() {
-            layer_of[site.index] = site.layer;
-        }
         let adapted = |layer: usize| widths.iter().any(|(site, _)| site.layer == Some(layer));
         let mut norms = vec![None; base.len()];
         for entry in base.iter().filter(|entry| entry.site.kind == SiteKind::Norm) {
@@ -106,7 +98,7 @@ impl Bottleneck {
             residual: config.residual_before_ln,
             residual_before_norm: config.adapter_residual_before_ln,
         };
-        Ok(Self { layers, norms, shared, invertible, layer_of, wiring })
+        Ok(Self { layers, norms, shared, invertible, wiring })
     }
 
     /// The adapter at a site, if there is one.
@@ -115,7 +107,7 @@ impl Bottleneck {
     }
 
     /// The trained norm at a site, if there is one.
-    pub fn norm(&self, site: &Site) -> Option<&TrainedNorm> {
+    pub fn trained_norm(&self, site: &Site) -> Option<&TrainedNorm> {
         self.norms.get(site.index)?.as_ref()
     }
 
@@ -124,84 +116,67 @@ impl Bottleneck {
         self.invertible.as_ref()
     }
 
-    /// The invertible adapter, which a decoder beside an encoder does not have.
-    fn coupling_at(&self, site: &Site) -> Option<&Coupling> {
-        self.invertible.as_ref().filter(|_| site.role != Role::DecoderEmbeddings)
+    /// `s f(x)` of the adapter at a site for `x` of shape `[tokens, d]`, before residual connection
+    /// and `ln_after`; `None` where there is no adapter.
+    pub fn update(&self, site: &Site, input: Tensor<2>, pass: &Pass<'_>) -> Option<Tensor<2>> {
+        Some(self.layer(site)?.update(input, self.shared.as_ref(), pass))
     }
+}
 
-    /// Without the adapters (and trained norms) of some layers, counted from zero: AdapterDrop at
-    /// inference (Rücklé et al. 2021, arXiv 2010.11918). Save it with these layers in the
-    /// configuration's `leave_out`.
-    pub fn leave_out(mut self, layers: &[usize]) -> Self {
-        for (index, layer) in self.layer_of.iter().enumerate() {
-            if layer.is_some_and(|layer| layers.contains(&layer)) {
-                self.layers[index] = None;
-                self.norms[index] = None;
-            }
-        }
-        self
-    }
+/// An adapter at the end of a sublayer.
+#[derive(Debug)]
+struct Wired<'a> {
+    adapter: &'a AdapterLayer,
+    shared: Option<&'a SharedPhm>,
+    wiring: Wiring,
+}
 
-    /// What an adapter at `layer` is given, and where its residual connection begins, each
-    /// `[batch, tokens, d]`.
-    pub fn inputs(
-        &self,
-        layer: &ResidualLayer<'_>,
-        states: &ResidualStates,
-    ) -> (Tensor<3>, Tensor<3>) {
-        let output = states.output.clone();
-        if self.wiring.parallel {
-            return (states.residual.clone(), output);
-        }
-        let input =
-            if self.wiring.norm_first { layer.forward(states.clone()) } else { output.clone() };
-        let residual = match self.wiring.residual {
-            ResidualBeforeNorm::Output => output,
-            ResidualBeforeNorm::Input => input.clone(),
-            ResidualBeforeNorm::PostAdd => output + states.residual.clone(),
+impl SublayerFunction for Wired<'_> {
+    fn forward(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        let Wiring { parallel, residual, residual_before_norm, .. } = self.wiring;
+        let input = self.reads(end, pass);
+        let residual = match residual {
+            ResidualBeforeNorm::Input if !parallel => input.clone(),
+            ResidualBeforeNorm::PostAdd if !parallel => end.output.clone() + end.residual.clone(),
+            _ => end.output.clone(),
         };
-        (input, residual)
+        let update = self.adapter.update(input, self.shared, pass);
+        self.adapter.join(update, residual, residual_before_norm && !parallel)
     }
 
-    /// `s f(x)` of the adapter at a site for `x` of shape `[batch, tokens, d]`, before residual
-    /// connection and `ln_after`; `None` where there is no adapter.
-    pub fn update(&self, site: &Site, input: Tensor<3>) -> Option<Tensor<3>> {
-        Some(self.layer(site)?.update(input, self.shared.as_ref()))
+    fn reads(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        match self.wiring {
+            Wiring { parallel: true, .. } => end.residual.clone(),
+            Wiring { norm_first: true, .. } => end.normalized(pass),
+            _ => end.output.clone(),
+        }
     }
 }
 
 impl Hooks for Bottleneck {
-    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
-        let Some(adapter) = self.layer(layer.site()) else { return states };
-        let (input, residual) = self.inputs(layer, &states);
-        let update = adapter.update(input, self.shared.as_ref());
-        let before_norm = self.wiring.residual_before_norm && !self.wiring.parallel;
-        ResidualStates { output: adapter.join(update, residual, before_norm), ..states }
-    }
-
-    fn residual_input(&self, layer: &ResidualLayer<'_>, states: &ResidualStates) -> Tensor<3> {
-        self.inputs(layer, states).0
-    }
-
-    fn norm_gain(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.norm(layer.site()).map(|norm| norm.gain.val())
-    }
-
-    fn norm_bias(&self, layer: &NormLayer<'_>) -> Option<Tensor<1>> {
-        self.norm(layer.site())?.bias.as_ref().map(|bias| bias.val())
-    }
-
-    fn layers_input(&self, site: &Site, embedded: Embedded) -> Embedded {
-        match self.coupling_at(site) {
-            Some(coupling) => Embedded { hidden: coupling.forward(embedded.hidden), ..embedded },
-            None => embedded,
+    fn sublayer<'a>(&'a self, site: &Site, _pass: &Pass<'_>) -> Insert<'a> {
+        let (shared, wiring) = (self.shared.as_ref(), self.wiring);
+        match self.layer(site) {
+            Some(adapter) => Insert::of(Wired { adapter, shared, wiring }),
+            None => Insert::None,
         }
     }
 
-    fn unembed(&self, site: &Site, hidden: Tensor<3>) -> Tensor<3> {
-        match self.coupling_at(site) {
-            Some(coupling) => coupling.inverse(hidden),
-            None => hidden,
+    fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
+        self.trained_norm(site).map(TrainedNorm::edit).unwrap_or_default()
+    }
+
+    fn tokens(&self, stage: Stage, site: &Site, tokens: Tokens, _pass: &Pass<'_>) -> Tokens {
+        // A decoder beside an encoder has none.
+        let coupling = self.invertible.as_ref().filter(|_| site.role != Role::DecoderEmbeddings);
+        match (stage, coupling) {
+            (Stage::Input, Some(coupling)) => {
+                Tokens { hidden: coupling.forward(tokens.hidden), ..tokens }
+            }
+            (Stage::Output, Some(coupling)) => {
+                Tokens { hidden: coupling.inverse(tokens.hidden), ..tokens }
+            }
+            _ => tokens,
         }
     }
 }
@@ -213,7 +188,7 @@ impl Method for Bottleneck {
                 layer.exchange(file, site);
             }
             if let Some(Some(norm)) = self.norms.get_mut(site.index) {
-                norm.exchange(file, site);
+                norm.exchange(file, site, "");
             }
         }
         let prefix = base.model_prefix();
@@ -224,10 +199,6 @@ impl Method for Bottleneck {
             let encoder = if base.is_encoder_decoder() { "encoder." } else { "" };
             coupling.exchange(file, &format!("{prefix}{encoder}"));
         }
-    }
-
-    fn change(&self, site: &Site) -> Change {
-        self.norm(site).map_or(Change::default(), TrainedNorm::change)
     }
 
     fn merge_obstacle(&self) -> Option<String> {

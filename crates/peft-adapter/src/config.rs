@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
 use peft_core::{
-    Activation, Base, ComputationFunction, Error, MethodCard, MethodConfig, Result, Role, Site,
+    Activation, Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result,
+    Role, Site,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -301,7 +301,8 @@ impl MethodConfig for BottleneckConfig {
         Ok(left_out.chain(factors).collect())
     }
 
-    fn init(&self, base: &Base, device: &Device) -> Result<Bottleneck> {
-        Bottleneck::new(self, base, device)
+    fn init(&self, context: &InitContext<'_>) -> Result<Bottleneck> {
+        self.validate()?;
+        Bottleneck::new(self, context.base, context.device)
     }
 }

@@ -1,34 +1,30 @@
 //! AdapterFusion.
 
 use burn::module::{Module, Param};
-use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::{Device, Distribution, Tensor, activation::softmax, module::linear};
-
-use super::{FusionConfig, members_for_rows};
-use crate::{
-    Base, BoxedMethod, Change, Exchange, Hooks, Key, Layout, Method, Probe, ResidualLayer,
-    ResidualStates, Role, Site,
+use peft_core::{
+    Base, BoxedMethod, Exchange, Hooks, Insert, Key, Layout, LossContext, Method, Pass, Result,
+    Role, Site, SublayerEnd, SublayerFunction,
 };
 
+use crate::FusionConfig;
+
 /// Attention over what adapters add to a sublayer (AdapterFusion, Pfeiffer et al. 2021,
-/// arXiv 2005.00247, §3.2). With `zₙ` (`[batch, tokens, d]`) the output of adapter `n`, and `x` what
+/// arXiv 2005.00247, §3.2). With `zₙ` (`[tokens, d]`) the output of adapter `n`, and `x` what
 /// the adapters read:
 ///
 /// `output + Σₙ softmaxₙ((x Q + b)·(zₙ K + c)) zₙ V`.
 ///
 /// `Q`, `K` and `V` are `[d, d]`. The adapters stay as they are; only the projections are trained,
-/// and only they are in the file. Created with [`FusionConfig`], then put over its adapters with
-/// [`over`](Self::over).
+/// and only they are in the file. Created with [`FusionConfig`], then put over its adapters, which
+/// it [takes into itself](Method::adopt).
 #[derive(Module, Debug)]
 pub struct Fuse {
     methods: Vec<BoxedMethod>,
     /// By [`Site::index`].
     layers: Vec<Option<FusionLayer>>,
-    dropout: Dropout,
     #[module(skip)]
     config: FusionConfig,
-    #[module(skip)]
-    probe: Option<Probe>,
 }
 
 #[derive(Module, Debug)]
@@ -54,7 +50,7 @@ impl Projection {
         Self { weight: Param::from_tensor(weight), bias: Param::from_tensor(bias) }
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         linear(x, self.weight.val(), Some(self.bias.val()))
     }
 }
@@ -92,74 +88,71 @@ impl Fuse {
                 layers[site.index] = Some(FusionLayer::new(config, site.d_out(), device));
             }
         }
-        Self {
-            methods: Vec::new(),
-            layers,
-            dropout: DropoutConfig::new(config.dropout_prob.unwrap_or(0.0)).init(),
-            config: config.clone(),
-            probe: None,
-        }
+        Self { methods: Vec::new(), layers, config: config.clone() }
+    }
+}
+
+/// The fusion at one sublayer.
+#[derive(Debug)]
+struct Fused<'a> {
+    layer: &'a FusionLayer,
+    config: &'a FusionConfig,
+    /// What the adapters do there; at least one does something.
+    members: Vec<Insert<'a>>,
+}
+
+impl SublayerFunction for Fused<'_> {
+    fn forward(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        let Self { layer, config, members } = self;
+        let added = members.iter().map(|member| member.forward(end, pass) - end.output.clone());
+        let added: Vec<Tensor<2>> = added.collect();
+        let query = if config.query_before_ln { end.output.clone() } else { self.reads(end, pass) };
+        let query = match &layer.query {
+            Some(projection) => projection.forward(query),
+            None => query,
+        };
+        let scores = added.iter().map(|z| {
+            let key = layer.key.as_ref().map_or(z.clone(), |key| key.forward(z.clone()));
+            (query.clone() * key).sum_dim(1)
+        });
+        // `[tokens, adapters]`
+        let scores = Tensor::cat(scores.collect(), 1);
+        let attention = softmax(pass.dropout(scores, config.dropout_prob.unwrap_or(0.0)), 1);
+        pass.record(end.site(), "fusion", || attention.clone());
+        let valued = |z: Tensor<2>| match &layer.value {
+            Some(value) => linear(z, value.val(), None),
+            None => z,
+        };
+        let before = config.value_before_softmax;
+        let terms = added.into_iter().enumerate().map(|(n, z)| {
+            let z = if config.residual_before { z + end.output.clone() } else { z };
+            let z = if before { valued(z) } else { z };
+            z * attention.clone().narrow(1, n, 1)
+        });
+        let context = terms.reduce(|sum, term| sum + term).expect("a fusion has adapters");
+        let context = if before { context } else { valued(context) };
+        if config.residual_before { context } else { end.output.clone() + context }
     }
 
-    /// The fusion over these adapters, which stay as they are.
-    pub fn over(self, methods: Vec<BoxedMethod>) -> Self {
-        Self { methods: methods.into_iter().map(BoxedMethod::frozen).collect(), ..self }
+    fn reads(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        self.members.last().unwrap_or(&Insert::None).reads(end, pass)
     }
 }
 
 impl Hooks for Fuse {
-    fn residual(&self, layer: &ResidualLayer<'_>, states: ResidualStates) -> ResidualStates {
-        let fusion = self.layers.get(layer.site().index).and_then(Option::as_ref);
-        let (Some(fusion), Some(last)) = (fusion, self.methods.last()) else { return states };
-        let added: Vec<Tensor<3>> = self
-            .methods
-            .iter()
-            .map(|m| m.residual(layer, states.clone()).output - states.output.clone())
-            .collect();
-        let query = match self.config.query_before_ln {
-            true => states.output.clone(),
-            false => last.residual_input(layer, &states),
-        };
-        let query = fusion.query.as_ref().map_or(query.clone(), |q| q.forward(query));
-        let scores = added.iter().map(|z| {
-            let key = fusion.key.as_ref().map_or(z.clone(), |k| k.forward(z.clone()));
-            (query.clone() * key).sum_dim(2)
-        });
-        // `[batch, tokens, adapters]`
-        let scores = self.dropout.forward(Tensor::cat(scores.collect(), 2));
-        let attention = softmax(scores, 2);
-        if let Some(probe) = &self.probe {
-            let [batch, tokens, count] = attention.dims();
-            let rows = attention.clone().reshape([batch * tokens, count]);
-            probe.record(layer.site(), "fusion", rows);
-        }
-        let valued = |z: Tensor<3>| match &fusion.value {
-            Some(value) => linear(z, value.val(), None),
-            None => z,
-        };
-        let before = self.config.value_before_softmax;
-        let terms = added.into_iter().enumerate().map(|(n, z)| {
-            let z = if self.config.residual_before { z + states.output.clone() } else { z };
-            let z = if before { valued(z) } else { z };
-            z * attention.clone().narrow(2, n, 1)
-        });
-        let context = terms.reduce(|sum, term| sum + term).expect("a fusion has adapters");
-        let context = if before { context } else { valued(context) };
-        let output = match self.config.residual_before {
-            true => context,
-            false => states.output + context,
-        };
-        ResidualStates { output, ..states }
-    }
-    fn residual_input(&self, layer: &ResidualLayer<'_>, states: &ResidualStates) -> Tensor<3> {
-        match self.methods.last() {
-            Some(last) => last.residual_input(layer, states),
-            None => layer.forward(states.clone()),
+    fn sublayer<'a>(&'a self, site: &Site, pass: &Pass<'_>) -> Insert<'a> {
+        let members: Vec<Insert<'a>> =
+            self.methods.iter().map(|method| method.sublayer(site, pass)).collect();
+        match self.layers.get(site.index) {
+            Some(Some(layer)) if !members.iter().all(Insert::is_none) => {
+                Insert::of(Fused { layer, config: &self.config, members })
+            }
+            _ => Insert::None,
         }
     }
-    fn for_rows(&self, rows: &[usize]) -> Option<BoxedMethod> {
-        let methods = members_for_rows(&self.methods, rows)?;
-        Some(BoxedMethod::new(Self { methods, ..self.clone() }))
+
+    fn needs_padding(&self) -> bool {
+        self.methods.iter().any(Hooks::needs_padding)
     }
 }
 
@@ -185,28 +178,22 @@ impl Method for Fuse {
         }
     }
 
-    fn change(&self, _site: &Site) -> Change {
-        Change::default()
-    }
-
     fn merge_obstacle(&self) -> Option<String> {
         Some("its attention over the adapters depends on the input".into())
     }
 
-    fn penalty(&self) -> Option<Tensor<1>> {
+    fn loss(&self, _context: &LossContext<'_>) -> Result<Option<Tensor<1>>> {
         let values = self.layers.iter().flatten().filter_map(|layer| layer.value.as_ref());
         let terms = values.map(|value| {
             let value = value.val();
             let identity = Tensor::eye(value.dims()[0], &value.device());
             (value - identity).square().sum() * 0.01
         });
-        terms.reduce(|sum, term| sum + term).filter(|_| self.config.regularization)
+        Ok(terms.reduce(|sum, term| sum + term).filter(|_| self.config.regularization))
     }
 
-    fn observe(&mut self, probe: &Probe) {
-        self.probe = Some(probe.clone());
-        for method in &mut self.methods {
-            method.observe(probe);
-        }
+    fn adopt(&mut self, below: Vec<BoxedMethod>) -> Vec<BoxedMethod> {
+        self.methods.extend(below.into_iter().map(BoxedMethod::frozen));
+        Vec::new()
     }
 }

@@ -1,10 +1,12 @@
 //! The configuration of AdapterFusion.
 
-use burn::tensor::Device;
+use peft_core::{
+    Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result, Role,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Base, ComputationFunction, Error, Fuse, MethodCard, MethodConfig, Result, Role};
+use crate::Fuse;
 
 /// Configuration of [`Fuse`], with adapter-hub/adapters' fields.
 ///
@@ -58,9 +60,6 @@ impl Default for FusionConfig {
     }
 }
 
-/// Where the fused adapters are, in adapter-hub's reading of a file (see `format::hub`).
-pub(crate) const FUSION_PATHS: &str = "paths";
-
 impl MethodConfig for FusionConfig {
     const NAME: &'static str = "fusion";
     const PEFT_TYPE: &'static str = "ADAPTER_FUSION";
@@ -89,8 +88,10 @@ impl MethodConfig for FusionConfig {
         (config.get("architecture")?.as_str()? == "fusion").then(|| {
             let mut fields = config.clone();
             fields.remove("architecture");
+            // The library's file does not say where the fused adapters are; whoever reads it adds
+            // the paths of their sublayers.
             let paths: Vec<String> = fields
-                .remove(FUSION_PATHS)
+                .remove("paths")
                 .and_then(|p| serde_json::from_value(p).ok())
                 .unwrap_or_default();
             let has = |role| base.sites().any(|s| s.role == role && paths.contains(&s.path));
@@ -127,8 +128,8 @@ impl MethodConfig for FusionConfig {
         Ok(())
     }
 
-    fn init(&self, base: &Base, device: &Device) -> Result<Fuse> {
+    fn init(&self, context: &InitContext<'_>) -> Result<Fuse> {
         self.validate()?;
-        Ok(Fuse::new(self, base, device))
+        Ok(Fuse::new(self, context.base, context.device))
     }
 }

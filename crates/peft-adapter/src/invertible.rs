@@ -8,7 +8,7 @@ use peft_core::{Activation, Exchange, Key};
 use crate::InvertibleKind;
 use crate::projection::{bert_linear, exchange_linear};
 
-/// An invertible function of hidden states `[batch, tokens, d]`: what it does to the embeddings is
+/// An invertible function of hidden states `[tokens, d]`: what it does to the embeddings is
 /// undone before a language-model head compares hidden states with them (MAD-X, Pfeiffer et al.
 /// 2020, arXiv 2005.00052).
 ///
@@ -43,8 +43,8 @@ impl Coupling {
         }
     }
 
-    /// The function, `[batch, tokens, d]` to the same shape.
-    pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+    /// The function, `[tokens, d]` to the same shape.
+    pub fn forward(&self, hidden: Tensor<2>) -> Tensor<2> {
         match self {
             Self::Nice(nice) => nice.forward(hidden),
             Self::Glow(glow) => glow.forward(hidden),
@@ -52,7 +52,7 @@ impl Coupling {
     }
 
     /// Its inverse.
-    pub fn inverse(&self, hidden: Tensor<3>) -> Tensor<3> {
+    pub fn inverse(&self, hidden: Tensor<2>) -> Tensor<2> {
         match self {
             Self::Nice(nice) => nice.inverse(hidden),
             Self::Glow(glow) => glow.inverse(hidden),
@@ -88,18 +88,18 @@ pub struct Nice {
 }
 
 impl Nice {
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, hidden: Tensor<2>) -> Tensor<2> {
         let (x1, x2) = halves(hidden);
         let y1 = x1 + self.f.forward(x2.clone());
         let y2 = x2 + self.g.forward(y1.clone());
-        Tensor::cat(vec![y1, y2], 2)
+        Tensor::cat(vec![y1, y2], 1)
     }
 
-    fn inverse(&self, hidden: Tensor<3>) -> Tensor<3> {
+    fn inverse(&self, hidden: Tensor<2>) -> Tensor<2> {
         let (y1, y2) = halves(hidden);
         let x2 = y2 - self.g.forward(y1.clone());
         let x1 = y1 - self.f.forward(x2.clone());
-        Tensor::cat(vec![x1, x2], 2)
+        Tensor::cat(vec![x1, x2], 1)
     }
 }
 
@@ -117,33 +117,33 @@ pub struct Glow {
 const CLAMP: f64 = 5.0;
 
 impl Glow {
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, hidden: Tensor<2>) -> Tensor<2> {
         let (x1, x2) = halves(hidden);
         let (s, t) = halves(self.s2.forward(x2.clone()));
         let y1 = amplification(s) * x1 + t;
         let (s, t) = halves(self.s1.forward(y1.clone()));
         let y2 = amplification(s) * x2 + t;
-        Tensor::cat(vec![y1, y2], 2)
+        Tensor::cat(vec![y1, y2], 1)
     }
 
-    fn inverse(&self, hidden: Tensor<3>) -> Tensor<3> {
+    fn inverse(&self, hidden: Tensor<2>) -> Tensor<2> {
         let (y1, y2) = halves(hidden);
         let (s, t) = halves(self.s1.forward(y1.clone()));
         let x2 = (y2 - t) / amplification(s);
         let (s, t) = halves(self.s2.forward(x2.clone()));
         let x1 = (y1 - t) / amplification(s);
-        Tensor::cat(vec![x1, x2], 2)
+        Tensor::cat(vec![x1, x2], 1)
     }
 }
 
-fn amplification(s: Tensor<3>) -> Tensor<3> {
+fn amplification(s: Tensor<2>) -> Tensor<2> {
     // 0.636 is about 2/π: atan then ends at the clamp.
     ((s / CLAMP).atan() * (0.636 * CLAMP)).exp()
 }
 
-fn halves(tensor: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-    let d = tensor.dims()[2];
-    (tensor.clone().narrow(2, 0, d / 2), tensor.narrow(2, d / 2, d - d / 2))
+fn halves(tensor: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let d = tensor.dims()[1];
+    (tensor.clone().narrow(1, 0, d / 2), tensor.narrow(1, d / 2, d - d / 2))
 }
 
 /// Two linear layers with an activation between them.
@@ -169,7 +169,7 @@ impl Subnet {
         Self { down, up, activation }
     }
 
-    fn forward(&self, input: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, input: Tensor<2>) -> Tensor<2> {
         self.up.forward(self.activation.forward(self.down.forward(input)))
     }
 }
@@ -201,7 +201,7 @@ mod tests {
                 let coupling =
                     Coupling::new(kind, d, 2.0, Activation::Relu, &device).map(&mut Widen);
                 let normal = Distribution::Normal(0.0, 1.0);
-                let input = Tensor::<3>::random([2, 5, d], normal, &device);
+                let input = Tensor::<2>::random([10, d], normal, &device);
                 let output = coupling.forward(input.clone());
                 let moved: f32 = (output.clone() - input.clone()).abs().max().into_scalar();
                 assert!(moved > 0.1, "{kind:?} of {d} moves by {moved} only");

@@ -4,9 +4,10 @@ mod adapter;
 mod bottleneck;
 mod config;
 mod fields;
+mod fuse;
+mod fusion_config;
 mod hub;
 mod invertible;
-mod norm;
 mod phm;
 mod preset;
 mod projection;
@@ -19,8 +20,9 @@ pub use fields::{
     HypercomplexInit, InitWeights, InvertibleKind, PhmInit, ReductionFactor, ResidualBeforeNorm,
     Scaling,
 };
+pub use fuse::Fuse;
+pub use fusion_config::FusionConfig;
 pub use invertible::{Coupling, Glow, Nice, Subnet};
-pub use norm::TrainedNorm;
 pub use phm::{Factors, PhmLinear, SharedPhm, Slices, kronecker_sum};
 pub use preset::presets;
 pub use projection::Projection;

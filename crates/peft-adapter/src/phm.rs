@@ -1,9 +1,9 @@
 //! Parameterised hypercomplex multiplication.
 
-use burn::module::{Module, Param};
+use burn::module::{Module, Param, ParamId};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor, module::linear};
-use peft_core::{Exchange, Key, Layout};
+use peft_core::{Exchange, Key, Layout, MemoKey, Pass};
 
 use crate::projection::{Position, drawn, zeros};
 use crate::{BottleneckConfig, PhmInit};
@@ -71,6 +71,13 @@ impl Slices {
         match self {
             Self::Full(slices) => slices.val(),
             Self::Factored(factors) => factors.left.val().matmul(factors.right.val()),
+        }
+    }
+
+    fn id(&self) -> ParamId {
+        match self {
+            Self::Full(slices) => slices.id,
+            Self::Factored(factors) => factors.left.id,
         }
     }
 
@@ -156,24 +163,28 @@ impl PhmLinear {
         }
     }
 
-    /// `Σ_i A_i ⊗ W_i`, `[d_in, d_out]`.
-    fn weight(&self, shared: Option<&SharedPhm>) -> Tensor<2> {
-        let shared_weights = |shared: &'_ SharedPhm| match self.position {
-            Position::Down => shared.down.as_ref().map(Slices::value),
-            Position::Up => shared.up.as_ref().map(Slices::value),
+    /// `Σ_i A_i ⊗ W_i`, `[d_in, d_out]`: once for each adapter, or once for all that share both.
+    fn weight<'s>(&self, shared: Option<&'s SharedPhm>, pass: &Pass<'_>) -> Tensor<2> {
+        let shared_weights = |shared: &'s SharedPhm| match self.position {
+            Position::Down => &shared.down,
+            Position::Up => &shared.up,
         };
-        let rule = self.rule.as_ref().map(Slices::value);
-        let rule = rule.or_else(|| shared?.rule.as_ref().map(Slices::value));
-        let weights = self.weights.as_ref().map(Slices::value);
-        let weights = weights.or_else(|| shared.and_then(shared_weights));
-        kronecker_sum(
-            rule.expect("a rule is the layer's own or shared"),
-            weights.expect("weights are the layer's own or shared"),
-        )
+        let rule = self.rule.as_ref().or_else(|| shared?.rule.as_ref());
+        let rule = rule.expect("a rule is the layer's own or shared");
+        let weights = self.weights.as_ref().or_else(|| shared_weights(shared?).as_ref());
+        let weights = weights.expect("weights are the layer's own or shared");
+        let own = self.weights.as_ref().or(self.rule.as_ref()).unwrap_or(weights);
+        let key = MemoKey { of: own.id(), name: "kronecker_sum", site: None };
+        pass.memo.get(key, || kronecker_sum(rule.value(), weights.value()))
     }
 
-    pub(crate) fn forward(&self, input: Tensor<3>, shared: Option<&SharedPhm>) -> Tensor<3> {
-        linear(input, self.weight(shared), self.bias.as_ref().map(Param::val))
+    pub(crate) fn forward(
+        &self,
+        input: Tensor<2>,
+        shared: Option<&SharedPhm>,
+        pass: &Pass<'_>,
+    ) -> Tensor<2> {
+        linear(input, self.weight(shared, pass), self.bias.as_ref().map(Param::val))
     }
 
     pub(crate) fn exchange(&mut self, file: &mut Exchange<'_>, key: impl Fn(&str) -> Key) {

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::{Device, Distribution, Tensor};
-use peft_core::{Exchange, Key, Layout};
+use peft_core::{Exchange, Key, Layout, Pass};
 
 use crate::phm::{PhmLinear, SharedPhm};
 use crate::{BottleneckConfig, InitWeights};
@@ -53,11 +53,16 @@ impl Projection {
         Self::Dense(Linear { weight, bias: Some(zeros(d_out, device)) })
     }
 
-    /// `[batch, tokens, d_in]` to `[batch, tokens, d_out]`.
-    pub(crate) fn forward(&self, input: Tensor<3>, shared: Option<&SharedPhm>) -> Tensor<3> {
+    /// `[tokens, d_in]` to `[tokens, d_out]`.
+    pub(crate) fn forward(
+        &self,
+        input: Tensor<2>,
+        shared: Option<&SharedPhm>,
+        pass: &Pass<'_>,
+    ) -> Tensor<2> {
         match self {
             Self::Dense(linear) => linear.forward(input),
-            Self::Phm(linear) => linear.forward(input, shared),
+            Self::Phm(linear) => linear.forward(input, shared, pass),
         }
     }
 

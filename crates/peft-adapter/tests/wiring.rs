@@ -4,8 +4,8 @@ use burn::tensor::{Device, Distribution, Tensor, Tolerance};
 use peft_adapter::{Bottleneck, BottleneckConfig, InvertibleKind, presets};
 use peft_conformance::Host;
 use peft_core::{
-    Dialect, Embedded, Exchange, Hooks, Method, MethodConfig, NormLayer, ResidualLayer,
-    ResidualStates, Role, Site, TensorMap,
+    BoxedMethod, Dialect, EmptyPass, Exchange, Hooks, InitContext, Method, MethodConfig, NormEdit,
+    NormLayer, PerLayer, Role, Rows, Site, Stage, SublayerEnd, TensorMap, Tokens,
 };
 use serde_json::{Value, json};
 
@@ -14,7 +14,8 @@ const HIDDEN: usize = 24;
 struct Setting {
     host: Host,
     bottleneck: Bottleneck,
-    states: ResidualStates,
+    /// The input, the output and the residual of a sublayer, each `[6, d]`.
+    states: [Tensor<2>; 3],
 }
 
 fn setting(fields: Value) -> Setting {
@@ -22,12 +23,10 @@ fn setting(fields: Value) -> Setting {
     let host = Host::new(&device);
     let mut config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
     config.bottleneck_size = Some(8);
-    config.validate().expect("it makes sense");
-    let bottleneck = config.init(host.model.base(), &device).expect("it fits");
-    let normal = Distribution::Normal(0.0, 1.0);
-    let random = || Tensor::<3>::random([2, 3, HIDDEN], normal, &device);
-    let states = ResidualStates { input: random(), output: random(), residual: random() };
-    Setting { host, bottleneck, states }
+    let context = InitContext::new(host.model.base(), &device);
+    let bottleneck = config.init(&context).expect("it fits");
+    let random = |_| Tensor::random([6, HIDDEN], Distribution::Normal(0.0, 1.0), &device);
+    Setting { bottleneck, states: [0, 1, 2].map(random), host }
 }
 
 impl Setting {
@@ -36,71 +35,69 @@ impl Setting {
         sites.find(|s| s.role == role && s.layer == Some(layer)).expect("the host has it")
     }
 
-    /// `o'`, and what `expected` makes of the states, of the sublayer's norm and of `s f`.
+    /// `o'`, and what `expected` makes of output and residual, of the sublayer's norm and of `s f`.
     #[track_caller]
-    fn assert_output(
-        &self,
-        expected: impl Fn(&ResidualStates, &dyn Fn(Tensor<3>) -> Tensor<3>, &Update) -> Tensor<3>,
-    ) {
+    fn assert_output(&self, expected: impl Fn([Tensor<2>; 2], &Map<'_>, &Map<'_>) -> Tensor<2>) {
         let norm_site = self.site(Role::FeedForwardNorm, 1);
         let entry = self.host.model.base().at(norm_site);
         let gain = entry.gain.as_ref().expect("a norm has a gain");
         let norm = NormLayer::new(norm_site, gain, entry.bias.as_ref(), 1e-12);
         let site = self.site(Role::FeedForwardSublayer, 1);
-        let layer = ResidualLayer::new(site, Some(&norm), &());
-        let found = self.bottleneck.residual(&layer, self.states.clone()).output;
-        let update: &Update = &|x| self.bottleneck.update(site, x).expect("it is adapted");
-        let expected = expected(&self.states, &|x| norm.forward(x), update);
+        let parts = EmptyPass::new(&Device::default());
+        let pass = &parts.pass();
+        let end = SublayerEnd::new(site, Some(&norm), &(), self.states.clone());
+        let found = self.bottleneck.sublayer(site, pass).forward(&end, pass);
+        let update: &Map<'_> = &|x| self.bottleneck.update(site, x, pass).expect("it is adapted");
+        let normalize: &Map<'_> = &|x| norm.forward(&NormEdit::default(), x, pass);
+        let expected = expected([end.output, end.residual], normalize, update);
         found.into_data().assert_approx_eq(&expected.into_data(), Tolerance::<f32>::absolute(1e-6));
     }
 }
 
-type Update<'u> = dyn Fn(Tensor<3>) -> Tensor<3> + 'u;
+type Map<'m> = dyn Fn(Tensor<2>) -> Tensor<2> + 'm;
 
 #[test]
 fn the_output_is_that_of_the_equation() {
     setting(json!({ "original_ln_before": false }))
-        .assert_output(|s, _, f| s.output.clone() + f(s.output.clone()));
-    setting(json!({})).assert_output(|s, norm, f| {
-        s.output.clone() + f(norm(s.output.clone() + s.residual.clone()))
-    });
-    setting(json!({ "residual_before_ln": false })).assert_output(|s, norm, f| {
-        let x = norm(s.output.clone() + s.residual.clone());
+        .assert_output(|[o, _], _, f| o.clone() + f(o.clone()));
+    setting(json!({})).assert_output(|[o, r], norm, f| o.clone() + f(norm(o + r)));
+    setting(json!({ "residual_before_ln": false })).assert_output(|[o, r], norm, f| {
+        let x = norm(o + r);
         x.clone() + f(x)
     });
-    setting(json!({ "residual_before_ln": "post_add" })).assert_output(|s, norm, f| {
-        let sum = s.output.clone() + s.residual.clone();
+    setting(json!({ "residual_before_ln": "post_add" })).assert_output(|[o, r], norm, f| {
+        let sum = o + r;
         sum.clone() + f(norm(sum))
     });
     setting(json!({ "is_parallel": true, "adapter_residual_before_ln": true }))
-        .assert_output(|s, _, f| s.output.clone() + f(s.residual.clone()));
+        .assert_output(|[o, r], _, f| o + f(r));
 }
 
 #[test]
 fn a_layer_left_out_at_inference_is_the_base() {
     let setting = setting(json!({ "mh_adapter": true, "train_norms": true }));
-    let dropped = setting.bottleneck.clone().leave_out(&[0]);
-    for role in [Role::AttentionSublayer, Role::FeedForwardSublayer] {
-        assert!(setting.bottleneck.layer(setting.site(role, 0)).is_some());
-        assert!(dropped.layer(setting.site(role, 0)).is_none());
-        assert!(dropped.layer(setting.site(role, 1)).is_some());
-    }
-    assert!(dropped.norm(setting.site(Role::FeedForwardNorm, 0)).is_none());
-    assert!(dropped.norm(setting.site(Role::FeedForwardNorm, 1)).is_some());
-    let none = setting.host.logits(&setting.bottleneck.clone().leave_out(&[0, 1]));
-    assert_eq!(none, setting.host.logits(&()));
+    let left_out = |of_layer: Vec<Option<usize>>| {
+        PerLayer::new(vec![BoxedMethod::new(setting.bottleneck.clone())], of_layer, None)
+    };
+    let logits = |of_layer| setting.host.logits(&left_out(of_layer));
+    assert_eq!(logits(vec![None, None]), setting.host.logits(&()));
+    assert_eq!(logits(vec![Some(0), Some(0)]), setting.host.logits(&setting.bottleneck));
+    assert_ne!(logits(vec![None, Some(0)]), setting.host.logits(&()));
 }
 
 #[test]
-fn unembedding_undoes_the_invertible_adapter() {
+fn the_invertible_adapter_is_undone_at_the_output() {
     for kind in ["nice", "glow"] {
         let setting = setting(json!({ "inv_adapter": kind }));
         let mut sites = setting.host.model.base().sites();
         let site = sites.find(|site| site.role == Role::Embeddings).expect("it has embeddings");
-        let hidden = setting.states.input.clone();
-        let embedded = Embedded::new(hidden.clone(), None);
-        let inner = setting.bottleneck.layers_input(site, embedded).hidden;
-        let back = setting.bottleneck.unembed(site, inner).into_data();
+        let hidden = setting.states[0].clone();
+        let tokens = Tokens::new(hidden.clone(), Rows::packed(&[4, 2], &Device::default()));
+        let parts = EmptyPass::new(&Device::default());
+        let through = |stage, tokens| setting.bottleneck.tokens(stage, site, tokens, &parts.pass());
+        let inner = through(Stage::Input, through(Stage::Embedded, tokens));
+        assert_ne!(inner.hidden.to_data(), hidden.to_data());
+        let back = through(Stage::Output, inner).hidden.into_data();
         back.assert_approx_eq(&hidden.into_data(), Tolerance::<f32>::absolute(1e-5));
     }
 }
@@ -159,11 +156,13 @@ fn what_adapter_hub_writes_is_read_as_it_was() {
 
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
-    let base = Host::new(&Device::default());
+    let device = Device::default();
+    let base = Host::new(&device);
     let base = base.model.base();
     let refused = |fields: Value| {
         let config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
-        config.init(base, &Device::default()).map(|_| ()).map_err(|error| error.to_string())
+        let context = InitContext::new(base, &device);
+        config.init(&context).map(|_| ()).map_err(|error| error.to_string())
     };
     let error = refused(json!({ "phm_layer": true, "reduction_factor": 4 })).unwrap_err();
     assert!(

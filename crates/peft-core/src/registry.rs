@@ -208,9 +208,16 @@ impl Registry {
         config: &Map<String, Value>,
         base: &Base,
     ) -> Result<Option<Box<dyn AnyConfig>>> {
-        let found = self.entries.values().find_map(|entry| (entry.from_hub)(config, base));
-        let Some(found) = found.transpose()? else { return Ok(None) };
-        Ok(Some(found))
+        let mut refused = None;
+        for entry in self.entries.values() {
+            match (entry.from_hub)(config, base) {
+                Some(Ok(found)) => return Ok(Some(found)),
+                // Another method may have what this one lacks: a gate beside it.
+                Some(Err(error)) => refused = refused.or(Some(error)),
+                None => {}
+            }
+        }
+        refused.map_or(Ok(None), Err)
     }
 
     /// The fields that the configuration of the tag `peft_type` has.

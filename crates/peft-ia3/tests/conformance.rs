@@ -1,8 +1,11 @@
 //! (IA)³ has the properties that every method must have, and the files of its references.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use peft_conformance::{Expect, Host, conformance};
-use peft_core::{Dialect, Error, Exchange, Method, MethodConfig, ModuleNames, Targets};
+use peft_core::{
+    Base, Dialect, EmptyPass, Error, Exchange, Hooks, InitContext, LinearLayer, Method,
+    MethodConfig, ModuleNames, Role, Targets, change_at,
+};
 use peft_ia3::Ia3Config;
 use serde_json::{Value, json};
 
@@ -59,9 +62,8 @@ fn text(error: Option<Error>) -> String {
     error.expect("it is an error").to_string()
 }
 
-fn keys(config: &Ia3Config, host: &Host, dialect: Dialect) -> Vec<(String, Vec<usize>)> {
-    let base = host.model.base();
-    let mut method = config.init(base, &Device::default()).expect("it fits");
+fn keys(config: &Ia3Config, base: &Base, dialect: Dialect) -> Vec<(String, Vec<usize>)> {
+    let mut method = config.init(&InitContext::new(base, &Device::default())).expect("it fits");
     let mut file = Exchange::describe().in_dialect(dialect);
     method.exchange(&mut file, base);
     file.into_specs().into_iter().map(|spec| (spec.key, spec.shape)).collect()
@@ -77,7 +79,7 @@ fn keys_are_hf_pefts() {
         (layer("attention.output.dense"), vec![1, 24]),
         (layer("output.dense"), vec![1, 40]),
     ];
-    assert_eq!(keys(&config, &host, Dialect::Peft)[..3], expected);
+    assert_eq!(keys(&config, host.model.base(), Dialect::Peft)[..3], expected);
 }
 
 #[test]
@@ -104,7 +106,7 @@ fn adapter_hubs_configuration_is_read_and_written() {
         (layer("intermediate.dense"), vec![40, 1]),
     ];
     let dialect = Dialect::AdapterHub { adapter: "task".into() };
-    assert_eq!(keys(&config, &host, dialect), expected);
+    assert_eq!(keys(&config, base, dialect), expected);
 
     let mut lora = file.clone();
     lora["composition_mode"] = "add".into();
@@ -141,4 +143,52 @@ fn a_feed_forward_module_is_a_target() {
         ..Ia3Config::default()
     };
     assert!(text(config.validate().err()).starts_with("feedforward_modules: \"dense(\" is not"));
+}
+
+/// A projection `[4, 6]` that is query, key and value in one.
+fn fused() -> Base {
+    let device = Device::default();
+    let mut base = Base::new(&device);
+    let weight = Tensor::<2>::ones([4, 6], &device);
+    let bias = Tensor::ones([6], &device) * 3;
+    base.conv1d("h.0.attn.c_attn", Role::QueryKeyValue, Some(0), weight, Some(bias));
+    base
+}
+
+#[test]
+fn parts_of_a_fused_projection_are_scaled() {
+    let base = fused();
+    let site = base.sites().next().expect("there is one");
+    let json = json!({"init_ia3_weights": false, "attn_matrices": ["v", "q"]});
+    let config: Ia3Config = serde_json::from_value(json).expect("it can be read");
+    let dialect = Dialect::AdapterHub { adapter: "task".into() };
+    let key = "h.0.attn.c_attn.loras.task.lora_B".to_string();
+    assert_eq!(keys(&config, &base, dialect), [(key, vec![4, 1])]);
+
+    let ia3 = config.init(&InitContext::new(&base, &Device::default())).expect("it fits");
+    let parts = EmptyPass::new(base.device());
+    let edits = ia3.linear(site, &parts.pass());
+    let entry = base.at(site);
+    let layer = LinearLayer::new(site, base.weight(site), entry.bias.as_ref());
+    let (weight, bias) = edits.dense(&layer);
+    let values = |tensor: Tensor<1>| tensor.into_data().try_into_vec::<f32>().expect("floats");
+    let l = values(ia3.layer(site).expect("it is scaled").scale.val());
+    let factors = [l[0], l[1], 1.0, 1.0, l[2], l[3]];
+    assert_eq!(values(weight.narrow(0, 2, 1).squeeze_dim(0)), factors);
+    assert_eq!(values(bias.expect("there is one")), factors.map(|factor| 3.0 * factor));
+    let change = change_at(&ia3, site, &parts.pass());
+    assert_eq!((change.weight, change.bias, change.rank), (16, 4, 4));
+}
+
+#[test]
+fn parts_of_what_is_not_fused_are_told() {
+    let host = Host::new(&Device::default());
+    let json = json!({"attn_matrices": ["k"]});
+    let config: Ia3Config = serde_json::from_value(json).expect("it can be read");
+    let unmatched = config.unmatched(host.model.base()).expect("something matches");
+    assert_eq!(
+        text(unmatched.into_iter().next()),
+        "attn_matrices = [\"k\"]: no target is query, key and value in one; name the projections in \
+         target_modules"
+    );
 }

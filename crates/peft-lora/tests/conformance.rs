@@ -1,8 +1,15 @@
 //! LoRA and its variants have the properties that every method must have.
 
+use std::sync::Arc;
+
+use burn::tensor::{Device, Int, Tensor};
 use peft_conformance::{Expect, conformance};
-use peft_core::{ModuleNames, PatternMap, Targets};
+use peft_core::{
+    Base, EmptyPass, FrozenWeight, Hooks, InitContext, LinearLayer, MethodConfig, ModuleNames,
+    PackedWeight, PatternMap, Role, Targets, change_at,
+};
 use peft_lora::{LoraBias, LoraConfig, LoraInit};
+use serde_json::json;
 
 const HIDDEN: usize = 24;
 const INNER: usize = 40;
@@ -82,3 +89,80 @@ conformance!(
             + 2 * 2 * HIDDEN
     )
 );
+
+/// A packed weight that nobody unpacks.
+#[derive(Debug)]
+struct Sealed;
+
+impl PackedWeight for Sealed {
+    fn dims(&self) -> [usize; 2] {
+        [6, 4]
+    }
+    fn num_bytes(&self) -> usize {
+        0
+    }
+    fn device(&self) -> Device {
+        Device::default()
+    }
+    fn dense(&self) -> Tensor<2> {
+        panic!("it was unpacked")
+    }
+    fn transpose(&self) -> Arc<dyn PackedWeight> {
+        Arc::new(Self)
+    }
+    fn product(&self, _input: Tensor<2>) -> Tensor<2> {
+        panic!("it was unpacked")
+    }
+    fn rows(&self, _indices: Tensor<1, Int>) -> Tensor<2> {
+        panic!("it was unpacked")
+    }
+}
+
+#[test]
+fn a_start_that_reads_no_weight_unpacks_none() {
+    let device = Device::default();
+    let mut base = Base::new(&device);
+    base.linear("q", Role::Query, Some(0), FrozenWeight::Packed(Arc::new(Sealed)), None);
+    let context = InitContext::new(&base, &device);
+    for init in [LoraInit::Kaiming, LoraInit::Gaussian, LoraInit::Random] {
+        let config = LoraConfig { rank: 2, init, ..LoraConfig::default() };
+        config.init(&context).expect("it fits");
+    }
+}
+
+#[test]
+fn parts_of_a_fused_projection_are_adapted_on_their_own() {
+    let device = Device::default();
+    let mut base = Base::new(&device);
+    let weight = Tensor::<2>::zeros([4, 6], &device);
+    let site = base.conv1d("c_attn", Role::QueryKeyValue, Some(0), weight, None);
+    let config: LoraConfig = serde_json::from_value(json!({
+        "r": 1, "lora_alpha": 3, "init_lora_weights": false, "attn_matrices": ["v", "q"],
+    }))
+    .expect("it can be read");
+    let lora = config.init(&InitContext::new(&base, &device)).expect("it fits");
+    let factors = lora.layer(&site).expect("it is adapted");
+    let (a, b) = (factors.lora_a.val(), factors.lora_b.val());
+    assert_eq!((a.dims(), b.dims()), ([4, 2], [1, 4]));
+    let part = |n: usize| a.clone().narrow(1, n, 1).matmul(b.clone().narrow(1, 2 * n, 2)) * 3.0;
+    let expected = Tensor::cat(vec![part(0), Tensor::zeros([4, 2], &device), part(1)], 1);
+    let parts = EmptyPass::new(&device);
+    let layer = LinearLayer::new(&site, base.weight(&site), None);
+    let (weight, _) = lora.linear(&site, &parts.pass()).dense(&layer);
+    assert_eq!(weight.into_data(), expected.into_data());
+    let change = change_at(&lora, &site, &parts.pass());
+    assert_eq!((change.weight, change.rank), (16, 2));
+}
+
+#[test]
+fn the_start_of_pissa_is_not_known_from_a_merged_weight() {
+    let device = Device::default();
+    let mut base = Base::new(&device);
+    let weight = Tensor::<2>::ones([4, 6], &device);
+    let site = base.linear("q", Role::Query, Some(0), weight.clone(), None);
+    let config = LoraConfig { rank: 2, init: LoraInit::Pissa, ..LoraConfig::default() };
+    let lora = config.init(&InitContext::new(&base, &device)).expect("it fits");
+    let edits = lora.linear(&site, &EmptyPass::new(&device).pass());
+    let reason = edits.invert(&site, weight).expect_err("the weight is another one");
+    assert!(reason.contains("that it started from"), "{reason}");
+}

@@ -4,7 +4,6 @@ mod model;
 mod p_tuning;
 mod prefix;
 mod prompt;
-mod sequence;
 mod start;
 
 pub use model::ModelDimensions;

@@ -25,10 +25,8 @@ pub(crate) fn zero_linear(d_in: usize, d_out: usize, device: &Device) -> Linear 
 pub(crate) fn rows(base: &Base, site: &Site, indices: &[usize], device: &Device) -> Tensor<2> {
     let indices: Vec<i64> = indices.iter().map(|index| *index as i64).collect();
     let count = indices.len();
-    let indices = TensorData::new(indices, [1, count]);
-    let indices = Tensor::<2, Int>::from_data(indices, base.device());
-    let rows = base.weight(site).rows(indices).squeeze_dim::<2>(0);
-    Tensor::from_data(rows.into_data(), device)
+    let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [count]), base.device());
+    Tensor::from_data(base.weight(site).rows(indices).into_data(), device)
 }
 
 /// A parameter that is not trained.

@@ -1,11 +1,11 @@
 //! What prompts do to a sequence, their files, and the errors of their configurations.
 
 use burn::module::Module;
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use peft_conformance::Host;
 use peft_core::{
-    Base, Dialect, Embedded, Error, Exchange, Hooks, KeyValue, Method, MethodConfig, Role, Site,
-    TensorMap,
+    Base, Dialect, EmptyPass, Error, Exchange, ExtraKeys, Hooks, InitContext, Method, MethodConfig,
+    Mode, Pass, Role, Row, Rows, Site, Stage, TensorMap, Tokens,
 };
 use peft_prefix::{
     Combine, EncoderType, PTuning, PTuningConfig, PrefixTuning, PrefixTuningConfig, PromptInit,
@@ -25,20 +25,29 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().expect("floats")
 }
 
-/// Two texts of three and of two tokens, `[2, 3, d]`, and their mask.
-fn texts(d: usize) -> Embedded {
+/// Two texts of three and of two tokens, `[6, d]`, the second with padding behind it.
+fn texts(d: usize) -> Tokens {
     let device = Device::default();
-    let hidden = Tensor::<1>::from_data(
-        TensorData::new((0..6 * d).map(|i| i as f32).collect::<Vec<_>>(), [6 * d]),
-        &device,
-    );
-    let mask = TensorData::from([[true, true, true], [true, true, false]]);
-    let mask = Tensor::<2, Bool>::from_data(mask, &device);
-    Embedded::new(hidden.reshape([2, 3, d]), Some(mask))
+    let hidden = Tensor::<1, Int>::arange(0..6 * d as i64, &device).float().reshape([6, d]);
+    let mut padded = Row::new(3);
+    padded.mask = Some(vec![true, true, false]);
+    Tokens::new(hidden, Rows::new(vec![Row::new(3), padded], &device))
 }
 
-fn mask(embedded: &Embedded) -> Vec<bool> {
-    embedded.mask.clone().expect("there is one").into_data().iter::<bool>().collect()
+fn parts() -> EmptyPass {
+    EmptyPass::new(&Device::default())
+}
+
+/// What a method makes of the texts as they are embedded.
+fn embedded(method: &impl Hooks, base: &Base) -> Tokens {
+    let embeddings = site(base, Role::Embeddings);
+    method.tokens(Stage::Embedded, embeddings, texts(24), &parts().pass())
+}
+
+/// Whether there is a token at each place of a text.
+fn mask(tokens: &Tokens, text: usize) -> Vec<bool> {
+    let row = tokens.rows.iter().nth(text).expect("it is there");
+    (0..row.len()).map(|place| row.has(place)).collect()
 }
 
 /// The keys and shapes of a method's file.
@@ -56,8 +65,12 @@ fn text(error: Option<Error>) -> String {
     error.expect("it is an error").to_string()
 }
 
+fn init<C: MethodConfig>(config: &C, base: &Base) -> peft_core::Result<C::Method> {
+    config.init(&InitContext::new(base, &Device::default()))
+}
+
 fn method<C: MethodConfig>(config: &C, base: &Base) -> C::Method {
-    config.init(base, &Device::default()).expect("it fits")
+    init(config, base).expect("it fits")
 }
 
 fn prefix(host: &Host) -> PrefixTuning {
@@ -74,21 +87,40 @@ fn a_layer_gets_its_slices_of_the_table() {
     prefix.exchange(&mut Exchange::write(&mut file), base);
     let table: Vec<f32> = file["prompt_embeddings"].iter::<f32>().collect();
     let site = base.sites().filter(|site| site.role == Role::SelfAttention).nth(1).expect("two");
-    let empty = || Tensor::<4>::zeros([2, 3, 1, 8], &Device::default());
-    let states = KeyValue::new(empty(), empty(), None);
-    let hidden = Tensor::zeros([2, 1, 24], &Device::default());
-    let states = prefix.key_value(site, &hidden, states);
+    let ExtraKeys::Some(states) = prefix.attention(site, &parts().pass()) else {
+        panic!("there is a prefix")
+    };
     for (which, states) in [(2, states.key), (3, states.value)] {
-        assert_eq!(states.dims(), [2, 3, 6, 8]);
+        assert_eq!(states.dims(), [5, 24]);
         let states = values(states);
-        for (position, head, place) in [(0, 0, 0), (4, 2, 7), (3, 1, 5)] {
-            let in_table = ((position * 4 + which) * 3 + head) * 8 + place;
-            for text in 0..2 {
-                let found = states[((text * 3 + head) * 6 + position) * 8 + place];
-                assert_eq!(found, table[in_table]);
-            }
+        for (position, column) in [(0, 0), (4, 23), (3, 13)] {
+            assert_eq!(states[position * 24 + column], table[(position * 4 + which) * 24 + column]);
         }
     }
+}
+
+#[test]
+fn a_network_makes_the_prefix_once_a_pass() {
+    let host = host();
+    let base = host.model.base();
+    let config = PrefixTuningConfig { prefix_projection: true, ..PrefixTuningConfig::default() };
+    let (first, second) = (method(&config, base), method(&config, base));
+    let keys = |prefix: &PrefixTuning, layer: usize, pass: &Pass<'_>| {
+        let site = base.sites().filter(|s| s.role == Role::SelfAttention).nth(layer).expect("two");
+        match prefix.attention(site, pass) {
+            ExtraKeys::Some(states) => values(states.key),
+            other => panic!("there is a prefix: {other:?}"),
+        }
+    };
+    // Other values in the same parameters are not seen before the pass is over.
+    let mut file = TensorMap::new();
+    second.clone().exchange(&mut Exchange::write(&mut file), base);
+    let one = parts();
+    let before = keys(&first, 0, &one.pass());
+    let mut changed = first.clone();
+    changed.exchange(&mut Exchange::read(&mut file), base);
+    assert_eq!(keys(&changed, 0, &one.pass()), before);
+    assert_eq!(keys(&changed, 1, &parts().pass()), keys(&second, 1, &parts().pass()));
 }
 
 #[test]
@@ -112,13 +144,12 @@ fn a_projected_prefix_is_the_same_once_it_is_finished() {
 fn positions_go_on_behind_a_prefix_unless_told_otherwise() {
     let host = host();
     let base = host.model.base();
-    let embeddings = site(base, Role::Embeddings);
     let shifted = prefix(&host);
-    assert_eq!(shifted.embed(embeddings, texts(24)).shift, [5, 5]);
+    assert_eq!(embedded(&shifted, base).rows.positions(), [5, 6, 7, 5, 6, 7]);
     assert_eq!(shifted.virtual_tokens(), 5);
     let config = PrefixTuningConfig { shift_positions: false, ..PrefixTuningConfig::default() };
     let unshifted = method(&config, base);
-    assert!(unshifted.embed(embeddings, texts(24)).shift.is_empty());
+    assert_eq!(embedded(&unshifted, base).rows.positions(), [0, 1, 2, 0, 1, 2]);
     assert_eq!(unshifted.virtual_tokens(), 0);
 }
 
@@ -194,21 +225,20 @@ fn adapter_hubs_prefix_is_read_and_written() {
 fn a_prompt_goes_where_it_is_told() {
     let host = host();
     let base = host.model.base();
-    let embeddings = site(base, Role::Embeddings);
     for (combine, text) in [(Combine::Prefix, [2, 3, 4]), (Combine::PrefixAfterBos, [0, 3, 4])] {
         let config = PromptTuningConfig { num_virtual_tokens: 2, combine, ..Default::default() };
         let prompt = method(&config, base);
-        let (before, after) = (texts(24), prompt.embed(embeddings, texts(24)));
-        assert_eq!(after.hidden.dims(), [2, 5, 24]);
+        let (before, after) = (texts(24), embedded(&prompt, base));
+        assert_eq!(after.hidden.dims(), [10, 24]);
         for (from, to) in text.into_iter().enumerate() {
-            let row =
-                |embedded: &Embedded, place| values(embedded.hidden.clone().narrow(1, place, 1));
+            let row = |tokens: &Tokens, place| values(tokens.hidden.clone().narrow(0, place, 1));
             assert_eq!(row(&before, from), row(&after, to));
         }
-        assert_eq!(mask(&after)[..5], [true; 5]);
-        assert_eq!(mask(&after)[5..], [true, true, true, true, false]);
-        let unchanged = prompt.layers_input(embeddings, texts(24));
-        assert_eq!(unchanged.hidden.dims(), [2, 3, 24]);
+        assert_eq!(mask(&after, 0), [true; 5]);
+        assert_eq!(mask(&after, 1), [true, true, true, true, false]);
+        let embeddings = site(base, Role::Embeddings);
+        let unchanged = prompt.tokens(Stage::Input, embeddings, texts(24), &parts().pass());
+        assert_eq!(unchanged.hidden.dims(), [6, 24]);
     }
 }
 
@@ -239,15 +269,15 @@ fn a_text_has_to_be_tokenised_unless_the_prompt_is_read() {
         ..Default::default()
     };
     assert_eq!(
-        text(config.init(base, &Device::default()).err()),
+        text(init(&config, base).err()),
         "prompt_tuning_init_text = \"good or bad\": has to be tokenised first: the command does \
          it, a program gives the tokens as prompt_tuning_init_ids"
     );
     let loaded = PromptTuningConfig { inference_mode: true, ..config.clone() };
-    assert!(loaded.init(base, &Device::default()).is_ok());
+    assert!(init(&loaded, base).is_ok());
     let outside = PromptTuningConfig { prompt_tuning_init_ids: Some(vec![3, 60]), ..config };
     assert_eq!(
-        text(outside.init(base, &Device::default()).err()),
+        text(init(&outside, base).err()),
         "prompt_tuning_init_ids = 60: the model's vocabulary has 60 entries, from 0"
     );
     let nothing = PromptTuningConfig { prompt_tuning_init: PromptInit::Text, ..Default::default() };
@@ -302,11 +332,12 @@ fn virtual_tokens_and_anchors_follow_the_template() {
     let base = host.model.base();
     let tuning = around(&host, EncoderType::Mlp);
     assert_eq!(tuning.virtual_tokens(), 5);
-    let after = tuning.embed(site(base, Role::Embeddings), texts(24));
-    assert_eq!(after.hidden.dims(), [2, 8, 24]);
-    assert_eq!(mask(&after)[8..], [true, true, true, true, true, true, false, true]);
-    let row = |place| values(after.hidden.clone().narrow(1, place, 1).narrow(0, 0, 1));
-    let tokens = values(tuning.virtual_embeddings());
+    let after = embedded(&tuning, base);
+    assert_eq!(after.hidden.dims(), [16, 24]);
+    // The padding of the second text comes last.
+    assert_eq!(mask(&after, 1), [true, true, true, true, true, true, true, false]);
+    let row = |place| values(after.hidden.clone().narrow(0, place, 1));
+    let tokens = values(tuning.virtual_embeddings(&parts().pass()));
     let words = values(base.weight(site(base, Role::WordEmbedding)).dense());
     let text = values(texts(24).hidden);
     assert_eq!(row(0), text[..24]);
@@ -315,6 +346,7 @@ fn virtual_tokens_and_anchors_follow_the_template() {
     assert_eq!(row(4), words[9 * 24..][..24]);
     assert_eq!(row(5), text[24..48]);
     assert_eq!(row(7), tokens[48..]);
+    assert_eq!(row(8 + 6), tokens[48..]);
 }
 
 #[test]
@@ -323,9 +355,13 @@ fn a_finished_encoder_leaves_its_output() {
     for encoder in [EncoderType::Mlp, EncoderType::Lstm] {
         let mut tuning = around(&host, encoder);
         // Dropout is for training, not for what is kept.
-        let before = values(tuning.valid().virtual_embeddings());
+        let step = parts();
+        let training = Pass { mode: Mode::Train { seed: 0, step: 0 }, ..step.pass() };
+        let dropped = values(tuning.virtual_embeddings(&training));
+        let before = values(tuning.valid().virtual_embeddings(&parts().pass()));
+        assert_eq!(dropped != before, encoder == EncoderType::Lstm);
         tuning.finish();
-        assert_eq!(values(tuning.valid().virtual_embeddings()), before);
+        assert_eq!(values(tuning.valid().virtual_embeddings(&parts().pass())), before);
         let file = keys(&mut tuning, host.model.base(), Dialect::PeftPrompt);
         assert_eq!(file, [("prompt_embeddings".to_string(), vec![3, 24])]);
     }
@@ -342,7 +378,7 @@ fn an_unfinished_encoder_is_written_and_read() {
     let mut read = Exchange::read(&mut file);
     second.exchange(&mut read, base);
     assert_eq!(read.into_problems(), []);
-    let tokens = |tuning: &PTuning| values(tuning.valid().virtual_embeddings());
+    let tokens = |tuning: &PTuning| values(tuning.valid().virtual_embeddings(&parts().pass()));
     assert_eq!(tokens(&first), tokens(&second));
 }
 
@@ -374,7 +410,7 @@ fn templates_that_make_no_sense_are_refused() {
         ..PTuningConfig::default()
     };
     assert_eq!(
-        text(config.init(host().model.base(), &Device::default()).err()),
+        text(init(&config, host().model.base()).err()),
         "template = {\"anchor\": [60]}: the model's vocabulary has 60 entries, from 0"
     );
 }
@@ -383,7 +419,6 @@ fn templates_that_make_no_sense_are_refused() {
 fn a_configuration_that_does_not_fit_is_refused() {
     let host = host();
     let base = host.model.base();
-    let device = Device::default();
     let config = |fields: Value| -> PrefixTuningConfig {
         serde_json::from_value(fields).expect("it can be read")
     };
@@ -402,7 +437,7 @@ fn a_configuration_that_does_not_fit_is_refused() {
             "num_transformer_submodules = 2: the model has no encoder beside a decoder",
         ),
     ] {
-        assert_eq!(text(config(fields).init(base, &device).err()), expected);
+        assert_eq!(text(init(&config(fields), base).err()), expected);
     }
     let unmatched = config(json!({"leave_out": [1, 2]})).unmatched(base).expect("it fits");
     let unmatched: Vec<String> = unmatched.iter().map(ToString::to_string).collect();

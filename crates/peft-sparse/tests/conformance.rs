@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Tensor};
 use peft_conformance::{Expect, Host, Subject, conformance, properties};
 use peft_core::{
-    Adapter, AdapterConfig, Base, Error, Exchange, Hooks, LinearLayer, Method, MethodConfig,
-    ModuleNames, Registry, Role, Targets, TaskType, num_trainable,
+    Adapter, AdapterConfig, Base, EmptyPass, Error, Exchange, Hooks, InitContext, LinearLayer,
+    Method, MethodConfig, ModuleNames, Registry, Role, Targets, TaskType, change_at, num_trainable,
 };
 use peft_sparse::{
     BiasTerms, BitFitConfig, HeadOnlyConfig, LayerChoice, LayerGroupConfig, LnTuningConfig,
@@ -132,7 +132,8 @@ fn text(error: Option<Error>) -> String {
 
 fn keys<C: MethodConfig>(config: &C, base: &Base) -> Vec<String> {
     let mut file = Exchange::describe();
-    config.init(base, &Device::default()).expect("it fits").exchange(&mut file, base);
+    let device = Device::default();
+    config.init(&InitContext::new(base, &device)).expect("it fits").exchange(&mut file, base);
     file.into_specs().into_iter().map(|spec| spec.key).collect()
 }
 
@@ -157,14 +158,17 @@ fn a_layer_without_a_bias_gets_one_of_zeros() {
     let mut base = Base::new(&device);
     let weight = Tensor::<2>::ones([4, 3], &device);
     let site = base.linear("wi", Role::Other, None, weight, None);
-    let bitfit = BitFitConfig::default().init(&base, &device).expect("it fits");
+    let context = InitContext::new(&base, &device);
+    let bitfit = BitFitConfig::default().init(&context).expect("it fits");
+    let parts = EmptyPass::new(&device);
     let layer = LinearLayer::new(&site, base.weight(&site), None);
-    let bias = bitfit.bias(&layer).expect("it was added").into_data();
+    let (_, bias) = bitfit.linear(&site, &parts.pass()).dense(&layer);
+    let bias = bias.expect("it was added").into_data();
     assert_eq!(bias.try_into_vec::<f32>().expect("floats"), [0.0; 3]);
-    assert_eq!(bitfit.change(&site).bias, 3);
+    assert_eq!(change_at(&bitfit, &site, &parts.pass()).bias, 3);
     let without = BitFitConfig { add_missing: false, ..BitFitConfig::default() };
     assert_eq!(
-        text(without.init(&base, &device).err()),
+        text(without.init(&context).err()),
         "add_missing = false: none of the chosen modules has a bias"
     );
 }
@@ -198,7 +202,7 @@ fn layers_that_are_not_there_are_refused() {
     let base = host.model.base();
     let error = |fields: Value| {
         let config: LayerGroupConfig = serde_json::from_value(fields).expect("it can be read");
-        text(config.init(base, &Device::default()).err())
+        text(config.init(&InitContext::new(base, &Device::default())).err())
     };
     assert_eq!(
         error(json!({"freeze_trainable_layers": -3})),

@@ -1,12 +1,11 @@
 //! The configuration of hybrids.
 
-use burn::tensor::Device;
 use peft_adapter::BottleneckConfig;
 use peft_core::{
-    Base, BoxedMethod, ComputationFunction, Error, GateNames, Gated, MethodCard, MethodConfig,
-    Result, Site, Stack, configure,
+    Base, BoxedMethod, ComputationFunction, Error, GateNames, Gated, InitContext, MethodCard,
+    MethodConfig, Result, Site, Stack, configure,
 };
-use peft_lora::LoraConfig;
+use peft_lora::{LoraBias, LoraConfig};
 use peft_prefix::PrefixTuningConfig;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
@@ -14,9 +13,9 @@ use serde_json::{Map, Value};
 use crate::hub;
 
 const PREFIX_GATE: GateNames =
-    GateNames { peft: "prefix_gate", hub: "prefix_tuning.prefix_gates.{}" };
-const ADAPTER_GATE: GateNames = GateNames { peft: "adapter_gate", hub: "adapters.{}.gate" };
-const LORA_GATE: GateNames = GateNames { peft: "lora_gate", hub: "loras.{}.gate" };
+    GateNames { peft: "prefix_gate", adapters: "prefix_tuning.prefix_gates.{}" };
+const ADAPTER_GATE: GateNames = GateNames { peft: "adapter_gate", adapters: "adapters.{}.gate" };
+const LORA_GATE: GateNames = GateNames { peft: "lora_gate", adapters: "loras.{}.gate" };
 
 /// Configuration of a hybrid of up to three methods, each with a gate or none: UniPELT (Mao et al.
 /// 2022, arXiv 2110.07577) by default, MAM (He et al. 2022, arXiv 2110.04366) as a preset.
@@ -30,7 +29,8 @@ const LORA_GATE: GateNames = GateNames { peft: "lora_gate", hub: "loras.{}.gate"
 ///
 /// Each field is the configuration of that method, with its own defaults for what it does not name.
 /// With gates, the gate takes the place of LoRA's `alpha / r`, as in the paper's code and in
-/// adapter-hub/adapters.
+/// adapter-hub/adapters; parts of a fused projection (`attn_matrices`) have a gate each. What a part
+/// does where it has no gate (invertible adapters, trained norms, biases) is refused.
 ///
 /// The method is a [`Stack`] of its parts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,6 +82,37 @@ impl UniPeltConfig {
     fn gated_lora(lora: &LoraConfig) -> LoraConfig {
         LoraConfig { alpha: lora.rank as f64, use_rslora: false, ..lora.clone() }
     }
+
+    /// Refuses what would lie outside of the gates, or need a scale beside them.
+    fn check_gates(&self) -> Result<()> {
+        let (adapter, lora) = (self.adapter.as_ref(), self.lora.as_ref());
+        let wrong = [
+            (
+                adapter.is_some_and(|adapter| adapter.inv_adapter.is_some()),
+                "adapter.inv_adapter",
+                "acts at the embeddings, where there is no gate",
+            ),
+            (
+                adapter.is_some_and(|adapter| adapter.train_norms),
+                "adapter.train_norms",
+                "acts at norms, where there is no gate",
+            ),
+            (
+                lora.is_some_and(|lora| lora.bias != LoraBias::None),
+                "lora.bias",
+                "trains biases, which have no gate",
+            ),
+            (
+                lora.is_some_and(|lora| !lora.rank_pattern.is_empty()),
+                "lora.rank_pattern",
+                "not with gates, which take the place of a scale that depends on the rank",
+            ),
+        ];
+        match wrong.into_iter().find(|(given, ..)| *given) {
+            Some((_, field, reason)) => Err(Error::config(field, "(given)", reason)),
+            None => Ok(()),
+        }
+    }
 }
 
 impl MethodConfig for UniPeltConfig {
@@ -128,15 +159,8 @@ impl MethodConfig for UniPeltConfig {
         }
         self.prefix.as_ref().map_or(Ok(()), MethodConfig::validate)?;
         self.adapter.as_ref().map_or(Ok(()), MethodConfig::validate)?;
-        let Some(lora) = &self.lora else { return Ok(()) };
-        if self.use_gating && lora.rank_pattern.iter().next().is_some() {
-            return Err(Error::config(
-                "lora.rank_pattern",
-                "(given)",
-                "not with gates, which take the place of a scale that depends on the rank",
-            ));
-        }
-        lora.validate()
+        self.lora.as_ref().map_or(Ok(()), MethodConfig::validate)?;
+        if self.use_gating { self.check_gates() } else { Ok(()) }
     }
 
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
@@ -153,26 +177,31 @@ impl MethodConfig for UniPeltConfig {
         Ok(unmatched)
     }
 
-    fn init(&self, base: &Base, device: &Device) -> Result<Stack> {
+    fn init(&self, context: &InitContext<'_>) -> Result<Stack> {
         self.validate()?;
-        let gated = |method: BoxedMethod, names, sites: Vec<&Site>, bias| match self.use_gating {
+        let InitContext { base, device, .. } = *context;
+        let gated = |method, names, sites: Vec<(&Site, usize)>, bias| match self.use_gating {
             true => BoxedMethod::new(Gated::new(method, names, sites, bias, base, device)),
             false => method,
         };
         let mut methods = Vec::new();
         if let Some(prefix) = &self.prefix {
-            let method = BoxedMethod::new(prefix.init(base, device)?);
-            methods.push(gated(method, PREFIX_GATE, prefix.sites(base)?, None));
+            let method = BoxedMethod::new(prefix.init(context)?);
+            let sites = prefix.sites(base)?.into_iter().map(|site| (site, 1));
+            methods.push(gated(method, PREFIX_GATE, sites.collect(), None));
         }
         if let Some(adapter) = &self.adapter {
-            let method = BoxedMethod::new(adapter.init(base, device)?);
-            let sites = adapter.adapted_sites(base)?.into_iter().map(AsRef::as_ref).collect();
-            methods.push(gated(method, ADAPTER_GATE, sites, Some(0.0)));
+            let method = BoxedMethod::new(adapter.init(context)?);
+            let sites = adapter.adapted_sites(base)?.into_iter().map(|site| (site.as_ref(), 1));
+            methods.push(gated(method, ADAPTER_GATE, sites.collect(), Some(0.0)));
         }
         if let Some(lora) = &self.lora {
             let scaled = if self.use_gating { Self::gated_lora(lora) } else { lora.clone() };
-            let method = BoxedMethod::new(scaled.init(base, device)?);
-            methods.push(gated(method, LORA_GATE, lora.sites(base)?, None));
+            let method = BoxedMethod::new(scaled.init(context)?);
+            // One for each part of a fused projection.
+            let gates = |site| (site, lora.attn_matrices.columns(site).len().max(1));
+            let sites = lora.sites(base)?.into_iter().map(gates);
+            methods.push(gated(method, LORA_GATE, sites.collect(), None));
         }
         Ok(Stack::new(methods))
     }

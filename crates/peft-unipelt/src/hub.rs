@@ -1,7 +1,7 @@
 //! Hybrids as adapter-hub/adapters writes them: a union of configurations.
 
 use peft_adapter::BottleneckConfig;
-use peft_core::{Base, Error, MethodConfig, Result, Role};
+use peft_core::{Base, Error, MethodConfig, Result};
 use peft_lora::LoraConfig;
 use peft_prefix::PrefixTuningConfig;
 use serde_json::{Map, Value, json};
@@ -21,33 +21,33 @@ pub(crate) fn write(config: &UniPeltConfig, base: &Base) -> Result<Value> {
         parts.push(adapter.to_adapter_hub(base)?);
     }
     if let Some(lora) = &config.lora {
-        let fused = lora.sites(base)?.iter().any(|site| site.role == Role::QueryKeyValue);
-        if fused && config.use_gating {
-            let reason = "it has a gate for each matrix of a fused projection: train without \
-                          gates, or with lora = null";
-            return Err(Error::no_format("unipelt", LIBRARY, reason));
-        }
         parts.push(lora.to_adapter_hub(base)?);
     }
     for part in &mut parts {
         part[GATING] = Value::Bool(config.use_gating);
     }
-    Ok(json!({"architecture": "union", "configs": parts}))
+    match parts.len() {
+        // A part with a gate is a method there too.
+        1 if config.use_gating => Ok(parts.remove(0)),
+        _ => Ok(json!({"architecture": "union", "configs": parts})),
+    }
 }
 
-/// What that library's `config` says in ours; `None` where it is not a union.
+/// What that library's `config` says in ours; `None` where it is neither a union nor has a gate.
 pub(crate) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<UniPeltConfig>> {
     let is_union = config.get("architecture").and_then(Value::as_str) == Some("union");
-    is_union.then(|| read_union(config, base))
+    let is_gated = config.get(GATING) == Some(&Value::Bool(true));
+    match config.get("configs") {
+        Some(Value::Array(configs)) if is_union => Some(read_parts(configs, base)),
+        None if is_gated => Some(read_parts(&[Value::Object(config.clone())], base)),
+        _ => None,
+    }
 }
 
-fn read_union(config: &Map<String, Value>, base: &Base) -> Result<UniPeltConfig> {
+fn read_parts(configs: &[Value], base: &Base) -> Result<UniPeltConfig> {
     let unsupported = |value: &Value| {
         let (field, value, origin) = ("configs".into(), value.to_string(), LIBRARY.into());
         Err(Error::Unsupported { field, value, origin })
-    };
-    let Some(Value::Array(configs)) = config.get("configs") else {
-        return unsupported(&Value::Null);
     };
     let mut found = UniPeltConfig { prefix: None, adapter: None, lora: None, use_gating: false };
     let mut gates = Vec::new();

@@ -1,10 +1,16 @@
 //! Hybrids have the properties that every method must have.
 
+use burn::tensor::{Device, Tensor};
 use peft_adapter::{BottleneckConfig, ReductionFactor};
 use peft_conformance::{Expect, conformance};
+use peft_core::{
+    Base, Dialect, EmptyPass, Exchange, Hooks, InitContext, Method, MethodConfig, Registry, Role,
+    configure,
+};
 use peft_lora::LoraConfig;
 use peft_prefix::PrefixTuningConfig;
 use peft_unipelt::UniPeltConfig;
+use serde_json::{Map, Value, json};
 
 const HIDDEN: usize = 24;
 const LAYERS: usize = 2;
@@ -73,3 +79,84 @@ conformance!(
     UniPeltConfig { prefix: None, adapter: None, lora: Some(lora()), use_gating: true },
     Expect { identity_at_init: true, ..trains(LORA_VALUES + LAYERS * 2 * (HIDDEN + 1)) }
 );
+
+fn fields(value: Value) -> Map<String, Value> {
+    let Value::Object(fields) = value else { panic!("an object") };
+    fields
+}
+
+#[test]
+fn what_would_lie_outside_of_the_gates_is_refused() {
+    let cases = [
+        (
+            json!({"adapter": {"inv_adapter": "nice"}}),
+            "adapter.inv_adapter = (given): acts at the embeddings, where there is no gate",
+        ),
+        (
+            json!({"adapter": {"train_norms": true}}),
+            "adapter.train_norms = (given): acts at norms, where there is no gate",
+        ),
+        (
+            json!({"lora": {"bias": "all"}}),
+            "lora.bias = (given): trains biases, which have no gate",
+        ),
+        (
+            json!({"lora": {"rank_pattern": {"query": 2}}}),
+            "lora.rank_pattern = (given): not with gates, which take the place of a scale that \
+             depends on the rank",
+        ),
+    ];
+    for (config, message) in cases {
+        let mut config = fields(config);
+        let refused = configure::<UniPeltConfig>(config.clone());
+        assert_eq!(refused.expect_err("it has gates").to_string(), message);
+        config.insert("use_gating".into(), false.into());
+        configure::<UniPeltConfig>(config).expect("without gates it is one part beside others");
+    }
+}
+
+/// A projection `[4, 6]` that is query, key and value in one.
+fn fused() -> Base {
+    let device = Device::default();
+    let mut base = Base::new(&device);
+    let weight = Tensor::<2>::ones([4, 6], &device);
+    base.conv1d("h.0.attn.c_attn", Role::QueryKeyValue, Some(0), weight, None);
+    base
+}
+
+#[test]
+fn each_part_of_a_fused_projection_has_a_gate() {
+    let base = fused();
+    // As adapter-hub/adapters writes a LoRA with gates, outside of a union.
+    let file = fields(json!({
+        "alpha": 2, "architecture": "lora", "attn_matrices": ["q", "v"], "composition_mode": "add",
+        "dropout": 0.0, "dtype": null, "init_weights": "lora", "init_weights_seed": null,
+        "intermediate_lora": false, "leave_out": [], "output_lora": false, "r": 2,
+        "selfattn_lora": true, "use_dora": false, "use_gating": true, "vera_b": null,
+        "vera_d": null,
+    }));
+    let mut registry = Registry::new();
+    registry.register::<LoraConfig>().register::<UniPeltConfig>();
+    let config = registry.configure_hub(&file, &base).expect("it is supported").expect("a LoRA");
+    assert_eq!(config.name(), "unipelt");
+    let config = configure::<UniPeltConfig>(config.to_fields()).expect("it is one");
+    assert_eq!(config.to_adapter_hub(&base).expect("that library has it"), Value::Object(file));
+
+    let device = Device::default();
+    let mut method = config.init(&InitContext::new(&base, &device)).expect("it fits");
+    let site = base.sites().next().expect("there is one");
+    assert_eq!(method.linear(site, &EmptyPass::new(&device).pass()).iter().count(), 2);
+    let mut described =
+        Exchange::describe().in_dialect(Dialect::AdapterHub { adapter: "task".into() });
+    method.exchange(&mut described, &base);
+    let found: Vec<(String, Vec<usize>)> =
+        described.into_specs().into_iter().map(|spec| (spec.key, spec.shape)).collect();
+    let key = |name: &str| format!("h.0.attn.c_attn.loras.task.{name}");
+    let expected = [
+        (key("lora_A"), vec![4, 4]),
+        (key("lora_B"), vec![4, 2]),
+        (key("gate.weight"), vec![2, 4]),
+        (key("gate.bias"), vec![2]),
+    ];
+    assert_eq!(found, expected);
+}

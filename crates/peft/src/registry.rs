@@ -1,13 +1,15 @@
 //! Every method of the workspace that is compiled in.
 
-use peft_core::{FusionConfig, MethodConfig, Registry};
+use peft_core::{MethodConfig, Registry};
 
 /// The registry of the methods compiled in; register your own beside them.
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
-    registry.register::<FusionConfig>();
     #[cfg(feature = "adapter")]
-    with_presets::<peft_adapter::BottleneckConfig>(&mut registry, peft_adapter::presets());
+    {
+        registry.register::<peft_adapter::FusionConfig>();
+        with_presets::<peft_adapter::BottleneckConfig>(&mut registry, peft_adapter::presets());
+    }
     #[cfg(feature = "ia3")]
     registry.register::<peft_ia3::Ia3Config>();
     #[cfg(feature = "lora")]

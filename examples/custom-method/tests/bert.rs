@@ -7,7 +7,7 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, activation::log_softmax};
 use custom_method::ScaleConfig;
 use peft_core::{Accounting, Adapter, AdapterConfig, Registry, Stack, TaskType};
-use peft_models::{Model, ModelInput, Pass};
+use peft_models::{Forward, Model, ModelInput};
 use serde_json::{Map, json};
 
 const STEPS: usize = 30;
@@ -58,8 +58,9 @@ fn train(
 ) -> (Stack, Vec<f32>) {
     let mut optimizer = AdamWConfig::new().init();
     let mut losses = Vec::new();
-    for _ in 0..STEPS {
-        let logits = model.forward(input, Pass::training(&method)).expect("logits").squeeze_dim(1);
+    for step in 0..STEPS {
+        let forward = Forward::train(&method, 0, step as u64);
+        let logits = model.forward(input, forward).expect("logits").squeeze_dim(1);
         let picked = log_softmax(logits, 1).gather(1, labels.clone().unsqueeze_dim::<2>(1));
         let loss = picked.mean().neg();
         losses.push(loss.clone().into_scalar());

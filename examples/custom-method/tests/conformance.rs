@@ -1,11 +1,18 @@
 //! The properties that every method must have.
 
-use custom_method::ScaleConfig;
+use custom_method::{KronAConfig, ScaleConfig};
 use peft_conformance::{Expect, conformance};
 
-// Two layers, queries and values of 24 by 24, one value per input and per output.
+fn trains(trainable: usize) -> Expect {
+    Expect { trainable: Some(trainable), ..Expect::default() }
+}
+
+// Two layers, queries and values of 24 by 24: one value per input and per output.
+conformance!(scale, ScaleConfig::default(), trains(2 * 2 * (24 + 24)));
+
+// A matrix of 2 by 8, and one of 12 by 3.
 conformance!(
-    scale,
-    ScaleConfig::default(),
-    Expect { trainable: Some(2 * 2 * (24 + 24)), ..Expect::default() }
+    krona,
+    KronAConfig { scale: 2.0, ..KronAConfig::default() },
+    trains(2 * 2 * (16 + 36))
 );

@@ -1,7 +1,6 @@
 //! The configuration of P-tuning.
 
-use burn::tensor::Device;
-use peft_core::{Base, ComputationFunction, MethodCard, MethodConfig, Result};
+use peft_core::{ComputationFunction, InitContext, MethodCard, MethodConfig, Result};
 use serde::{Deserialize, Serialize};
 
 use super::template::{self, PromptPart};
@@ -111,8 +110,8 @@ impl MethodConfig for PTuningConfig {
         self.model.validate()
     }
 
-    fn init(&self, base: &Base, device: &Device) -> Result<PTuning> {
+    fn init(&self, context: &InitContext<'_>) -> Result<PTuning> {
         self.validate()?;
-        PTuning::new(self, base, device)
+        PTuning::new(self, context.base, context.device)
     }
 }

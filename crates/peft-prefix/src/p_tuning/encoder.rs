@@ -1,11 +1,9 @@
 //! P-tuning's prompt encoder.
 
 use burn::module::{Module, Param};
-use burn::nn::{
-    BiLstm, BiLstmConfig, Dropout, DropoutConfig, GateController, Initializer, Linear, Lstm,
-};
+use burn::nn::{BiLstm, BiLstmConfig, GateController, Initializer, Linear, Lstm};
 use burn::tensor::{Device, Tensor, activation::relu};
-use peft_core::{Exchange, Layout};
+use peft_core::{Exchange, Layout, Pass};
 
 use crate::start;
 use crate::{EncoderType, PTuningConfig};
@@ -18,7 +16,8 @@ pub(super) struct PromptEncoder {
     /// Bidirectional layers, `d → 2 h` and then `2 h → 2 h`; none in an MLP.
     lstm: Vec<BiLstm>,
     /// Between the layers above.
-    dropout: Dropout,
+    #[module(skip)]
+    dropout: f64,
     /// Linear layers with a ReLU between two.
     mlp: Vec<Linear>,
 }
@@ -44,17 +43,17 @@ impl PromptEncoder {
         Self {
             embedding: start::normal([rows, d], device),
             lstm,
-            dropout: DropoutConfig::new(config.encoder_dropout).init(),
+            dropout: config.encoder_dropout,
             mlp: widths.windows(2).map(|w| start::linear(w[0], w[1], device)).collect(),
         }
     }
 
-    /// The virtual tokens, `[L, d]`.
-    pub(super) fn forward(&self) -> Tensor<2> {
+    /// The virtual tokens, `[L, d]`, with dropout in training.
+    pub(super) fn forward(&self, pass: &Pass<'_>) -> Tensor<2> {
         let mut states = self.embedding.val().unsqueeze::<3>();
         for (index, layer) in self.lstm.iter().enumerate() {
             if index > 0 {
-                states = self.dropout.forward(states);
+                states = pass.dropout(states, self.dropout);
             }
             states = layer.forward(states, None).0;
         }

@@ -6,10 +6,12 @@ mod template;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use peft_core::{Base, Change, Embedded, Exchange, Hooks, Layout, Method, Result, Role, Site};
+use peft_core::{
+    Base, EmptyPass, Exchange, Hooks, Layout, MemoKey, Method, Pass, Piece, Result, Role, Site,
+    Stage, Tokens,
+};
 
 use crate::model::{ModelDimensions, embeddings, words};
-use crate::sequence::{Piece, assemble};
 use crate::start;
 
 use encoder::PromptEncoder;
@@ -55,11 +57,14 @@ impl PTuning {
         Ok(Self { source, anchors, parts })
     }
 
-    /// The virtual tokens `P`, `[L, d]`.
-    pub fn virtual_embeddings(&self) -> Tensor<2> {
+    /// The virtual tokens `P`, `[L, d]`, which the encoder makes once a pass.
+    pub fn virtual_embeddings(&self, pass: &Pass<'_>) -> Tensor<2> {
         match &self.source {
             Source::Table(table) => table.val(),
-            Source::Encoder(encoder) => encoder.forward(),
+            Source::Encoder(encoder) => {
+                let key = MemoKey { of: encoder.embedding.id, name: "table", site: None };
+                pass.memo.get(key, || encoder.forward(pass))
+            }
         }
     }
 
@@ -73,26 +78,26 @@ impl PTuning {
 fn take(table: &Tensor<2>, from: &mut usize, rows: usize) -> Piece {
     let taken = table.clone().narrow(0, *from, rows);
     *from += rows;
-    Piece::Rows(taken)
+    Piece::Virtual(taken)
 }
 
 impl Hooks for PTuning {
-    fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
-        if site.role == Role::DecoderEmbeddings {
-            return embedded;
+    fn tokens(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens {
+        if stage != Stage::Embedded || site.role == Role::DecoderEmbeddings {
+            return tokens;
         }
-        let tokens = self.virtual_embeddings();
+        let table = self.virtual_embeddings(pass);
         let anchors = self.anchors.as_ref().map(Param::val);
         let (mut token, mut anchor) = (0, 0);
         let pieces = self.parts.iter().filter_map(|part| match part {
-            PromptPart::Virtual(rows) => Some(take(&tokens, &mut token, *rows)),
+            PromptPart::Virtual(rows) => Some(take(&table, &mut token, *rows)),
             PromptPart::Anchor(ids) => {
                 anchors.as_ref().map(|table| take(table, &mut anchor, ids.len()))
             }
             PromptPart::Bos => Some(Piece::First),
             PromptPart::Text => Some(Piece::Text),
         });
-        assemble(embedded, pieces.collect())
+        tokens.assembled(&pieces.collect::<Vec<_>>())
     }
 }
 
@@ -104,17 +109,14 @@ impl Method for PTuning {
         }
     }
 
-    fn change(&self, _site: &Site) -> Change {
-        Change::default()
-    }
-
     fn merge_obstacle(&self) -> Option<String> {
         Some("it lengthens the input, which no weight or bias can express".into())
     }
 
     fn finish(&mut self) {
         if let Source::Encoder(encoder) = &self.source {
-            let table = encoder.valid().forward();
+            let parts = EmptyPass::new(&encoder.embedding.lazy_device());
+            let table = encoder.valid().forward(&parts.pass());
             self.source = Source::Table(start::computed(table, &encoder.embedding));
         }
     }

@@ -25,8 +25,8 @@ pub enum PromptPart {
     Anchor(Vec<usize>),
     /// The first token of the text.
     Bos,
-    /// The text, less its first token where `bos` stands in the template. What follows it follows
-    /// its padding too.
+    /// The text, less its first token where `bos` stands in the template. What follows it stands
+    /// next to its last token, whatever padding there is.
     Text,
 }
 

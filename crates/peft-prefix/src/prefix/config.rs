@@ -1,8 +1,8 @@
 //! The configuration of prefix tuning.
 
-use burn::tensor::Device;
 use peft_core::{
-    Activation, Base, ComputationFunction, Error, MethodCard, MethodConfig, Result, Role, Site,
+    Activation, Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result,
+    Role, Site,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -203,8 +203,8 @@ impl MethodConfig for PrefixTuningConfig {
         Ok(missed.map(error).collect())
     }
 
-    fn init(&self, base: &Base, device: &Device) -> Result<PrefixTuning> {
+    fn init(&self, context: &InitContext<'_>) -> Result<PrefixTuning> {
         self.validate()?;
-        PrefixTuning::new(self, base, device)
+        PrefixTuning::new(self, context.base, context.device)
     }
 }

@@ -4,11 +4,11 @@ mod config;
 mod hub;
 
 use burn::module::{Module, Param};
-use burn::nn::{Dropout, DropoutConfig, Linear};
-use burn::tensor::{Device, Tensor, module::linear};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor};
 use peft_core::{
-    Activation, Base, Change, Embedded, Exchange, Hooks, Key, KeyValue, Layout, Method, Result,
-    Role, Site,
+    Activation, Base, Exchange, ExtraKeys, Hooks, Key, KeyValues, Layout, MemoKey, Method, Pass,
+    Result, Role, Site, Stage, Tokens,
 };
 
 use crate::model::ModelDimensions;
@@ -23,7 +23,7 @@ pub use config::{PrefixInit, PrefixTuningConfig};
 /// K' = [P_K; K]    V' = [P_V; V]
 /// ```
 ///
-/// `P_K` and `P_V` of a layer are `[heads, L, d_head]`, two slices of a table `[L, 2 · layers · d]`,
+/// `P_K` and `P_V` of a layer are `[L, d]`, two slices of a table `[L, 2 · layers · d]`,
 /// where `d` is the width of all keys. With `prefix_projection` the table is the output of an MLP in
 /// training,
 ///
@@ -38,13 +38,15 @@ pub use config::{PrefixInit, PrefixTuningConfig};
 #[derive(Module, Debug)]
 pub struct PrefixTuning {
     tables: Vec<Source>,
-    dropout: Dropout,
+    #[module(skip)]
+    dropout: f64,
     /// What kind of attention each table is for.
     #[module(skip)]
     roles: Vec<Role>,
     /// The table, and the layer's slice of it, by [`Site::index`].
     #[module(skip)]
     slices: Vec<Option<[usize; 2]>>,
+    #[module(skip)]
     length: usize,
     /// Where the positions of the text are shifted, if anywhere.
     #[module(skip)]
@@ -83,6 +85,17 @@ impl Source {
             outer: outer(width, columns, device),
             activation: config.non_linearity,
         })
+    }
+
+    /// The table, which a network makes once a pass.
+    fn table(&self, pass: &Pass<'_>) -> Tensor<2> {
+        match self {
+            Self::Table(table) => table.val(),
+            Self::Encoder(encoder) => {
+                let key = MemoKey { of: encoder.embedding.id, name: "table", site: None };
+                pass.memo.get(key, || encoder.table())
+            }
+        }
     }
 
     /// HF PEFT's keys begin with `own`, adapter-hub's with `hub`.
@@ -126,17 +139,10 @@ struct Encoder {
 }
 
 impl Encoder {
-    /// `columns` columns of the table from `first` on, and no others: each attention asks for its
-    /// own.
-    fn columns(&self, first: usize, columns: usize) -> Tensor<2> {
-        let weight = self.outer.weight.val().narrow(1, first, columns);
-        let bias = self.outer.bias.as_ref().map(|bias| bias.val().narrow(0, first, columns));
-        let inner = self.activation.forward(self.inner.forward(self.embedding.val()));
-        linear(inner, weight, bias)
-    }
-
+    /// The table, `[L, 2 · layers · d]`.
     fn table(&self) -> Tensor<2> {
-        self.columns(0, self.outer.weight.lazy_shape().dims::<2>()[1])
+        let inner = self.activation.forward(self.inner.forward(self.embedding.val()));
+        self.outer.forward(inner)
     }
 }
 
@@ -163,7 +169,7 @@ impl PrefixTuning {
             tables.push(Source::new(config, first, count, device));
             roles.push(role);
         }
-        let dropout = DropoutConfig::new(config.dropout).init();
+        let dropout = config.dropout;
         let text =
             if base.is_encoder_decoder() { Role::DecoderEmbeddings } else { Role::Embeddings };
         let shifted = config.shift_positions.then_some(text);
@@ -175,54 +181,29 @@ impl PrefixTuning {
         self.length
     }
 
-    /// Whether a site gets a prefix.
-    pub fn acts_at(&self, site: &Site) -> bool {
-        self.slice(site).is_some()
-    }
-
-    /// The keys and the values put before those of an attention, each
-    /// `[batch, heads, L, d / heads]`; `None` where the site gets none.
-    ///
-    /// # Panics
-    /// If `heads` does not divide the width of the keys.
-    pub fn prefix(
-        &self,
-        site: &Site,
-        batch: usize,
-        heads: usize,
-    ) -> Option<(Tensor<4>, Tensor<4>)> {
-        let [table, slice] = self.slice(site)?;
-        let d = site.d_out();
-        let both = match &self.tables[table] {
-            Source::Table(table) => table.val().narrow(1, 2 * slice * d, 2 * d),
-            Source::Encoder(encoder) => encoder.columns(2 * slice * d, 2 * d),
-        };
-        let (length, head) = (self.length(), d / heads);
-        let states = |from: usize| {
-            let states = both.clone().narrow(1, from, d).reshape([1, length, heads, head]);
-            let states = states.swap_dims(1, 2).expand([batch, heads, length, head]);
-            self.dropout.forward(states)
-        };
-        Some((states(0), states(d)))
-    }
-
+    /// The table, and the layer's slice of it.
     fn slice(&self, site: &Site) -> Option<[usize; 2]> {
         *self.slices.get(site.index)?
     }
 }
 
 impl Hooks for PrefixTuning {
-    fn key_value(&self, site: &Site, _hidden: &Tensor<3>, states: KeyValue) -> KeyValue {
-        let [batch, heads, ..] = states.key.dims();
-        match self.prefix(site, batch, heads) {
-            Some((key, value)) => states.prepend(key, value),
-            None => states,
-        }
+    fn attention(&self, site: &Site, pass: &Pass<'_>) -> ExtraKeys {
+        let Some([table, slice]) = self.slice(site) else { return ExtraKeys::None };
+        let (table, d) = (self.tables[table].table(pass), site.d_out());
+        let part = |which: usize| table.clone().narrow(1, (2 * slice + which) * d, d);
+        ExtraKeys::Some(KeyValues {
+            key: part(0),
+            value: part(1),
+            dropout: self.dropout,
+            gate: None,
+        })
     }
 
-    fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
+    fn tokens(&self, stage: Stage, site: &Site, tokens: Tokens, _pass: &Pass<'_>) -> Tokens {
         // HF PEFT passes the prefix as past keys and values, behind which positions go on.
-        if self.shifted == Some(site.role) { embedded.shifted(self.length) } else { embedded }
+        let shifts = stage == Stage::Embedded && self.shifted == Some(site.role);
+        if shifts { tokens.shifted(self.length) } else { tokens }
     }
 }
 
@@ -239,10 +220,6 @@ impl Method for PrefixTuning {
             let hub = format!("{model}prefix_tuning.prefix_tunings.{{}}.{hub}");
             table.exchange(file, own, &hub);
         }
-    }
-
-    fn change(&self, _site: &Site) -> Change {
-        Change::default()
     }
 
     fn merge_obstacle(&self) -> Option<String> {

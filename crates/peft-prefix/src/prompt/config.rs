@@ -1,7 +1,6 @@
 //! The configuration of prompt tuning.
 
-use burn::tensor::Device;
-use peft_core::{Base, ComputationFunction, Error, MethodCard, MethodConfig, Result};
+use peft_core::{Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -166,8 +165,8 @@ impl MethodConfig for PromptTuningConfig {
         self.model.validate()
     }
 
-    fn init(&self, base: &Base, device: &Device) -> Result<PromptTuning> {
+    fn init(&self, context: &InitContext<'_>) -> Result<PromptTuning> {
         self.validate()?;
-        PromptTuning::new(self, base, device)
+        PromptTuning::new(self, context.base, context.device)
     }
 }

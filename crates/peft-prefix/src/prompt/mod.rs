@@ -6,11 +6,11 @@ mod hub;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use peft_core::{
-    Base, Change, Embedded, Error, Exchange, Hooks, Key, Layout, Method, Result, Role, Site,
+    Base, Error, Exchange, Hooks, Key, Layout, Method, Pass, Piece, Result, Role, Site, Stage,
+    Tokens,
 };
 
 use crate::model::{ModelDimensions, embeddings, words};
-use crate::sequence::{Piece, assemble};
 use crate::start;
 
 pub use config::{Combine, PromptInit, PromptTuningConfig};
@@ -57,15 +57,6 @@ impl PromptTuning {
     /// The prompt `P`, `[L, d]`.
     pub fn prompt(&self) -> Tensor<2> {
         self.prompt.val().narrow(0, 0, self.length)
-    }
-
-    fn insert(&self, embedded: Embedded) -> Embedded {
-        let prompt = Piece::Rows(self.prompt());
-        let pieces = match self.combine {
-            Combine::Prefix => vec![prompt, Piece::Text],
-            Combine::PrefixAfterBos => vec![Piece::First, prompt, Piece::Text],
-        };
-        assemble(embedded, pieces)
     }
 }
 
@@ -117,14 +108,16 @@ fn words_of(
 }
 
 impl Hooks for PromptTuning {
-    fn embed(&self, site: &Site, embedded: Embedded) -> Embedded {
-        let acts = !self.after_embeddings && site.role != Role::DecoderEmbeddings;
-        if acts { self.insert(embedded) } else { embedded }
-    }
-
-    fn layers_input(&self, site: &Site, embedded: Embedded) -> Embedded {
-        let acts = self.after_embeddings && site.role != Role::DecoderEmbeddings;
-        if acts { self.insert(embedded) } else { embedded }
+    fn tokens(&self, stage: Stage, site: &Site, tokens: Tokens, _pass: &Pass<'_>) -> Tokens {
+        let own = if self.after_embeddings { Stage::Input } else { Stage::Embedded };
+        if stage != own || site.role == Role::DecoderEmbeddings {
+            return tokens;
+        }
+        let prompt = Piece::Virtual(self.prompt());
+        match self.combine {
+            Combine::Prefix => tokens.assembled(&[prompt, Piece::Text]),
+            Combine::PrefixAfterBos => tokens.assembled(&[Piece::First, prompt, Piece::Text]),
+        }
     }
 }
 
@@ -133,10 +126,6 @@ impl Method for PromptTuning {
         let model = base.model_prefix();
         let hub = format!("{model}prompt_tuning.prompt_tunings.{{}}.prompt_embedding.weight");
         file.param(Key::from("prompt_embeddings").hub(hub), &mut self.prompt, Layout::AsIs);
-    }
-
-    fn change(&self, _site: &Site) -> Change {
-        Change::default()
     }
 
     fn merge_obstacle(&self) -> Option<String> {
