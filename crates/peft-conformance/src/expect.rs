@@ -7,7 +7,7 @@ use crate::HostKind;
 /// ```
 /// use peft_conformance::{Expect, HostKind};
 /// // Its targets are named as BERT has them.
-/// let unfit = &[HostKind::Gpt2, HostKind::Llama, HostKind::T5];
+/// let unfit = HostKind::OTHERS;
 /// let expect = Expect { trainable: Some(2 * 3 * (24 + 24)), unfit, ..Expect::default() };
 /// assert!(expect.identity_at_init);
 /// ```

@@ -46,6 +46,9 @@ impl HostKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Bert, Self::Gpt2, Self::Llama, Self::T5];
 
+    /// All but BERT: what a configuration does not fit that names modules as BERT has them.
+    pub const OTHERS: &'static [Self] = &[Self::Gpt2, Self::Llama, Self::T5];
+
     fn task(self) -> Task {
         match self {
             Self::Bert => Task::ClassifySequence { labels: LABELS },
