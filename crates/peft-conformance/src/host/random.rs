@@ -34,8 +34,13 @@ impl Random {
     }
 
     /// A weight `[d_out, d_in]`.
-    pub(super) fn unbiased(&mut self, path: &str, [d_in, d_out]: [usize; 2]) {
-        let std = 1.0 / (d_in as f32).sqrt();
+    pub(super) fn unbiased(&mut self, path: &str, shape: [usize; 2]) {
+        self.small(path, shape, 1.0);
+    }
+
+    /// The same, times a factor.
+    pub(super) fn small(&mut self, path: &str, [d_in, d_out]: [usize; 2], factor: f32) {
+        let std = factor / (d_in as f32).sqrt();
         self.put(&format!("{path}.weight"), &[d_out, d_in], 0.0, std);
     }
 

@@ -45,7 +45,10 @@ fn stack(random: &mut Random, side: &str, layers: usize, attentions: &[&str]) {
     for block in 0..layers {
         let path = |layer: usize, rest: &str| format!("{side}.block.{block}.layer.{layer}.{rest}");
         for (layer, attention) in attentions.iter().enumerate() {
-            for part in ["q", "k", "v"] {
+            // Scores are not scaled, so queries are.
+            let query = path(layer, &format!("{attention}.q"));
+            random.small(&query, [HIDDEN, HEADS * HEAD], 1.0 / (HEAD as f32).sqrt());
+            for part in ["k", "v"] {
                 let path = path(layer, &format!("{attention}.{part}"));
                 random.unbiased(&path, [HIDDEN, HEADS * HEAD]);
             }
