@@ -91,9 +91,9 @@ impl AdapterLayer {
     }
 
     pub(crate) fn exchange(&mut self, file: &mut Exchange<'_>, site: &Site) {
-        let key = |name: &str, hub: &str| {
-            let hub = format!("{}.adapters.{{}}.{hub}", site.path);
-            Key::from(site.key(name)).hub(hub)
+        let key = |name: &str, adapters: &str| {
+            let theirs = format!("{}.adapters.{{}}.{adapters}", site.path);
+            Key::from(site.key(name)).hub(theirs)
         };
         // In the reference the projection down is the first of a sequence.
         self.down.exchange(file, |leaf| {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Bottleneck, HypercomplexInit, InitWeights, InvertibleKind, PhmInit, ReductionFactor,
-    ResidualBeforeNorm, Scaling, fields, hub,
+    ResidualBeforeNorm, Scaling, adapters_format, fields,
 };
 
 /// `inv_adapter_reduction_factor` where there is none: that of the reference's presets.
@@ -269,11 +269,11 @@ impl MethodConfig for BottleneckConfig {
     }
 
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
-        hub::write(self, base)
+        adapters_format::write(self, base)
     }
 
     fn from_adapter_hub(config: &Map<String, Value>, _base: &Base) -> Option<Result<Self>> {
-        hub::read(config)
+        adapters_format::read(config)
     }
 
     fn validate(&self) -> Result<()> {

@@ -1,12 +1,12 @@
 #![doc = include_str!("../README.md")]
 
 mod adapter;
+mod adapters_format;
 mod bottleneck;
 mod config;
 mod fields;
 mod fuse;
 mod fusion_config;
-mod hub;
 mod invertible;
 mod phm;
 mod preset;

@@ -141,11 +141,12 @@ fn what_adapter_hub_writes_is_read_as_it_was() {
     let base = host.model.base();
     for (name, _, fields) in presets() {
         let config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
-        let Value::Object(hub) = config.to_adapter_hub(base).expect("that library has it") else {
+        let Value::Object(theirs) = config.to_adapter_hub(base).expect("that library has it")
+        else {
             panic!("an object");
         };
-        assert_eq!(hub.len(), 33, "the number of fields that the library writes");
-        let read = BottleneckConfig::from_adapter_hub(&hub, base).expect("it is ours");
+        assert_eq!(theirs.len(), 33, "the number of fields that the library writes");
+        let read = BottleneckConfig::from_adapter_hub(&theirs, base).expect("it is ours");
         assert_eq!(read.expect("it is supported"), config, "{name}");
     }
     let glow =

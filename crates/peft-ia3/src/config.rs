@@ -7,7 +7,7 @@ use peft_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Ia3, hub};
+use crate::{Ia3, adapters_format};
 
 /// The linear layers that are scaled unless told otherwise.
 const DEFAULT_ROLES: &[Role] =
@@ -140,11 +140,11 @@ impl MethodConfig for Ia3Config {
     }
 
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
-        hub::write(self, base)
+        adapters_format::write(self, base)
     }
 
     fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
-        hub::read(config, base)
+        adapters_format::read(config, base)
     }
 
     fn validate(&self) -> Result<()> {

@@ -7,7 +7,7 @@ use peft_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Lora, LoraInit, hub};
+use crate::{Lora, LoraInit, adapters_format};
 
 /// The linear layers that LoRA adapts unless told otherwise: queries and values (Hu et al., §7.1),
 /// or the projection that is both and keys.
@@ -186,11 +186,11 @@ impl MethodConfig for LoraConfig {
     }
 
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
-        hub::write(self, base)
+        adapters_format::write(self, base)
     }
 
     fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
-        hub::read(config, base)
+        adapters_format::read(config, base)
     }
 
     fn validate(&self) -> Result<()> {

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod adapters_format;
 mod config;
-mod hub;
 mod init;
 mod lora;
 mod presets;

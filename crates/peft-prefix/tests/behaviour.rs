@@ -57,7 +57,7 @@ fn keys(method: &mut impl Method, base: &Base, dialect: Dialect) -> Vec<(String,
     file.into_specs().into_iter().map(|spec| (spec.key, spec.shape)).collect()
 }
 
-fn hub() -> Dialect {
+fn adapters() -> Dialect {
     Dialect::AdapterHub { adapter: "task".into() }
 }
 
@@ -158,7 +158,7 @@ fn files_of_a_prefix() {
     let host = host();
     let base = host.model.base();
     let pool = "bert.prefix_tuning.prefix_tunings.task.self_prefix";
-    let flat = keys(&mut prefix(&host), base, hub());
+    let flat = keys(&mut prefix(&host), base, adapters());
     assert_eq!(flat, [(format!("{pool}.control_trans"), vec![480])]);
     let config = PrefixTuningConfig {
         num_virtual_tokens: 5,
@@ -175,7 +175,7 @@ fn files_of_a_prefix() {
         ("control_trans.2.bias", vec![96]),
     ];
     let expected = expected.map(|(name, shape)| (format!("{pool}.{name}"), shape));
-    assert_eq!(keys(&mut projected, base, hub()), expected);
+    assert_eq!(keys(&mut projected, base, adapters()), expected);
     projected.finish();
     let file = keys(&mut projected, base, Dialect::PeftPrompt);
     assert_eq!(file, [("prompt_embeddings".to_string(), vec![5, 96])]);
@@ -301,7 +301,10 @@ fn adapter_hubs_prompt_is_read_and_written() {
     assert!(config.after_embeddings && config.combine == Combine::PrefixAfterBos);
     assert_eq!(config.to_adapter_hub(base).expect("it has prompts"), file);
     let key = "bert.prompt_tuning.prompt_tunings.task.prompt_embedding.weight";
-    assert_eq!(keys(&mut method(&config, base), base, hub()), [(key.to_string(), vec![5, 24])]);
+    assert_eq!(
+        keys(&mut method(&config, base), base, adapters()),
+        [(key.to_string(), vec![5, 24])]
+    );
     assert_eq!(
         text(PromptTuningConfig::default().to_adapter_hub(base).err()),
         "prompt cannot be written for adapter-hub/adapters: it puts the prompt behind the \

@@ -10,7 +10,7 @@ use peft_prefix::PrefixTuningConfig;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 
-use crate::hub;
+use crate::adapters_format;
 
 const PREFIX_GATE: GateNames =
     GateNames { peft: "prefix_gate", adapters: "prefix_tuning.prefix_gates.{}" };
@@ -142,11 +142,11 @@ impl MethodConfig for UniPeltConfig {
     }
 
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
-        hub::write(self, base)
+        adapters_format::write(self, base)
     }
 
     fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
-        hub::read(config, base)
+        adapters_format::read(config, base)
     }
 
     fn validate(&self) -> Result<()> {

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod adapters_format;
 mod config;
-mod hub;
 mod presets;
 
 pub use config::UniPeltConfig;

@@ -37,7 +37,9 @@ impl HubModules {
                 || site.role == Role::QueryKeyValue
         };
         if has(Role::QueryKeyValue) && fused.is_empty() {
-            return Err(format!("it {acts} query, key and value on their own, not fused"));
+            return Err(format!(
+                "it {acts} the parts of a fused projection on their own: train with attn_matrices"
+            ));
         }
         if let Some(other) = sites.iter().find(|site| !known(site)) {
             return Err(format!("it {acts} no module like {}", other.path));

@@ -7,7 +7,7 @@ use peft_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::hub;
+use super::adapters_format;
 use crate::model::{ModelDimensions, at_least_one, dropout};
 use crate::prefix::PrefixTuning;
 
@@ -177,11 +177,11 @@ impl MethodConfig for PrefixTuningConfig {
     }
 
     fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
-        hub::write(self, base)
+        adapters_format::write(self, base)
     }
 
     fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
-        hub::read(config, base)
+        adapters_format::read(config, base)
     }
 
     fn validate(&self) -> Result<()> {

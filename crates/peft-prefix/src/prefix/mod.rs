@@ -1,7 +1,7 @@
 //! Prefix tuning.
 
+mod adapters_format;
 mod config;
-mod hub;
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
@@ -98,19 +98,19 @@ impl Source {
         }
     }
 
-    /// HF PEFT's keys begin with `own`, adapter-hub's with `hub`.
-    fn exchange(&mut self, file: &mut Exchange<'_>, own: &str, hub: &str) {
+    /// HF PEFT's keys begin with `own`, adapter-hub/adapters' with `adapters`.
+    fn exchange(&mut self, file: &mut Exchange<'_>, own: &str, adapters: &str) {
         let encoder = match self {
             Self::Table(table) => {
                 let values = table.lazy_shape().num_elements();
                 let key = Key::from(format!("{own}prompt_embeddings"));
-                let key = key.hub(format!("{hub}.control_trans")).hub_shape([values]);
+                let key = key.hub(format!("{adapters}.control_trans")).hub_shape([values]);
                 return file.param(key, table, Layout::AsIs);
             }
             Self::Encoder(encoder) => encoder,
         };
         let key = |peft: &str, name: &str| {
-            Key::from(format!("{own}prompt_encoder.{peft}")).hub(format!("{hub}.{name}"))
+            Key::from(format!("{own}prompt_encoder.{peft}")).hub(format!("{adapters}.{name}"))
         };
         file.param(key("embedding.weight", "wte.weight"), &mut encoder.embedding, Layout::AsIs);
         for (index, layer) in [(0, &mut encoder.inner), (2, &mut encoder.outer)] {
@@ -212,13 +212,13 @@ impl Method for PrefixTuning {
         let model = base.model_prefix();
         for (table, role) in self.tables.iter_mut().zip(&self.roles) {
             // HF PEFT has a prefix for self-attention only.
-            let (own, hub) = match role {
+            let (own, adapters) = match role {
                 Role::EncoderAttention => ("encoder_", "encoder_prefix"),
                 Role::CrossAttention => ("cross_", "cross_prefix"),
                 _ => ("", "self_prefix"),
             };
-            let hub = format!("{model}prefix_tuning.prefix_tunings.{{}}.{hub}");
-            table.exchange(file, own, &hub);
+            let adapters = format!("{model}prefix_tuning.prefix_tunings.{{}}.{adapters}");
+            table.exchange(file, own, &adapters);
         }
     }
 

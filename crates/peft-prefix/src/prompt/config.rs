@@ -4,7 +4,7 @@ use peft_core::{Base, ComputationFunction, Error, InitContext, MethodCard, Metho
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::hub;
+use super::adapters_format;
 use crate::model::{ModelDimensions, at_least_one};
 use crate::prompt::PromptTuning;
 
@@ -130,11 +130,11 @@ impl MethodConfig for PromptTuningConfig {
     type Method = PromptTuning;
 
     fn to_adapter_hub(&self, _base: &Base) -> Result<Value> {
-        hub::write(self)
+        adapters_format::write(self)
     }
 
     fn from_adapter_hub(config: &Map<String, Value>, _base: &Base) -> Option<Result<Self>> {
-        hub::read(config)
+        adapters_format::read(config)
     }
 
     fn validate(&self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Prompt tuning.
 
+mod adapters_format;
 mod config;
-mod hub;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution, Int, Tensor};
@@ -124,8 +124,8 @@ impl Hooks for PromptTuning {
 impl Method for PromptTuning {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         let model = base.model_prefix();
-        let hub = format!("{model}prompt_tuning.prompt_tunings.{{}}.prompt_embedding.weight");
-        file.param(Key::from("prompt_embeddings").hub(hub), &mut self.prompt, Layout::AsIs);
+        let theirs = format!("{model}prompt_tuning.prompt_tunings.{{}}.prompt_embedding.weight");
+        file.param(Key::from("prompt_embeddings").hub(theirs), &mut self.prompt, Layout::AsIs);
     }
 
     fn merge_obstacle(&self) -> Option<String> {

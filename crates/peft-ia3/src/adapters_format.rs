@@ -10,7 +10,7 @@ const LIBRARY: &str = "adapter-hub/adapters";
 
 /// Its `IA3Config`, as far as it means something here.
 #[derive(Debug, Deserialize)]
-struct HubIa3 {
+struct AdaptersIa3 {
     #[serde(flatten)]
     modules: HubModules,
     r: usize,
@@ -60,13 +60,13 @@ pub(crate) fn write(config: &Ia3Config, base: &Base) -> Result<Value> {
 pub(crate) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<Ia3Config>> {
     let is = |field: &str, value: &str| config.get(field).and_then(Value::as_str) == Some(value);
     (is("architecture", "lora") && is("composition_mode", "scale")).then(|| {
-        let hub: HubIa3 = serde_json::from_value(Value::Object(config.clone()))
+        let theirs: AdaptersIa3 = serde_json::from_value(Value::Object(config.clone()))
             .map_err(|error| Error::config("config", "IA3Config", error.to_string()))?;
-        hub.into_ours(base)
+        theirs.into_ours(base)
     })
 }
 
-impl HubIa3 {
+impl AdaptersIa3 {
     fn into_ours(self, base: &Base) -> Result<Ia3Config> {
         let unsupported = |field: &str, value: String| {
             Err(Error::Unsupported { field: field.into(), value, origin: LIBRARY.into() })

@@ -8,7 +8,7 @@ use crate::PrefixTuningConfig;
 
 /// Its `PrefixTuningConfig`, as far as it means something here.
 #[derive(Debug, Deserialize)]
-struct HubPrefix {
+struct AdaptersPrefix {
     #[serde(default)]
     leave_out: Vec<usize>,
     flat: bool,
@@ -61,9 +61,9 @@ pub(super) fn write(config: &PrefixTuningConfig, base: &Base) -> Result<Value> {
 pub(super) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<PrefixTuningConfig>> {
     let architecture = config.get("architecture").and_then(Value::as_str);
     (architecture == Some("prefix_tuning")).then(|| {
-        let hub: HubPrefix = serde_json::from_value(Value::Object(config.clone()))
+        let theirs: AdaptersPrefix = serde_json::from_value(Value::Object(config.clone()))
             .map_err(|error| Error::config("config", "PrefixTuningConfig", error.to_string()))?;
-        if hub.use_gating {
+        if theirs.use_gating {
             return Err(Error::config(
                 "use_gating",
                 true,
@@ -71,15 +71,15 @@ pub(super) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<Pr
             ));
         }
         Ok(PrefixTuningConfig {
-            num_virtual_tokens: hub.prefix_length,
-            prefix_projection: !hub.flat,
-            encoder_hidden_size: (!hub.flat).then_some(hub.bottleneck_size),
-            non_linearity: hub.non_linearity,
-            dropout: hub.dropout,
-            leave_out: hub.leave_out,
+            num_virtual_tokens: theirs.prefix_length,
+            prefix_projection: !theirs.flat,
+            encoder_hidden_size: (!theirs.flat).then_some(theirs.bottleneck_size),
+            non_linearity: theirs.non_linearity,
+            dropout: theirs.dropout,
+            leave_out: theirs.leave_out,
             shift_positions: false,
-            encoder_prefix: hub.encoder_prefix && base.is_encoder_decoder(),
-            cross_prefix: hub.cross_prefix && base.is_encoder_decoder(),
+            encoder_prefix: theirs.encoder_prefix && base.is_encoder_decoder(),
+            cross_prefix: theirs.cross_prefix && base.is_encoder_decoder(),
             ..PrefixTuningConfig::default()
         })
     })

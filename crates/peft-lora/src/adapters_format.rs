@@ -11,7 +11,7 @@ const LIBRARY: &str = "adapter-hub/adapters";
 
 /// Its `LoRAConfig`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct HubLora {
+struct AdaptersLora {
     architecture: String,
     #[serde(flatten)]
     modules: HubModules,
@@ -55,7 +55,7 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
         Ok(modules) => modules,
         Err(reason) => return refuse(&reason),
     };
-    let hub = HubLora {
+    let theirs = AdaptersLora {
         architecture: "lora".into(),
         modules,
         r: config.rank,
@@ -70,7 +70,7 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
         vera_b: None,
         dtype: None,
     };
-    let mut fields = serde_json::to_value(hub)
+    let mut fields = serde_json::to_value(theirs)
         .map_err(|error| Error::no_format("lora", LIBRARY, error.to_string()))?;
     if config.alpha.fract() == 0.0 {
         fields["alpha"] = Value::from(config.alpha as i64);
@@ -82,13 +82,13 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
 pub(crate) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<LoraConfig>> {
     let is = |field: &str, value: &str| config.get(field).and_then(Value::as_str) == Some(value);
     (is("architecture", "lora") && is("composition_mode", "add")).then(|| {
-        let hub: HubLora = serde_json::from_value(Value::Object(config.clone()))
+        let theirs: AdaptersLora = serde_json::from_value(Value::Object(config.clone()))
             .map_err(|e| Error::config("config", "LoRAConfig", e.to_string()))?;
-        hub.into_ours(base)
+        theirs.into_ours(base)
     })
 }
 
-impl HubLora {
+impl AdaptersLora {
     fn into_ours(self, base: &Base) -> Result<LoraConfig> {
         let unsupported = |field: &str, value: String| {
             Err(Error::Unsupported { field: field.into(), value, origin: LIBRARY.into() })

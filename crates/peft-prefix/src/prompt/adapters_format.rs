@@ -11,7 +11,7 @@ const UNIFORM_SCALE: f64 = 0.5;
 
 /// Its `PromptTuningConfig`.
 #[derive(Debug, Deserialize)]
-struct HubPrompt {
+struct AdaptersPrompt {
     prompt_length: usize,
     prompt_init: String,
     prompt_init_text: Option<String>,
@@ -42,9 +42,9 @@ pub(super) fn write(config: &PromptTuningConfig) -> Result<Value> {
 pub(super) fn read(config: &Map<String, Value>) -> Option<Result<PromptTuningConfig>> {
     let architecture = config.get("architecture").and_then(Value::as_str);
     (architecture == Some("prompt_tuning")).then(|| {
-        let hub: HubPrompt = serde_json::from_value(Value::Object(config.clone()))
+        let theirs: AdaptersPrompt = serde_json::from_value(Value::Object(config.clone()))
             .map_err(|error| Error::config("config", "PromptTuningConfig", error.to_string()))?;
-        let init = match hub.prompt_init.as_str() {
+        let init = match theirs.prompt_init.as_str() {
             "random_uniform" => PromptInit::Random,
             "from_string" => PromptInit::Text,
             other => {
@@ -53,11 +53,11 @@ pub(super) fn read(config: &Map<String, Value>) -> Option<Result<PromptTuningCon
             }
         };
         Ok(PromptTuningConfig {
-            num_virtual_tokens: hub.prompt_length,
+            num_virtual_tokens: theirs.prompt_length,
             prompt_tuning_init: init,
-            prompt_tuning_init_text: hub.prompt_init_text,
+            prompt_tuning_init_text: theirs.prompt_init_text,
             random_uniform_scale: (init == PromptInit::Random).then_some(UNIFORM_SCALE),
-            combine: hub.combine,
+            combine: theirs.combine,
             after_embeddings: true,
             inference_mode: true,
             ..PromptTuningConfig::default()
