@@ -27,6 +27,10 @@ pub struct Expect {
     /// Whether a text can be gone on with, so that its beginning and then token by token is the same
     /// as all at once: not where a method puts something behind the text. True unless said otherwise.
     pub goes_on: bool,
+    /// The fields of the configuration that are probabilities of dropout, with a dot before a field
+    /// of a field. `None`: all that are called so, and `dropout`, where there is such a field. With
+    /// none in the list, nothing drops anything.
+    pub dropout: Option<&'static [&'static str]>,
     /// Whether gradients are those of what is computed; not of a straight-through estimator. True
     /// unless said otherwise.
     pub exact_gradient: bool,
@@ -40,6 +44,7 @@ impl Default for Expect {
             reaches_change: true,
             unfit: &[],
             goes_on: true,
+            dropout: None,
             exact_gradient: true,
         }
     }

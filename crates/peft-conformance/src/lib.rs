@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod dropout;
 mod expect;
 mod host;
 mod numbers;

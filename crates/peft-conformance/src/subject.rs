@@ -7,8 +7,8 @@ use peft_core::{
     Progress, Registry, StepContext,
 };
 use peft_models::Forward;
-use serde_json::{Map, Value, json};
 
+use crate::dropout;
 use crate::parameters::{copied, perturbed};
 use crate::plain::PlainConfig;
 use crate::{Expect, Host, HostKind};
@@ -61,18 +61,28 @@ impl Subject {
         Self { config, expect, ..self.clone() }
     }
 
-    /// The same with every dropout of the configuration at one half; `None` where it has none, or
-    /// refuses to have some.
+    /// The same with every dropout of the configuration at one half; `None` where it has none.
+    ///
+    /// # Panics
+    /// If the configuration refuses a dropout that it should have.
     pub(crate) fn with_dropout(&self) -> Option<Self> {
-        let mut fields = self.config.to_fields();
-        if !set_dropout(&mut fields) {
-            return None;
-        }
-        match self.registry.configure_type(self.config.peft_type(), fields) {
-            Ok(config) => Some(Self { config, ..self.clone() }),
-            Err(Error::Config { field, .. }) if is_dropout(&field) => None,
-            Err(error) => panic!("the configuration with dropout is refused: {error}"),
-        }
+        let fields = self.config.to_fields();
+        let configured = |fields| self.registry.configure_type(self.config.peft_type(), fields);
+        let config = match self.expect.dropout {
+            Some([]) => return None,
+            Some(names) => configured(dropout::set(fields, names)),
+            None => {
+                // Some configurations write the field only where it is not zero.
+                let mut with_one = fields.clone();
+                with_one.insert("dropout".into(), dropout::HALF.into());
+                match configured(with_one) {
+                    Err(Error::UnknownField { .. }) => configured(dropout::set_all(fields)?),
+                    config => config,
+                }
+            }
+        };
+        let config = config.unwrap_or_else(|e| panic!("dropout is refused: {e}"));
+        Some(Self { config, ..self.clone() })
     }
 
     /// The device of trained parameters.
@@ -165,24 +175,4 @@ pub(crate) struct Run {
     pub(crate) optimizer: ModuleOptimizer,
     pub(crate) step: usize,
     pub(crate) total: usize,
-}
-
-/// Sets every probability that is called a dropout, and says whether there is one.
-fn set_dropout(fields: &mut Map<String, Value>) -> bool {
-    let mut found = false;
-    for (name, value) in fields {
-        match value {
-            Value::Object(inner) => found |= set_dropout(inner),
-            Value::Number(_) if is_dropout(name) => {
-                *value = json!(0.5);
-                found = true;
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-fn is_dropout(field: &str) -> bool {
-    field.contains("dropout")
 }

@@ -278,7 +278,7 @@ catches! {
     rank_too_high: RankTooHigh, changes_what_it_says, "rank of the change";
     checkpointing: DependsOnCheckpointing, gradient_checkpointing_changes_nothing, "checkpointing";
     wrong_gradient: TwiceTheGradient, an_edits_gradient_matches_finite_differences,
-        "along a direction";
+        "along directions";
     steps_outside_params: CountsStepsOutsideParams, resumes_to_the_same_bits, "went on";
     calibration_outside_params: CalibrationOutsideParams, resumes_to_the_same_bits, "went on";
     dropout_of_its_own: DropoutThatAsksNothing, dropout_acts_at_every_site_and_never_in_inference,

@@ -1,7 +1,10 @@
 //! What a method says that it trains and changes.
 
 use burn::module::Module;
-use peft_core::{Accounting, EmptyPass, Layout, SiteKind, TensorMap, change_at, tensors_under};
+use peft_core::{
+    Accounting, Edits, EmptyPass, Hooks, Layout, NormEdit, Pass, Site, SiteKind, TableEdit,
+    TensorMap, change_at, tensors_under,
+};
 
 use crate::Subject;
 use crate::numbers::{numbers, rank};
@@ -35,7 +38,7 @@ pub fn changes_what_it_says(subject: &Subject) {
     let before = tensors_under(&(), base);
     // Two draws: where one entry happens to round to its old value, the other one has changed.
     let draws = [1, 2].map(|seed| subject.trained(seed).method);
-    let after = draws.each_ref().map(|method| tensors_under(&method.valid(), base));
+    let after = draws.each_ref().map(|method| tensors_under(&Mergeable(&method.valid()), base));
     let parts = EmptyPass::new(base.device());
     let pass = &parts.pass();
     for site in base.sites() {
@@ -73,9 +76,28 @@ pub fn changes_what_it_says(subject: &Subject) {
     }
 }
 
-/// `after - before` at a key; nothing where the site has no such tensor.
+/// `after - before` at a key; nothing where the site has no such tensor. A bias that was not there
+/// was one of zeros.
 fn difference(after: &TensorMap, before: &TensorMap, key: &str) -> Vec<f64> {
-    let (Some(after), Some(before)) = (after.get(key), before.get(key)) else { return Vec::new() };
-    let pairs = numbers(after).into_iter().zip(numbers(before));
+    let Some(after) = after.get(key).map(numbers) else { return Vec::new() };
+    let before = before.get(key).map_or_else(|| vec![0.0; after.len()], numbers);
+    let pairs = after.into_iter().zip(before);
     pairs.map(|(after, before)| f64::from(after) - f64::from(before)).collect()
+}
+
+/// A method where there is a weight under it, and the base elsewhere.
+#[derive(Debug)]
+struct Mergeable<'m>(&'m dyn Hooks);
+
+impl Hooks for Mergeable<'_> {
+    fn linear(&self, site: &Site, pass: &Pass<'_>) -> Edits {
+        let edits = self.0.linear(site, pass);
+        if edits.obstacle().is_some() { Edits::none() } else { edits }
+    }
+    fn norm(&self, site: &Site, pass: &Pass<'_>) -> NormEdit {
+        self.0.norm(site, pass)
+    }
+    fn table(&self, site: &Site, pass: &Pass<'_>) -> TableEdit {
+        self.0.table(site, pass)
+    }
 }

@@ -2,8 +2,9 @@
 
 use burn::module::Module;
 use peft_core::{
-    Adapter, AdapterPool, BoxedMethod, Composition, Error, GateNames, Gated, Hooks, Insert, Method,
-    PerLayer, SiteKind, Slots, Stack, merge_obstacle, tensors_under,
+    Adapter, AdapterPool, BoxedMethod, Composition, EmptyPass, Error, ExtraKeys, GateNames, Gated,
+    Hooks, Insert, KeyValues, Method, PerLayer, Site, SiteKind, Slots, Stack, merge_obstacle,
+    tensors_under,
 };
 use peft_models::Forward;
 
@@ -99,20 +100,24 @@ fn merges(subject: &Subject, composition: Composition, both: &Stack) {
     }
 }
 
-/// The method under gates that let everything through; `None` where it acts on what has none.
+/// The method under gates that let everything through; `None` where it acts on what has none, or has
+/// gates of its own there.
 fn gated(subject: &Subject, adapter: &Adapter) -> Option<Stack> {
     let base = subject.host.model.base();
     let (saved, method) = adapter.parts();
-    let parts = peft_core::EmptyPass::new(base.device());
+    let parts = EmptyPass::new(base.device());
     let pass = &parts.pass();
-    let acts = |site: &peft_core::Site| match site.kind {
+    let acts = |site: &Site| match site.kind {
         SiteKind::Linear => !method.linear(site, pass).is_none(),
         SiteKind::Attention => !method.attention(site, pass).is_none(),
         SiteKind::Sublayer => !matches!(method.sublayer(site, pass), Insert::None),
         SiteKind::Norm | SiteKind::Embedding => false,
     };
-    let has_none = |site: &peft_core::Site| {
-        !method.norm(site, pass).is_none() || !method.table(site, pass).is_keep()
+    let has_none = |site: &Site| {
+        let keys = method.attention(site, pass);
+        !method.norm(site, pass).is_none()
+            || !method.table(site, pass).is_keep()
+            || matches!(keys, ExtraKeys::Some(KeyValues { gate: Some(_), .. }))
     };
     let sites: Vec<_> = base.sites().filter(|site| acts(site)).collect();
     if base.sites().any(|site| has_none(site)) {
