@@ -102,7 +102,7 @@ impl Subject {
     fn init(&self, context: &InitContext<'_>) -> Result<Adapter, Error> {
         let config = AdapterConfig::new(self.config.clone());
         let config = match self.host.model.task_type() {
-            Some(task) => config.with_task(task),
+            Some(task) => config.with_task(task, self.host.model.base()),
             None => config,
         };
         Adapter::init(config, context)

@@ -135,11 +135,7 @@ impl KeyPlaces {
 }
 
 /// The places of a row's tokens behind `extra` others, filled up to `longest`.
-fn text(
-    row: &Row,
-    extra: usize,
-    longest: usize,
-) -> impl Iterator<Item = Option<usize>> + '_ {
+fn text(row: &Row, extra: usize, longest: usize) -> impl Iterator<Item = Option<usize>> + '_ {
     (0..longest).map(move |place| {
         let is_token = place < row.len() && row.has(place);
         is_token.then_some(extra + row.past + place)
