@@ -131,7 +131,7 @@ impl Case {
             .transpose()?;
         let all = adapters.iter().chain(&fusion);
         let trainable = all.map(fresh).sum::<Result<usize, Outcome>>()?;
-        Ok((composition.of(adapters, fusion).map_err(failed)?, trainable))
+        Ok((composition.of(adapters, fusion, model.base()).map_err(failed)?, trainable))
     }
 
     /// The recorded tensors.

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 use peft_core::{Registry, Stack, TensorMap, num_trainable};
-use peft_models::Pass;
+use peft_models::Forward;
 
 use crate::case::{Case, Outcome, input, values};
 use crate::logits::token_rows;
@@ -40,7 +40,7 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
         let batch = batch(&recorded, step);
         let input = input(&batch, device)?;
         let logits = model
-            .forward(&input, Pass::training(&method))
+            .forward(&input, Forward::train(&method, 0, step as u64))
             .map_err(|error| Outcome::Failed(error.to_string()))?;
         let loss = cross_entropy(logits, &batch["labels"]);
         let value = values(loss.clone().into_data())[0];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use peft_core::{
     Activation, Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result,
-    Role, Site,
+    Role, Site, Size,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -299,6 +299,41 @@ impl MethodConfig for BottleneckConfig {
         let factors = factors.into_iter().filter(|key| key != "default" && !known(key));
         let factors = factors.map(|key| absent("reduction_factor", key));
         Ok(left_out.chain(factors).collect())
+    }
+
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        let (field, value) = match self.bottleneck_size {
+            Some(size) => ("bottleneck_size", size.to_string()),
+            None => ("reduction_factor", self.reduction_factor_text()),
+        };
+        let mut sizes = Vec::new();
+        for (number, site) in self.adapted_sites(base)?.into_iter().enumerate() {
+            let (d, m) = (site.d_out() as f64, self.bottleneck_at(site)? as f64);
+            let (n, rank) = (self.phm_dim as f64, self.phm_rank as f64);
+            // What all layers share is there once.
+            let (own_rule, own_weights) =
+                (number == 0 || !self.shared_phm_rule, number == 0 || !self.shared_w_phm);
+            if !self.phm_layer {
+                sizes.push(Size::new(field, &value, 2.0 * d * m));
+                continue;
+            }
+            sizes.push(Size::new(field, &value, m));
+            if own_rule {
+                sizes.push(Size::new("phm_dim", self.phm_dim, n.powi(3)));
+            }
+            if own_weights {
+                sizes.push(match self.factorized_phm_w {
+                    true => Size::new("phm_rank", self.phm_rank, 2.0 * rank * (d + m)),
+                    false => Size::new(field, &value, 2.0 * d * m / n),
+                });
+            }
+        }
+        if self.inv_adapter.is_some() {
+            let d = self.embeddings(base)?.d_out() as f64;
+            let factor = self.inv_adapter_reduction_factor.unwrap_or(DEFAULT_INVERTIBLE_REDUCTION);
+            sizes.push(Size::new("inv_adapter_reduction_factor", factor, d * d / factor));
+        }
+        Ok(sizes)
     }
 
     fn init(&self, context: &InitContext<'_>) -> Result<Bottleneck> {

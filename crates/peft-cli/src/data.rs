@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use peft::core::{Adapter, Method};
 use peft::models::{AddedTokens, LoadReport, Model, ModelConfig, ModelTask, TextTokenizer};
-use peft::train::data::{Columns, Dataset, Layout, TokenizedSet, split, subset};
+use peft::train::data::{Columns, Dataset, Goal, Layout, TokenizedSet, split, subset};
 use peft::train::{ResolvedModel, RunDirectory, TaskFile, TrainData, write_builtin};
 
 use crate::run_file::RunFile;
@@ -95,45 +94,23 @@ impl LoadedData {
         Ok(added)
     }
 
-    /// The data for a model under an adapter, and what its outputs mean.
-    pub fn tokenized(
-        self,
-        run: &RunFile,
-        resolved: &ResolvedModel,
-        model: &Model,
-        added: &AddedTokens,
-        adapter: &Adapter,
-    ) -> anyhow::Result<(TrainData, TaskFile)> {
-        // Virtual tokens take positions of the model too.
-        let room = model.max_tokens().saturating_sub(adapter.method.virtual_tokens());
-        let max_length = run.data.max_length.min(room);
-        let data = self.cut_to(max_length, resolved, model, added);
-        let data = if max_length < run.data.max_length {
-            tracing::warn!(
-                "max_length: there is room for {max_length} tokens, texts are cut there"
-            );
-            let positions = model.max_tokens();
-            data.with_context(|| format!("the method leaves {room} of {positions} positions"))?
-        } else {
-            data?
-        };
-        let layout = run.data.layout(&None);
-        Ok((data, TaskFile { labels: self.train.labels, layout, max_length }))
-    }
-
-    fn cut_to(
-        &self,
-        max_length: usize,
-        resolved: &ResolvedModel,
-        model: &Model,
-        added: &AddedTokens,
-    ) -> anyhow::Result<TrainData> {
-        let tokens = Tokens::load(&resolved.directory, max_length, model, added)?;
+    /// The data for a model alone; `tokens` is its tokenizer.
+    pub fn tokenized(&self, tokens: &Tokens) -> anyhow::Result<TrainData> {
         Ok(TrainData {
             train: tokens.of(&self.train)?,
             valid: self.valid.as_ref().map(|set| tokens.of(set)).transpose()?,
             test: self.test.as_ref().map(|set| tokens.of(set)).transpose()?,
         })
+    }
+
+    /// What the outputs of a model are about, for texts cut to this many tokens.
+    pub fn task(&self, run: &RunFile, max_length: usize) -> TaskFile {
+        TaskFile { labels: self.train.labels.clone(), layout: run.data.layout(&None), max_length }
+    }
+
+    /// What is learned.
+    pub fn goal(&self) -> Goal {
+        self.train.labels.goal
     }
 }
 
@@ -145,6 +122,19 @@ pub fn layout(columns: &Option<Columns>, task: &TaskFile) -> Layout {
 
 /// What stands for all tokens that the training data need.
 pub const AUTO: &str = "auto";
+
+/// The tokens of a text, however many, as a model reads it.
+pub fn encode(
+    directory: &Path,
+    model: &Model,
+    added: &AddedTokens,
+    text: &str,
+) -> peft::models::Result<Vec<usize>> {
+    let tokenizer = TextTokenizer::load(directory, usize::MAX)?;
+    let tokenizer = tokenizer.with_added(added, model.config().vocab_size)?;
+    let encoded = tokenizer.encode(&[(text.to_string(), None)])?;
+    Ok(encoded.iter().flat_map(|text| &text.ids).map(|id| *id as usize).collect())
+}
 
 /// A tokenizer with the model that it is for.
 pub struct Tokens {

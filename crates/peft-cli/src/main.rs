@@ -4,6 +4,7 @@
 
 mod commands;
 mod data;
+mod loaded;
 mod options;
 mod output;
 mod prompt;

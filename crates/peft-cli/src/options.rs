@@ -2,20 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
-use peft::core::Composition;
+use peft::core::{Adapter, Composition};
 use peft::models::Precision;
 use peft::train::{AdaptedModel, AdapterPaths, ResolvedModel, TaskFile, resolve};
 use serde_json::{Map, Value};
+
+/// The model where nothing else says which.
+pub const DEFAULT_MODEL: &str = "minilm";
 
 /// Which model.
 #[derive(Args)]
 pub struct ModelOptions {
     /// A directory, a hub id (`owner/name`, `owner/name@revision`), or a short name (`minilm`)
-    #[arg(long, value_name = "MODEL", default_value = "minilm")]
-    pub model: String,
+    /// [default: what the adapter was made for; without one, minilm]
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
     /// Fetch nothing: only directories and what is in the cache
     #[arg(long)]
     pub offline: bool,
@@ -26,32 +30,72 @@ pub struct ModelOptions {
 }
 
 impl ModelOptions {
-    /// The model's directory, fetched if need be.
-    pub fn resolve(&self) -> anyhow::Result<ResolvedModel> {
-        Ok(resolve(&self.model, self.offline)?)
+    /// The model's directory, fetched if need be; of adapters, their own base.
+    pub fn resolve<'a>(
+        &self,
+        adapters: impl IntoIterator<Item = &'a PathBuf>,
+    ) -> anyhow::Result<ResolvedModel> {
+        model_of(self.model.as_deref(), adapters, self.offline)
     }
 
-    /// The model with an adapter over it.
+    /// The model with adapters over it that are one.
     pub fn load(
         &self,
         adapters: &AdapterPaths,
         device: &Device,
     ) -> anyhow::Result<(ResolvedModel, AdaptedModel)> {
-        let resolved = self.resolve()?;
-        let registry = peft::registry();
-        let adapted =
-            AdaptedModel::load(&resolved.directory, adapters, &registry, self.load_in, device)?;
-        let made_for =
-            adapted.adapter.as_ref().and_then(|a| a.config.base_model_name_or_path.as_ref());
-        if let Some(made_for) = made_for
-            && made_for.contains('/')
-            && resolved.name.contains('/')
-            && *made_for != resolved.name
-        {
-            tracing::warn!("the adapter was made for {made_for}, not for {}", resolved.name);
-        }
+        let resolved = self.resolve(adapters.adapters.iter().chain(&adapters.fusion))?;
+        let adapted = self.load_from(&resolved, adapters, device)?;
         Ok((resolved, adapted))
     }
+
+    /// The same, of a model that was found.
+    pub fn load_from(
+        &self,
+        resolved: &ResolvedModel,
+        adapters: &AdapterPaths,
+        device: &Device,
+    ) -> anyhow::Result<AdaptedModel> {
+        let (directory, registry) = (&resolved.directory, peft::registry());
+        Ok(AdaptedModel::load(directory, adapters, &registry, self.load_in, device)?)
+    }
+}
+
+/// The model called `name`, or else the one that the adapters were made for, the last one's if they
+/// differ. An adapter of another model is warned of.
+pub fn model_of<'a>(
+    name: Option<&str>,
+    adapters: impl IntoIterator<Item = &'a PathBuf>,
+    offline: bool,
+) -> anyhow::Result<ResolvedModel> {
+    let mut adapters: Vec<(&Path, Option<String>)> = adapters
+        .into_iter()
+        .map(|adapter| Ok((adapter.as_path(), Adapter::made_for(adapter)?)))
+        .collect::<anyhow::Result<_>>()?;
+    let resolved = match (name, adapters.last()) {
+        (Some(name), _) => resolve(name, offline)?,
+        (None, None) => resolve(DEFAULT_MODEL, offline)?,
+        (None, Some((adapter, Some(base)))) => resolve(base, offline).with_context(|| {
+            format!("{}: made for {base}; --model can name another", adapter.display())
+        })?,
+        (None, Some((adapter, None))) => {
+            bail!("{}: does not say what model it is for: give --model", adapter.display())
+        }
+    };
+    adapters.dedup();
+    for (adapter, base) in adapters {
+        if let Some(base) = base.filter(|base| !is_called(&resolved, base)) {
+            let (adapter, name) = (adapter.display(), &resolved.name);
+            tracing::warn!("{adapter}: the adapter was made for {base}, not for {name}");
+        }
+    }
+    Ok(resolved)
+}
+
+/// Whether `name` is the model's: the same name, or another path to its directory.
+fn is_called(model: &ResolvedModel, name: &str) -> bool {
+    let directory = || std::fs::canonicalize(&model.directory).ok();
+    model.name == name || std::fs::canonicalize(name).is_ok_and(|path| directory() == Some(path))
 }
 
 /// Which adapters.
@@ -96,7 +140,7 @@ impl AdapterOptions {
         AdapterPaths { adapters, composition, fusion, leave_out: self.leave_out.clone() }
     }
 
-    /// What to run one after another: each adapter of those side by side, else all of them as one.
+    /// What there is to run: each adapter of those side by side, else all of them as one.
     pub fn runs(&self) -> Vec<AdapterPaths> {
         match self.compose {
             Some(ComposeName::Parallel) => {
@@ -122,7 +166,7 @@ pub fn adapter_name(path: &Path) -> String {
 }
 
 /// What the outputs of a model mean, which texts cannot be labelled without.
-pub fn known_task(task: Option<TaskFile>) -> anyhow::Result<TaskFile> {
+pub fn known_task(task: Option<&TaskFile>) -> anyhow::Result<&TaskFile> {
     task.context(
         "what the outputs mean is not known: the adapter has no task.json, and the model no \
          labels of its own",

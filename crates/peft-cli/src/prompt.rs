@@ -1,37 +1,44 @@
 //! The text that prompt tuning starts from.
 
 use peft::core::MethodConfig;
-use peft::models::TextTokenizer;
 use peft::prefix::PromptTuningConfig;
-use peft::train::ResolvedModel;
-use serde_json::{Map, Value, json};
+use peft::train::data::Goal;
+use serde_json::{Map, Value};
 
-/// What a prompt starts from, unless the settings say otherwise. A text begins with the model's own
-/// first token, whose place a head reads: with random values there, the head would have to begin
-/// with a state that says nothing of the text.
-const START: &str = "Classify the text.";
+/// Fills in what a new prompt starts from, unless the settings say it: a text that says what to do.
+///
+/// A text begins with the model's own first token, whose place a head reads: with random values
+/// there, the head would have to begin with a state that says nothing of the text.
+pub fn start(method: &str, fields: &mut Map<String, Value>, goal: Goal, tokenizer: &str) {
+    let value = |names: [&str; 2]| names.into_iter().find_map(|name| fields.get(name));
+    let is_text = match value(["prompt_tuning_init", "init"]) {
+        Some(init) => init == "TEXT",
+        None => value(["random_uniform_scale", "uniform_scale"]).is_none(),
+    };
+    if method != PromptTuningConfig::NAME || !is_text {
+        return;
+    }
+    let text = ["prompt_tuning_init_text", "init_text", "prompt_tuning_init_ids", "init_ids"];
+    let defaults: [(&[&str], &str); 3] = [
+        (&["prompt_tuning_init", "init"], "TEXT"),
+        (&text, task(goal)),
+        // HF PEFT refuses a text without it.
+        (&["tokenizer_name_or_path", "tokenizer"], tokenizer),
+    ];
+    for (names, value) in defaults {
+        if !names.iter().any(|name| fields.contains_key(*name)) {
+            fields.insert(names[0].into(), value.into());
+        }
+    }
+}
 
-/// Fills in what a new prompt starts from: a text, as the token indices that the method needs.
-pub fn start(
-    method: &str,
-    fields: &mut Map<String, Value>,
-    resolved: &ResolvedModel,
-) -> anyhow::Result<()> {
-    let is_set = |field: &str| fields.contains_key(field);
-    let own = ["prompt_tuning_init", "init", "random_uniform_scale", "uniform_scale"];
-    if method == PromptTuningConfig::NAME && !own.into_iter().any(is_set) {
-        fields.insert("prompt_tuning_init".into(), "TEXT".into());
-        fields.entry("prompt_tuning_init_text").or_insert(START.into());
+fn task(goal: Goal) -> &'static str {
+    match goal {
+        Goal::Classify => "Classify the text.",
+        Goal::Regress => "Score the text.",
+        Goal::Tag => "Label the words.",
+        Goal::MaskedLm => "Fill in the words.",
+        Goal::CausalLm => "Continue the text.",
+        Goal::Seq2Seq => "Rewrite the text.",
     }
-    let is_text = fields.get("prompt_tuning_init").and_then(Value::as_str) == Some("TEXT");
-    let text = fields.get("prompt_tuning_init_text").and_then(Value::as_str);
-    if let (true, Some(text)) = (is_text, text) {
-        let text = text.to_string();
-        let tokenizer = TextTokenizer::load(&resolved.directory, usize::MAX)?;
-        let encoded = tokenizer.encode(&[(text, None)])?;
-        fields.insert("prompt_tuning_init_ids".into(), json!(encoded[0].ids));
-        // HF PEFT refuses a configuration without it.
-        fields.entry("tokenizer_name_or_path").or_insert(json!(resolved.name));
-    }
-    Ok(())
 }

@@ -33,8 +33,9 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunFile {
-    /// The model.
-    pub model: String,
+    /// The model; none: what the adapters below were made for, or else `minilm`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// In how many bits its frozen weights are held: `f32`, `f16`, `8bit`, `4bit`, or
     /// `stored`.
     pub load_in: Precision,
@@ -59,7 +60,7 @@ pub struct RunFile {
 impl Default for RunFile {
     fn default() -> Self {
         Self {
-            model: "minilm".into(),
+            model: None,
             load_in: Precision::Stored,
             method: "lora".into(),
             seed: 0,

@@ -67,7 +67,7 @@ impl Subject {
     /// A fresh adapter: the method, and the task head beside it.
     pub(crate) fn fresh(&self) -> Adapter {
         let config = AdapterConfig::new(self.config.clone());
-        let config = config.with_task(TaskType::SequenceClassification);
+        let config = config.with_task(TaskType::SequenceClassification, self.host.model.base());
         Adapter::new(config, self.host.model.base(), &self.device())
             .unwrap_or_else(|e| panic!("the configuration does not fit the host: {e}"))
     }

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::merge::merge_obstacle;
 use crate::{
-    Adapter, Base, Change, EmptyPass, Exchange, Hooks, Method, Pass, Role, Site, SiteKind, TensorSpec,
+    Adapter, Base, Change, EmptyPass, Exchange, Hooks, Method, Pass, Role, Site, SiteKind,
+    TensorSpec,
 };
 
 /// What an adapter trains and changes at one site.

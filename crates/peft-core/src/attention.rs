@@ -138,8 +138,7 @@ impl RowKeys {
                     match missing {
                         0 => (key, value, counts),
                         _ => {
-                            let filled =
-                                |states| Tensor::cat(vec![zeros(missing), states], 2);
+                            let filled = |states| Tensor::cat(vec![zeros(missing), states], 2);
                             (filled(key), filled(value), counts)
                         }
                     }

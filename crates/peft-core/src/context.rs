@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::{Base, Calibration, Result};
 
-/// Turns a text into tokens of the model's vocabulary, without special tokens.
+/// Turns a text into the tokens that the model reads it as, special ones included.
 pub type Encode<'a> = &'a dyn Fn(&str) -> Result<Vec<usize>>;
 
 /// What a method is initialised from.

@@ -60,6 +60,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A regular expression has no answer for a module.
+    #[error("{field}: {pattern:?} cannot be matched with {path}: {reason}")]
+    Match {
+        /// The field that holds it.
+        field: String,
+        /// The expression.
+        pattern: String,
+        /// The module's path.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
     /// No registered method has this name.
     #[error("there is no method {name:?}; there are: {known}")]
     UnknownMethod {
@@ -97,6 +109,15 @@ pub enum Error {
     /// A method asked for a pass of the model, which failed.
     #[error("the model could not be run")]
     Pass {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A method asked for the tokens of a text, which cannot be had.
+    #[error("the text {text:?} cannot be tokenised")]
+    Encode {
+        /// The text.
+        text: String,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -139,6 +160,11 @@ impl Error {
     /// A [`Pass`](Self::Pass) error.
     pub fn pass(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Pass { source: Box::new(source) }
+    }
+
+    /// An [`Encode`](Self::Encode) error.
+    pub fn encode(text: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Encode { text: text.into(), source: Box::new(source) }
     }
 
     /// A [`File`](Self::File) error.

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::closed::open_and_closed;
 use crate::{
-    Base, BoxedMethod, Error, Exchange, Hooks, InitContext, LossContext, Result, Site, StepContext,
+    Base, BoxedMethod, Error, Exchange, Hooks, InitContext, LossContext, Result, Site, Size,
+    StepContext,
 };
 
 /// How a method changes the values at one site, once merged.
@@ -196,6 +197,15 @@ pub trait MethodConfig:
     /// # Errors
     /// As [`init`](Self::init).
     fn unmatched(&self, _base: &Base) -> Result<Vec<Error>> {
+        Ok(Vec::new())
+    }
+
+    /// The fields that say how large the method is over `base`, checked before anything so large is
+    /// made.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    fn sizes(&self, _base: &Base) -> Result<Vec<Size>> {
         Ok(Vec::new())
     }
 

@@ -1,11 +1,14 @@
 //! Methods by name: what turns a name on the command line, or a tag in a file, into a method.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use serde_json::{Map, Value};
 
-use crate::{Base, BoxedMethod, Dialect, Error, InitContext, MethodCard, MethodConfig, Result};
+use crate::{
+    Base, BoxedMethod, Dialect, Error, InitContext, MethodCard, MethodConfig, Result, Size, sizes,
+};
 
 /// A configuration whose type is known at run time only.
 pub trait AnyConfig: Debug + Send + Sync {
@@ -36,10 +39,15 @@ pub trait AnyConfig: Debug + Send + Sync {
     /// # Errors
     /// As [`MethodConfig::init`].
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>>;
-    /// A freshly initialised method; see [`MethodConfig::init`].
+    /// The fields that say how large the method is; see [`MethodConfig::sizes`].
     ///
     /// # Errors
     /// As [`MethodConfig::init`].
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>>;
+    /// A freshly initialised method; see [`MethodConfig::init`].
+    ///
+    /// # Errors
+    /// As [`MethodConfig::init`], and if it would be absurdly large.
     fn init(&self, context: &InitContext<'_>) -> Result<BoxedMethod>;
     /// The same configuration in a new box.
     fn boxed_clone(&self) -> Box<dyn AnyConfig>;
@@ -79,8 +87,12 @@ impl<C: MethodConfig> AnyConfig for C {
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
         MethodConfig::unmatched(self, base)
     }
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        MethodConfig::sizes(self, base)
+    }
     fn init(&self, context: &InitContext<'_>) -> Result<BoxedMethod> {
         self.validate()?;
+        sizes::check(&MethodConfig::sizes(self, context.base)?, context.base)?;
         // Parameters are always created where gradients are; a plain view of them is `valid()`.
         let device = context.device.clone().autodiff();
         Ok(BoxedMethod::new(MethodConfig::init(self, &context.on(&device))?))
@@ -114,6 +126,8 @@ pub struct MethodEntry {
     preset: Map<String, Value>,
     /// What a table of methods says about it.
     pub card: MethodCard,
+    /// The type of the configuration, which a tag belongs to.
+    config: TypeId,
     fields: fn() -> Vec<String>,
     build: BuildConfig,
     from_hub: FromHub,
@@ -135,6 +149,9 @@ impl Registry {
     }
 
     /// Registers the method that `C` configures.
+    ///
+    /// # Panics
+    /// As [`preset`](Self::preset).
     pub fn register<C: MethodConfig>(&mut self) -> &mut Self {
         self.preset::<C>(C::NAME, C::ABOUT, Value::Object(Map::new()))
     }
@@ -143,7 +160,8 @@ impl Registry {
     /// `use_dora`.
     ///
     /// # Panics
-    /// If `preset` is not an object of fields that the configuration has.
+    /// If `preset` is not an object of fields that the configuration has, or the name, or the tag
+    /// under another configuration, is taken.
     pub fn preset<C: MethodConfig>(
         &mut self,
         name: &'static str,
@@ -151,14 +169,21 @@ impl Registry {
         preset: Value,
     ) -> &mut Self {
         let Value::Object(preset) = preset else { panic!("a preset is an object of fields") };
+        assert!(!self.entries.contains_key(name), "there is a method {name} already");
+        let (tag, type_id) = (C::PEFT_TYPE, TypeId::of::<C>());
+        let mut others = self.entries.values().filter(|entry| entry.config != type_id);
+        if let Some(other) = others.find(|entry| entry.peft_type == tag) {
+            panic!("{name} and {} have the same tag, {tag}", other.name);
+        }
         let config = configure::<C>(preset.clone());
         let config = config.unwrap_or_else(|e| panic!("the preset {name} is wrong: {e}"));
         let entry = MethodEntry {
             name,
-            peft_type: C::PEFT_TYPE,
+            peft_type: tag,
             about,
             preset,
             card: MethodConfig::card(&config),
+            config: type_id,
             fields: field_names::<C>,
             build: build::<C>,
             from_hub: |config, base| {

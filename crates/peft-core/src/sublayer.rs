@@ -60,9 +60,7 @@ impl<'a> SublayerEnd<'a> {
         let normalize = || {
             let sum = self.residual.clone() + self.output.clone();
             match self.place.norm {
-                Some(norm) => {
-                    norm.forward(&self.place.hooks.norm(norm.site(), pass), sum, pass)
-                }
+                Some(norm) => norm.forward(&self.place.hooks.norm(norm.site(), pass), sum, pass),
                 None => sum,
             }
         };
@@ -136,12 +134,13 @@ impl<'a> Insert<'a> {
             Self::Function(function) => function.forward(end, pass),
             Self::Stack(parts) => match &parts[..] {
                 [] => end.output.clone(),
-                [first, rest @ ..] => rest
-                    .iter()
-                    .fold(end.with_output(first.forward(end, pass)), |end, part| {
-                        end.with_output(part.forward(&end, pass))
-                    })
-                    .output,
+                [first, rest @ ..] => {
+                    rest.iter()
+                        .fold(end.with_output(first.forward(end, pass)), |end, part| {
+                            end.with_output(part.forward(&end, pass))
+                        })
+                        .output
+                }
             },
             Self::Mean(members) => {
                 let terms = members.iter().map(|(w, part)| part.forward(end, pass) * *w);
@@ -168,9 +167,8 @@ impl<'a> Insert<'a> {
                 [] => end.normalized(pass),
                 [only] => only.reads(end, pass),
                 [first, rest @ .., last] => {
-                    let below = rest
-                        .iter()
-                        .fold(end.with_output(first.forward(end, pass)), |end, part| {
+                    let below =
+                        rest.iter().fold(end.with_output(first.forward(end, pass)), |end, part| {
                             end.with_output(part.forward(&end, pass))
                         });
                     last.reads(&below, pass)

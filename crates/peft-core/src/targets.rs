@@ -116,20 +116,19 @@ impl Targets {
     ) -> Result<Vec<&'b Site>> {
         let candidates = candidates(base, kind);
         let matcher = Matcher::new(self)?;
-        let selected: Vec<&Site> = candidates
-            .iter()
-            .copied()
-            .filter(|site| {
-                !matcher.excludes(&site.path)
-                    && match &self.target_modules {
-                        None => default_roles.contains(&site.role) && matcher.in_layers(&site.path),
-                        Some(names) if names.is_all_linear() => {
-                            site.role != Role::Head && matcher.in_layers(&site.path)
-                        }
-                        Some(_) => matcher.targets(&site.path),
-                    }
-            })
-            .collect();
+        let mut selected = Vec::new();
+        for &site in &candidates {
+            let is_meant = match &self.target_modules {
+                None => default_roles.contains(&site.role) && matcher.in_layers(&site.path)?,
+                Some(names) if names.is_all_linear() => {
+                    site.role != Role::Head && matcher.in_layers(&site.path)?
+                }
+                Some(_) => matcher.targets(&site.path)?,
+            };
+            if is_meant && !matcher.excludes(&site.path)? {
+                selected.push(site);
+            }
+        }
         if selected.is_empty() {
             let pattern = match &self.target_modules {
                 Some(names) => names.describe(),
@@ -175,12 +174,12 @@ impl Targets {
             unmatched.extend(missed.map(|n| no_match("target_modules", format!("{n:?}"))));
         }
         if let Some(exclude) = self.exclude_modules.as_ref().filter(|names| !names.is_empty())
-            && !candidates.iter().any(|s| matcher.excludes(&s.path))
+            && !any(&candidates, |path| matcher.excludes(path))?
         {
             unmatched.push(no_match("exclude_modules", exclude.describe()));
         }
         for layer in self.layers_to_transform.as_ref().map_or(&[][..], |l| l.as_slice()) {
-            if !selected.iter().any(|site| matcher.layer_of(&site.path) == Some(*layer)) {
+            if !any(&selected, |path| Ok(matcher.layer_of(path)? == Some(*layer)))? {
                 unmatched.push(no_match("layers_to_transform", layer.to_string()));
             }
         }
@@ -190,6 +189,16 @@ impl Targets {
 
 fn candidates(base: &Base, kind: SiteKind) -> Vec<&Site> {
     base.sites().filter(|site| site.kind == kind).map(|site| site.as_ref()).collect()
+}
+
+/// Whether a site's path is such a one.
+fn any(sites: &[&Site], mut is_such: impl FnMut(&str) -> Result<bool>) -> Result<bool> {
+    for site in sites {
+        if is_such(&site.path)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn no_match(field: &str, pattern: String, kind: SiteKind, candidates: &[&Site]) -> Error {
@@ -217,16 +226,16 @@ fn name_matches(path: &str, name: &str) -> bool {
 /// [`Targets`] with their expressions compiled.
 struct Matcher<'t> {
     targets: &'t Targets,
-    target: Option<Regex>,
-    exclude: Option<Regex>,
-    layer: Vec<Regex>,
+    target: Option<Expression>,
+    exclude: Option<Expression>,
+    layer: Vec<Expression>,
 }
 
 impl<'t> Matcher<'t> {
     fn new(targets: &'t Targets) -> Result<Self> {
         let whole = |field: &str, names: &Option<ModuleNames>| match names {
             Some(ModuleNames::Pattern(p)) if !p.eq_ignore_ascii_case("all-linear") => {
-                full_match(field, p).map(Some)
+                Expression::whole(field, p).map(Some)
             }
             _ => Ok(None),
         };
@@ -251,62 +260,90 @@ impl<'t> Matcher<'t> {
             ));
         }
         let layer = if patterns.is_empty() {
-            vec![compile("layers_pattern", "", r"^.*?\.[^.]*\.(\d+)\.")?]
+            vec![Expression::new("layers_pattern", "", r"^.*?\.[^.]*\.(\d+)\.")?]
         } else {
             patterns
                 .iter()
-                .map(|p| compile("layers_pattern", p, &format!(r"^(?:|.*?\.){p}\.(\d+)\.")))
+                .map(|p| Expression::new("layers_pattern", p, &format!(r"^(?:|.*?\.){p}\.(\d+)\.")))
                 .collect::<Result<_>>()?
         };
         let exclude = whole("exclude_modules", &targets.exclude_modules)?;
         Ok(Self { targets, target, exclude, layer })
     }
 
-    fn excludes(&self, path: &str) -> bool {
+    fn excludes(&self, path: &str) -> Result<bool> {
         match (&self.exclude, &self.targets.exclude_modules) {
-            (Some(regex), _) => regex.is_match(path).unwrap_or(false),
-            (None, Some(ModuleNames::List(names))) => names.iter().any(|n| name_matches(path, n)),
-            _ => false,
-        }
-    }
-
-    fn targets(&self, path: &str) -> bool {
-        match (&self.target, &self.targets.target_modules) {
-            (Some(regex), _) => regex.is_match(path).unwrap_or(false),
+            (Some(expression), _) => expression.matches(path),
             (None, Some(ModuleNames::List(names))) => {
-                names.iter().any(|n| n == path)
-                    || names.iter().any(|n| name_matches(path, n)) && self.in_layers(path)
+                Ok(names.iter().any(|n| name_matches(path, n)))
             }
-            _ => false,
+            _ => Ok(false),
         }
     }
 
-    fn layer_of(&self, path: &str) -> Option<usize> {
-        self.layer
-            .iter()
-            .find_map(|regex| regex.captures(path).ok().flatten()?.get(1)?.as_str().parse().ok())
+    fn targets(&self, path: &str) -> Result<bool> {
+        match (&self.target, &self.targets.target_modules) {
+            (Some(expression), _) => expression.matches(path),
+            (None, Some(ModuleNames::List(names))) => Ok(names.iter().any(|n| n == path)
+                || names.iter().any(|n| name_matches(path, n)) && self.in_layers(path)?),
+            _ => Ok(false),
+        }
     }
 
-    fn in_layers(&self, path: &str) -> bool {
+    fn layer_of(&self, path: &str) -> Result<Option<usize>> {
+        for expression in &self.layer {
+            if let Some(layer) = expression.number(path)? {
+                return Ok(Some(layer));
+            }
+        }
+        Ok(None)
+    }
+
+    fn in_layers(&self, path: &str) -> Result<bool> {
         match self.targets.layers_to_transform.as_ref().map(|l| l.as_slice()) {
-            None | Some([]) => true,
-            Some(layers) => self.layer_of(path).is_some_and(|layer| layers.contains(&layer)),
+            None | Some([]) => Ok(true),
+            Some(layers) => Ok(self.layer_of(path)?.is_some_and(|layer| layers.contains(&layer))),
         }
     }
 }
 
-/// `regex` is made of `pattern`, which is what the field holds.
-fn compile(field: &str, pattern: &str, regex: &str) -> Result<Regex> {
-    Regex::new(regex).map_err(|e| Error::Pattern {
-        field: field.into(),
-        pattern: pattern.into(),
-        reason: e.to_string(),
-    })
+/// A regular expression, and where it comes from.
+struct Expression {
+    field: String,
+    /// What the field holds, of which the expression is made.
+    pattern: String,
+    regex: Regex,
 }
 
-/// Python's `re.fullmatch`.
-fn full_match(field: &str, pattern: &str) -> Result<Regex> {
-    compile(field, pattern, &format!("^(?:{pattern})$"))
+impl Expression {
+    fn new(field: &str, pattern: &str, regex: &str) -> Result<Self> {
+        let (field, pattern) = (field.to_string(), pattern.to_string());
+        match Regex::new(regex) {
+            Ok(regex) => Ok(Self { field, pattern, regex }),
+            Err(e) => Err(Error::Pattern { field, pattern, reason: e.to_string() }),
+        }
+    }
+
+    /// Python's `re.fullmatch`.
+    fn whole(field: &str, pattern: &str) -> Result<Self> {
+        Self::new(field, pattern, &format!("^(?:{pattern})$"))
+    }
+
+    fn matches(&self, path: &str) -> Result<bool> {
+        self.regex.is_match(path).map_err(|e| self.given_up(path, &e))
+    }
+
+    /// The number that the first group finds.
+    fn number(&self, path: &str) -> Result<Option<usize>> {
+        let groups = self.regex.captures(path).map_err(|e| self.given_up(path, &e))?;
+        Ok(groups.and_then(|groups| groups.get(1)?.as_str().parse().ok()))
+    }
+
+    /// An expression that takes too many steps has no answer.
+    fn given_up(&self, path: &str, reason: &fancy_regex::Error) -> Error {
+        let (field, pattern) = (self.field.clone(), self.pattern.clone());
+        Error::Match { field, pattern, path: path.into(), reason: reason.to_string() }
+    }
 }
 
 /// Values by module: `rank_pattern` and `alpha_pattern`. A key is a regular expression for the end
@@ -317,7 +354,7 @@ pub type PatternMap<T> = IndexMap<String, T>;
 /// The value that `patterns` give a module, or `default`.
 ///
 /// # Errors
-/// If a key is not a regular expression.
+/// If a key is not a regular expression, or one that cannot be matched with the path.
 pub fn pattern_value<T: Copy>(
     field: &str,
     patterns: &PatternMap<T>,
@@ -325,8 +362,7 @@ pub fn pattern_value<T: Copy>(
     default: T,
 ) -> Result<T> {
     for (key, value) in patterns {
-        let regex = compile(field, key, &format!(r"^(.*\.)?({key})$"))?;
-        if regex.is_match(path).unwrap_or(false) {
+        if key_expression(field, key)?.matches(path)? {
             return Ok(*value);
         }
     }
@@ -334,11 +370,24 @@ pub fn pattern_value<T: Copy>(
 }
 
 /// The keys of `patterns` that match none of the adapted `sites`.
-pub fn unmatched_patterns<T>(field: &str, patterns: &PatternMap<T>, sites: &[&Site]) -> Vec<Error> {
-    let matches = |key: &str| {
-        let one = PatternMap::from([(key.to_string(), true)]);
-        sites.iter().any(|s| pattern_value(field, &one, &s.path, false).unwrap_or(false))
-    };
-    let missed = patterns.keys().filter(|key| !matches(key));
-    missed.map(|key| no_match(field, format!("{key:?}"), SiteKind::Linear, sites)).collect()
+///
+/// # Errors
+/// As [`pattern_value`].
+pub fn unmatched_patterns<T>(
+    field: &str,
+    patterns: &PatternMap<T>,
+    sites: &[&Site],
+) -> Result<Vec<Error>> {
+    let mut unmatched = Vec::new();
+    for key in patterns.keys() {
+        let expression = key_expression(field, key)?;
+        if !any(sites, |path| expression.matches(path))? {
+            unmatched.push(no_match(field, format!("{key:?}"), SiteKind::Linear, sites));
+        }
+    }
+    Ok(unmatched)
+}
+
+fn key_expression(field: &str, key: &str) -> Result<Expression> {
+    Expression::new(field, key, &format!(r"^(.*\.)?({key})$"))
 }

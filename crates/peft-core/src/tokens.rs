@@ -177,7 +177,10 @@ mod tests {
         padded.mask = Some(vec![false, false, true, true]);
         let rows = Rows::new(vec![Row::new(3), padded], device);
         let hidden = Tensor::<1>::from_data([0f32, 1., 2., 10., 11., 12., 13.], device);
-        Tokens { segments: Some(vec![0, 1, 1, 0, 0, 1, 1]), ..Tokens::new(hidden.reshape([7, 1]), rows) }
+        Tokens {
+            segments: Some(vec![0, 1, 1, 0, 0, 1, 1]),
+            ..Tokens::new(hidden.reshape([7, 1]), rows)
+        }
     }
 
     fn values(tokens: &Tokens) -> Vec<f32> {

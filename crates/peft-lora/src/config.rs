@@ -2,7 +2,7 @@
 
 use peft_core::{
     AttentionMatrices, Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig,
-    PatternMap, Result, Role, Site, Targets, pattern_value, unmatched_patterns,
+    PatternMap, Result, Role, Site, Size, Targets, pattern_value, unmatched_patterns,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -232,10 +232,21 @@ impl MethodConfig for LoraConfig {
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
         let sites = self.targets.resolve(base, DEFAULT_ROLES)?;
         let mut unmatched = self.targets.unmatched(base, DEFAULT_ROLES)?;
-        unmatched.extend(unmatched_patterns("rank_pattern", &self.rank_pattern, &sites));
-        unmatched.extend(unmatched_patterns("alpha_pattern", &self.alpha_pattern, &sites));
+        unmatched.extend(unmatched_patterns("rank_pattern", &self.rank_pattern, &sites)?);
+        unmatched.extend(unmatched_patterns("alpha_pattern", &self.alpha_pattern, &sites)?);
         unmatched.extend(self.attn_matrices.unmatched(&sites));
         Ok(unmatched)
+    }
+
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        let at = |site: &Site| {
+            let rank = self.rank_at(&site.path)?;
+            let field = if rank == self.rank { "r" } else { "rank_pattern" };
+            let width =
+                (site.d_in() + site.d_out()) * self.attn_matrices.columns(site).len().max(1);
+            Ok(Size::new(field, rank, rank as f64 * width as f64))
+        };
+        self.sites(base)?.into_iter().map(at).collect()
     }
 
     fn init(&self, context: &InitContext<'_>) -> Result<Lora> {

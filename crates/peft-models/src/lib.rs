@@ -24,4 +24,6 @@ pub use forward::Forward;
 pub use generation::{EarlyStopping, GenerationConfig, Generator, OnToken};
 pub use input::ModelInput;
 pub use model::{Model, ModelTask, Place};
-pub use tokenizer::{ADDED_TOKENS, AddedTokens, Encoded, EncodedWords, TextTokenizer};
+pub use tokenizer::{
+    ADDED_TOKENS, AddedTokens, DecodeStream, Encoded, EncodedWords, TextTokenizer,
+};

@@ -260,8 +260,8 @@ impl Model {
         }
         let pass = Pass { rows: &rows, slots, mode, memo: memo.unwrap_or(&own_memo), probe };
         let run = Run { hooks, pass, cache };
-        let behind = input.text().is_padded_behind()
-            && input.decoder().is_none_or(Text::is_padded_behind);
+        let behind =
+            input.text().is_padded_behind() && input.decoder().is_none_or(Text::is_padded_behind);
         let packed = behind && !padded && !hooks.needs_padding();
         head(self.body.forward(input, packed, run)?, run)
     }

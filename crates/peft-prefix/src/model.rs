@@ -1,6 +1,6 @@
 //! What the methods of this crate ask of a model.
 
-use peft_core::{Base, Error, Result, Role, Site};
+use peft_core::{Base, Error, Result, Role, Site, Size};
 use serde::{Deserialize, Serialize};
 
 /// What HF PEFT notes about the model in the files of its prompt methods.
@@ -62,6 +62,12 @@ pub(crate) fn embeddings<'b>(base: &'b Base, method: &str) -> Result<&'b Site> {
     site.map(|site| site.as_ref()).ok_or_else(|| {
         Error::config("num_virtual_tokens", "(any)", format!("{method} needs a model of tokens"))
     })
+}
+
+/// The size of this many embeddings of virtual tokens.
+pub(crate) fn virtual_tokens(tokens: usize, base: &Base) -> Result<Size> {
+    let d = embeddings(base, "a prompt")?.d_out();
+    Ok(Size::new("num_virtual_tokens", tokens, tokens as f64 * d as f64))
 }
 
 /// The table of the tokens' embeddings.

@@ -116,7 +116,7 @@ mod head_only {
     #[test]
     fn nothing_but_the_head_is_trained() {
         let config = AdapterConfig::new(Box::new(HeadOnlyConfig::default()));
-        let config = config.with_task(TaskType::SequenceClassification);
+        let config = config.with_task(TaskType::SequenceClassification, host().model.base());
         let adapter = Adapter::new(config, host().model.base(), &Device::default());
         assert_eq!(num_trainable(&adapter.expect("it fits").method), linear(HIDDEN, LABELS));
     }

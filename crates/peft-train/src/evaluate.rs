@@ -114,7 +114,7 @@ pub fn evaluate(
 }
 
 /// The index of the likeliest label of each word of each example, in the order of the data set;
-/// `None` for a word that was cut off. 
+/// `None` for a word that was cut off.
 ///
 /// # Errors
 /// If an input does not fit the model, or the task is not over words.

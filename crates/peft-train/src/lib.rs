@@ -19,6 +19,6 @@ pub use evaluate::{Under, evaluate, predict, predict_tags};
 pub use heatmap::Heatmap;
 pub use resolve::{ResolvedModel, resolve};
 pub use run::{
-    CalibrationBatches, Entry, History, Outcome, RunDirectory, Schedule, TASK_FILE, TaskFile, TrainData, TrainSettings,
-    Trainer,
+    CalibrationBatches, Entry, History, Outcome, RunDirectory, Schedule, TASK_FILE, TaskFile,
+    TrainData, TrainSettings, Trainer,
 };

@@ -48,7 +48,7 @@ impl Bench {
 
     fn run(&self, settings: TrainSettings, run: &RunDirectory, resume: bool) -> Result<Outcome> {
         let head = AdapterConfig::new(Box::new(HeadOnlyConfig {}));
-        let config = head.with_task(TaskType::SequenceClassification);
+        let config = head.with_task(TaskType::SequenceClassification, self.model.base());
         let device = Device::flex().autodiff();
         let adapter = Adapter::new(config, self.model.base(), &device)?;
         Trainer::new(&self.model, adapter, self.task.clone(), settings, run.clone(), 0)?

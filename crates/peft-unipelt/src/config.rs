@@ -3,7 +3,7 @@
 use peft_adapter::BottleneckConfig;
 use peft_core::{
     Base, BoxedMethod, ComputationFunction, Error, GateNames, Gated, InitContext, MethodCard,
-    MethodConfig, Result, Site, Stack, configure,
+    MethodConfig, Result, Site, Size, Stack, configure,
 };
 use peft_lora::{LoraBias, LoraConfig};
 use peft_prefix::PrefixTuningConfig;
@@ -175,6 +175,23 @@ impl MethodConfig for UniPeltConfig {
             unmatched.extend(MethodConfig::unmatched(lora, base)?);
         }
         Ok(unmatched)
+    }
+
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        let mut sizes = Vec::new();
+        let mut add = |part: &str, of_part: Vec<Size>| {
+            sizes.extend(of_part.into_iter().map(|size| size.within(part)));
+        };
+        if let Some(prefix) = &self.prefix {
+            add("prefix", MethodConfig::sizes(prefix, base)?);
+        }
+        if let Some(adapter) = &self.adapter {
+            add("adapter", MethodConfig::sizes(adapter, base)?);
+        }
+        if let Some(lora) = &self.lora {
+            add("lora", MethodConfig::sizes(lora, base)?);
+        }
+        Ok(sizes)
     }
 
     fn init(&self, context: &InitContext<'_>) -> Result<Stack> {

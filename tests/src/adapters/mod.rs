@@ -112,7 +112,8 @@ impl Writer<'_> {
                 }
                 let mut fields = variant.fields.clone();
                 fields["adapter_names"] = json!(FUSED);
-                let fusion = self.adapter(variant.method, &fields)?.over(below)?;
+                let fusion =
+                    self.adapter(variant.method, &fields)?.over(below, self.encoder.base())?;
                 let directory = self.save(&fusion, library, "fusion", &FUSED.join(","))?;
                 (fusion, directories, Some(directory))
             }
@@ -130,7 +131,7 @@ impl Writer<'_> {
         let mut config = AdapterConfig::new(self.registry.configure(method, fields)?);
         config.trainable_token_indices = serde_json::from_value(rows)?;
         let task = self.encoder.task_type().context("the bases have tagged tasks")?;
-        let config = config.with_task(task);
+        let config = config.with_task(task, base);
         let mut adapter = Adapter::new(config, base, base.device())?;
         adapter.method = adapter.method.map(&mut Noise);
         adapter.method.finish();

@@ -31,7 +31,7 @@ pub struct Check {
 impl Check {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let device = self.device.device()?;
-        let resolved = self.model.resolve()?;
+        let resolved = self.model.resolve([&self.adapter])?;
         let registry = peft::registry();
         let found = AdaptedModel::check(&resolved.directory, &self.adapter, &registry, &device)?;
         if self.json {

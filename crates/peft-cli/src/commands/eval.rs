@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use burn::module::Module;
 use clap::Args;
-use peft::core::Hooks;
 use peft::train::data::{Columns, Dataset};
 use peft::train::evaluate;
 use serde_json::json;
 
 use crate::data::{Tokens, layout};
+use crate::loaded::Loaded;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::{print_json, stdout};
 
@@ -45,24 +44,20 @@ impl Eval {
             bail!("--batch-size must be at least 1");
         }
         let device = self.device.device()?;
-        let runs = self.adapters.runs();
-        let mut results = Vec::new();
-        for paths in &runs {
-            let (resolved, adapted) = self.model.load(paths, &device)?;
-            let task = known_task(adapted.task)?;
-            let layout = layout(&self.columns, &task);
+        let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
+        let directory = &loaded.resolved.directory;
+        let results = loaded.each(|group, slot, side| {
+            let task = known_task(side.task.as_ref())?;
+            let layout = layout(&self.columns, task);
             let data = Dataset::load(&self.data, &layout, &task.labels)?;
             if !data.is_labelled() {
                 bail!("{}: the columns name no label, which evaluation needs", self.data.display());
             }
-            let (model, added) = (&adapted.model, &adapted.added_tokens);
-            let tokens = Tokens::load(&resolved.directory, task.max_length, model, added)?;
-            let data = tokens.of(&data)?;
-            let method = adapted.adapter.map(|adapter| adapter.method.valid());
-            let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
-            let metrics = evaluate(&adapted.model, hooks, &data, &task.labels, self.batch_size)?;
-            results.push((paths.adapters.last(), metrics));
-        }
+            let (model, added) = (&group.model, &side.added_tokens);
+            let data = Tokens::load(directory, task.max_length, model, added)?.of(&data)?;
+            let under = group.under(slot);
+            Ok(evaluate(model, under, &data, &task.labels, self.batch_size)?)
+        })?;
         match &results[..] {
             [(_, metrics)] if self.json => print_json(metrics)?,
             _ if self.json => {

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use burn::module::Module;
 use clap::Args;
-use peft::core::{Hooks, TensorMap, merged_tensors, read_safetensors, write_safetensors};
-use peft::models::{Checkpoint, Model, ModelInput, ModelTask, Task};
+use peft::core::{
+    Composition, Hooks, Slots, TensorMap, merged_tensors, read_safetensors, write_safetensors,
+};
+use peft::models::{Checkpoint, Forward as How, Model, ModelInput, ModelTask, Task};
 use serde_json::json;
 
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions};
@@ -60,7 +62,8 @@ impl Forward {
                 None => Ok(input),
             })
             .with_context(|| self.inputs.display().to_string())?;
-        let (_, adapted) = self.model.load(&self.adapters.paths(), &device)?;
+        let paths = self.adapters.paths();
+        let (_, adapted) = self.model.load(&paths, &device)?;
         let mut model = adapted.model;
         let mut method = adapted.adapter.as_ref().map(|adapter| adapter.method.valid());
         if self.merged {
@@ -73,7 +76,16 @@ impl Forward {
             method = None;
         }
         let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
-        let output = model.infer(&input, hooks)?;
+        let (input, slots) = match paths.composition {
+            // All texts under the first, then all under the second.
+            Some(Composition::Parallel) => {
+                let ([texts, _], adapters) = (input.shape(), paths.adapters.len());
+                let of_rows = (0..adapters).flat_map(|slot| vec![Some(slot); texts]);
+                (input.repeated(adapters), Slots::new(of_rows.collect()))
+            }
+            _ => (input, Slots::default()),
+        };
+        let output = model.forward(&input, How::infer(hooks).with_slots(&slots))?;
         let [batch, _, width] = output.dims();
         let (name, data) = match model.task() {
             Task::Encode => ("last_hidden_state", output.into_data()),

@@ -2,21 +2,19 @@
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
-use burn::module::Module;
-use burn::tensor::Device;
 use clap::Args;
-use peft::core::Hooks;
-use peft::models::{GenerationConfig, Generator, Model, TextTokenizer};
-use peft::train::AdapterPaths;
+use peft::models::{DecodeStream, GenerationConfig, Generator, Model, TextTokenizer};
+use peft::train::Side;
 use peft::train::data::{Columns, Dataset, Example, Goal, Layout, Target, Template, Text};
 use peft::train::metrics::{Bleu, Rouge, chrf, exact_match};
 use serde_json::{Map, Value, json};
 
 use crate::data::layout;
+use crate::loaded::{Group, Loaded};
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::{note, print_json, stdout};
 
@@ -118,6 +116,14 @@ impl Settings {
     }
 }
 
+/// What one adapter is to go on with.
+struct Reader {
+    tokenizer: TextTokenizer,
+    prompts: Vec<Prompt>,
+    /// Their tokens.
+    ids: Vec<Vec<u32>>,
+}
+
 /// What is to be generated for one text, or one pair of texts.
 struct Prompt {
     text: String,
@@ -135,14 +141,14 @@ impl Generate {
             bail!("--batch-size must be at least 1");
         }
         let device = self.device.device()?;
-        let runs = self.adapters.runs();
-        let mut results = Vec::new();
-        for paths in &runs {
-            // One text is shown as it is written, to somebody who watches.
-            let watched = !self.json && runs.len() == 1 && std::io::stdout().is_terminal();
-            let written = self.write(paths, &device, watched)?;
-            results.push((paths.adapters.last(), written));
+        let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
+        // One text is shown as it is written, to somebody who watches.
+        let watched = !self.json && !loaded.are_several() && std::io::stdout().is_terminal();
+        let mut written = Vec::new();
+        for group in &loaded.groups {
+            written.extend(self.write(&loaded.resolved.directory, group, watched)?);
         }
+        let results = loaded.in_order(written);
         match &results[..] {
             [(_, written)] if self.json => print_json(&written.json())?,
             _ if self.json => {
@@ -165,40 +171,74 @@ impl Generate {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Generates under one adapter, or several that are one.
+    /// Generates under each adapter of a group, all in the same batches; by adapter's number.
     fn write(
         &self,
-        adapters: &AdapterPaths,
-        device: &Device,
+        directory: &Path,
+        group: &Group,
         watched: bool,
-    ) -> anyhow::Result<Written> {
-        let (resolved, adapted) = self.model.load(adapters, device)?;
-        let task = known_task(adapted.task)?;
-        let own = GenerationConfig::load(&resolved.directory, adapted.model.config())?;
-        let config = self.settings.over(own)?;
-        let method = adapted.adapter.map(|adapter| adapter.method.valid());
-        let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
-        let generator = Generator::new(&adapted.model, hooks, &config)?;
-        let tokenizer = TextTokenizer::load(&resolved.directory, adapted.model.max_tokens())?;
-        let words = adapted.model.config().vocab_size;
-        let tokenizer = tokenizer.with_added(&adapted.added_tokens, words)?;
-        let mut layout = layout(&self.columns, &task);
+    ) -> anyhow::Result<Vec<(usize, Written)>> {
+        let model = &group.model;
+        let config = self.settings.over(GenerationConfig::load(directory, model.config())?)?;
+        let generator = Generator::new(model, group.hooks(), &config)?;
+        let reader = |side| self.reader(directory, model, side);
+        let readers: Vec<Reader> = group.sides.iter().map(reader).collect::<anyhow::Result<_>>()?;
+        let most = readers.iter().map(|reader| reader.prompts.len()).max().unwrap_or(0);
+        // Which beam is best is known at the end.
+        let shown = watched && most == 1 && config.num_beams == 1;
+        // A prompt under all adapters at once: rows of like length.
+        let rows: Vec<[usize; 2]> = (0..most)
+            .flat_map(|prompt| (0..readers.len()).map(move |slot| [slot, prompt]))
+            .filter(|&[slot, prompt]| prompt < readers[slot].prompts.len())
+            .collect();
+        let mut texts = vec![Vec::new(); readers.len()];
+        for batch in rows.chunks(self.batch_size) {
+            let ids = batch.iter().map(|&[slot, prompt]| readers[slot].ids[prompt].as_slice());
+            let slots = group.slots(batch.iter().map(|[slot, _]| *slot));
+            let numbers: Vec<usize> = batch.iter().map(|[_, prompt]| *prompt).collect();
+            let stream = |&[slot, _]: &[usize; 2]| readers[slot].tokenizer.decode_stream();
+            let mut screen = Screen {
+                texts: batch.iter().map(stream).collect(),
+                stops: &self.settings.stop,
+                shown,
+                failed: None,
+            };
+            let generated = generator
+                .with_slots(&slots)
+                .with_numbers(&numbers)
+                .generate_with(&ids.collect::<Vec<_>>(), &mut |row, token| {
+                    screen.ends(row, token)
+                })?;
+            screen.failed.map_or(Ok(()), Err)?;
+            for ([slot, _], tokens) in batch.iter().zip(&generated) {
+                let text = readers[*slot].tokenizer.decode(tokens)?;
+                texts[*slot].push(until(&self.settings.stop, text));
+            }
+        }
+        let written = group.sides.iter().zip(readers).zip(texts).map(|((side, reader), texts)| {
+            let metrics = metrics(&reader.prompts, &texts);
+            (side.number, Written { prompts: reader.prompts, texts, metrics, shown })
+        });
+        Ok(written.collect())
+    }
+
+    /// What an adapter is to go on with.
+    fn reader(&self, directory: &Path, model: &Model, side: &Side) -> anyhow::Result<Reader> {
+        let task = known_task(side.task.as_ref())?;
+        let tokenizer = TextTokenizer::load(directory, model.max_tokens())?;
+        let tokenizer = tokenizer.with_added(&side.added_tokens, model.config().vocab_size)?;
+        let mut layout = layout(&self.columns, task);
         layout.template = self.template.clone().or(layout.template);
         let prompts = self.prompts(&layout, task.labels.goal)?;
-        let writer = Writer {
-            generator,
-            model: &adapted.model,
-            tokenizer: &tokenizer,
-            stops: &self.settings.stop,
-        };
-        // Which beam is best is known at the end.
-        let shown = watched && prompts.len() == 1 && config.num_beams == 1;
-        let mut texts = Vec::new();
-        for batch in prompts.chunks(self.batch_size) {
-            texts.extend(writer.write(batch, shown)?);
+        let texts = prompts.iter().map(|prompt| (prompt.text.clone(), prompt.pair.clone()));
+        let encoded = tokenizer.encode(&texts.collect::<Vec<_>>())?;
+        let ids: Vec<Vec<u32>> = encoded.into_iter().map(|text| text.ids).collect();
+        if let Some(longest) = ids.iter().map(Vec::len).max()
+            && longest >= model.max_tokens()
+        {
+            tracing::warn!("a text was cut to the model's {longest} tokens");
         }
-        let metrics = metrics(&prompts, &texts);
-        Ok(Written { prompts, texts, metrics, shown })
+        Ok(Reader { tokenizer, prompts, ids })
     }
 
     fn prompts(&self, layout: &Layout, goal: Goal) -> anyhow::Result<Vec<Prompt>> {
@@ -263,53 +303,51 @@ impl Written {
     }
 }
 
-/// Turns prompts into texts.
-struct Writer<'m> {
-    generator: Generator<'m>,
-    model: &'m Model,
-    tokenizer: &'m TextTokenizer,
-    stops: &'m [String],
+/// Texts while they are written, with an eye on where they stop.
+struct Screen<'a> {
+    texts: Vec<DecodeStream<'a>>,
+    stops: &'a [String],
+    /// Whether they are shown.
+    shown: bool,
+    failed: Option<anyhow::Error>,
 }
 
-impl Writer<'_> {
-    fn write(&self, prompts: &[Prompt], shown: bool) -> anyhow::Result<Vec<String>> {
-        let texts: Vec<(String, Option<String>)> =
-            prompts.iter().map(|prompt| (prompt.text.clone(), prompt.pair.clone())).collect();
-        let encoded = self.tokenizer.encode(&texts)?;
-        let ids: Vec<&[u32]> = encoded.iter().map(|text| text.ids.as_slice()).collect();
-        if let Some(longest) = ids.iter().map(|ids| ids.len()).max()
-            && longest >= self.model.max_tokens()
-        {
-            tracing::warn!("a text was cut to the model's {longest} tokens");
+impl Screen<'_> {
+    /// Takes a token of a text; whether that is to be its last.
+    fn ends(&mut self, row: usize, token: u32) -> bool {
+        if !self.shown && self.stops.is_empty() {
+            return false;
         }
-        let mut written = vec![(Vec::new(), 0); prompts.len()];
-        let watches = shown || !self.stops.is_empty();
-        let (mut out, mut shows) = (stdout(), Ok(()));
-        let generated = self.generator.generate_with(&ids, &mut |row, token| {
-            if !watches {
-                return false;
-            }
-            let (tokens, printed) = &mut written[row];
-            tokens.push(token);
-            let text = self.tokenizer.decode(tokens).unwrap_or_default();
-            if shown && !text.ends_with('\u{fffd}') {
-                // What is shown stays: a letter may come in several tokens.
-                let more = text.get(*printed..).unwrap_or_default();
-                shows = write!(out, "{more}").and_then(|()| out.flush());
-                *printed = text.len();
-            }
-            shows.is_err() || self.stops.iter().any(|stop| text.contains(stop))
-        })?;
-        shows?;
-        generated.iter().map(|tokens| self.text(tokens)).collect()
+        let is_end = self.take(row, token);
+        is_end.unwrap_or_else(|error| {
+            self.failed = Some(error);
+            true
+        })
     }
 
-    /// The text of tokens, up to where it should stop.
-    fn text(&self, tokens: &[u32]) -> anyhow::Result<String> {
-        let text = self.tokenizer.decode(tokens)?;
-        let end = self.stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
-        Ok(text[..end.unwrap_or(text.len())].to_string())
+    fn take(&mut self, row: usize, token: u32) -> anyhow::Result<bool> {
+        let stream = &mut self.texts[row];
+        let shown = stream.text().len();
+        let new_from = stream.push(token)?;
+        let text = stream.text();
+        if self.shown {
+            // What is shown stays.
+            let mut out = stdout();
+            write!(out, "{}", text.get(shown..).unwrap_or_default())?;
+            out.flush()?;
+        }
+        Ok(self.stops.iter().any(|stop| {
+            let from = text.floor_char_boundary(new_from.saturating_sub(stop.len()));
+            text[from..].contains(stop)
+        }))
     }
+}
+
+/// The text up to where it should stop.
+fn until(stops: &[String], mut text: String) -> String {
+    let end = stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
+    text.truncate(end.unwrap_or(text.len()));
+    text
 }
 
 /// How like the references the texts are, if all have some.

@@ -38,11 +38,12 @@ impl Inspect {
         let saved = fields.remove("modules_to_save");
         let rows = fields.remove("trainable_token_indices");
         let method = peft::registry().configure(&self.method, fields)?;
-        let resolved = self.model.resolve()?;
+        let resolved = self.model.resolve([])?;
         let task = ModelTask { task: Task::ClassifySequence { labels: self.labels }, seed: 0 };
         let (model, _) =
             Model::load_in(&resolved.directory, Some(task), self.model.load_in, &device)?;
-        let mut config = AdapterConfig::new(method).with_task(TaskType::SequenceClassification);
+        let config = AdapterConfig::new(method);
+        let mut config = config.with_task(TaskType::SequenceClassification, model.base());
         if let Some(saved) = saved {
             config.modules_to_save = serde_json::from_value(saved)?;
         }

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use burn::module::Module;
 use clap::Args;
-use peft::core::{Method, Observation, Probe};
+use peft::core::{Composition, Observation, Probe};
 use peft::train::data::{Columns, Dataset};
-use peft::train::{Heatmap, predict};
+use peft::train::{Heatmap, Under, predict};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -63,10 +63,14 @@ impl Observe {
             bail!("--batch-size must be at least 1");
         }
         let device = self.device.device()?;
-        let (resolved, adapted) = self.model.load(&self.adapters.paths(), &device)?;
+        let paths = self.adapters.paths();
+        if paths.composition == Some(Composition::Parallel) {
+            bail!("adapters side by side do not meet: observe one at a time");
+        }
+        let (resolved, adapted) = self.model.load(&paths, &device)?;
         let adapter = adapted.adapter.context("nothing to observe: give an --adapter")?;
-        let task = known_task(adapted.task)?;
-        let data = Dataset::load(&data, &layout(&self.columns, &task), &task.labels)?;
+        let task = known_task(adapted.task.as_ref())?;
+        let data = Dataset::load(&data, &layout(&self.columns, task), &task.labels)?;
         let data = Tokens::load(
             &resolved.directory,
             task.max_length,
@@ -75,9 +79,9 @@ impl Observe {
         )?
         .of(&data)?;
         let probe = Probe::default();
-        let mut method = adapter.method;
-        method.observe(&probe);
-        predict(&adapted.model, &method.valid(), &data, self.batch_size)?;
+        let method = adapter.method.valid();
+        let under = Under::method(&method).with_probe(&probe);
+        predict(&adapted.model, under, &data, self.batch_size)?;
         let observations = probe.observations();
         if observations.is_empty() {
             let name = adapter.config.method.name();

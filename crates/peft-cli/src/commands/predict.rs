@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use burn::module::Module;
 use clap::Args;
-use peft::core::Hooks;
 use peft::train::data::{Columns, Dataset, Example, Goal, Labels, Text};
 use peft::train::metrics::Output;
 use peft::train::{TaskFile, predict, predict_tags};
 use serde_json::{Map, Value, json};
 
 use crate::data::{Tokens, layout};
+use crate::loaded::Loaded;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::{Stdout, print_json, stdout};
 
@@ -52,37 +51,36 @@ impl Predict {
             bail!("--batch-size must be at least 1");
         }
         let device = self.device.device()?;
-        let runs = self.adapters.runs();
-        let mut labelled = Vec::new();
-        for paths in &runs {
-            let (resolved, adapted) = self.model.load(paths, &device)?;
-            let task = known_task(adapted.task)?;
-            let dataset = self.dataset(&task)?;
-            let (model, added) = (&adapted.model, &adapted.added_tokens);
-            let tokens = Tokens::load(&resolved.directory, task.max_length, model, added)?;
+        let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
+        let directory = &loaded.resolved.directory;
+        let labelled = loaded.each(|group, slot, side| {
+            let task = known_task(side.task.as_ref())?;
+            let dataset = self.dataset(task)?;
+            let (model, added) = (&group.model, &side.added_tokens);
+            let tokens = Tokens::load(directory, task.max_length, model, added)?;
             let data = tokens.of(&dataset)?;
-            let method = adapted.adapter.map(|adapter| adapter.method.valid());
-            let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
-            let (model, batch) = (&adapted.model, self.batch_size);
-            let labels = &task.labels;
+            let (under, batch, labels) = (group.under(slot), self.batch_size, &task.labels);
             let rows: Vec<Map<String, Value>> = match labels.goal {
                 Goal::Tag => {
-                    let tags = predict_tags(model, hooks, &data, batch)?;
+                    let tags = predict_tags(model, under, &data, batch)?;
                     dataset.examples.iter().zip(tags).map(|(e, t)| tagged(e, &t, labels)).collect()
                 }
                 _ => {
-                    let outputs = predict(model, hooks, &data, batch)?;
+                    let outputs = predict(model, under, &data, batch)?;
                     let pairs = dataset.examples.iter().zip(&outputs);
                     pairs.map(|(example, output)| row(example, output, labels)).collect()
                 }
             };
-            labelled.extend(rows.into_iter().map(|mut row| {
-                if let (Some(adapter), true) = (paths.adapters.last(), runs.len() > 1) {
-                    row.insert("adapter".into(), json!(adapter));
-                }
+            Ok(rows)
+        })?;
+        let labelled = labelled.into_iter().flat_map(|(adapter, rows)| {
+            let named = adapter.filter(|_| loaded.are_several());
+            rows.into_iter().map(move |mut row| {
+                row.extend(named.map(|adapter| ("adapter".into(), json!(adapter))));
                 row
-            }));
-        }
+            })
+        });
+        let labelled: Vec<Map<String, Value>> = labelled.collect();
         if self.json {
             print_json(&json!({"predictions": labelled}))?;
             return Ok(ExitCode::SUCCESS);

@@ -1,6 +1,5 @@
 //! `peft train`.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,16 +7,17 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use peft::core::{
-    Accounting, Adapter, AdapterConfig, Composition, Role, TokenIndices, write_atomically,
+    Accounting, Adapter, AdapterConfig, Composition, InitContext, Method, Role, TokenIndices,
+    write_atomically,
 };
-use peft::models::{AddedTokens, Model, Precision, Task};
+use peft::models::{AddedTokens, Model, Precision};
 use peft::train::data::{Columns, Goal, Template};
 use peft::train::metrics::Metric;
-use peft::train::{AdapterPaths, Outcome, RunDirectory, Schedule, Trainer, resolve};
+use peft::train::{AdapterPaths, CalibrationBatches, Outcome, RunDirectory, Schedule, Trainer};
 use serde_json::{Value, json};
 
-use crate::data::LoadedData;
-use crate::options::{AdapterOptions, DeviceOptions, SettingOptions, adapter_name};
+use crate::data::{LoadedData, Tokens, encode};
+use crate::options::{AdapterOptions, DeviceOptions, SettingOptions, adapter_name, model_of};
 use crate::output::{grouped, note, print_json, stdout};
 use crate::prompt;
 use crate::run_file::RunFile;
@@ -41,7 +41,8 @@ pub struct Train {
     /// Print one JSON object at the end, and no progress
     #[arg(long)]
     json: bool,
-    /// A directory, a hub id, or a short name [default: minilm]
+    /// A directory, a hub id, or a short name [default: what the adapters below were made for;
+    /// without any, minilm]
     #[arg(long)]
     model: Option<String>,
     /// Fetch nothing
@@ -180,7 +181,7 @@ fn parse_metric(name: &str) -> Result<Metric, String> {
 impl Train {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let mut directory = RunDirectory::new(&self.out);
-        let run = self.resolved(&directory)?;
+        let mut run = self.resolved(&directory)?;
         if self.resume
             && let Some(outcome) = directory.outcome()?
         {
@@ -193,25 +194,24 @@ impl Train {
             directory = directory.claim(self.resume)?;
         }
         let device = self.device.device()?;
-        let resolved = resolve(&run.model, self.offline)?;
+        let resolved = model_of(run.model.as_deref(), &run.adapters, self.offline)?;
+        run.model.get_or_insert(resolved.name.clone());
         let data = LoadedData::new(&run, &directory)?;
         let (model, report) = data.model(&run, &resolved, &device)?;
 
         let mut fields = run.method_settings.clone();
-        prompt::start(&run.method, &mut fields, &resolved)?;
+        prompt::start(&run.method, &mut fields, data.goal(), &resolved.name);
         let registry = peft::registry();
         let below = AdapterPaths { adapters: run.adapters.clone(), ..AdapterPaths::default() };
         let known = below.added_tokens()?;
         let new = data.added_tokens(&run, &resolved, model.config(), &known)?;
+        let added = known.with(&new)?;
         let saved = fields.remove("modules_to_save");
         let rows = fields.remove("trainable_token_indices");
         let method = registry.configure(&run.method, fields)?;
         let mut config = AdapterConfig::new(method);
         match model.task_type() {
-            Some(task) => {
-                config = config.with_task(task);
-                config.modules_to_save.extend(other_heads(&model, &config.modules_to_save));
-            }
+            Some(task) => config = config.with_task(task, model.base()),
             // A language model has its head already; one that is new has to be learned.
             None => config.modules_to_save = report.initialized,
         }
@@ -227,13 +227,44 @@ impl Train {
         if run.train.gradient_checkpointing {
             on = on.gradient_checkpointing();
         }
+        let tokens = |max_length| Tokens::load(&resolved.directory, max_length, &model, &added);
+        let mut max_length = run.data.max_length.min(model.max_tokens());
+        let mut tokenized = data.tokenized(&tokens(max_length)?)?;
+        let encode = |text: &str| {
+            let ids = encode(&resolved.directory, &model, &added, text);
+            ids.map_err(|error| peft::core::Error::encode(text, error))
+        };
+        let context = InitContext::new(model.base(), &on).with_seed(run.seed);
+        let context = context.with_tokenizer(&encode);
+        let (goal, batch) = (data.goal(), run.train.batch_size);
         device.seed(run.seed);
-        let mut adapter = Adapter::new(config, model.base(), &on)?;
+        let mut adapter = match self.resume && directory.has_checkpoint() {
+            // What the method would look for is in the checkpoint.
+            true => Adapter::init(config, &context)?,
+            false => {
+                let batches =
+                    CalibrationBatches::new(&model, &tokenized.train, goal, batch, run.seed);
+                Adapter::init(config, &context.with_calibration(&batches))?
+            }
+        };
         if !run.adapters.is_empty() {
-            adapter = adapter.over(below.load_methods(&model, &registry, &on)?)?;
+            adapter = adapter.over(below.load_methods(&model, &registry, &on)?, model.base())?;
         }
-        let added = known.with(&new)?;
-        let (trainer_data, task) = data.tokenized(&run, &resolved, &model, &added, &adapter)?;
+        // Virtual tokens take positions of the model too.
+        let positions = model.max_tokens();
+        let room = positions.saturating_sub(adapter.method.virtual_tokens());
+        if room < max_length {
+            max_length = room;
+            let cut = tokens(max_length).and_then(|tokens| data.tokenized(&tokens));
+            tokenized =
+                cut.with_context(|| format!("the method leaves {room} of {positions} positions"))?;
+        }
+        if max_length < run.data.max_length {
+            tracing::warn!(
+                "max_length: there is room for {max_length} tokens, texts are cut there"
+            );
+        }
+        let task = data.task(&run, max_length);
         let counts = Accounting::new(&adapter, model.base());
         if !self.json {
             note(format_args!(
@@ -253,7 +284,7 @@ impl Train {
         let settings = run.train.clone();
         let trainer = Trainer::new(&model, adapter, task, settings, directory.clone(), run.seed)?;
         let trainer = trainer.with_added_tokens(added);
-        let outcome = trainer.with_progress(!self.json).run(&trainer_data, self.resume)?;
+        let outcome = trainer.with_progress(!self.json).run(&tokenized, self.resume)?;
         self.report(&directory, &outcome)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -271,7 +302,7 @@ impl Train {
             ($($target:expr => $flag:expr;)*) => { $(if let Some(value) = $flag { $target = value; })* };
         }
         over! {
-            run.model => self.model.clone();
+            run.model => self.model.clone().map(Some);
             run.load_in => self.load_in;
             run.seed => self.seed;
             run.data.task => self.task.map(|task| match task {
@@ -387,20 +418,6 @@ impl Train {
         writeln!(out, "plot:    {}", directory.plot().display())?;
         Ok(())
     }
-}
-
-/// A classifier's head where it has none of the names that HF PEFT saves (T5's, BART's), which would
-/// leave it as it was initialised.
-fn other_heads(model: &Model, saved: &[String]) -> Vec<String> {
-    let classifies =
-        matches!(model.task(), Task::ClassifySequence { .. } | Task::ClassifyTokens { .. });
-    let heads = model.base().sites().filter(|site| classifies && site.role == Role::Head);
-    let names: BTreeSet<&str> = heads.filter_map(|site| site.path.split('.').next()).collect();
-    let is_saved = |head: &&str| saved.iter().any(|name| head.ends_with(name.as_str()));
-    if names.iter().any(is_saved) {
-        return Vec::new();
-    }
-    names.into_iter().map(String::from).collect()
 }
 
 /// The rows of tokens that are new, which the model has not learned; none where the embeddings are

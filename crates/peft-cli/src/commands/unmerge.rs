@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use peft::core::unmerged_tensors;
-use peft::train::AdapterPaths;
+use peft::train::{AdapterPaths, resolve};
 use serde_json::json;
 
 use super::merge::write_model;
@@ -40,7 +40,11 @@ impl Unmerge {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         refuse_used(&self.out)?;
         let device = self.device.device()?;
-        let (resolved, adapted) = self.model.load(&AdapterPaths::one(&self.adapter), &device)?;
+        // The adapter's own base is what it is not in.
+        let merged = self.model.model.as_ref().context("give the merged model with --model")?;
+        let resolved = resolve(merged, self.model.offline)?;
+        let adapter = AdapterPaths::one(&self.adapter);
+        let adapted = self.model.load_from(&resolved, &adapter, &device)?;
         let adapter = adapted.adapter.as_ref().context("an adapter was asked for")?;
         let (tensors, kept) = unmerged_tensors(adapter, adapted.model.base())?;
         write_model(&self.out, &resolved.directory, &adapted, &tensors)?;

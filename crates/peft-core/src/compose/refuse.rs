@@ -90,9 +90,7 @@ pub(crate) fn refuse_stack(base: &Base, members: &[(&str, &dyn Hooks)]) -> Resul
         for (number, (name, above)) in members.iter().enumerate() {
             let conflict = members[..number].iter().find_map(|(other, below)| {
                 let reason = match site.kind {
-                    SiteKind::Linear => {
-                        below.linear(site, pass).refuses(&above.linear(site, pass))
-                    }
+                    SiteKind::Linear => below.linear(site, pass).refuses(&above.linear(site, pass)),
                     SiteKind::Norm => below.norm(site, pass).refuses(&above.norm(site, pass)),
                     SiteKind::Embedding => {
                         below.table(site, pass).refuses(&above.table(site, pass))

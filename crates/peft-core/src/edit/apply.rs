@@ -120,7 +120,10 @@ pub(super) fn dense(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Tensor<2> {
             members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
         }
         Edit::Output(_) | Edit::Gated(..) | Edit::Routed(_) => {
-            panic!("there is no weight at {}: this is refused when methods are attached", layer.site)
+            panic!(
+                "there is no weight at {}: this is refused when methods are attached",
+                layer.site
+            )
         }
     }
 }
@@ -249,9 +252,9 @@ impl Edit {
                 edits.added(layer, x, pass).expect("something is gated") * gate
             }
             Self::Mean(members) => {
-                let terms = members.iter().filter_map(|(weight, edits)| {
-                    Some(edits.added(layer, x, pass)? * *weight)
-                });
+                let terms = members
+                    .iter()
+                    .filter_map(|(weight, edits)| Some(edits.added(layer, x, pass)? * *weight));
                 terms.reduce(|sum, term| sum + term).expect("a mean of something")
             }
             Self::Routed(routed) => routed.added(layer, x, pass),
@@ -281,9 +284,8 @@ impl Edit {
                 Side::Output => rotate.turn(y),
             },
             Self::Magnitude(magnitude) => {
-                let norms = pass.memo.get(magnitude.key, || {
-                    column_norms(dense(below, layer).detach())
-                });
+                let norms =
+                    pass.memo.get(magnitude.key, || column_norms(dense(below, layer).detach()));
                 let share = (magnitude.values.clone() / norms).unsqueeze();
                 match bias(below, layer) {
                     Some(bias) => (y - bias.clone().unsqueeze()) * share + bias.unsqueeze(),

@@ -52,9 +52,7 @@ impl Edits {
             }
             Edit::Rotate(rotate) => match rotate.side {
                 // R W back to W: (Wᵀ Rᵀ) R.
-                Side::Input if rotate.orthogonal => {
-                    Ok(rotate.turn(weight.transpose()).transpose())
-                }
+                Side::Input if rotate.orthogonal => Ok(rotate.turn(weight.transpose()).transpose()),
                 Side::Output => rotate.turn_back(weight).ok_or(NOT_ORTHOGONAL),
                 Side::Input => Err(NOT_ORTHOGONAL),
             },
@@ -165,9 +163,7 @@ impl Edit {
             }
             Self::Gated(_, edits) => below.refuses(edits),
             Self::Mean(members) => members.iter().find_map(|(_, edits)| below.refuses(edits)),
-            Self::Routed(routed) => {
-                routed.members().iter().find_map(|edits| below.refuses(edits))
-            }
+            Self::Routed(routed) => routed.members().iter().find_map(|edits| below.refuses(edits)),
             _ => None,
         }
     }

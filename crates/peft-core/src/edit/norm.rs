@@ -103,10 +103,7 @@ pub struct NormEdit {
 impl NormEdit {
     /// Another gain, and another bias where there is one.
     pub fn set(gain: Tensor<1>, bias: Option<Tensor<1>>) -> Self {
-        Self {
-            gain: VectorEdit::Set(gain),
-            bias: bias.map_or(VectorEdit::Keep, VectorEdit::Set),
-        }
+        Self { gain: VectorEdit::Set(gain), bias: bias.map_or(VectorEdit::Keep, VectorEdit::Set) }
     }
 
     /// Another bias.

@@ -49,19 +49,20 @@ impl TableEdit {
             Self::Keep => table.rows(index(ids)),
             Self::Replaced(values) => values.clone().select(0, index(ids)),
             Self::Rows(rows) => rows.over(table.rows(index(ids)), ids, pass),
-            Self::Stack(edits) => edits.iter().fold(table.rows(index(ids)), |found, edit| {
-                match edit {
+            Self::Stack(edits) => {
+                edits.iter().fold(table.rows(index(ids)), |found, edit| match edit {
                     Self::Keep => found,
                     Self::Rows(rows) => rows.over(found, ids, pass),
                     other => other.lookup(table, ids, pass),
-                }
-            }),
+                })
+            }
             Self::Mean(members) => {
                 let of = |(weight, edit): &(f64, Self)| edit.lookup(table, ids, pass) * *weight;
                 members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
             }
             Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
-                let own = rows.iter().flat_map(|&row| pass.rows.start(row)..pass.rows.start(row + 1));
+                let own =
+                    rows.iter().flat_map(|&row| pass.rows.start(row)..pass.rows.start(row + 1));
                 let own: Vec<usize> = own.map(|token| ids[token]).collect();
                 let edit = slot.map_or(&Self::Keep, |slot| &members[slot]);
                 edit.lookup(table, &own, sub)
@@ -84,20 +85,22 @@ impl TableEdit {
                 let scores = transposed.linear(x.clone(), None);
                 rows.compared(transposed, x, scores)
             }
-            Self::Stack(edits) => edits.iter().fold(transposed.linear(x.clone(), None), |y, edit| {
-                match edit {
+            Self::Stack(edits) => {
+                edits.iter().fold(transposed.linear(x.clone(), None), |y, edit| match edit {
                     Self::Keep => y,
                     Self::Rows(rows) => rows.compared(transposed, x.clone(), y),
                     other => other.compare(transposed, x.clone(), pass),
-                }
-            }),
+                })
+            }
             Self::Mean(members) => {
                 let of = |(weight, edit): &(f64, Self)| {
                     edit.compare(transposed, x.clone(), pass) * *weight
                 };
                 members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
             }
-            Self::Routed(members) if members.iter().all(Self::is_keep) => transposed.linear(x, None),
+            Self::Routed(members) if members.iter().all(Self::is_keep) => {
+                transposed.linear(x, None)
+            }
             Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
                 let edit = slot.map_or(&Self::Keep, |slot| &members[slot]);
                 edit.compare(transposed, pass.rows.take(x.clone(), rows), sub)

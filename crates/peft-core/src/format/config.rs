@@ -1,14 +1,16 @@
 //! `adapter_config.json`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::write_atomically;
+use crate::modules_to_save::is_saved;
 use crate::registry::AnyConfig;
 use crate::trainable_tokens::FIELD;
-use crate::{Error, Registry, Result, TokenIndices};
+use crate::{Base, Error, Registry, Result, Role, TokenIndices};
 
 /// What a model is asked to do, as HF PEFT tags it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,11 +79,12 @@ impl AdapterConfig {
         }
     }
 
-    /// With a task, and the modules that HF PEFT saves for it (the head).
-    pub fn with_task(mut self, task: TaskType) -> Self {
+    /// With a task, and the modules that are saved for it: the head of a classifier, as HF PEFT
+    /// calls it, or as `base` does where it has a head of another name.
+    pub fn with_task(mut self, task: TaskType, base: &Base) -> Self {
         self.task_type = Some(task);
         if matches!(task, TaskType::SequenceClassification | TaskType::TokenClassification) {
-            self.modules_to_save = vec!["classifier".into(), "score".into()];
+            self.modules_to_save = classifier_names(base);
         }
         self
     }
@@ -169,6 +172,20 @@ impl AdapterConfig {
             serde_json::to_string_pretty(&self.to_fields()).map_err(|e| Error::file(path, e))?;
         write_atomically(path, |file| writeln!(file, "{text}"))
     }
+}
+
+/// What the head of a classifier is called in the reference, whatever the model; T5's and BART's has
+/// another name, and there it stays as it was initialised.
+const CLASSIFIERS: [&str; 2] = ["classifier", "score"];
+
+fn classifier_names(base: &Base) -> Vec<String> {
+    let usual = CLASSIFIERS.map(String::from);
+    let heads = || base.sites().filter(|site| site.role == Role::Head);
+    if heads().next().is_none() || heads().any(|site| is_saved(site, &usual)) {
+        return usual.into();
+    }
+    let names: BTreeSet<&str> = heads().filter_map(|site| site.path.split('.').next()).collect();
+    names.into_iter().map(String::from).collect()
 }
 
 fn take<T: for<'de> Deserialize<'de>>(

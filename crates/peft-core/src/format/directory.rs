@@ -13,6 +13,7 @@ use super::{
 };
 use crate::compose::refuse_stack;
 use crate::modules_to_save::{is_in, is_saved};
+use crate::sizes::check_file;
 use crate::trainable_tokens::{FIELD, ROWS};
 use crate::{
     Base, BoxedMethod, Error, Hooks, InitContext, Method, ModulesToSave, Registry, Result, Stack,
@@ -221,17 +222,20 @@ impl Read {
             tracing::warn!("{directory}: its rows of embeddings ({FIELD}) are not used here");
             config.trainable_token_indices = TokenIndices::default();
         }
-        let (mut adapter, unmatched) = Adapter::build(config, &InitContext::new(base, device))?;
         let (path, mut tensors) = match &hub {
             Some(hub) => (hub.weights().to_path_buf(), hub.tensors()?),
             None => {
-                // HF PEFT saves what is left after training.
-                adapter.method.finish();
                 let path = weights_in(directory);
                 let tensors = read_tensors(&path)?;
                 (path, tensors)
             }
         };
+        check_file(&config.method.sizes(base)?, &tensors)?;
+        let (mut adapter, unmatched) = Adapter::build(config, &InitContext::new(base, device))?;
+        if hub.is_none() {
+            // HF PEFT saves what is left after training.
+            adapter.method.finish();
+        }
         tensors.retain(|key, _| {
             let is_row = no_rows && key.ends_with(ROWS);
             !is_copy(key) && !is_row && !is_in(module_of(key), &passed_over)

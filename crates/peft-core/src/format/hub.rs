@@ -72,10 +72,43 @@ impl SavedTask {
     }
 }
 
+impl Adapter {
+    /// The model that the adapter in `directory` says it was made for, whatever the layout: a hub
+    /// id, with its revision where one is noted, or a path.
+    ///
+    /// # Errors
+    /// If its configuration is missing or broken.
+    pub fn made_for(directory: &Path) -> Result<Option<String>> {
+        let fusion = directory.join(FUSION_CONFIG);
+        let path = if fusion.exists() { fusion } else { directory.join(ADAPTER_CONFIG) };
+        let fields = read_object(&path)?;
+        let text = |field: &str| match fields.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text.is_empty() => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(other) => Err(Error::config(field, other, "must be a string")),
+        };
+        let base = match text("base_model_name_or_path")? {
+            Some(base) => Some(base),
+            None => text("model_name")?,
+        };
+        let revision = text("revision")?.filter(|revision| *revision != "main");
+        Ok(base.map(|base| match revision {
+            Some(revision) if !Path::new(base).exists() => format!("{base}@{revision}"),
+            _ => base.to_string(),
+        }))
+    }
+}
+
+/// The layers that give the labels of a text or its tokens, as transformers calls them.
+const LABELS: [&str; 4] =
+    ["classifier", "classifier.out_proj", "score", "classification_head.out_proj"];
+
 fn outputs(tensors: &TensorMap, prefix: &str) -> Option<usize> {
-    let heads = ["classifier.weight", "classifier.out_proj.weight"];
-    let head = heads.iter().find_map(|name| tensors.get(&format!("{prefix}{name}")))?;
-    Some(head.shape()[0])
+    let head = LABELS.iter().find_map(|name| tensors.get(&format!("{prefix}{name}.weight")))?;
+    // A shape without values may say anything.
+    let shape = head.shape().to_vec();
+    shape.first().copied().filter(|_| !shape.contains(&0))
 }
 
 /// A directory in adapter-hub's layout.
@@ -153,7 +186,7 @@ impl HubDirectory {
         config.base_model_name_or_path =
             Some(self.model.model_name.clone()).filter(|n| !n.is_empty());
         match (&self.head, self.task()) {
-            (Some(_), Some(task)) => config = config.with_task(task),
+            (Some(_), Some(task)) => config = config.with_task(task, base),
             (None, task) => config.task_type = task,
             (Some(_), None) => {}
         }

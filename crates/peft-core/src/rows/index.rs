@@ -28,10 +28,7 @@ impl Index {
 }
 
 /// `[n]`.
-pub(crate) fn ints(
-    values: impl IntoIterator<Item = usize>,
-    device: &Device,
-) -> Tensor<1, Int> {
+pub(crate) fn ints(values: impl IntoIterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
     let values: Vec<i64> = values.into_iter().map(|value| value as i64).collect();
     let shape = [values.len()];
     Tensor::from_data(TensorData::new(values, shape), device)

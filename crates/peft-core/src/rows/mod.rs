@@ -172,7 +172,11 @@ impl Rows {
         };
         if next_to_each_other {
             let (from, to) = (self.starts[*first], self.starts[last + 1]);
-            return if to - from == self.tokens() { tensor } else { tensor.narrow(0, from, to - from) };
+            return if to - from == self.tokens() {
+                tensor
+            } else {
+                tensor.narrow(0, from, to - from)
+            };
         }
         let places = rows.iter().flat_map(|&row| self.starts[row]..self.starts[row + 1]);
         tensor.select(0, ints(places, &self.device))

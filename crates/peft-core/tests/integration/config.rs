@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use peft_core::{AdapterConfig, Error, Registry, Result, TaskType};
+use peft_core::{Adapter, AdapterConfig, Base, Error, Registry, Result, Role, TaskType};
 use peft_lora::LoraConfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{names, random_lora};
+use crate::support::{HIDDEN, bert, device, linears, names, random, random_lora};
 
 fn registry() -> Registry {
     let mut registry = Registry::new();
@@ -165,7 +165,8 @@ fn values_that_make_no_sense_name_their_field() {
 #[test]
 fn a_saved_configuration_loads_as_it_was() {
     let lora = LoraConfig { use_rslora: true, ..random_lora(3, 7.0, names(&["query", "value"])) };
-    let mut config = AdapterConfig::new(Box::new(lora)).with_task(TaskType::SequenceClassification);
+    let task = TaskType::SequenceClassification;
+    let mut config = AdapterConfig::new(Box::new(lora)).with_task(task, &bert());
     config.base_model_name_or_path = Some("some/model".into());
     let directory: TempDir = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("adapter_config.json");
@@ -181,4 +182,43 @@ fn a_saved_configuration_loads_as_it_was() {
     assert!(
         text.contains("\n  \"lora_alpha\": 7,") && text.contains("\n  \"inference_mode\": true")
     );
+}
+
+/// A base with a layer `query` and heads at these paths.
+fn with_heads(heads: &[&str]) -> Base {
+    let mut base = linears(&["query"]);
+    for head in heads {
+        base.linear(*head, Role::Head, None, random([HIDDEN, 3]), None);
+    }
+    base
+}
+
+#[test]
+fn a_classifier_s_head_is_saved_whatever_it_is_called() {
+    let usual = ["classifier", "score"];
+    for (heads, expected) in [
+        // A bare model, whose head is yet to come.
+        (&[][..], &usual[..]),
+        (&["classifier"], &usual),
+        (&["score"], &usual),
+        (&["classifier.dense", "classifier.out_proj"], &usual),
+        (&["pre_classifier", "classifier"], &usual),
+        (&["classification_head.dense", "classification_head.out_proj"], &["classification_head"]),
+        (&["first.a", "second", "first.b"], &["first", "second"]),
+    ] {
+        let base = with_heads(heads);
+        let lora = || Box::new(random_lora(2, 3.0, names(&["query"])));
+        for task in [TaskType::SequenceClassification, TaskType::TokenClassification] {
+            let config = AdapterConfig::new(lora()).with_task(task, &base);
+            assert_eq!(config.modules_to_save, expected, "{heads:?}");
+            let adapter = Adapter::new(config, &base, &device()).expect("it fits");
+            let keys: Vec<String> = adapter.specs(&base).into_iter().map(|spec| spec.key).collect();
+            for head in heads {
+                let key = format!("base_model.model.{head}.weight");
+                assert!(keys.contains(&key), "{heads:?}: {key} is not saved");
+            }
+        }
+        let config = AdapterConfig::new(lora()).with_task(TaskType::CausalLm, &base);
+        assert!(config.modules_to_save.is_empty(), "{heads:?}");
+    }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use burn::tensor::{DType, TensorData};
 use peft_core::{
-    ADAPTER_WEIGHTS, Adapter, AdapterConfig, Error, KeyProblem, Registry, Result, TaskType,
-    TensorMap, read_safetensors, write_atomically, write_safetensors,
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterConfig, Error, KeyProblem, Registry, Result,
+    SavedTask, TaskType, TensorMap, read_safetensors, write_atomically, write_safetensors,
 };
 use peft_lora::LoraConfig;
 use proptest::prelude::*;
@@ -41,6 +41,23 @@ fn read_bytes(bytes: &[u8]) -> Result<TensorMap> {
 fn tensors_are_read_as_they_were_written() {
     assert_eq!(read_bytes(&bytes_of(&tensors())).expect("it is whole"), tensors());
     assert_eq!(read_bytes(&bytes_of(&TensorMap::new())).expect("it is whole"), TensorMap::new());
+}
+
+#[test]
+fn a_head_without_values_says_nothing_of_labels() {
+    let directory = tempdir().expect("a directory");
+    std::fs::write(directory.path().join(ADAPTER_CONFIG), "{\"peft_type\": \"LORA\"}")
+        .expect("it is written");
+    for (shape, labels) in
+        [(vec![3, 2], Some(3)), (vec![], None), (vec![1 << 40, 0], None), (vec![0, 2], None)]
+    {
+        let count = shape.iter().product();
+        let head = TensorData::new(vec![0.0f32; count], shape.clone());
+        let tensors = TensorMap::from([("base_model.model.classifier.weight".into(), head)]);
+        write_safetensors(&directory.path().join(ADAPTER_WEIGHTS), &tensors).expect("written");
+        let saved = SavedTask::load(directory.path()).expect("it can be read");
+        assert_eq!(saved.labels, labels, "{shape:?}");
+    }
 }
 
 #[test]
@@ -148,7 +165,7 @@ fn an_adapter_directory_with_problems_names_each_key() {
     let mut registry = Registry::new();
     registry.register::<LoraConfig>();
     let config = AdapterConfig::new(Box::new(random_lora(2, 3.0, names(&["query"]))))
-        .with_task(TaskType::SequenceClassification);
+        .with_task(TaskType::SequenceClassification, &base);
     let adapter = Adapter::new(config, &base, &device).expect("it fits");
     let directory = tempdir().expect("a directory");
     adapter.save(directory.path(), &base).expect("it is saved");

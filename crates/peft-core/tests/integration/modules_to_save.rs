@@ -135,7 +135,7 @@ fn a_saved_module_is_no_target() {
     let adapter = |targets, task: Option<TaskType>| {
         let config = AdapterConfig::new(Box::new(random_lora(2, 3.0, targets)));
         let config = match task {
-            Some(task) => config.with_task(task),
+            Some(task) => config.with_task(task, &base),
             None => config,
         };
         Adapter::new(config, &base, &device())

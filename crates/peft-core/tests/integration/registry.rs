@@ -1,7 +1,10 @@
 //! Methods by name, and their fields as a command line sets them.
 
-use peft_core::{Error, Registry};
-use peft_lora::LoraConfig;
+use peft_core::{
+    ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Registry, Result,
+};
+use peft_lora::{Lora, LoraConfig};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 fn registry() -> Registry {
@@ -94,6 +97,55 @@ fn an_unknown_method_lists_the_known_ones() {
 #[should_panic(expected = "the preset wrong is wrong")]
 fn a_preset_of_unknown_fields_is_refused_at_once() {
     Registry::new().preset::<LoraConfig>("wrong", "no such field", json!({"use_nothing": true}));
+}
+
+/// LoRA's configuration under another name.
+macro_rules! config {
+    ($config:ident, $name:literal, $tag:literal) => {
+        #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+        struct $config {}
+        impl MethodConfig for $config {
+            const NAME: &'static str = $name;
+            const PEFT_TYPE: &'static str = $tag;
+            const ABOUT: &'static str = "another";
+            const LEARNING_RATE: f64 = 1e-3;
+            const CARD: MethodCard = MethodCard {
+                functions: &[ComputationFunction::Parameter],
+                sites: "",
+                trainable: "",
+                merges: "",
+                formats: "",
+            };
+            type Method = Lora;
+            fn validate(&self) -> Result<()> {
+                Ok(())
+            }
+            fn init(&self, context: &InitContext<'_>) -> Result<Lora> {
+                LoraConfig::default().init(context)
+            }
+        }
+    };
+}
+
+config!(OtherName, "other", "LORA");
+config!(OtherTag, "lora", "OTHER");
+
+#[test]
+#[should_panic(expected = "there is a method lora already")]
+fn a_name_is_registered_once() {
+    registry().register::<OtherTag>();
+}
+
+#[test]
+#[should_panic(expected = "there is a method dora already")]
+fn a_preset_takes_no_other_s_name() {
+    registry().preset::<LoraConfig>("dora", "another", json!({}));
+}
+
+#[test]
+#[should_panic(expected = "other and dora have the same tag, LORA")]
+fn a_tag_is_of_one_configuration() {
+    registry().register::<OtherName>();
 }
 
 #[test]

@@ -262,9 +262,41 @@ fn patterns_that_match_nothing_are_reported() {
     let base = bert();
     let sites = names(&["query"]).resolve(&base, DEFAULT).expect("it selects something");
     let patterns = PatternMap::from([("query".to_string(), 1), ("value".to_string(), 2)]);
-    let errors = unmatched_patterns("alpha_pattern", &patterns, &sites);
+    let errors = unmatched_patterns("alpha_pattern", &patterns, &sites).expect("expressions");
     let [Error::NoMatch { field, pattern, .. }] = &errors[..] else { panic!("{errors:?}") };
     assert_eq!((field.as_str(), pattern.as_str()), ("alpha_pattern", "\"value\""));
+}
+
+/// It takes twice as many steps for each further letter, and then matches nothing.
+const SLOW: &str = r"(([a-z._0-9])+)+\2!";
+
+#[test]
+fn an_expression_without_an_answer_is_an_error() {
+    let base = linears(&["bert.encoder.layer.0.attention.self.query.with.a.name.that.is.long"]);
+    let sites: Vec<_> = base.sites().map(|site| site.as_ref()).collect();
+    let patterns = PatternMap::from([(SLOW.to_string(), 1)]);
+    let excluding =
+        Targets { exclude_modules: Some(ModuleNames::Pattern(SLOW.into())), ..Targets::default() };
+    let in_layers = Targets {
+        layers_to_transform: layers([0]),
+        layers_pattern: Some(OneOrMany::One(SLOW.into())),
+        ..names(&["long"])
+    };
+    let refused = [
+        ("target_modules", resolve(&base, &pattern(SLOW)).map(|_| ())),
+        ("exclude_modules", excluding.resolve(&base, &[Role::Other]).map(|_| ())),
+        ("layers_pattern", resolve(&base, &in_layers).map(|_| ())),
+        ("rank_pattern", pattern_value("rank_pattern", &patterns, &sites[0].path, 0).map(|_| ())),
+        ("alpha_pattern", unmatched_patterns("alpha_pattern", &patterns, &sites).map(|_| ())),
+    ];
+    for (expected, found) in refused {
+        match found {
+            Err(Error::Match { field, path, .. }) => {
+                assert_eq!((field.as_str(), &path), (expected, &sites[0].path));
+            }
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
 }
 
 #[test]

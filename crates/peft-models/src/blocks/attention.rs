@@ -178,7 +178,11 @@ impl Attention {
                     None => (query, key.forward(hidden.clone(), run), value.forward(hidden, run)),
                     Some(EncodedText { hidden: source, rows }) => {
                         let run = run.over(rows);
-                        (query, key.forward(source.clone(), run), value.forward(source.clone(), run))
+                        (
+                            query,
+                            key.forward(source.clone(), run),
+                            value.forward(source.clone(), run),
+                        )
                     }
                 }
             }

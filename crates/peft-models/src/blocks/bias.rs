@@ -121,7 +121,8 @@ impl KeyPlaces {
                 && lone[row].shift == lone[longest].shift
                 && self.extra[row] == self.extra[longest];
             // What a shorter row lacks are last keys, which its own queries do not see.
-            let tokens = self.rows[row].iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+            let tokens =
+                self.rows[row].iter().rposition(Option::is_some).map_or(0, |last| last + 1);
             same && self.rows[row][..tokens] == self.rows[longest][..tokens]
         });
         if alike { vec![longest] } else { (0..rows).collect() }
@@ -129,11 +130,7 @@ impl KeyPlaces {
 }
 
 /// The places of a row's tokens behind `extra` others, filled up to `longest`.
-fn text(
-    row: &Row,
-    extra: usize,
-    longest: usize,
-) -> impl Iterator<Item = Option<usize>> + '_ {
+fn text(row: &Row, extra: usize, longest: usize) -> impl Iterator<Item = Option<usize>> + '_ {
     (0..longest).map(move |place| {
         let is_token = place < row.len() && row.has(place);
         is_token.then_some(extra + row.past + place)

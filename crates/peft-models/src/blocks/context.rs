@@ -45,7 +45,12 @@ impl<'a> Context<'a> {
 
     /// What is added to scores, `[rows or 1, heads or 1, queries or 1, keys]`; `None` where that is
     /// nothing. An attention that `crosses` looks at an encoder's text.
-    pub(super) fn bias(&self, queries: &Rows, keys: &KeyPlaces, crosses: bool) -> Option<Tensor<4>> {
+    pub(super) fn bias(
+        &self,
+        queries: &Rows,
+        keys: &KeyPlaces,
+        crosses: bool,
+    ) -> Option<Tensor<4>> {
         let computed = &mut self.computed.borrow_mut()[usize::from(crosses)];
         if let Some((known, bias)) = computed
             && known == keys

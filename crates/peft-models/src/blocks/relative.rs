@@ -20,10 +20,15 @@ pub struct RelativeBias {
 
 impl RelativeBias {
     /// `[rows, heads, queries, keys]` for the distances of keys from queries, row by row.
-    pub(super) fn forward(&self, distances: &[i64], [rows, queries, keys]: [usize; 3]) -> Tensor<4> {
+    pub(super) fn forward(
+        &self,
+        distances: &[i64],
+        [rows, queries, keys]: [usize; 3],
+    ) -> Tensor<4> {
         // Far fewer distances than pairs.
         let mut buckets: HashMap<i64, i64> = HashMap::new();
-        let bucket = |distance: &i64| *buckets.entry(*distance).or_insert_with(|| self.bucket(*distance));
+        let bucket =
+            |distance: &i64| *buckets.entry(*distance).or_insert_with(|| self.bucket(*distance));
         let buckets: Vec<i64> = distances.iter().map(bucket).collect();
         let weight = self.table.weight().dense();
         let [_, heads] = weight.dims();

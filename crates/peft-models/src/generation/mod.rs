@@ -20,6 +20,7 @@ pub struct Generator<'m> {
     hooks: &'m dyn Hooks,
     config: &'m GenerationConfig,
     slots: Option<&'m Slots>,
+    numbers: Option<&'m [usize]>,
 }
 
 /// Sees each token as it is chosen: the text that it is of, and the token. `true` ends that text.
@@ -45,7 +46,7 @@ impl<'m> Generator<'m> {
         }
         let pad = config.pad_token_id.map_or(model.config().pad_token_id(), |id| id as usize);
         config.check_tokens(pad, model.config().vocab_size)?;
-        Ok(Self { model, hooks, config, slots: None })
+        Ok(Self { model, hooks, config, slots: None, numbers: None })
     }
 
     /// With each prompt under an adapter of a pool.
@@ -53,13 +54,17 @@ impl<'m> Generator<'m> {
         Self { slots: Some(slots), ..self }
     }
 
+    /// With a number for each prompt: by it and the seed it draws, whatever its place in a batch.
+    pub fn with_numbers(self, numbers: &'m [usize]) -> Self {
+        Self { numbers: Some(numbers), ..self }
+    }
+
     /// The tokens that follow each prompt, or that the decoder makes of it; the end token is the
     /// last, where it was chosen. A row's tokens do not depend on the others in the batch. A text
-    /// that comes to the last of the model's positions ends there, with a warning.
+    /// that takes all of the model's positions ends there, with a warning.
     ///
     /// # Errors
-    /// If a prompt is empty, does not fit the model or leaves no position for a token behind it; or
-    /// the model's scores are no numbers.
+    /// If a prompt is empty or does not fit the model, or the model's scores are no numbers.
     pub fn generate(&self, prompts: &[&[u32]]) -> Result<Vec<Vec<u32>>> {
         self.generate_with(prompts, &mut |_, _| false)
     }

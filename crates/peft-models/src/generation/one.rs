@@ -22,8 +22,9 @@ impl Generator<'_> {
         };
         let beginnings: Vec<usize> = texts.iter().map(Vec::len).collect();
         // Each text draws by itself, whatever else is in the batch.
+        let number = |row: usize| self.numbers.map_or(row, |numbers| numbers[row]);
         let mut random: Vec<StdRng> = (0..texts.len())
-            .map(|row| StdRng::seed_from_u64(self.config.seed.wrapping_add(row as u64)))
+            .map(|row| StdRng::seed_from_u64(self.config.seed.wrapping_add(number(row) as u64)))
             .collect();
         let mut running: Vec<usize> = (0..texts.len()).collect();
         for generated in 0..self.config.max_new_tokens {

@@ -24,7 +24,8 @@ impl Generator<'_> {
         let texts = prompts.iter().zip(self.taken(site, prompts.len())).enumerate();
         let room = texts.map(|(text, (prompt, taken))| {
             let tokens = if beside_encoder { 1 } else { prompt.len() };
-            match limit.saturating_sub(tokens + taken) {
+            // The last token is not read any more, and takes no position.
+            match (limit + 1).saturating_sub(tokens + taken) {
                 0 => {
                     let own = match taken {
                         0 => String::new(),

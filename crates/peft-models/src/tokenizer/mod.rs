@@ -2,6 +2,7 @@
 
 mod added;
 mod letters;
+mod stream;
 mod words;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationParams};
 
 pub use self::added::{ADDED_TOKENS, AddedTokens};
+pub use self::stream::DecodeStream;
 pub use self::words::EncodedWords;
 use crate::checkpoint::gguf;
 use crate::{Error, Gguf, Result, config_fields};

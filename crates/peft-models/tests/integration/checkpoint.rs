@@ -25,60 +25,73 @@ fn load(name: &str, fields: &Value, tensors: TensorMap, task: Option<Task>) -> R
     model.map(|_| ()).map_err(|e| e.to_string())
 }
 
-/// Bases; the fields with their numbers of layers, each with a module that comes behind the last; and
-/// fields with other sizes.
-const SIZES: [(&str, &[(&str, &str)], &[&str]); 8] = [
-    (
-        "bert",
-        &[("num_hidden_layers", "encoder.layer.2.attention.self.query")],
-        &["vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"],
-    ),
-    (
-        "roberta",
-        &[("num_hidden_layers", "encoder.layer.2.attention.self.query")],
-        &["vocab_size", "hidden_size", "type_vocab_size"],
-    ),
-    (
-        "distilbert-sequence",
-        &[("n_layers", "transformer.layer.2.attention.q_lin")],
-        &["vocab_size", "dim", "hidden_dim", "max_position_embeddings"],
-    ),
-    (
-        "gpt2-left",
-        &[("n_layer", "transformer.h.2.attn.c_attn")],
-        &["vocab_size", "n_embd", "n_inner", "n_positions"],
-    ),
-    (
-        "llama-sequence",
-        &[("num_hidden_layers", "model.layers.2.self_attn.q_proj")],
-        &["vocab_size", "hidden_size", "intermediate_size", "head_dim", "num_attention_heads"],
-    ),
-    (
-        "mistral",
-        &[("num_hidden_layers", "model.layers.2.self_attn.q_proj")],
-        &["vocab_size", "hidden_size", "head_dim"],
-    ),
-    (
-        "t5-left",
-        &[
+/// What of a base's configuration is a size.
+struct Fields {
+    base: &'static str,
+    /// Numbers of layers, each with a module that would come behind the last.
+    layers: &'static [(&'static str, &'static str)],
+    /// Others.
+    sizes: &'static [&'static str],
+}
+
+const FIELDS: [Fields; 8] = [
+    Fields {
+        base: "bert",
+        layers: &[("num_hidden_layers", "encoder.layer.2.attention.self.query")],
+        sizes: &["vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"],
+    },
+    Fields {
+        base: "roberta",
+        layers: &[("num_hidden_layers", "encoder.layer.2.attention.self.query")],
+        sizes: &["vocab_size", "hidden_size", "type_vocab_size"],
+    },
+    Fields {
+        base: "distilbert-sequence",
+        layers: &[("n_layers", "transformer.layer.2.attention.q_lin")],
+        sizes: &["vocab_size", "dim", "hidden_dim", "max_position_embeddings"],
+    },
+    Fields {
+        base: "gpt2-left",
+        layers: &[("n_layer", "transformer.h.2.attn.c_attn")],
+        sizes: &["vocab_size", "n_embd", "n_inner", "n_positions"],
+    },
+    Fields {
+        base: "llama-sequence",
+        layers: &[("num_hidden_layers", "model.layers.2.self_attn.q_proj")],
+        sizes: &[
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "head_dim",
+            "num_attention_heads",
+        ],
+    },
+    Fields {
+        base: "mistral",
+        layers: &[("num_hidden_layers", "model.layers.2.self_attn.q_proj")],
+        sizes: &["vocab_size", "hidden_size", "head_dim"],
+    },
+    Fields {
+        base: "t5-left",
+        layers: &[
             ("num_layers", "encoder.block.2.layer.0.SelfAttention.q"),
             ("num_decoder_layers", "decoder.block.1.layer.0.SelfAttention.q"),
         ],
-        &["vocab_size", "d_model", "d_ff", "d_kv", "num_heads"],
-    ),
-    (
-        "bart-sequence",
-        &[
+        sizes: &["vocab_size", "d_model", "d_ff", "d_kv", "num_heads"],
+    },
+    Fields {
+        base: "bart-sequence",
+        layers: &[
             ("encoder_layers", "encoder.layers.2.self_attn.q_proj"),
             ("decoder_layers", "decoder.layers.1.self_attn.q_proj"),
         ],
-        &["vocab_size", "d_model", "encoder_ffn_dim", "max_position_embeddings"],
-    ),
+        sizes: &["vocab_size", "d_model", "encoder_ffn_dim", "max_position_embeddings"],
+    },
 ];
 
 #[test]
 fn layers_that_the_checkpoint_does_not_have_are_not_built() {
-    for (name, fields, _) in SIZES {
+    for Fields { base: name, layers: fields, .. } in FIELDS {
         assert_eq!(load(name, &json!({}), tensors(name), None), Ok(()), "{name}");
         for (field, behind) in fields {
             for layers in [3, 10_000_000_000_u64, u64::MAX] {
@@ -93,7 +106,7 @@ fn layers_that_the_checkpoint_does_not_have_are_not_built() {
 
 #[test]
 fn sizes_of_a_configuration_take_no_memory_before_tensors_have_them() {
-    for (name, _, fields) in SIZES {
+    for Fields { base: name, sizes: fields, .. } in FIELDS {
         for field in fields {
             for size in [1_u64 << 30, 1 << 40, u64::MAX] {
                 for tensors in [tensors(name), TensorMap::new()] {
@@ -116,7 +129,7 @@ fn a_new_head_is_made_for_a_whole_body_only() {
         Task::CausalLm,
         Task::Seq2SeqLm,
     ];
-    for (name, ..) in SIZES {
+    for Fields { base: name, .. } in FIELDS {
         for task in tasks {
             // Heads of which no tensor says how wide they are.
             let huge = json!({"hidden_size": 1 << 30, "n_embd": 1 << 30, "dim": 1 << 30,

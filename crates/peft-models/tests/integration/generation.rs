@@ -126,7 +126,8 @@ impl Hooks for Prepends {
 
 #[test]
 fn a_text_ends_where_the_positions_of_the_model_do() {
-    // Twelve positions; the decoder's text has a token to begin with.
+    // Twelve positions, and a last token that is not read; the decoder's text has a token to begin
+    // with.
     let methods: [(&dyn Hooks, usize); 3] = [(&(), 0), (&Shifts, 3), (&Prepends, 2)];
     for (base, beginnings) in [("gpt2-left", [9, 4]), ("bart-left", [1, 1])] {
         let model = model(base);
@@ -138,7 +139,7 @@ fn a_text_ends_where_the_positions_of_the_model_do() {
                 fields["decoder_start_token_id"] = json!(2);
                 let texts = generated(&model, hooks, fields.clone(), &prompts).expect("they fit");
                 let lengths: Vec<usize> = texts.iter().map(Vec::len).collect();
-                let room = beginnings.map(|beginning| 12 - beginning - taken);
+                let room = beginnings.map(|beginning| 13 - beginning - taken);
                 assert_eq!(lengths, room, "{base} {hooks:?} {fields}");
                 // As far as it goes, it is the text that it always was.
                 fields["max_new_tokens"] = json!(room[0].min(room[1]));
@@ -153,16 +154,18 @@ fn a_text_ends_where_the_positions_of_the_model_do() {
 }
 
 #[test]
-fn a_prompt_that_leaves_no_position_for_a_token_is_named() {
+fn a_prompt_after_which_no_token_can_come_is_named() {
     let model = model("gpt2-left");
     let long = [1_u32; 13];
     for (hooks, tokens, positions) in [
-        (&() as &dyn Hooks, 12, "12 positions"),
-        (&(), 13, "12 positions"),
-        (&Shifts, 9, "12 positions, 3 of which the method takes"),
-        (&Prepends, 10, "12 positions, 2 of which the method takes"),
+        (&() as &dyn Hooks, 13, "12 positions"),
+        (&Shifts, 10, "12 positions, 3 of which the method takes"),
+        (&Prepends, 11, "12 positions, 2 of which the method takes"),
     ] {
         for fields in ways() {
+            let prompts = [PROMPTS[1], &long[..tokens - 1]];
+            let texts = generated(&model, hooks, fields.clone(), &prompts).expect("they fit");
+            assert_eq!(texts[1].len(), 1);
             let prompts = [PROMPTS[1], &long[..tokens]];
             let error = generated(&model, hooks, fields, &prompts).unwrap_err().to_string();
             let start = format!("text 1 of the batch cannot go on after {tokens} tokens");

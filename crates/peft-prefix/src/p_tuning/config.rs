@@ -1,10 +1,10 @@
 //! The configuration of P-tuning.
 
-use peft_core::{ComputationFunction, InitContext, MethodCard, MethodConfig, Result};
+use peft_core::{Base, ComputationFunction, InitContext, MethodCard, MethodConfig, Result, Size};
 use serde::{Deserialize, Serialize};
 
 use super::template::{self, PromptPart};
-use crate::model::{ModelDimensions, at_least_one, dropout};
+use crate::model::{ModelDimensions, at_least_one, dropout, embeddings, virtual_tokens};
 use crate::p_tuning::PTuning;
 
 /// What makes virtual tokens of an embedding.
@@ -108,6 +108,20 @@ impl MethodConfig for PTuningConfig {
         dropout("encoder_dropout", self.encoder_dropout)?;
         template::validate(&self.parts(), self.num_virtual_tokens)?;
         self.model.validate()
+    }
+
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        let d = embeddings(base, "P-tuning")?.d_out();
+        let width = self.encoder_hidden_size.unwrap_or(d);
+        let (h, layers) = (width as f64, self.encoder_num_layers);
+        let hidden = Size::new("encoder_hidden_size", width, h * (2.0 * d as f64 + h));
+        let mut sizes = vec![virtual_tokens(self.num_virtual_tokens, base)?, hidden.not_in_file()];
+        if self.encoder_reparameterization_type == EncoderType::Lstm {
+            // Four gates in two directions.
+            let values = 8.0 * h * h * layers as f64;
+            sizes.push(Size::new("encoder_num_layers", layers, values).not_in_file());
+        }
+        Ok(sizes)
     }
 
     fn init(&self, context: &InitContext<'_>) -> Result<PTuning> {

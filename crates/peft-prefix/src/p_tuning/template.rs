@@ -45,11 +45,11 @@ pub(super) fn validate(template: &[PromptPart], virtual_tokens: usize) -> Result
     if place(&PromptPart::Bos) > place(&PromptPart::Text) {
         return wrong("must hold \"bos\" before \"text\"".into());
     }
-    let mut sum = 0;
+    let mut sum = 0_usize;
     for part in template {
         match part {
             PromptPart::Virtual(0) => return wrong("a group of virtual tokens is empty".into()),
-            PromptPart::Virtual(tokens) => sum += tokens,
+            PromptPart::Virtual(tokens) => sum = sum.saturating_add(*tokens),
             PromptPart::Anchor(ids) if ids.is_empty() => {
                 return wrong("an anchor has no tokens".into());
             }

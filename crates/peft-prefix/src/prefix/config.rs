@@ -2,7 +2,7 @@
 
 use peft_core::{
     Activation, Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result,
-    Role, Site,
+    Role, Site, Size,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -201,6 +201,20 @@ impl MethodConfig for PrefixTuningConfig {
             Error::config("leave_out", layer, format!("the model has {count} layers, from 0"))
         };
         Ok(missed.map(error).collect())
+    }
+
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        let sites = self.sites(base)?;
+        let columns: f64 = sites.iter().map(|site| 2.0 * site.d_out() as f64).sum();
+        let tokens = self.num_virtual_tokens;
+        let mut sizes = vec![Size::new("num_virtual_tokens", tokens, tokens as f64 * columns)];
+        if self.prefix_projection {
+            let d = sites[0].d_out();
+            let width = self.encoder_hidden_size.unwrap_or(d);
+            let values = width as f64 * (d as f64 + columns);
+            sizes.push(Size::new("encoder_hidden_size", width, values).not_in_file());
+        }
+        Ok(sizes)
     }
 
     fn init(&self, context: &InitContext<'_>) -> Result<PrefixTuning> {

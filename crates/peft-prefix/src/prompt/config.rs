@@ -1,11 +1,13 @@
 //! The configuration of prompt tuning.
 
-use peft_core::{Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result};
+use peft_core::{
+    Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result, Size,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::adapters_format;
-use crate::model::{ModelDimensions, at_least_one};
+use crate::model::{ModelDimensions, at_least_one, virtual_tokens};
 use crate::prompt::PromptTuning;
 
 /// What a prompt starts from.
@@ -40,7 +42,7 @@ pub enum Combine {
 /// | `num_virtual_tokens` (`prompt_length`) | 20 | length `L` of the prompt |
 /// | `prompt_tuning_init` (`init`) | `RANDOM` | see [`PromptInit`] |
 /// | `prompt_tuning_init_text` (`init_text`) | none | the text of `TEXT` |
-/// | `prompt_tuning_init_ids` (`init_ids`) | none | the tokens of that text, which whoever has the tokenizer fills in |
+/// | `prompt_tuning_init_ids` (`init_ids`) | none | the tokens of that text, if not those that the tokenizer at hand gives |
 /// | `tokenizer_name_or_path` (`tokenizer`) | none | HF PEFT's tokenizer for that text; carried, and asked for by HF PEFT |
 /// | `random_uniform_scale` (`uniform_scale`) | none | `RANDOM` from `U(-scale, scale)`, as adapter-hub/adapters (0.5) |
 /// | `combine` (`place`) | `prefix` | see [`Combine`] |
@@ -165,8 +167,12 @@ impl MethodConfig for PromptTuningConfig {
         self.model.validate()
     }
 
+    fn sizes(&self, base: &Base) -> Result<Vec<Size>> {
+        Ok(vec![virtual_tokens(self.num_virtual_tokens, base)?])
+    }
+
     fn init(&self, context: &InitContext<'_>) -> Result<PromptTuning> {
         self.validate()?;
-        PromptTuning::new(self, context.base, context.device)
+        PromptTuning::new(self, context)
     }
 }

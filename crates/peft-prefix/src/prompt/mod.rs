@@ -4,10 +4,10 @@ mod adapters_format;
 mod config;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::tensor::{Distribution, Int, Tensor};
 use peft_core::{
-    Base, Error, Exchange, Hooks, Key, Layout, Method, Pass, Piece, Result, Role, Site, Stage,
-    Tokens,
+    Base, Error, Exchange, Hooks, InitContext, Key, Layout, Method, Pass, Piece, Result, Role,
+    Site, Stage, Tokens,
 };
 
 use crate::model::{ModelDimensions, embeddings, words};
@@ -33,7 +33,8 @@ pub struct PromptTuning {
 }
 
 impl PromptTuning {
-    fn new(config: &PromptTuningConfig, base: &Base, device: &Device) -> Result<Self> {
+    fn new(config: &PromptTuningConfig, context: &InitContext<'_>) -> Result<Self> {
+        let InitContext { base, device, .. } = *context;
         let d = embeddings(base, "prompt tuning")?.d_out();
         ModelDimensions::check("token_dim", config.model.token_dim, d)?;
         let length = config.num_virtual_tokens;
@@ -48,7 +49,7 @@ impl PromptTuning {
             },
             // What it starts from is read over.
             (_, true) => start::normal(shape, device),
-            (init, false) => Param::from_tensor(words_of(config, init, base, shape[0], device)?),
+            (init, false) => Param::from_tensor(words_of(config, init, context, shape[0])?),
         };
         let (combine, after_embeddings) = (config.combine, config.after_embeddings);
         Ok(Self { prompt, length, combine, after_embeddings })
@@ -64,18 +65,19 @@ impl PromptTuning {
 fn words_of(
     config: &PromptTuningConfig,
     init: PromptInit,
-    base: &Base,
+    context: &InitContext<'_>,
     length: usize,
-    device: &Device,
 ) -> Result<Tensor<2>> {
+    let InitContext { base, device, .. } = *context;
     let Some(site) = words(base) else {
         let init = serde_json::to_string(&init).unwrap_or_default();
         let expected = "needs a model with a table of words; RANDOM does not";
         return Err(Error::config("prompt_tuning_init", init, expected));
     };
     let vocabulary = site.d_in();
-    let ids: Vec<usize> = match (init, &config.prompt_tuning_init_ids) {
-        (PromptInit::Text, Some(ids)) => {
+    let ids: Vec<usize> = match init {
+        PromptInit::Text => {
+            let ids = tokens_of(config, context)?;
             if let Some(outside) = ids.iter().find(|id| **id >= vocabulary) {
                 return Err(Error::config(
                     "prompt_tuning_init_ids",
@@ -85,15 +87,6 @@ fn words_of(
             }
             // Repeated where the text is shorter than the prompt, cut where it is longer.
             ids.iter().copied().cycle().take(length).collect()
-        }
-        (PromptInit::Text, None) => {
-            let text = config.prompt_tuning_init_text.as_deref().unwrap_or_default();
-            return Err(Error::config(
-                "prompt_tuning_init_text",
-                format!("{text:?}"),
-                "has to be tokenised first: the command does it, a program gives the tokens as \
-                 prompt_tuning_init_ids",
-            ));
         }
         _ => {
             let last = vocabulary as f64;
@@ -105,6 +98,21 @@ fn words_of(
         }
     };
     Ok(start::rows(base, site, &ids, device))
+}
+
+/// The tokens of the text that a prompt starts from, at least one.
+fn tokens_of(config: &PromptTuningConfig, context: &InitContext<'_>) -> Result<Vec<usize>> {
+    if let Some(ids) = &config.prompt_tuning_init_ids {
+        return Ok(ids.clone());
+    }
+    let text = config.prompt_tuning_init_text.as_deref().unwrap_or_default();
+    let wrong =
+        |expected: &str| Error::config("prompt_tuning_init_text", format!("{text:?}"), expected);
+    let encode = context
+        .encode
+        .ok_or_else(|| wrong("needs a tokenizer, or its tokens as prompt_tuning_init_ids"))?;
+    let ids = encode(text)?;
+    if ids.is_empty() { Err(wrong("has no tokens")) } else { Ok(ids) }
 }
 
 impl Hooks for PromptTuning {

@@ -1,6 +1,6 @@
 //! Checkpoints: all that a run needs to go on as if it had never stopped.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
@@ -70,14 +70,7 @@ pub(crate) fn load(
     method: &Stack,
     optimizer: &ModuleOptimizer,
 ) -> Result<Option<(Position, Stack, ModuleOptimizer)>> {
-    let old = directory.with_extension("old");
-    let directory = if directory.join("position.json").exists() {
-        directory
-    } else if old.join("position.json").exists() {
-        &old
-    } else {
-        return Ok(None);
-    };
+    let Some(directory) = kept(directory) else { return Ok(None) };
     let path = directory.join("position.json");
     let text = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
     let position = serde_json::from_str(&text).map_err(|e| Error::file(&path, e))?;
@@ -87,6 +80,12 @@ pub(crate) fn load(
     let path = directory.join("optimizer.bpk");
     let optimizer = optimizer.clone().load(&path).map_err(|e| Error::file(&path, e))?;
     Ok(Some((position, method, optimizer)))
+}
+
+/// Where the last whole checkpoint is, if there is one.
+pub(crate) fn kept(directory: &Path) -> Option<PathBuf> {
+    let places = [directory.to_path_buf(), directory.with_extension("old")];
+    places.into_iter().find(|place| place.join("position.json").exists())
 }
 
 /// Removes the checkpoint of a finished run.

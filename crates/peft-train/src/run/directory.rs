@@ -8,7 +8,7 @@ use std::sync::Arc;
 use peft_core::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use super::Outcome;
+use super::{Outcome, checkpoint};
 use crate::data::{Labels, Layout};
 use crate::{Error, Result};
 
@@ -128,6 +128,11 @@ impl RunDirectory {
     /// The trained adapter.
     pub fn adapter(&self) -> PathBuf {
         self.path.join("adapter")
+    }
+
+    /// Whether there is a checkpoint to resume from.
+    pub fn has_checkpoint(&self) -> bool {
+        checkpoint::kept(&self.checkpoint()).is_some()
     }
 
     /// The best adapter so far.

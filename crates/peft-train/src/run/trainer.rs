@@ -7,8 +7,7 @@ use burn::module::{Module, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use peft_core::{
-    Adapter, LossContext, Memo, Method, Progress as StepProgress, Stack, StepContext,
-    num_trainable,
+    Adapter, LossContext, Memo, Method, Progress as StepProgress, Stack, StepContext, num_trainable,
 };
 use peft_models::{AddedTokens, Forward, Model};
 use serde::{Deserialize, Serialize};
@@ -304,10 +303,12 @@ impl<'m> Trainer<'m> {
 
     /// The rate, and the rates of parameters that the method wants to learn faster or slower.
     fn rates(&self, lr: f64) -> ModuleLearningRate {
-        let rates = self.groups_of_rates.iter().fold(
-            ModuleLrScheduler::new(lr),
-            |rates, (group, factor)| rates.with_group(group.clone(), lr * factor),
-        );
+        let rates = self
+            .groups_of_rates
+            .iter()
+            .fold(ModuleLrScheduler::new(lr), |rates, (group, factor)| {
+                rates.with_group(group.clone(), lr * factor)
+            });
         let mut rates = rates;
         rates.step()
     }
@@ -380,8 +381,9 @@ impl<'m> Trainer<'m> {
         let (labels, batch) = (&self.task.labels, self.settings.eval_batch_size);
         let hooks = method.valid();
         let test = data.test.as_ref();
-        let test =
-            test.map(|test| evaluate(self.model, Under::method(&hooks), test, labels, batch)).transpose()?;
+        let test = test
+            .map(|test| evaluate(self.model, Under::method(&hooks), test, labels, batch))
+            .transpose()?;
         plot::write(&self.directory.plot(), history.entries(), metric)?;
         let outcome = Outcome {
             steps: position.step,
