@@ -270,9 +270,15 @@ fn a_text_has_to_be_tokenised_unless_the_prompt_is_read() {
     };
     assert_eq!(
         text(init(&config, base).err()),
-        "prompt_tuning_init_text = \"good or bad\": has to be tokenised first: the command does \
-         it, a program gives the tokens as prompt_tuning_init_ids"
+        "prompt_tuning_init_text = \"good or bad\": needs a tokenizer, or its tokens as \
+         prompt_tuning_init_ids"
     );
+    let encode = |_: &str| Ok(vec![17, 5]);
+    let device = Device::default();
+    let context = InitContext::new(base, &device).with_tokenizer(&encode);
+    let tokenised = values(config.init(&context).expect("there is a tokenizer").prompt());
+    let words = values(base.weight(site(base, Role::WordEmbedding)).dense());
+    assert_eq!(tokenised[24..48], words[5 * 24..][..24]);
     let loaded = PromptTuningConfig { inference_mode: true, ..config.clone() };
     assert!(init(&loaded, base).is_ok());
     let outside = PromptTuningConfig { prompt_tuning_init_ids: Some(vec![3, 60]), ..config };
