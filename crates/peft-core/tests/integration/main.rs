@@ -2,10 +2,12 @@
 
 mod boxed;
 mod config;
+mod edits;
 mod exchange;
 mod files;
 mod modules_to_save;
 mod registry;
+mod routed;
 mod stack;
 mod support;
 mod targets;
