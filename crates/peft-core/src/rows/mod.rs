@@ -164,11 +164,11 @@ impl Rows {
     /// The tokens of some rows, from `[tokens, d]` of all.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If there is no such row, or none is asked for.
     pub fn take(&self, tensor: Tensor<2>, rows: &[usize]) -> Tensor<2> {
         let next_to_each_other = rows.windows(2).all(|pair| pair[1] == pair[0] + 1);
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
-            return tensor.narrow(0, 0, 0);
+            panic!("of no rows there are no tokens");
         };
         if next_to_each_other {
             let (from, to) = (self.starts[*first], self.starts[last + 1]);
