@@ -5,6 +5,8 @@ mod config;
 mod edits;
 mod exchange;
 mod files;
+mod inserts;
+mod keys;
 mod modules_to_save;
 mod norms;
 mod refusals;
