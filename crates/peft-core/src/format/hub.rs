@@ -111,7 +111,7 @@ fn outputs(tensors: &TensorMap, prefix: &str) -> Option<usize> {
     shape.first().copied().filter(|_| !shape.contains(&0))
 }
 
-/// A directory in adapter-hub's layout.
+/// A directory in `adapters`' layout.
 pub(super) struct HubDirectory {
     path: PathBuf,
     /// The adapter's name, or the names of the adapters that are fused.
