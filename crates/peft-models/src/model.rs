@@ -56,7 +56,7 @@ impl Model {
         Self::load_in(directory, task, Precision::Stored, device)
     }
 
-    /// The same, with its weights held in so many bits.
+    /// The same, with its weights in this precision.
     ///
     /// # Errors
     /// As [`load`](Self::load), and if fewer than 32 bits are asked for on a device that cannot

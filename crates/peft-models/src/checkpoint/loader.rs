@@ -74,10 +74,10 @@ impl<'c> Loader<'c> {
         if old { ["gamma", "beta"] } else { ["weight", "bias"] }
     }
 
-    /// The layers of a stack, each of which `take` takes.
+    /// The layers of a stack, each taken by `take`.
     ///
     /// # Errors
-    /// As `take`; and at a layer of which the checkpoint has nothing, however many should follow.
+    /// As `take`; and at the first layer for which the checkpoint has nothing.
     pub fn layers<T>(
         &mut self,
         count: usize,

@@ -19,7 +19,7 @@ pub enum EarlyStopping {
     Likely,
     /// As soon as as many beams as are searched for have finished.
     Finished,
-    /// When no running beam can be better, whatever length it comes to.
+    /// When no running beam can become better, at any length.
     Never,
 }
 
@@ -52,12 +52,12 @@ impl TryFrom<Value> for EarlyStopping {
 /// | field | default | meaning |
 /// |---|---|---|
 /// | `max_new_tokens` | 128 (transformers: 20 tokens, the prompt's included) | the most to generate |
-/// | `do_sample` | false | draw the next token; else take the likeliest |
+/// | `do_sample` | false | sample the next token; otherwise take the most likely one |
 /// | `temperature` | 1 | scores are divided by it before drawing |
-/// | `top_k` | 50 | draw from the likeliest so many; 0: from all |
-/// | `top_p` | 1 | draw from the likeliest that together have this probability |
+/// | `top_k` | 50 | sample from the k most likely tokens; 0: from all |
+/// | `top_p` | 1 | sample from the most likely tokens that together have this probability |
 /// | `repetition_penalty` | 1 | scores of tokens that were there are divided by it (negative ones multiplied) |
-/// | `no_repeat_ngram_size` | 0 | no sequence of so many tokens comes twice; 0: any may |
+/// | `no_repeat_ngram_size` | 0 | no sequence of n tokens occurs twice; 0: any may |
 /// | `num_beams` | 1 | beams that are searched; not with `do_sample` |
 /// | `length_penalty` | 1 | a finished beam's score is divided by its length to this power |
 /// | `early_stopping` | false | see [`EarlyStopping`] |

@@ -18,7 +18,7 @@ use crate::model::words;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptPart {
-    /// The next so many virtual tokens.
+    /// The next virtual tokens, this many.
     Virtual(usize),
     /// Tokens of the vocabulary with their own, frozen embeddings (anchor tokens, section 3.2 of
     /// the paper).
@@ -26,7 +26,7 @@ pub enum PromptPart {
     /// The first token of the text.
     Bos,
     /// The text, less its first token where `bos` stands in the template. What follows it stands
-    /// next to its last token, whatever padding there is.
+    /// next to its last token, before any padding.
     Text,
 }
 
