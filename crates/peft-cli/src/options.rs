@@ -61,8 +61,8 @@ impl ModelOptions {
     }
 }
 
-/// The model called `name`, or else the one that the adapters were made for; the last one's, if they
-/// differ. Warns of an adapter made for another model.
+/// The model called `name`, or else the one that the adapters were made for; the last one's, if
+/// they differ. Warns of an adapter made for another model.
 pub fn model_of<'a>(
     name: Option<&str>,
     adapters: impl IntoIterator<Item = &'a PathBuf>,
@@ -140,7 +140,7 @@ impl AdapterOptions {
         AdapterPaths { adapters, composition, fusion, leave_out: self.leave_out.clone() }
     }
 
-    /// What to run: each adapter on its own, if they are side by side; otherwise all of them as one.
+    /// What to run: each adapter on its own, if they are side by side; otherwise all as one.
     pub fn runs(&self) -> Vec<AdapterPaths> {
         match self.compose {
             Some(ComposeName::Parallel) => {

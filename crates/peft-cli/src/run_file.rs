@@ -106,7 +106,8 @@ pub struct DataSettings {
     pub test_split: Option<f64>,
     /// Texts are cut to this many tokens.
     pub max_length: usize,
-    /// Tokens added to the tokenizer; `auto`: every symbol in the target texts that it cannot encode.
+    /// Tokens added to the tokenizer; `auto`: every symbol in the target texts that it cannot
+    /// encode.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub add_tokens: Vec<String>,
     /// Only the first examples of the training data.

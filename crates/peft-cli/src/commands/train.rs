@@ -78,12 +78,12 @@ pub struct Train {
     /// The task [default: classify]
     #[arg(long, help_heading = "Data")]
     task: Option<TaskName>,
-    /// Text, pair and label by name or by position from 1: `text,label`, `sentence1,sentence2,score`,
+    /// Text, pair and label by name or position from 1: `text,label`, `sentence1,sentence2,score`,
     /// `2,1`; for a file without a header, the names of its columns: `label,text`
     #[arg(long, help_heading = "Data")]
     columns: Option<Columns>,
-    /// Template of a text, with columns in braces: `Meaning: {mr} Text:`; the label is then the last
-    /// of --columns
+    /// Template of a text, with columns in braces: `Meaning: {mr} Text:`; the label is then the
+    /// last of --columns
     #[arg(long, value_name = "TEMPLATE", help_heading = "Data")]
     template: Option<Template>,
     /// The columns of the validation file, if they differ

@@ -16,9 +16,9 @@ use crate::output::{print_json, refuse_used, stdout};
 
 /// Take an adapter out of a merged model again.
 ///
-/// Exact up to one rounding of each weight. Whatever the adapter replaced as a whole, such as a head
-/// or a bias, cannot be recovered: it keeps the values of the adapter, and is listed. If you still
-/// have the base, use that: merging never changes it.
+/// Exact up to one rounding of each weight. What the adapter replaced as a whole, such as a head or
+/// a bias, cannot be recovered: it keeps the values of the adapter, and is listed. If you still have
+/// the base, use that: merging never changes it.
 #[derive(Args)]
 pub struct Unmerge {
     #[command(flatten)]
