@@ -165,8 +165,8 @@ impl Tokens {
                 .map(|(piece, times)| format!("{piece:?} {times} times"))
                 .collect();
             tracing::warn!(
-                "the tokenizer has no token for what should be written: {}; train with \
-                 --add-tokens to give it some",
+                "the tokenizer cannot encode symbols of the target texts: {}; --add-tokens \
+                 adds tokens for them",
                 shown.join(", ")
             );
         }

@@ -224,7 +224,7 @@ impl Text {
             && seen.len() != batch
         {
             let kept = seen.len();
-            return Err(Error::Input(format!("{batch} texts, but the cache is of {kept}")));
+            return Err(Error::Input(format!("{batch} texts, but the cache holds {kept}")));
         }
         let (mut rows, mut ids) = (Vec::with_capacity(batch), Vec::new());
         let mut of_segments = Vec::new();

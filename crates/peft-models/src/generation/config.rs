@@ -64,7 +64,7 @@ impl TryFrom<Value> for EarlyStopping {
 /// | `eos_token_id` | the model's | tokens that end a text |
 /// | `pad_token_id` | the model's | what shorter prompts are filled up with |
 /// | `forced_bos_token_id`, `forced_eos_token_id` | the model's | the first token of a decoder's text, and the last where it comes to its longest |
-/// | `decoder_start_token_id` | the model's | what a decoder's text begins with |
+/// | `decoder_start_token_id` | the model's | the first token of the decoder |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GenerationConfig {
@@ -164,7 +164,7 @@ impl GenerationConfig {
             if let Some(value) = fields.get(*field).map(ToString::to_string)
                 && !inert.contains(&value.as_str())
             {
-                tracing::warn!("{field} = {value} is not followed in generating");
+                tracing::warn!("{field} = {value} is ignored in generation");
             }
         }
         let mut config: Self =
@@ -239,7 +239,7 @@ impl GenerationConfig {
         }
         // Harmless, and common in small models for tests: a text only never ends with it.
         if let Some(id) = self.eos_token_id.iter().find(|id| **id as usize >= words) {
-            tracing::warn!("eos_token_id = {id} never comes: the model has {words} tokens");
+            tracing::warn!("eos_token_id = {id} never occurs: the model has {words} tokens");
         }
         Ok(())
     }
