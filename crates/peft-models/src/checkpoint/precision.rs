@@ -26,7 +26,7 @@ pub enum Precision {
     FourBit,
 }
 
-/// Packs the numbers of a tensor of a shape; `None` if its rows are no whole blocks.
+/// Packs the numbers of a tensor of a shape; `None` if its rows are not made of whole blocks.
 pub(super) type Pack = fn(Vec<usize>, &[f32]) -> Option<PackedTensor>;
 
 impl Precision {

@@ -17,7 +17,7 @@ pub enum EarlyStopping {
     /// When no running beam can be better than the finished ones, judged by its length so far.
     #[default]
     Likely,
-    /// As soon as as many beams as are searched for have finished.
+    /// As soon as `num_beams` beams have finished.
     Finished,
     /// When no running beam can become better, at any length.
     Never,
@@ -46,24 +46,24 @@ impl TryFrom<Value> for EarlyStopping {
     }
 }
 
-/// How to generate: the fields of `generation_config.json` that are followed, with transformers'
-/// names and defaults, but for `max_new_tokens`.
+/// How to generate: the supported fields of `generation_config.json`, with transformers' names and
+/// defaults, except for `max_new_tokens`.
 ///
 /// | field | default | meaning |
 /// |---|---|---|
-/// | `max_new_tokens` | 128 (transformers: 20 tokens, the prompt's included) | the most to generate |
+/// | `max_new_tokens` | 128 (transformers: 20 tokens, the prompt's included) | maximum number of new tokens |
 /// | `do_sample` | false | sample the next token; otherwise take the most likely one |
-/// | `temperature` | 1 | scores are divided by it before drawing |
+/// | `temperature` | 1 | logits are divided by it before sampling |
 /// | `top_k` | 50 | sample from the k most likely tokens; 0: from all |
 /// | `top_p` | 1 | sample from the most likely tokens that together have this probability |
-/// | `repetition_penalty` | 1 | scores of tokens that were there are divided by it (negative ones multiplied) |
+/// | `repetition_penalty` | 1 | logits of tokens that have occurred are divided by it (negative ones multiplied) |
 /// | `no_repeat_ngram_size` | 0 | no sequence of n tokens occurs twice; 0: any may |
-/// | `num_beams` | 1 | beams that are searched; not with `do_sample` |
+/// | `num_beams` | 1 | number of beams; not with `do_sample` |
 /// | `length_penalty` | 1 | a finished beam's score is divided by its length to this power |
 /// | `early_stopping` | false | see [`EarlyStopping`] |
 /// | `eos_token_id` | the model's | tokens that end a text |
-/// | `pad_token_id` | the model's | what shorter prompts are filled up with |
-/// | `forced_bos_token_id`, `forced_eos_token_id` | the model's | the first token of a decoder's text, and the last where it comes to its longest |
+/// | `pad_token_id` | the model's | pads shorter prompts |
+/// | `forced_bos_token_id`, `forced_eos_token_id` | the model's | the first token of a decoder's text, and the last one at the maximum length |
 /// | `decoder_start_token_id` | the model's | the first token of the decoder |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -25,8 +25,8 @@ pub enum PromptPart {
     Anchor(Vec<usize>),
     /// The first token of the text.
     Bos,
-    /// The text, less its first token where `bos` stands in the template. What follows it stands
-    /// next to its last token, before any padding.
+    /// The text, without its first token if `bos` is in the template. The parts after it stand next
+    /// to its last token, before any padding.
     Text,
 }
 
