@@ -38,7 +38,7 @@ pub struct HubModel {
     pub hidden_size: usize,
 }
 
-/// What an adapter directory says about its task, whatever the layout.
+/// The task of an adapter directory, in either layout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SavedTask {
     /// The task, if it is known.
@@ -73,7 +73,7 @@ impl SavedTask {
 }
 
 impl Adapter {
-    /// The model that the adapter in `directory` says it was made for, whatever the layout: a hub
+    /// The model that the adapter in `directory` names as its base, in either layout: a Hugging Face
     /// id, with its revision where one is noted, or a path.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ fn outputs(tensors: &TensorMap, prefix: &str) -> Option<usize> {
     shape.first().copied().filter(|_| !shape.contains(&0))
 }
 
-/// A directory in adapter-hub's layout.
+/// A directory in `adapters`' layout.
 pub(super) struct HubDirectory {
     path: PathBuf,
     /// The adapter's name, or the names of the adapters that are fused.
