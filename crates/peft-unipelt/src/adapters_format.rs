@@ -54,6 +54,12 @@ fn read_parts(configs: &[Value], base: &Base) -> Result<UniPeltConfig> {
     for part in configs {
         let Value::Object(fields) = part else { return unsupported(part) };
         let mut fields = fields.clone();
+        let own_gates = fields.get("shared_gating") == Some(&Value::Bool(false));
+        if own_gates && fields.get(GATING) == Some(&Value::Bool(true)) {
+            // A prefix has one gate here, not one for its keys and another for its values.
+            let (field, value, origin) = ("shared_gating".into(), "false".into(), LIBRARY.into());
+            return Err(Error::Unsupported { field, value, origin });
+        }
         gates.push(fields.insert(GATING.into(), Value::Bool(false)) == Some(Value::Bool(true)));
         if found.prefix.is_none()
             && let Some(prefix) = PrefixTuningConfig::from_adapter_hub(&fields, base)

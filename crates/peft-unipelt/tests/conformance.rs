@@ -178,8 +178,7 @@ fn each_part_of_a_fused_projection_has_a_gate() {
     let mut method = config.init(&InitContext::new(&base, &device)).expect("it fits");
     let site = base.sites().next().expect("there is one");
     assert_eq!(method.linear(site, &EmptyPass::new(&device).pass()).iter().count(), 2);
-    let mut described =
-        Exchange::describe().in_dialect(Dialect::AdapterHub { adapter: "task".into() });
+    let mut described = Exchange::describe().in_dialect(Dialect::adapter_hub("task"));
     method.exchange(&mut described, &base);
     let found: Vec<(String, Vec<usize>)> =
         described.into_specs().into_iter().map(|spec| (spec.key, spec.shape)).collect();
