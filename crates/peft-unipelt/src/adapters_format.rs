@@ -83,3 +83,33 @@ fn read_parts(configs: &[Value], base: &Base) -> Result<UniPeltConfig> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_prefix_with_two_gates_is_refused_by_name() {
+        let base = Base::new(&Device::default());
+        let gated = |shared: bool| {
+            let config = json!({
+                "architecture": "prefix_tuning",
+                "flat": true,
+                "prefix_length": 3,
+                "bottleneck_size": 8,
+                "non_linearity": "tanh",
+                "dropout": 0.0,
+                "use_gating": true,
+                "shared_gating": shared,
+            });
+            let Value::Object(config) = config else { unreachable!("an object") };
+            let read = read(&config, &base).expect("it has a gate");
+            read.map(|config| config.use_gating).map_err(|error| error.to_string())
+        };
+        assert_eq!(gated(true), Ok(true));
+        let error = gated(false).expect_err("there is one gate here");
+        assert!(error.starts_with("shared_gating = false in adapter-hub"), "{error}");
+    }
+}

@@ -119,3 +119,69 @@ fn is_same(own: Tensor<2>, saved: &TensorData) -> bool {
     let distance: f32 = (own - saved).abs().max().into_scalar();
     distance <= ROUNDING * largest
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use serde_json::json;
+
+    use super::*;
+    use crate::write_safetensors;
+
+    const SHAPE: [usize; 2] = [5, 3];
+
+    fn table(first: f32) -> TensorData {
+        let values: Vec<f32> = (0..15).map(|value| first + value as f32).collect();
+        TensorData::new(values, SHAPE)
+    }
+
+    /// A model whose head has the words of `table(0)`.
+    fn base() -> Base {
+        let device = Device::default();
+        let mut base = Base::new(&device);
+        let weight = Tensor::<2>::from_data(table(0.0), &device).transpose();
+        base.linear("lm_head", Role::Head, None, weight, None);
+        base
+    }
+
+    fn head(fields: Value, table: TensorData) -> Result<(HubHead, tempfile::TempDir)> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = json!({ "config": fields }).to_string();
+        std::fs::write(directory.path().join(HEAD_CONFIG), config).expect("written");
+        let tensors = TensorMap::from([("heads.it.0.weight".to_string(), table)]);
+        write_safetensors(&directory.path().join(HEAD_WEIGHTS[0]), &tensors)?;
+        Ok((HubHead::open(directory.path())?.expect("it has a head"), directory))
+    }
+
+    #[test]
+    fn the_head_of_the_model_itself_is_passed_over() {
+        let fields = json!({ "head_type": "causal_lm", "layers": 1, "bias": false });
+        let (head, _directory) = head(fields, table(0.0)).expect("it can be read");
+        head.check(&base()).expect("it is that of the model");
+        assert!(head.is_flexible());
+        assert_eq!(head.task(), Some(TaskType::CausalLm));
+    }
+
+    #[test]
+    fn any_other_head_is_refused_by_what_it_is() {
+        for (fields, words, expected) in [
+            (json!({ "head_type": "classification", "layers": 2 }), 0.0, "head_type"),
+            (json!({ "head_type": "masked_lm", "layers": 2 }), 0.0, "head_type"),
+            (json!({ "head_type": "causal_lm", "layers": 2 }), 0.0, "layers = 2"),
+            (json!({ "head_type": "causal_lm", "layers": 1, "bias": true }), 0.0, "bias"),
+            (json!({ "head_type": "causal_lm", "layers": 1 }), 1.0, "not that of the model"),
+        ] {
+            let (head, _directory) = head(fields.clone(), table(words)).expect("it can be read");
+            let error = head.check(&base()).expect_err("it is another head").to_string();
+            assert!(error.contains(expected), "{fields}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_head_of_transformers_has_no_task_of_its_own() {
+        let (head, _directory) = head(Value::Null, table(0.0)).expect("it can be read");
+        assert!(!head.is_flexible());
+        assert_eq!(head.task(), None);
+        head.check(&base()).expect("it is read by name");
+    }
+}
