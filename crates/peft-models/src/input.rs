@@ -236,7 +236,12 @@ impl Text {
             let (mut positions, mut mask, mut count) = (Vec::new(), Vec::new(), 0);
             for place in 0..tokens {
                 let is_token = self.is_token[from + place];
-                let position = if self.tokens_only { count } else { place };
+                // Where tokens are counted, padding is at 0, which gates see.
+                let position = match (self.tokens_only, is_token) {
+                    (true, true) => count,
+                    (true, false) => 0,
+                    (false, _) => place,
+                };
                 count += usize::from(is_token);
                 if is_token || !packed {
                     ids.push(self.ids[from + place]);

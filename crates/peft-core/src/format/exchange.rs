@@ -31,7 +31,17 @@ pub enum Dialect {
     AdapterHub {
         /// The name.
         adapter: String,
+        /// What all keys begin with, under a class that has the base model under a name of its
+        /// own.
+        prefix: String,
     },
+}
+
+impl Dialect {
+    /// adapter-hub/adapters', for an adapter of this name.
+    pub fn adapter_hub(name: impl Into<String>) -> Self {
+        Self::AdapterHub { adapter: name.into(), prefix: String::new() }
+    }
 }
 
 /// The key of a tensor in each [`Dialect`], with the shape that it has there.
@@ -83,7 +93,9 @@ impl Key {
                 Some(rest) => (format!("base_model.{rest}"), self.peft_shape),
                 None => (self.peft, self.peft_shape),
             },
-            Dialect::AdapterHub { adapter } => (self.hub.replace("{}", adapter), self.hub_shape),
+            Dialect::AdapterHub { adapter, prefix } => {
+                (format!("{prefix}{}", self.hub.replace("{}", adapter)), self.hub_shape)
+            }
         }
     }
 }
