@@ -394,7 +394,7 @@ fn gate(x: &Tensor<2>, rows: &Rows) -> (Gate, Tensor<2>) {
         open.mean_dim(0).expand([row.len(), 1])
     };
     let spread = Tensor::cat(rows.iter().enumerate().map(of_row).collect(), 0);
-    (Gate { weight, bias, name: "gate" }, spread)
+    (Gate { weight, bias, name: "gate".into() }, spread)
 }
 
 #[test]
