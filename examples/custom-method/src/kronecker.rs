@@ -27,7 +27,7 @@ pub struct KronAConfig {
 
 impl Default for KronAConfig {
     fn default() -> Self {
-        Self { shape: [2, 8], scale: 1.0, targets: Targets::default() }
+        Self { shape: [4, 2], scale: 1.0, targets: Targets::default() }
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use kronecker::{KronA, KronAConfig};
 
 /// The layers that are adapted unless `target_modules` says otherwise.
-const DEFAULT_ROLES: &[Role] = &[Role::Query, Role::Value];
+const DEFAULT_ROLES: &[Role] = &[Role::Query, Role::Value, Role::QueryKeyValue];
 
 /// Configuration of [`Scale`]: the fields of [`Targets`] choose the layers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
