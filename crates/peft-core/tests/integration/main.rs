@@ -1,6 +1,7 @@
 //! The crate's promises, by subject.
 
 mod boxed;
+mod calibration;
 mod config;
 mod edits;
 mod exchange;
