@@ -1,7 +1,7 @@
 //! Texts that end where they must, and errors where none can be written.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use peft_core::{Embedded, Hooks, Site, TensorMap, read_safetensors};
+use peft_core::{Hooks, Pass, Piece, Site, Stage, TensorMap, Tokens, read_safetensors};
 use peft_models::{Checkpoint, GenerationConfig, Generator, Model, ModelConfig, ModelTask};
 use serde_json::{Value, json};
 
@@ -104,8 +104,8 @@ fn any_seed_draws_for_any_number_of_texts() {
 struct Shifts;
 
 impl Hooks for Shifts {
-    fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
-        embedded.shifted(3)
+    fn tokens(&self, stage: Stage, _site: &Site, tokens: Tokens, _pass: &Pass<'_>) -> Tokens {
+        if stage == Stage::Embedded { tokens.shifted(3) } else { tokens }
     }
 }
 
@@ -114,13 +114,13 @@ impl Hooks for Shifts {
 struct Prepends;
 
 impl Hooks for Prepends {
-    fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
-        if embedded.continues {
-            return embedded;
+    fn tokens(&self, stage: Stage, _site: &Site, tokens: Tokens, _pass: &Pass<'_>) -> Tokens {
+        if stage != Stage::Embedded {
+            return tokens;
         }
-        let [texts, _, d] = embedded.hidden.dims();
-        let added = Tensor::zeros([texts, 2, d], &embedded.hidden.device());
-        embedded.prepend(added)
+        let [_, d] = tokens.hidden.dims();
+        let added = Tensor::zeros([2, d], &tokens.hidden.device());
+        tokens.assembled(&[Piece::Virtual(added), Piece::Text])
     }
 }
 
