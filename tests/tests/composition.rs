@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use peft_core::{
-    Adapter, AdapterConfig, Average, BoxedMethod, Composition, Error, Hooks, Method, MethodConfig,
-    PerLayer, PerRow, Probe, merged_tensors,
+    Adapter, AdapterConfig, AdapterPool, Average, BoxedMethod, Composition, Error, Hooks,
+    MethodConfig, PerLayer, Probe, Slots, merged_tensors,
 };
-use peft_models::{Checkpoint, Model, ModelInput, ModelTask};
+use peft_models::{Checkpoint, Forward, Model, ModelInput, ModelTask};
 use serde_json::{Value, json};
 
 fn fixture(name: &str) -> PathBuf {
@@ -46,6 +46,18 @@ fn logits(model: &Model, texts: &[Vec<u32>], hooks: &dyn Hooks) -> Vec<Vec<f32>>
     rows(output)
 }
 
+/// The same with each row under an adapter of a pool, or under none.
+fn mixed(
+    model: &Model,
+    texts: &[Vec<u32>],
+    adapters: &[BoxedMethod],
+    of_rows: [Option<usize>; 6],
+) -> Vec<Vec<f32>> {
+    let (pool, slots) = (AdapterPool::new(adapters.to_vec()), Slots::new(of_rows.into()));
+    let how = Forward::infer(&pool).with_slots(&slots);
+    rows(model.forward(&input(texts, model.base().device()), how).expect("it fits"))
+}
+
 fn rows(output: Tensor<3>) -> Vec<Vec<f32>> {
     let [batch, _, labels] = output.dims();
     let data: TensorData = output.reshape([batch, labels]).into_data();
@@ -73,7 +85,7 @@ fn assert_mixed(base: &str, names: [&str; 4]) {
     let texts = texts();
     // Not in the order of adapters, one of them twice, and one row without any.
     let of_rows = [Some(2), Some(0), None, Some(1), Some(3), Some(0)];
-    let mixed = logits(&model, &texts, &PerRow::new(methods.clone(), &of_rows));
+    let mixed = mixed(&model, &texts, &methods, of_rows);
     for (row, (text, method)) in texts.iter().zip(of_rows).enumerate() {
         let alone = match method {
             Some(method) => logits(&model, std::slice::from_ref(text), &methods[method]),
@@ -142,7 +154,7 @@ fn a_causal_classifier_reads_the_end_of_each_row() {
     // It has a smaller vocabulary.
     texts.iter_mut().flatten().for_each(|token| *token = 1 + *token % 60);
     let of_rows = [Some(2), Some(0), None, Some(1), Some(3), Some(0)];
-    let mixed = logits(&model, &texts, &PerRow::new(methods.clone(), &of_rows));
+    let mixed = mixed(&model, &texts, &methods, of_rows);
     for (row, (text, method)) in texts.iter().zip(of_rows).enumerate() {
         let text = std::slice::from_ref(text);
         let alone = match method {
@@ -172,9 +184,16 @@ fn assert_side_by_side(base: &str, names: &[&str]) {
         .iter()
         .flat_map(|adapter| logits(&model, &texts(), &adapter.method.valid()))
         .collect();
-    let parallel = Composition::Parallel.of(adapters, None).expect("they go together");
-    let together = logits(&model, &texts(), &parallel.method.valid());
-    assert!(distance(&together, &alone) <= tolerance());
+    let count = adapters.len();
+    let parallel =
+        Composition::Parallel.of(adapters, None, model.base()).expect("they go together");
+    // The texts once for each adapter, in the order of adapters.
+    let of_rows = (0..count).flat_map(|slot| vec![Some(slot); texts().len()]);
+    let slots = Slots::new(of_rows.collect());
+    let method = parallel.method.valid();
+    let input = input(&texts(), model.base().device()).repeated(count);
+    let together = model.forward(&input, Forward::infer(&method).with_slots(&slots));
+    assert!(distance(&rows(together.expect("it fits")), &alone) <= tolerance());
 }
 
 #[test]
@@ -206,7 +225,8 @@ fn a_stack_of_functions_depends_on_its_order() {
     let names = ["adapters/bert-houlsby", "adapters/bert-pfeiffer"];
     let of = |names: [&str; 2]| {
         let adapters = names.map(|name| adapter(name, &model)).into();
-        let mut stack = Composition::Stack.of(adapters, None).expect("they go together");
+        let mut stack =
+            Composition::Stack.of(adapters, None, model.base()).expect("they go together");
         // The heads differ with the order too; the method alone is compared.
         stack.method = peft_core::Stack::new(vec![stack.parts().1]);
         logits(&model, &texts(), &stack.method.valid())
@@ -239,7 +259,7 @@ fn combinations_that_make_no_sense_are_refused_with_the_reason() {
     let refused = |composition: Composition, names: &[&str], fusion: Option<&str>, why: &str| {
         let adapters = names.iter().map(|name| adapter(name, &model)).collect();
         let fusion = fusion.map(|name| adapter(name, &model));
-        match composition.of(adapters, fusion) {
+        match composition.of(adapters, fusion, model.base()) {
             Err(error @ Error::Compose { .. }) => {
                 let text = error.to_string();
                 assert!(text.contains(why), "{text}");
@@ -250,7 +270,7 @@ fn combinations_that_make_no_sense_are_refused_with_the_reason() {
     let (prefix, lora) = ("peft/bert-prefix", "peft/bert-lora");
     refused(Composition::Average, &[lora, prefix], None, "stack it");
     let fusion = Some("adapters/bert-fusion/fusion");
-    refused(Composition::Fuse, &[lora], fusion, "does not only that");
+    refused(Composition::Fuse, &[lora], fusion, "lora also acts at");
     refused(Composition::Fuse, &["adapters/bert-pfeiffer"], None, "trained");
     refused(Composition::Fuse, &["adapters/bert-pfeiffer"], Some(lora), "is not a fusion");
     refused(Composition::Stack, &[], None, "at least one");
@@ -259,10 +279,10 @@ fn combinations_that_make_no_sense_are_refused_with_the_reason() {
 #[test]
 fn gates_and_fusions_can_be_observed() {
     let model = model("bases/bert");
-    let observe = |mut adapter: Adapter| {
-        let probe = Probe::default();
-        adapter.method.observe(&probe);
-        logits(&model, &texts(), &adapter.method.valid());
+    let observe = |adapter: Adapter| {
+        let (probe, method) = (Probe::default(), adapter.method.valid());
+        let input = input(&texts(), model.base().device());
+        model.forward(&input, Forward::infer(&method).with_probe(&probe)).expect("it fits");
         probe.observations()
     };
     let gates = observe(adapter("adapters/bert-unipelt", &model));
@@ -274,7 +294,8 @@ fn gates_and_fusions_can_be_observed() {
     let names = ["adapters/bert-fusion/ada", "adapters/bert-fusion/bob"];
     let adapters = names.map(|name| adapter(name, &model)).into();
     let fusion = adapter("adapters/bert-fusion/fusion", &model);
-    let fused = Composition::Fuse.of(adapters, Some(fusion)).expect("they go together");
+    let fused = Composition::Fuse.of(adapters, Some(fusion), model.base());
+    let fused = fused.expect("they go together");
     let attention = observe(fused);
     assert_eq!(attention.len(), 2);
     for seen in attention {
@@ -290,7 +311,7 @@ fn a_frozen_adapter_is_neither_trained_nor_saved() {
     let task = adapter("adapters/bert-madx-stack/task", &model);
     let (trainable, specs) =
         (peft_core::num_trainable(&task.method), task.specs(model.base()).len());
-    let stacked = task.over(vec![language]).expect("they go together");
+    let stacked = task.over(vec![language], model.base()).expect("they go together");
     assert_eq!(peft_core::num_trainable(&stacked.method), trainable);
     assert_eq!(stacked.specs(model.base()).len(), specs);
 }

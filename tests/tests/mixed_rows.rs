@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use peft_core::{Adapter, AdapterConfig, BoxedMethod, Hooks, PerRow, Stack};
-use peft_models::{GenerationConfig, Generator, Model, ModelInput, Pass, Place, Task};
+use peft_core::{Adapter, AdapterConfig, AdapterPool, BoxedMethod, Hooks, Slots};
+use peft_models::{Forward, GenerationConfig, Generator, Model, ModelInput, Place, Task};
 use serde_json::{Map, Value, json};
 
 /// Which method each row has: not in their order, one of them twice, and one row without any.
@@ -97,10 +97,10 @@ fn logits_of_each_row_are_as_if_alone() {
         let places: Vec<Place> = (0..ROWS.len())
             .flat_map(|row| (0..read[row].len()).map(move |token| [row, token]))
             .collect();
-        let hooks = PerRow::new(methods.clone(), &ROWS);
+        let (pool, slots) = (AdapterPool::new(methods.clone()), Slots::new(ROWS.into()));
         let batch = input(&model, &texts, &read);
-        let mixed = model.forward_at(&batch, &places, Pass::inference(&hooks)).expect("it fits");
-        let mixed = flat(mixed);
+        let how = Forward::infer(&pool).with_slots(&slots);
+        let mixed = model.forward_at(&batch, &places, how).expect("it fits");
         let mut before = 0;
         for row in 0..ROWS.len() {
             let tokens = read[row].len();
@@ -124,7 +124,7 @@ fn logits_of_each_row_are_as_if_alone() {
 }
 
 /// The likeliest tokens, each from a pass over the whole text.
-fn without_cache(model: &Model, hooks: &dyn Hooks, config: &GenerationConfig) -> Vec<Vec<u32>> {
+fn without_cache(model: &Model, how: Forward<'_>, config: &GenerationConfig) -> Vec<Vec<u32>> {
     let texts = texts(0);
     let mut read = match config.decoder_start_token_id {
         Some(start) => vec![vec![start]; texts.len()],
@@ -135,8 +135,8 @@ fn without_cache(model: &Model, hooks: &dyn Hooks, config: &GenerationConfig) ->
         let last = |(row, text): (usize, &Vec<u32>)| [row, text.len() - 1];
         let places: Vec<Place> = read.iter().enumerate().map(last).collect();
         let input = input(model, &texts, &read);
-        let logits = model.forward_at(&input, &places, Pass::inference(hooks)).expect("it fits");
-        let best = flat(logits).argmax(1).into_data();
+        let logits = model.forward_at(&input, &places, how).expect("it fits");
+        let best = logits.argmax(1).into_data();
         read.iter_mut().zip(best.iter::<i64>()).for_each(|(text, token)| text.push(token as u32));
     }
     read.iter_mut().zip(beginnings).map(|(text, from)| text.split_off(from)).collect()
@@ -148,9 +148,14 @@ fn tokens_of_each_row_are_as_if_alone() {
         let methods = methods(&model);
         let texts = texts(0);
         let prompts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-        let generate = |hooks: &dyn Hooks, prompts: &[&[u32]], config: &GenerationConfig| {
+        let alone = |hooks: &dyn Hooks, prompts: &[&[u32]], config: &GenerationConfig| {
             let generator = Generator::new(&model, hooks, config).expect("a language model");
             generator.generate(prompts).expect("the prompts fit")
+        };
+        let mixed = |pool: &AdapterPool, rows: &[Option<usize>], config: &GenerationConfig| {
+            let slots = Slots::new(rows.to_vec());
+            let generator = Generator::new(&model, pool, config).expect("a language model");
+            generator.with_slots(&slots).generate(&prompts).expect("the prompts fit")
         };
         let own = model.config();
         let plain = GenerationConfig {
@@ -158,20 +163,22 @@ fn tokens_of_each_row_are_as_if_alone() {
             decoder_start_token_id: own.decoder_start_token_id(),
             ..GenerationConfig::default()
         };
-        let mixed = PerRow::new(methods.clone(), &ROWS);
-        let greedy = generate(&mixed, &prompts, &plain);
-        assert_eq!(greedy, without_cache(&model, &mixed, &plain), "{name} without a cache");
-        let changed = generate(&(), &prompts, &plain);
+        let (pool, slots) = (AdapterPool::new(methods.clone()), Slots::new(ROWS.into()));
+        let greedy = mixed(&pool, &ROWS, &plain);
+        let how = Forward::infer(&pool).with_slots(&slots);
+        assert_eq!(greedy, without_cache(&model, how, &plain), "{name} without a cache");
+        let changed = alone(&(), &prompts, &plain);
         let changed = greedy.iter().zip(&changed).filter(|(a, b)| a != b).count();
         assert!(changed >= 3, "methods change the texts of {changed} rows of {name}");
-        // A composite whose members tell their own rows apart.
-        let every_other = |from: usize| {
-            let rows: Vec<_> = ROWS.iter().copied().skip(from).step_by(2).collect();
-            let own = BoxedMethod::new(PerRow::new(methods.clone(), &rows));
-            BoxedMethod::new(Stack::new(vec![own]))
-        };
-        let members = vec![every_other(0), every_other(1)];
-        let nested = PerRow::new(members, &[Some(0), Some(1)].repeat(ROWS.len() / 2));
+        // The same adapters in other slots, one of them twice.
+        let others = methods.iter().rev().chain(&methods[..1]).cloned().collect();
+        let moved = AdapterPool::new(others);
+        let last = methods.len();
+        let of_rows: Vec<Option<usize>> = (ROWS.iter().enumerate())
+            .map(|(row, slot)| {
+                slot.map(|slot| if slot == 0 && row > 3 { last } else { last - 1 - slot })
+            })
+            .collect();
         // So that some texts end before others.
         let end = json!([greedy[1][1], greedy[3][0], greedy[6][2]]);
         for fields in [
@@ -182,22 +189,52 @@ fn tokens_of_each_row_are_as_if_alone() {
         ] {
             let fields: Map<String, Value> = fields.as_object().cloned().expect("an object");
             let config = plain.with_fields(&fields).expect("known fields");
-            let together = generate(&mixed, &prompts, &config);
-            assert_eq!(together, generate(&nested, &prompts, &config), "{name} with {fields:?}");
-            let alone: Vec<Vec<u32>> = (0..ROWS.len())
-                .flat_map(|row| generate(of_row(&methods, row), &prompts[row..=row], &config))
+            let together = mixed(&pool, &ROWS, &config);
+            assert_eq!(together, mixed(&moved, &of_rows, &config), "{name} with {fields:?}");
+            let each: Vec<Vec<u32>> = (0..ROWS.len())
+                .flat_map(|row| alone(of_row(&methods, row), &prompts[row..=row], &config))
                 .collect();
-            assert_eq!(together, alone, "{name} with {fields:?}");
+            assert_eq!(together, each, "{name} with {fields:?}");
         }
     }
 }
 
 #[test]
-fn methods_side_by_side_are_refused_where_a_text_goes_on() {
+fn adapters_side_by_side_go_on_with_one_text() {
+    for (name, model, room) in models() {
+        let methods = methods(&model);
+        let config = GenerationConfig {
+            max_new_tokens: room,
+            decoder_start_token_id: model.config().decoder_start_token_id(),
+            do_sample: true,
+            seed: 3,
+            ..GenerationConfig::default()
+        };
+        let pool = AdapterPool::new(methods.clone());
+        let slots = Slots::new((0..methods.len()).map(Some).collect());
+        let prompt: &[u32] = &[5, 6, 7];
+        let generator = Generator::new(&model, &pool, &config).expect("a language model");
+        // Each draws as it does alone.
+        let numbers = vec![0; methods.len()];
+        let together = generator.with_slots(&slots).with_numbers(&numbers);
+        let together = together.generate(&vec![prompt; methods.len()]).expect("it fits");
+        for (method, found) in methods.iter().zip(&together) {
+            let generator = Generator::new(&model, method, &config).expect("a language model");
+            assert_eq!(*found, generator.generate(&[prompt]).expect("it fits")[0], "{name}");
+        }
+        let different = together.iter().filter(|text| **text != together[0]).count();
+        assert!(different > 1, "{name}: {together:?}");
+    }
+}
+
+#[test]
+fn rows_and_the_slots_that_are_named_for_them_are_as_many() {
     let (_, model, _) = models().remove(0);
-    let methods = PerRow::side_by_side(methods(&model).into_iter().take(2).collect());
+    let pool = AdapterPool::new(methods(&model));
+    let slots = Slots::new(vec![Some(0), Some(1)]);
     let config = GenerationConfig::default();
-    let generator = Generator::new(&model, &methods, &config).expect("a language model");
-    let error = generator.generate(&[&[5, 6]]).expect_err("two outputs for one text").to_string();
-    assert!(error.contains("side by side"), "{error}");
+    let generator = Generator::new(&model, &pool, &config).expect("a language model");
+    let error = generator.with_slots(&slots).generate(&[&[5, 6]]);
+    let error = error.expect_err("two adapters for one text").to_string();
+    assert!(error.contains("1 texts, and 2 that name an adapter"), "{error}");
 }

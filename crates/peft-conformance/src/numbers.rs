@@ -23,6 +23,11 @@ pub(crate) fn numbers(data: &TensorData) -> Vec<f32> {
     data.clone().convert::<f32>().try_into_vec().expect("it was converted")
 }
 
+/// The bits of numbers, where nothing may differ.
+pub(crate) fn bits(numbers: &[f32]) -> Vec<u32> {
+    numbers.iter().map(|number| number.to_bits()).collect()
+}
+
 /// The largest `|found - expected| / (1 + |expected|)`; infinite where a value is not finite.
 pub(crate) fn distance(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len(), "another number of values");
@@ -37,6 +42,13 @@ pub(crate) fn distance(found: &[f32], expected: &[f32]) -> f32 {
 pub(crate) fn assert_close(what: &str, found: &[f32], expected: &[f32], on_cpu: f32) {
     let (distance, tolerance) = (distance(found, expected), tolerance(on_cpu));
     assert!(distance <= tolerance, "{what}: {distance:e} apart, at most {tolerance:e} is right");
+}
+
+/// Asserts that two lists of numbers are the same, bit for bit.
+#[track_caller]
+pub(crate) fn assert_same(what: &str, found: &[f32], expected: &[f32]) {
+    let distance = distance(found, expected);
+    assert!(bits(found) == bits(expected), "{what}: {distance:e} apart, and must be the same bits");
 }
 
 /// The rank of a matrix given row by row: Gaussian elimination with full pivoting, in which a

@@ -1,39 +1,20 @@
-//! A method's configuration on the host.
+//! A method's configuration on a host.
 
-use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::Device;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, Tensor};
 use peft_core::{
-    Adapter, AdapterConfig, AnyConfig, Method, MethodConfig, Progress, Registry, TaskType,
+    Adapter, AdapterConfig, AnyConfig, Error, InitContext, LossContext, Memo, Method, MethodConfig,
+    Progress, Registry, StepContext,
 };
+use peft_models::Forward;
 
-use crate::Host;
-use crate::parameters::perturbed;
+use crate::dropout;
+use crate::parameters::{copied, perturbed};
+use crate::plain::PlainConfig;
+use crate::{Expect, Host, HostKind};
 
-/// What a configuration is known to do.
-///
-/// ```
-/// use peft_conformance::Expect;
-/// let expect = Expect { trainable: Some(2 * 3 * (24 + 24)), ..Expect::default() };
-/// assert!(expect.identity_at_init);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expect {
-    /// Whether a fresh method leaves the model as it is; true unless said otherwise.
-    pub identity_at_init: bool,
-    /// The number of values that the method trains on the host, the head's apart, by the method's
-    /// own formula; not compared where it is `None`.
-    pub trainable: Option<usize>,
-    /// Whether random parameters change as many entries, at as high a rank, as
-    /// [`Method::change`] says; false where that is no more than a bound. True unless said
-    /// otherwise.
-    pub reaches_change: bool,
-}
-
-impl Default for Expect {
-    fn default() -> Self {
-        Self { identity_at_init: true, trainable: None, reaches_change: true }
-    }
-}
+/// The seed of the suite's training runs.
+const SEED: u64 = 23;
 
 /// A configuration with the host that its properties are tested on.
 #[derive(Clone)]
@@ -46,7 +27,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A configuration on the default device.
+    /// A configuration on the BERT host and the default device.
     pub fn new<C: MethodConfig>(config: C, expect: Expect) -> Self {
         let device = Device::default();
         let mut registry = Registry::new();
@@ -54,9 +35,54 @@ impl Subject {
         Self { host: Host::new(&device), registry, expect, config: Box::new(config), device }
     }
 
+    /// The same configuration on a host; `None` where it is [known not to fit](Expect::unfit).
+    ///
+    /// # Panics
+    /// If it does not fit a host and that is not expected, or fits one that it should not.
+    pub fn at(self, kind: HostKind) -> Option<Self> {
+        let host = if kind == HostKind::Bert { self.host } else { Host::of(kind, &self.device) };
+        let subject = Self { host, ..self };
+        match (subject.init(&subject.context()), subject.expect.unfit.contains(&kind)) {
+            (Ok(_), false) => Some(subject),
+            (Err(_), true) => None,
+            (Ok(_), true) => panic!("the configuration fits {kind:?}, and was expected not to"),
+            (Err(error), false) => panic!("the configuration does not fit {kind:?}: {error}"),
+        }
+    }
+
     /// The same configuration on another host.
     pub(crate) fn on(&self, host: Host) -> Self {
         Self { host, ..self.clone() }
+    }
+
+    /// A plain low rank on the same host: the other method where there must be one.
+    pub(crate) fn plain(&self) -> Self {
+        let (config, expect) = (Box::new(PlainConfig::default()), Expect::default());
+        Self { config, expect, ..self.clone() }
+    }
+
+    /// The same with every dropout of the configuration at one half; `None` where it has none.
+    ///
+    /// # Panics
+    /// If the configuration refuses a dropout that it should have.
+    pub(crate) fn with_dropout(&self) -> Option<Self> {
+        let fields = self.config.to_fields();
+        let configured = |fields| self.registry.configure_type(self.config.peft_type(), fields);
+        let config = match self.expect.dropout {
+            Some([]) => return None,
+            Some(names) => configured(dropout::set(fields, names)),
+            None => {
+                // Some configurations write the field only where it is not zero.
+                let mut with_one = fields.clone();
+                with_one.insert("dropout".into(), dropout::HALF.into());
+                match configured(with_one) {
+                    Err(Error::UnknownField { .. }) => configured(dropout::set_all(fields)?),
+                    config => config,
+                }
+            }
+        };
+        let config = config.unwrap_or_else(|e| panic!("dropout is refused: {e}"));
+        Some(Self { config, ..self.clone() })
     }
 
     /// The device of trained parameters.
@@ -64,19 +90,41 @@ impl Subject {
         self.device.clone().autodiff()
     }
 
+    /// What the command line calls the method.
+    pub(crate) fn name(&self) -> &'static str {
+        self.config.name()
+    }
+
+    fn context(&self) -> InitContext<'_> {
+        InitContext::new(self.host.model.base(), &self.device).with_seed(SEED)
+    }
+
+    fn init(&self, context: &InitContext<'_>) -> Result<Adapter, Error> {
+        let config = AdapterConfig::new(self.config.clone());
+        let config = match self.host.model.task_type() {
+            Some(task) => config.with_task(task, self.host.model.base()),
+            None => config,
+        };
+        Adapter::init(config, context)
+    }
+
     /// A fresh adapter: the method, and the task head beside it.
     pub(crate) fn fresh(&self) -> Adapter {
-        let config = AdapterConfig::new(self.config.clone());
-        let config = config.with_task(TaskType::SequenceClassification, self.host.model.base());
-        Adapter::new(config, self.host.model.base(), &self.device())
+        self.init(&self.context())
+            .unwrap_or_else(|e| panic!("the configuration does not fit the host: {e}"))
+    }
+
+    /// A fresh adapter that has seen data.
+    pub(crate) fn calibrated(&self) -> Adapter {
+        let calibration = self.host.calibration();
+        self.init(&self.context().with_calibration(&calibration))
             .unwrap_or_else(|e| panic!("the configuration does not fit the host: {e}"))
     }
 
     /// An adapter in training: it has seen its calibration data, and its parameters lie away from
     /// where they started.
     pub(crate) fn in_training(&self, seed: u64) -> Adapter {
-        let mut adapter = self.fresh();
-        adapter.method.prepare(&mut self.host.calibration());
+        let mut adapter = self.calibrated();
         adapter.method = perturbed(adapter.method, seed);
         adapter
     }
@@ -89,17 +137,42 @@ impl Subject {
     }
 
     /// `adapter` after a few optimizer steps on the host's batch.
-    pub(crate) fn train(&self, mut adapter: Adapter, steps: usize) -> Adapter {
-        let mut optimizer = AdamWConfig::new().init();
-        for step in 0..steps {
-            let mut loss = self.host.loss(&adapter.method);
-            if let Some(penalty) = adapter.method.penalty() {
-                loss = loss + penalty;
-            }
-            let gradients = GradientsParams::from_grads(loss.backward(), &adapter.method);
-            adapter.method = optimizer.step(1e-2, adapter.method, gradients);
-            adapter.method.after_step(Progress { step: step + 1, total: steps });
-        }
-        adapter
+    pub(crate) fn train(&self, adapter: Adapter, steps: usize) -> Adapter {
+        let mut run = Run { adapter, optimizer: AdamWConfig::new().init(), step: 0, total: steps };
+        (0..steps).for_each(|_| self.step(&mut run));
+        run.adapter
     }
+
+    /// One optimizer step on the host's batch.
+    pub(crate) fn step(&self, run: &mut Run) {
+        let method = &run.adapter.method;
+        let memo = Memo::new();
+        let how = Forward::train(method, SEED, run.step as u64).with_memo(&memo);
+        let progress = Progress { step: run.step, total: run.total };
+        let loss = self.objective(method, how, progress);
+        let gradients = GradientsParams::from_grads(loss.backward(), method);
+        let seen = copied(method, &gradients);
+        run.adapter.method = run.optimizer.step(1e-2, run.adapter.method.clone(), gradients);
+        run.step += 1;
+        let progress = Progress { step: run.step, total: run.total };
+        run.adapter.method.after_step(&StepContext { progress, gradients: &seen });
+    }
+
+    /// The loss of the batch, with what the method adds to it.
+    fn objective(&self, method: &dyn Method, how: Forward<'_>, progress: Progress) -> Tensor<1> {
+        let logits = self.host.outputs(how);
+        let again = || Ok(self.host.outputs(how));
+        let of_method = method.loss(&LossContext { progress, logits: &logits, again: &again });
+        let of_method = of_method.unwrap_or_else(|e| panic!("the method's loss: {e}"));
+        let loss = self.host.loss_of(logits);
+        of_method.into_iter().fold(loss, |sum, term| sum + term)
+    }
+}
+
+/// A training run under way.
+pub(crate) struct Run {
+    pub(crate) adapter: Adapter,
+    pub(crate) optimizer: ModuleOptimizer,
+    pub(crate) step: usize,
+    pub(crate) total: usize,
 }

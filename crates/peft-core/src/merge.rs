@@ -113,9 +113,17 @@ pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Ve
 pub fn merge_obstacle(method: &dyn Method, base: &Base) -> Option<String> {
     let parts = EmptyPass::new(base.device());
     let pass = &parts.pass();
-    let of_site = |site: &Arc<Site>| method.linear(site, pass).obstacle().map(str::to_string);
-    let linears = || base.sites().filter(|site| site.kind == SiteKind::Linear);
-    method.merge_obstacle().or_else(|| linears().find_map(of_site))
+    let of_site = |site: &Arc<Site>| match site.kind {
+        SiteKind::Linear => method.linear(site, pass).obstacle().map(str::to_string),
+        _ => None,
+    };
+    // A model of its configuration would not read one.
+    let added = |site: &Arc<Site>| {
+        (!site.has_bias && change_at(method, site, pass).bias > 0)
+            .then(|| format!("it gives {} a bias, and the model has none there", site.path))
+    };
+    let own = method.merge_obstacle();
+    own.or_else(|| base.sites().find_map(of_site)).or_else(|| base.sites().find_map(added))
 }
 
 /// A weight as the checkpoint holds it.

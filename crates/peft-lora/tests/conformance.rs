@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
-use peft_conformance::{Expect, conformance};
+use peft_conformance::{Expect, HostKind, conformance};
 use peft_core::{
     Base, EmptyPass, FrozenWeight, Hooks, InitContext, LinearLayer, MethodConfig, ModuleNames,
     PackedWeight, PatternMap, Role, Targets, change_at,
@@ -54,7 +54,8 @@ conformance!(gaussian, LoraConfig { init: LoraInit::Gaussian, ..on_all_linear() 
 
 conformance!(
     random,
-    LoraConfig { init: LoraInit::Random, ..on_all_linear() },
+    // Of a size at which no attention looks at one token alone.
+    LoraConfig { init: LoraInit::Random, alpha: 2.0, ..on_all_linear() },
     Expect { identity_at_init: false, ..trains(FACTORS) }
 );
 
@@ -80,14 +81,30 @@ conformance!(
         alpha_pattern: PatternMap::from([("query".into(), 1.5)]),
         ..on_all_linear()
     },
-    // Rank 3 at queries, keys and values, 5 at one feed-forward layer, 2 at what is left.
-    trains(
-        LAYERS * 3 * 3 * 2 * HIDDEN
-            + LAYERS * 2 * 2 * HIDDEN
-            + (5 + 2) * (HIDDEN + INNER)
-            + LAYERS * 2 * (HIDDEN + INNER)
-            + 2 * 2 * HIDDEN
-    )
+    Expect {
+        // Named as BERT has them.
+        unfit: HostKind::OTHERS,
+        // Rank 3 at queries, keys and values, 5 at one feed-forward layer, 2 at what is left.
+        ..trains(
+            LAYERS * 3 * 3 * 2 * HIDDEN
+                + LAYERS * 2 * 2 * HIDDEN
+                + (5 + 2) * (HIDDEN + INNER)
+                + LAYERS * 2 * (HIDDEN + INNER)
+                + 2 * 2 * HIDDEN
+        )
+    }
+);
+
+conformance!(
+    parts_of_a_fused_projection,
+    LoraConfig {
+        attn_matrices: serde_json::from_value(json!(["q", "v"])).expect("they can be read"),
+        rank: 3,
+        alpha: 7.0,
+        ..LoraConfig::default()
+    },
+    // The others have projections of their own.
+    Expect { unfit: &[HostKind::Bert, HostKind::Llama, HostKind::T5], ..Expect::default() }
 );
 
 /// A packed weight that nobody unpacks.

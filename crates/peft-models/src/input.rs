@@ -36,6 +36,8 @@ pub(crate) struct Placed {
     pub(crate) ids: Vec<usize>,
     /// The segment of each.
     pub(crate) segments: Option<Vec<usize>>,
+    /// By row, the position of what comes next where the row has no token here.
+    pub(crate) next: Vec<usize>,
 }
 
 impl ModelInput {
@@ -201,10 +203,10 @@ impl Text {
         Ok(())
     }
 
-    /// Whether there is padding, and all of it behind the texts.
+    /// Whether every text begins at the first place, and padding is behind it.
     pub(crate) fn is_padded_behind(&self) -> bool {
         let mut rows = self.is_token.chunks(self.shape[1]);
-        rows.all(|row| row.is_sorted_by(|token, next| *token || !*next))
+        rows.all(|row| row[0] && row.is_sorted_by(|token, next| *token || !*next))
     }
 
     /// Whether positions count what is there, not places: a text that goes on is not read as one
@@ -227,7 +229,7 @@ impl Text {
             return Err(Error::Input(format!("{batch} texts, but the cache is of {kept}")));
         }
         let (mut rows, mut ids) = (Vec::with_capacity(batch), Vec::new());
-        let mut of_segments = Vec::new();
+        let (mut of_segments, mut nexts) = (Vec::new(), Vec::new());
         for number in 0..batch {
             let Seen { tokens: past, next } = seen.map_or(Seen::default(), |seen| seen[number]);
             let from = number * tokens;
@@ -243,12 +245,13 @@ impl Text {
                     mask.push(is_token);
                 }
             }
+            nexts.push(if self.tokens_only { next } else { next + tokens });
             let text = (0..positions.len()).collect();
             let mask = mask.contains(&false).then_some(mask);
             rows.push(Row { positions, mask, text, past, shift: 0 });
         }
         let segments = self.segments.as_ref().map(|_| of_segments);
-        Ok(Placed { rows: Rows::new(rows, &self.device), ids, segments })
+        Ok(Placed { rows: Rows::new(rows, &self.device), ids, segments, next: nexts })
     }
 
     /// The text moved by one token, behind `start`, every one a token.

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use peft_conformance::Host;
 use peft_core::{
-    Base, Dialect, EmptyPass, Error, Exchange, ExtraKeys, Hooks, InitContext, Method, MethodConfig,
+    Base, Dialect, EmptyPass, Encode, Error, Exchange, ExtraKeys, Hooks, InitContext, Method, MethodConfig,
     Mode, Pass, Role, Row, Rows, Site, Stage, TensorMap, Tokens,
 };
 use peft_prefix::{
@@ -273,12 +273,21 @@ fn a_text_has_to_be_tokenised_unless_the_prompt_is_read() {
         "prompt_tuning_init_text = \"good or bad\": needs a tokenizer, or its tokens as \
          prompt_tuning_init_ids"
     );
-    let encode = |_: &str| Ok(vec![17, 5]);
-    let device = Device::default();
-    let context = InitContext::new(base, &device).with_tokenizer(&encode);
-    let tokenised = values(config.init(&context).expect("there is a tokenizer").prompt());
-    let words = values(base.weight(site(base, Role::WordEmbedding)).dense());
-    assert_eq!(tokenised[24..48], words[5 * 24..][..24]);
+    // As long as the text is; one that is outside is as those that were given.
+    let encoded = |encode: Encode<'_>| {
+        let device = Device::default();
+        config.init(&InitContext::new(base, &device).with_tokenizer(encode))
+    };
+    let prompt = encoded(&|text| Ok(vec![text.len(), 5])).expect("it has tokens");
+    let given = PromptTuningConfig { prompt_tuning_init_ids: Some(vec![11, 5]), ..config.clone() };
+    assert_eq!(values(prompt.prompt()), values(method(&given, base).prompt()));
+    let none = encoded(&|_| Ok(Vec::new()));
+    assert_eq!(
+        text(none.err()),
+        "prompt_tuning_init_text = \"good or bad\": has no tokens"
+    );
+    let failed = encoded(&|text| Err(Error::encode(text, std::fmt::Error)));
+    assert_eq!(text(failed.err()), "the text \"good or bad\" cannot be tokenised");
     let loaded = PromptTuningConfig { inference_mode: true, ..config.clone() };
     assert!(init(&loaded, base).is_ok());
     let outside = PromptTuningConfig { prompt_tuning_init_ids: Some(vec![3, 60]), ..config };

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use peft_adapter::{BottleneckConfig, ReductionFactor};
-use peft_conformance::{Expect, conformance};
+use peft_conformance::{Expect, HostKind, conformance};
 use peft_core::{
     Base, Dialect, Exchange, Hooks, InitContext, LinearLayer, Memo, Method, MethodConfig, Mode,
     Pass, Probe, Registry, Role, Rows, Slots, configure,
@@ -44,8 +44,14 @@ const LORA_VALUES: usize = LAYERS * 2 * RANK * 2 * HIDDEN;
 const GATES: usize = LAYERS * 4 * (HIDDEN + 1);
 
 fn trains(trainable: usize) -> Expect {
-    // A prefix takes some of the attention from the start, and adapters start near the base only.
-    Expect { identity_at_init: false, trainable: Some(trainable), ..Expect::default() }
+    Expect {
+        // A prefix takes some of the attention from the start, and adapters start near the base
+        // only.
+        identity_at_init: false,
+        trainable: Some(trainable),
+        dropout: Some(&["prefix.dropout", "adapter.dropout"]),
+        ..Expect::default()
+    }
 }
 
 conformance!(
@@ -56,7 +62,10 @@ conformance!(
         lora: Some(lora()),
         use_gating: true
     },
-    trains(PREFIX_VALUES + ADAPTER_VALUES + LORA_VALUES + GATES)
+    Expect {
+        dropout: Some(&["prefix.dropout", "adapter.dropout", "lora.lora_dropout"]),
+        ..trains(PREFIX_VALUES + ADAPTER_VALUES + LORA_VALUES + GATES)
+    }
 );
 
 conformance!(
@@ -77,7 +86,30 @@ conformance!(
 conformance!(
     gated_lora,
     UniPeltConfig { prefix: None, adapter: None, lora: Some(lora()), use_gating: true },
-    Expect { identity_at_init: true, ..trains(LORA_VALUES + LAYERS * 2 * (HIDDEN + 1)) }
+    Expect {
+        identity_at_init: true,
+        dropout: Some(&["lora.lora_dropout"]),
+        ..trains(LORA_VALUES + LAYERS * 2 * (HIDDEN + 1))
+    }
+);
+
+conformance!(
+    gated_parts_of_a_fused_projection,
+    UniPeltConfig {
+        prefix: None,
+        adapter: None,
+        lora: Some(LoraConfig {
+            attn_matrices: serde_json::from_value(json!(["q", "v"])).expect("they can be read"),
+            ..lora()
+        }),
+        use_gating: true
+    },
+    Expect {
+        dropout: Some(&["lora.lora_dropout"]),
+        // The others have projections of their own.
+        unfit: &[HostKind::Bert, HostKind::Llama, HostKind::T5],
+        ..Expect::default()
+    }
 );
 
 fn fields(value: Value) -> Map<String, Value> {

@@ -114,6 +114,41 @@ fn averages_and_adapters_side_by_side() {
 }
 
 #[test]
+fn adapters_side_by_side_share_their_model() {
+    let bench = bench();
+    let loads = |arguments: &str| {
+        let output = bench.run(&format!("{arguments} -vv"));
+        let log = crate::workbench::text(&output.stderr);
+        assert!(output.status.success(), "{log}");
+        log.matches("frozen weights: ").count()
+    };
+    let two = "--adapter a/adapter --adapter b/adapter --adapter a/adapter --compose parallel";
+    for command in ["eval", "predict"] {
+        assert_eq!(
+            loads(&format!("{command} --model model {two} --data test.tsv")),
+            1,
+            "{command}"
+        );
+    }
+    // One with another head has a model of its own.
+    bench.write("two.tsv", "text\tlabel\n".to_string() + &"so good\tyes\nso bad\tno\n".repeat(8));
+    bench.json("train --model model --train two.tsv --epochs 1 --json --method lora --out c");
+    let three = "--adapter a/adapter --adapter c/adapter --adapter b/adapter --compose parallel";
+    let predict = format!("predict --model model {three} --data test.tsv");
+    assert_eq!(loads(&predict), 2);
+    let rows = bench.json(&format!("{predict} --json"))["predictions"].as_array().unwrap().clone();
+    for (number, name) in ["a", "c", "b"].into_iter().enumerate() {
+        let alone =
+            format!("predict --model model --adapter {name}/adapter --data test.tsv --json");
+        let alone = bench.json(&alone)["predictions"].as_array().unwrap().clone();
+        for (found, alone) in rows[number * 60..].iter().zip(&alone) {
+            assert_eq!(found["adapter"], format!("{name}/adapter"));
+            assert_eq!((&found["text"], &found["scores"]), (&alone["text"], &alone["scores"]));
+        }
+    }
+}
+
+#[test]
 fn an_adapter_is_converted_there_and_back() {
     let bench = Workbench::new();
     for (method, more) in [

@@ -1,39 +1,8 @@
 //! Language models: trained, measured, and generating.
 
-use std::path::Path;
-
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::workbench::Workbench;
-
-/// `model/`, one of the tiny language models, with a tokenizer of single letters.
-fn model(bench: &Workbench, base: &str) {
-    let fixture =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/bases").join(base);
-    let model = bench.path("model");
-    let _ = std::fs::remove_dir_all(&model);
-    std::fs::create_dir(&model).unwrap();
-    for name in ["config.json", "model.safetensors"] {
-        std::fs::copy(fixture.join(name), model.join(name)).unwrap();
-    }
-    let special = ["<0>", "<1>", "<2>", "?"].map(String::from);
-    let letters = (' '..='~').filter(|c| " =>.".contains(*c) || c.is_ascii_lowercase());
-    let entries: Vec<String> = special.into_iter().chain(letters.map(String::from)).collect();
-    assert!(entries.len() <= 61, "the fixtures' vocabulary");
-    let vocabulary: serde_json::Map<String, Value> =
-        entries.iter().enumerate().map(|(id, entry)| (entry.clone(), json!(id))).collect();
-    let added: Vec<Value> = (0..3)
-        .map(|id| {
-            json!({"id": id, "content": format!("<{id}>"), "single_word": false, "lstrip": false,
-                   "rstrip": false, "normalized": false, "special": true})
-        })
-        .collect();
-    let tokenizer = json!({
-        "version": "1.0", "added_tokens": added, "decoder": {"type": "Fuse"},
-        "model": {"type": "BPE", "unk_token": "?", "vocab": vocabulary, "merges": []},
-    });
-    std::fs::write(model.join("tokenizer.json"), tokenizer.to_string()).unwrap();
-}
 
 /// Which word belongs to which letter.
 const WORDS: [(&str, &str); 6] =
@@ -50,7 +19,7 @@ fn decoders_and_encoder_decoders_learn_what_to_write() {
     // The norms are trained too: with those of a random model, scores hardly differ.
     for (base, task) in [("mistral", "clm"), ("t5-left", "seq2seq")] {
         let bench = Workbench::new();
-        model(&bench, base);
+        bench.model_of_letters(base, None);
         table(&bench);
         let train = format!(
             "train --model model --task {task} --train train.csv --test test.csv --template {{sign}}= \
@@ -91,9 +60,43 @@ fn decoders_and_encoder_decoders_learn_what_to_write() {
 }
 
 #[test]
+fn adapters_side_by_side_write_what_each_writes_alone() {
+    let bench = Workbench::new();
+    bench.model_of_letters("mistral", None);
+    table(&bench);
+    // Methods that lengthen the text, and one that does not.
+    for (name, method) in [
+        ("a", "prefix --set num_virtual_tokens=2"),
+        ("b", "lora"),
+        ("c", "prompt --set num_virtual_tokens=3"),
+    ] {
+        let train = "train --model model --task clm --train train.csv --template {sign}= --columns \
+                     animal --epochs 2 --lr 1e-1 --json";
+        bench.json(&format!("{train} --method {method} --out {name}"));
+    }
+    let three = "--adapter a/adapter --adapter b/adapter --adapter c/adapter --compose parallel";
+    let drawn = "--do-sample --temperature 2 --seed 5";
+    for settings in ["", drawn, "--num-beams 2", "--stop x --stop o"] {
+        let generate = format!("generate --model model --max-new-tokens 6 --json {settings}");
+        let rest = "--data test.csv a= to";
+        let together = bench.json(&format!("{generate} {three} --batch-size 5 {rest}"));
+        let together = together["adapters"].as_array().unwrap();
+        assert_eq!(together.len(), 3);
+        for (found, name) in together.iter().zip(["a", "b", "c"]) {
+            let adapter = format!("--adapter {name}/adapter");
+            let alone = bench.json(&format!("{generate} {adapter} {rest}"));
+            assert_eq!(found["adapter"], json!(format!("{name}/adapter")), "{settings}");
+            assert_eq!(found["texts"], alone["texts"], "{name} {settings}");
+            assert_eq!(found["metrics"], alone["metrics"], "{name} {settings}");
+        }
+        assert_ne!(together[0]["texts"], together[1]["texts"], "{settings}");
+    }
+}
+
+#[test]
 fn both_texts_of_a_pair_are_read() {
     let bench = Workbench::new();
-    model(&bench, "mistral");
+    bench.model_of_letters("mistral", None);
     let generate = "generate --model model --max-new-tokens 6 --json";
     // Without special tokens, a pair is one text after the other.
     let alone = bench.json(&format!("{generate} ab ac a"))["texts"].clone();
@@ -127,7 +130,7 @@ fn both_texts_of_a_pair_are_read() {
 #[test]
 fn texts_are_drawn_stopped_and_refused() {
     let bench = Workbench::new();
-    model(&bench, "mistral");
+    bench.model_of_letters("mistral", None);
     let generate = "generate --model model --json --max-new-tokens 6";
     let drawn = |seed: u32| {
         let more = format!("--do-sample --top-k 0 --temperature 3 --seed {seed}");

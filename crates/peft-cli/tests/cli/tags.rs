@@ -28,7 +28,7 @@ fn words_are_tagged_measured_and_predicted() {
     sentences(&bench, "train.conll", 0);
     sentences(&bench, "test.conll", 1000);
     let train = "train --model model --task tag --train train.conll --test test.conll --epochs 40 \
-                 --batch-size 8 --lr 1e-2 --method lora --set target_modules=all-linear --json";
+                 --batch-size 8 --lr 1e-2 --seed 1 --method lora --set target_modules=all-linear --json";
     let trained = bench.json(&format!("{train} --out tagger"));
     assert_eq!(trained["trainable"].as_u64().unwrap() % 2, 1, "three labels: {trained}");
     let test = &trained["test"];

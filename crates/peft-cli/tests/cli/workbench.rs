@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A temporary folder with `model/` (a BERT with 2 layers, a vocabulary of letters, and dropout)
@@ -33,6 +33,47 @@ impl Workbench {
             std::fs::write(bench.path(name), first.join("\n") + "\n").unwrap();
         }
         bench
+    }
+
+    /// Replaces `model/` by another of the tiny models, with a tokenizer of single letters that puts
+    /// the token `end` behind a text.
+    pub fn model_of_letters(&self, base: &str, end: Option<u32>) {
+        let fixture =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/bases").join(base);
+        let model = self.path("model");
+        std::fs::remove_dir_all(&model).unwrap();
+        std::fs::create_dir(&model).unwrap();
+        for name in ["config.json", "model.safetensors"] {
+            std::fs::copy(fixture.join(name), model.join(name)).unwrap();
+        }
+        let special = ["<0>", "<1>", "<2>", "?"].map(String::from);
+        let letters = (' '..='~').filter(|c| " =>.".contains(*c) || c.is_ascii_lowercase());
+        let entries: Vec<String> = special.into_iter().chain(letters.map(String::from)).collect();
+        assert!(entries.len() <= 61, "the fixtures' vocabulary");
+        let vocabulary: serde_json::Map<String, Value> =
+            entries.iter().enumerate().map(|(id, entry)| (entry.clone(), json!(id))).collect();
+        let added: Vec<Value> = (0..3)
+            .map(|id| {
+                json!({"id": id, "content": format!("<{id}>"), "single_word": false,
+                       "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+            })
+            .collect();
+        let around = end.map(|id| {
+            let name = format!("<{id}>");
+            let (text, end) = (
+                |id| json!({"Sequence": {"id": id, "type_id": 0}}),
+                json!({"SpecialToken": {"id": name, "type_id": 0}}),
+            );
+            json!({"type": "TemplateProcessing", "single": [text("A"), end],
+                   "pair": [text("A"), text("B"), end],
+                   "special_tokens": {&name: {"id": name, "ids": [id], "tokens": [name]}}})
+        });
+        let tokenizer = json!({
+            "version": "1.0", "added_tokens": added, "decoder": {"type": "Fuse"},
+            "post_processor": around,
+            "model": {"type": "BPE", "unk_token": "?", "vocab": vocabulary, "merges": []},
+        });
+        std::fs::write(model.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -1,7 +1,10 @@
 //! What a method says that it trains and changes.
 
 use burn::module::Module;
-use peft_core::{Accounting, Method, SiteKind, TensorMap, tensors_under};
+use peft_core::{
+    Accounting, Edits, EmptyPass, Hooks, Layout, NormEdit, Pass, Site, SiteKind, TableEdit,
+    TensorMap, change_at, tensors_under,
+};
 
 use crate::Subject;
 use crate::numbers::{numbers, rank};
@@ -26,7 +29,7 @@ pub fn counts_match_the_tensors(subject: &Subject) {
 }
 
 /// Merging random parameters changes no more entries of each weight, gain and bias, at no higher a
-/// rank, than [`Method::change`] says, and as many, unless that is expected to be a bound only.
+/// rank, than the method's edits say, and as many, unless that is expected to be a bound only.
 ///
 /// # Panics
 /// If it does not.
@@ -35,10 +38,16 @@ pub fn changes_what_it_says(subject: &Subject) {
     let before = tensors_under(&(), base);
     // Two draws: where one entry happens to round to its old value, the other one has changed.
     let draws = [1, 2].map(|seed| subject.trained(seed).method);
-    let after = draws.each_ref().map(|method| tensors_under(&method.valid(), base));
+    let after = draws.each_ref().map(|method| tensors_under(&Mergeable(&method.valid()), base));
+    let parts = EmptyPass::new(base.device());
+    let pass = &parts.pass();
     for site in base.sites() {
-        let change = draws[0].change(site);
-        assert_eq!(change, draws[1].change(site), "the change at {site} depends on chance");
+        let change = change_at(&draws[0], site, pass);
+        assert_eq!(
+            change,
+            change_at(&draws[1], site, pass),
+            "the change at {site} depends on chance"
+        );
         for (name, said) in [("weight", change.weight), ("bias", change.bias)] {
             let key = format!("{}.{name}", site.path);
             let differences = after.each_ref().map(|after| difference(after, &before, &key));
@@ -51,8 +60,12 @@ pub fn changes_what_it_says(subject: &Subject) {
             if subject.expect.reaches_change {
                 assert!(ever >= said, "{key}: {ever} entries changed, said were {said}");
             }
-            if name == "weight" && site.kind == SiteKind::Linear {
-                let ranks = differences.map(|d| rank(d, site.d_out(), site.d_in()));
+            if name == "weight" && site.kind == SiteKind::Linear && !site.tied {
+                let [rows, columns] = match site.layout() {
+                    Layout::AsIs => [site.d_in(), site.d_out()],
+                    Layout::Transposed => [site.d_out(), site.d_in()],
+                };
+                let ranks = differences.map(|d| rank(d, rows, columns));
                 let (highest, said) = (ranks[0].max(ranks[1]), change.rank);
                 assert!(highest <= said, "{key}: changed at rank {highest}, said was {said}");
                 if subject.expect.reaches_change {
@@ -63,9 +76,28 @@ pub fn changes_what_it_says(subject: &Subject) {
     }
 }
 
-/// `after - before` at a key; nothing where the site has no such tensor.
+/// `after - before` at a key; nothing where the site has no such tensor. A bias that was not there
+/// was one of zeros.
 fn difference(after: &TensorMap, before: &TensorMap, key: &str) -> Vec<f64> {
-    let (Some(after), Some(before)) = (after.get(key), before.get(key)) else { return Vec::new() };
-    let pairs = numbers(after).into_iter().zip(numbers(before));
+    let Some(after) = after.get(key).map(numbers) else { return Vec::new() };
+    let before = before.get(key).map_or_else(|| vec![0.0; after.len()], numbers);
+    let pairs = after.into_iter().zip(before);
     pairs.map(|(after, before)| f64::from(after) - f64::from(before)).collect()
+}
+
+/// A method where there is a weight under it, and the base elsewhere.
+#[derive(Debug)]
+struct Mergeable<'m>(&'m dyn Hooks);
+
+impl Hooks for Mergeable<'_> {
+    fn linear(&self, site: &Site, pass: &Pass<'_>) -> Edits {
+        let edits = self.0.linear(site, pass);
+        if edits.obstacle().is_some() { Edits::none() } else { edits }
+    }
+    fn norm(&self, site: &Site, pass: &Pass<'_>) -> NormEdit {
+        self.0.norm(site, pass)
+    }
+    fn table(&self, site: &Site, pass: &Pass<'_>) -> TableEdit {
+        self.0.table(site, pass)
+    }
 }

@@ -1,10 +1,11 @@
 //! What training changes, and what it does not.
 
+use burn::module::Module;
 use burn::tensor::GradientCheckpointingStrategy;
 use peft_core::{TensorMap, tensors_under};
 
 use crate::Subject;
-use crate::numbers::{assert_close, values};
+use crate::numbers::{assert_close, assert_same, bits, values};
 use crate::parameters::{gradients, moved, parameters};
 
 /// Every trained parameter gets a finite gradient that is not zero everywhere.
@@ -60,12 +61,11 @@ pub fn training_leaves_the_base_alone(subject: &Subject) {
 /// # Panics
 /// If they are not.
 pub fn off_is_the_base(subject: &Subject) {
-    let bits = |logits: Vec<f32>| -> Vec<u32> { logits.into_iter().map(f32::to_bits).collect() };
-    let before = bits(subject.host.logits(&()));
+    let before = subject.host.logits(&());
     let adapter = subject.train(subject.fresh(), 3);
-    let on = bits(subject.host.logits(&burn::module::Module::valid(&adapter.method)));
-    assert_ne!(on, before, "three steps of training changed nothing");
-    assert_eq!(bits(subject.host.logits(&())), before, "the base's logits changed");
+    let on = subject.host.logits(&adapter.method.valid());
+    assert!(bits(&on) != bits(&before), "three steps of training changed nothing");
+    assert_same("logits of the base before and after", &subject.host.logits(&()), &before);
 }
 
 /// Gradient checkpointing gives the same loss and the same gradients.
@@ -76,7 +76,7 @@ pub fn gradient_checkpointing_changes_nothing(subject: &Subject) {
     let device = subject.device().gradient_checkpointing();
     let plain = subject.in_training(1).method;
     let saving = moved(plain.clone(), &device);
-    let strategies = burn::module::Module::devices(&saving);
+    let strategies = saving.devices();
     assert!(
         strategies.iter().any(|device| {
             device.gradient_checkpointing_strategy()

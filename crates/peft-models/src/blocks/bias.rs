@@ -120,9 +120,14 @@ impl KeyPlaces {
             let same = lone[row].past == 0
                 && lone[row].shift == lone[longest].shift
                 && self.extra[row] == self.extra[longest];
-            // What a shorter row lacks are last keys, which its own queries do not see.
-            let tokens =
-                self.rows[row].iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+            // What a shorter row lacks are last keys, which its own queries do not see; padding has
+            // queries too, which do, and methods that read what becomes of them.
+            let tokens = match lone[row].mask {
+                Some(_) => self.keys(),
+                None => {
+                    self.rows[row].iter().rposition(Option::is_some).map_or(0, |last| last + 1)
+                }
+            };
             same && self.rows[row][..tokens] == self.rows[longest][..tokens]
         });
         if alike { vec![longest] } else { (0..rows).collect() }

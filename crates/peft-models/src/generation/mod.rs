@@ -83,6 +83,12 @@ impl<'m> Generator<'m> {
         if prompts.is_empty() {
             return Ok(Vec::new());
         }
+        let named = self.slots.map_or(0, |slots| slots.as_slice().len());
+        if named > 0 && named != prompts.len() {
+            let prompts = prompts.len();
+            let reason = format!("{prompts} texts, and {named} that name an adapter");
+            return Err(Error::Input(reason));
+        }
         match self.config.num_beams {
             1 => self.one_by_one(prompts, on_token),
             _ => self.beams(prompts),
