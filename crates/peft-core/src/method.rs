@@ -151,7 +151,7 @@ pub trait MethodConfig:
     /// Other names of fields: `("rank", "r")`.
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
     /// The method that it configures.
-    type Method: Method + Module + Clone + 'static;
+    type Method: Method + Module + 'static;
 
     /// What a table of methods says about it with these fields.
     fn card(&self) -> MethodCard {

@@ -231,7 +231,7 @@ fn a_magnitude_is_the_norm_of_a_column_of_the_weight_below() {
         let norms = w.clone().square().sum_dim(0).sqrt();
         w / norms * m.clone().unsqueeze_dim(0)
     };
-    make(&magnitude.clone().into(), &normed, reason);
+    make(&magnitude.clone().into(), normed, reason);
     let edits = Edits::from(factors).then(magnitude);
     make(&edits, |w| normed(w + product.clone()), reason);
     make_bias(&edits, |b| b);
