@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use peft_core::{
-    Adapter, AdapterConfig, AdapterPool, Average, BoxedMethod, Composition, Error, Hooks,
-    Method, MethodConfig, PerLayer, Probe, Slots, merged_tensors,
+    Adapter, AdapterConfig, AdapterPool, Average, BoxedMethod, Composition, Error, Hooks, Method,
+    MethodConfig, PerLayer, Probe, Slots, merged_tensors,
 };
 use peft_models::{Checkpoint, Forward, Model, ModelInput, ModelTask};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! The configuration of bottleneck adapters, with adapter-hub's fields.
+//! The configuration of bottleneck adapters, with `adapters`' fields.
 
 use std::sync::Arc;
 

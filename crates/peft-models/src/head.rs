@@ -38,7 +38,7 @@ pub(crate) struct SequenceHead {
 /// Which token stands for its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadToken {
-    /// The first, virtual ones included.
+    /// What stands first, a virtual token too.
     First,
     /// The last that is not `pad`; where the configuration has none, that the mask does not hide.
     Last { pad: Option<usize> },
@@ -51,9 +51,8 @@ impl ReadToken {
     fn of(self, text: &Text, rows: &Rows) -> Result<Vec<usize>> {
         let places = match self {
             Self::First => {
-                let first = |row: &Row| (0..row.len()).find(|&place| row.has(place));
-                let first = rows.iter().map(|row| first(row).unwrap_or(0)).enumerate();
-                return Ok(first.map(|(number, place)| rows.start(number) + place).collect());
+                // The reference reads padding where a text begins with it.
+                return Ok((0..rows.len()).map(|number| rows.start(number)).collect());
             }
             Self::Last { pad } => text.last(|id, is_token| match pad {
                 Some(pad) => id != pad,

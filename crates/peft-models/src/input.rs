@@ -36,6 +36,8 @@ pub(crate) struct Placed {
     pub(crate) ids: Vec<usize>,
     /// The segment of each.
     pub(crate) segments: Option<Vec<usize>>,
+    /// By row, the position of what comes next where the row has no token here.
+    pub(crate) next: Vec<usize>,
 }
 
 impl ModelInput {
@@ -79,8 +81,8 @@ impl ModelInput {
     }
 
     /// A batch from `[batch, tokens]` arrays: indices, 1 where there is a token, and segments.
-    /// Positions are counted from the first index on, be it a token or not; where padding comes
-    /// first, see [`counting_tokens`](Self::counting_tokens).
+    /// Positions are counted from the first index on, padding included; where padding comes first,
+    /// see [`counting_tokens`](Self::counting_tokens).
     ///
     /// # Errors
     /// If the arrays are not whole numbers of one shape, or an index is negative.
@@ -134,8 +136,8 @@ impl ModelInput {
         Ok(Self { decoder: Some(decoder.text), ..self })
     }
 
-    /// With positions that count tokens only, so that a text has the same ones whatever padding is
-    /// before it, as texts that are to be continued have it.
+    /// With positions that count tokens only, so that padding before a text does not move them: for
+    /// texts that are to be continued.
     pub fn counting_tokens(mut self) -> Self {
         self.text.tokens_only = true;
         if let Some(decoder) = &mut self.decoder {
@@ -201,10 +203,10 @@ impl Text {
         Ok(())
     }
 
-    /// Whether there is padding, and all of it behind the texts.
+    /// Whether every text begins at the first place, and padding is behind it.
     pub(crate) fn is_padded_behind(&self) -> bool {
         let mut rows = self.is_token.chunks(self.shape[1]);
-        rows.all(|row| row.is_sorted_by(|token, next| *token || !*next))
+        rows.all(|row| row[0] && row.is_sorted_by(|token, next| *token || !*next))
     }
 
     /// Whether positions count what is there, not places: a text that goes on is not read as one
@@ -224,10 +226,10 @@ impl Text {
             && seen.len() != batch
         {
             let kept = seen.len();
-            return Err(Error::Input(format!("{batch} texts, but the cache is of {kept}")));
+            return Err(Error::Input(format!("{batch} texts, but the cache holds {kept}")));
         }
         let (mut rows, mut ids) = (Vec::with_capacity(batch), Vec::new());
-        let mut of_segments = Vec::new();
+        let (mut of_segments, mut nexts) = (Vec::new(), Vec::new());
         for number in 0..batch {
             let Seen { tokens: past, next } = seen.map_or(Seen::default(), |seen| seen[number]);
             let from = number * tokens;
@@ -248,12 +250,13 @@ impl Text {
                     mask.push(is_token);
                 }
             }
+            nexts.push(if self.tokens_only { next } else { next + tokens });
             let text = (0..positions.len()).collect();
             let mask = mask.contains(&false).then_some(mask);
             rows.push(Row { positions, mask, text, past, shift: 0 });
         }
         let segments = self.segments.as_ref().map(|_| of_segments);
-        Ok(Placed { rows: Rows::new(rows, &self.device), ids, segments })
+        Ok(Placed { rows: Rows::new(rows, &self.device), ids, segments, next: nexts })
     }
 
     /// The text moved by one token, behind `start`, every one a token.

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Tensor};
 use peft_adapter::{BottleneckConfig, ReductionFactor};
 use peft_conformance::{Expect, HostKind, conformance};
 use peft_core::{
-    Base, Dialect, EmptyPass, Exchange, Hooks, InitContext, Method, MethodConfig, Registry, Role,
-    configure,
+    Base, Dialect, Exchange, Hooks, InitContext, LinearLayer, Memo, Method, MethodConfig, Mode,
+    Pass, Probe, Registry, Role, Rows, Slots, configure,
 };
 use peft_lora::LoraConfig;
 use peft_prefix::PrefixTuningConfig;
@@ -177,7 +177,15 @@ fn each_part_of_a_fused_projection_has_a_gate() {
     let device = Device::default();
     let mut method = config.init(&InitContext::new(&base, &device)).expect("it fits");
     let site = base.sites().next().expect("there is one");
-    assert_eq!(method.linear(site, &EmptyPass::new(&device).pass()).iter().count(), 2);
+    let (rows, slots, memo) = (Rows::packed(&[3, 2], &device), Slots::default(), Memo::new());
+    let probe = Probe::default();
+    let (mode, watched) = (Mode::Infer, Some(&probe));
+    let pass = Pass { rows: &rows, slots: &slots, mode, memo: &memo, probe: watched };
+    let layer = LinearLayer::new(site, base.weight(site), None);
+    method.linear(site, &pass).apply(&layer, Tensor::ones([5, 4], &device), &pass);
+    let seen = probe.observations();
+    let seen: Vec<(&str, usize)> = seen.iter().map(|o| (o.name.as_str(), o.count)).collect();
+    assert_eq!(seen, [("lora_gate.0", 2), ("lora_gate.1", 2)]);
     let mut described = Exchange::describe().in_dialect(Dialect::adapter_hub("task"));
     method.exchange(&mut described, &base);
     let found: Vec<(String, Vec<usize>)> =

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Acts, refuse_stack};
 use crate::{
-    Adapter, AdapterPool, Average, Base, BoxedMethod, Error, Hooks, Method, ModulesToSave,
-    PerLayer, Result, Stack,
+    Adapter, AdapterPool, Average, Base, BoxedMethod, Change, EmptyPass, Error, Hooks, Method,
+    ModulesToSave, PerLayer, Result, Role, Stack, change_at,
 };
 
 /// How several adapters become one.
@@ -55,12 +55,11 @@ impl Composition {
             return self.refuse(&adapters, "there must be at least one adapter".into());
         };
         if self == Self::Parallel {
-            let outputs = |a: &Adapter| a.parts().0.map(|head| crate::num_trainable(&head));
-            let first = outputs(&adapters[0]);
-            if let Some(other) = adapters.iter().position(|a| outputs(a) != first) {
+            let first = has_head(&adapters[0], base);
+            if let Some(other) = adapters.iter().position(|a| has_head(a, base) != first) {
                 let reason = format!(
-                    "side by side they must have heads with the same number of outputs, and \
-                     number {} differs from the first",
+                    "side by side each has a head of its own, or none has, and number {} differs \
+                     from the first",
                     other + 1
                 );
                 return self.refuse(&adapters, reason);
@@ -131,6 +130,17 @@ impl Composition {
         }
         Ok(())
     }
+}
+
+/// Whether an adapter was trained with a head, which is saved with it.
+fn has_head(adapter: &Adapter, base: &Base) -> bool {
+    let parts = EmptyPass::new(base.device());
+    let pass = &parts.pass();
+    let is_saved = |saved: &BoxedMethod| {
+        let mut heads = base.sites().filter(|site| site.role == Role::Head);
+        heads.any(|site| change_at(saved, site, pass) != Change::default())
+    };
+    adapter.parts().0.as_ref().is_some_and(is_saved)
 }
 
 /// Refuses a stack in which one adapter would drop what another does.

@@ -82,7 +82,10 @@ impl Gated {
         let one = |number: usize| Gate {
             weight: weight.clone().narrow(1, number, 1),
             bias: bias.clone().narrow(0, number, 1),
-            name: self.names.peft,
+            name: match count {
+                1 => self.names.peft.into(),
+                _ => format!("{}.{number}", self.names.peft),
+            },
         };
         Some((0..count).map(one).collect())
     }

@@ -28,8 +28,8 @@ use crate::{
     Pass, Result, Site, Stage, StepContext, TableEdit, Tokens,
 };
 
-/// A method made of methods: one rule by which it makes one answer of its members', whatever was
-/// asked.
+/// A method made of methods: one rule, by which the answers of its members become one, at every
+/// hook.
 ///
 /// All hooks and the whole life cycle are written here, once for all composites.
 pub(crate) trait Composite: Debug + Send + Sync {

@@ -14,7 +14,7 @@ pub struct Gate {
     /// `b`, `[1]`.
     pub bias: Tensor<1>,
     /// What a probe calls it.
-    pub name: &'static str,
+    pub name: String,
 }
 
 impl Gate {
@@ -22,7 +22,7 @@ impl Gate {
     pub(crate) fn of_rows(&self, site: &Site, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
         let open = sigmoid(linear(x, self.weight.clone(), Some(self.bias.clone())));
         let open = pass.rows.mean(open);
-        pass.record(site, self.name, || open.clone());
+        pass.record(site, &self.name, || open.clone());
         open
     }
 

@@ -59,7 +59,7 @@ pub struct Key {
 }
 
 impl<S: Into<String>> From<S> for Key {
-    /// HF PEFT's key; adapter-hub's is the same without `base_model.model.`.
+    /// HF PEFT's key; `adapters`' is the same without `base_model.model.`.
     fn from(peft: S) -> Self {
         let peft = peft.into();
         let hub = peft.strip_prefix(KEY_PREFIX).unwrap_or(&peft).to_string();
@@ -68,7 +68,7 @@ impl<S: Into<String>> From<S> for Key {
 }
 
 impl Key {
-    /// With adapter-hub's key, in which `{}` stands for the adapter's name.
+    /// With `adapters`' key, in which `{}` stands for the adapter's name.
     pub fn hub(mut self, key: impl Into<String>) -> Self {
         self.hub = key.into();
         self
@@ -80,7 +80,7 @@ impl Key {
         self
     }
 
-    /// With another shape in adapter-hub's file, of as many values.
+    /// With another shape in `adapters`' file, of as many values.
     pub fn hub_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
         self.hub_shape = Some(shape.into());
         self

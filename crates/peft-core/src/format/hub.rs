@@ -22,7 +22,7 @@ const FUSION_CONFIG: &str = "adapter_fusion_config.json";
 const FUSION_WEIGHTS: [&str; 2] =
     ["model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"];
 
-/// What an adapter directory says about its task, whatever the layout.
+/// The task of an adapter directory, in either layout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SavedTask {
     /// The task, if it is known.
@@ -57,7 +57,7 @@ impl SavedTask {
 }
 
 impl Adapter {
-    /// The model that the adapter in `directory` says it was made for, whatever the layout: a hub
+    /// The model that the adapter in `directory` names as its base, in either layout: a Hugging Face
     /// id, with its revision where one is noted, or a path.
     ///
     /// # Errors
@@ -95,7 +95,7 @@ fn outputs(tensors: &TensorMap, prefix: &str) -> Option<usize> {
     shape.first().copied().filter(|_| !shape.contains(&0))
 }
 
-/// A directory in adapter-hub's layout.
+/// A directory in `adapters`' layout.
 pub(super) struct HubDirectory {
     path: PathBuf,
     /// The adapter's name, or the names of the adapters that are fused.

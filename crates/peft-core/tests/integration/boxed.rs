@@ -2,10 +2,12 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Int, Tensor};
-use peft_core::{Base, BoxedMethod, Change, Exchange, Hooks, Layout, Method, Site};
+use peft_core::{
+    Base, BoxedMethod, EmptyPass, Exchange, Hooks, Layout, Method, NormEdit, Pass, Site,
+};
 use peft_lora::Lora;
 
-use crate::support::{bert, device, names, random, random_lora, values};
+use crate::support::{bert, device, init, names, random, random_lora, values};
 
 /// Parameters of several ranks and kinds, at several depths.
 #[derive(Module, Debug)]
@@ -22,14 +24,18 @@ struct Inner {
     matrix: Param<Tensor<2>>,
 }
 
-impl Hooks for Odd {}
+impl Hooks for Odd {
+    fn norm(&self, _site: &Site, _pass: &Pass<'_>) -> NormEdit {
+        NormEdit::bias(self.vector.val())
+    }
+}
 
 impl Method for Odd {
     fn exchange(&mut self, file: &mut Exchange<'_>, _base: &Base) {
         file.param("vector", &mut self.vector, Layout::AsIs);
     }
-    fn change(&self, _site: &Site) -> Change {
-        Change { weight: 1, bias: 2, rank: 3 }
+    fn virtual_tokens(&self) -> usize {
+        3
     }
 }
 
@@ -158,17 +164,23 @@ fn what_a_method_says_crosses_the_box() {
     let base = bert();
     let mut boxed = BoxedMethod::new(Odd::new(&device()));
     let site = base.sites().next().expect("a site");
-    assert_eq!(boxed.change(site), Change { weight: 1, bias: 2, rank: 3 });
+    let norms = |hooks: &dyn Hooks| {
+        let parts = EmptyPass::new(&device());
+        hooks.norm(site, &parts.pass()).bias.apply(Tensor::zeros([4], &device()))
+    };
+    let odd = boxed.downcast_ref::<Odd>().expect("it is one");
+    assert_eq!(norms(&boxed).into_data(), odd.vector.val().into_data());
+    assert_eq!(boxed.virtual_tokens(), 3);
     let mut file = Exchange::describe();
     boxed.exchange(&mut file, &base);
     assert_eq!(file.into_specs()[0].shape, [4]);
     assert!(boxed.downcast_ref::<Lora>().is_none());
 
     let config = random_lora(2, 3.0, names(&["query"]));
-    let lora = peft_core::AnyConfig::init(&config, &base, &device()).expect("it fits");
+    let lora = init(&config, &base);
     assert!(lora.downcast_ref::<Lora>().is_some());
     assert!(lora.lr_factors().is_empty());
     let faster = peft_lora::LoraConfig { lr_ratio: Some(16.0), ..config };
-    let lora = peft_core::AnyConfig::init(&faster, &base, &device()).expect("it fits");
+    let lora = init(&faster, &base);
     assert!(lora.lr_factors().contains(&("lora_b".to_string(), 16.0)));
 }

@@ -4,20 +4,21 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor, TensorData};
 use peft_core::{
-    Adapter, AdapterConfig, Base, Change, Composition, Error, Hooks, HubModel, LinearLayer, Method,
-    ModulesToSave, Registry, TaskType, TokenIndices, num_trainable,
+    Adapter, AdapterConfig, Base, Change, Composition, EmptyPass, Error, Hooks, HubModel, Method,
+    ModulesToSave, Registry, TableEdit, TaskType, TokenIndices, num_trainable,
 };
 use peft_lora::LoraConfig;
 
 use crate::support::{
-    HIDDEN, INNER, LABELS, bert, device, linears, names, pattern, random_lora, site, values,
+    HIDDEN, INNER, LABELS, bert, change, device, linears, names, pattern, random_lora, site,
+    values, weight,
 };
 
 /// The paths of what is saved under these names.
 fn saved(base: &Base, modules: &[&str]) -> Vec<String> {
     let modules: Vec<String> = modules.iter().map(ToString::to_string).collect();
     let saved = ModulesToSave::new(base, &modules, &device()).expect("no embedding is meant");
-    let changed = base.sites().filter(|site| saved.change(site) != Change::default());
+    let changed = base.sites().filter(|site| change(&saved, site) != Change::default());
     changed.map(|site| site.path.clone()).collect()
 }
 
@@ -47,16 +48,14 @@ fn copies_start_from_the_base_and_count_as_full() {
     assert_eq!(num_trainable(&saved), HIDDEN * LABELS + LABELS + 2 * HIDDEN);
     let head = site(&base, "classifier");
     let expected = Change { weight: HIDDEN * LABELS, bias: LABELS, rank: LABELS };
-    assert_eq!(saved.change(head), expected);
+    assert_eq!(change(&saved, head), expected);
     let norm = site(&base, "bert.encoder.layer.1.output.LayerNorm");
-    assert_eq!(saved.change(norm), Change { weight: HIDDEN, bias: HIDDEN, rank: 0 });
+    assert_eq!(change(&saved, norm), Change { weight: HIDDEN, bias: HIDDEN, rank: 0 });
 
-    let weight = base.weight(head);
-    let layer = LinearLayer::new(head, weight, None);
-    let copy = saved.weight(&layer).expect("a copy");
+    let copy = weight(&saved, &base, head);
     assert!(copy.device().is_autodiff() && copy.is_require_grad());
-    assert_eq!(values(copy), values(weight.dense()));
-    assert!(saved.valid().weight(&layer).is_some_and(|copy| !copy.device().is_autodiff()));
+    assert_eq!(values(copy), values(base.weight(head).dense()));
+    assert!(!weight(&saved.valid(), &base, head).device().is_autodiff());
 }
 
 #[test]
@@ -65,11 +64,18 @@ fn an_embedding_is_saved_whole_or_by_rows() {
     let words = site(&base, "bert.embeddings.word_embeddings");
     let [entries, d] = words.shape;
     let table = base.weight(words);
+    let under = |saved: &ModulesToSave| {
+        let edit = saved.table(words, &EmptyPass::new(&device()).pass());
+        edit.dense(table.dense())
+    };
     let whole = ModulesToSave::new(&base, &["word_embeddings".into()], &device()).expect("it fits");
     assert!(whole.has_embeddings());
     assert_eq!(num_trainable(&whole), entries * d);
-    assert_eq!(whole.change(words), Change { weight: entries * d, bias: 0, rank: d.min(entries) });
-    let copy = whole.embedding(words, table.clone()).dense();
+    assert_eq!(
+        change(&whole, words),
+        Change { weight: entries * d, bias: 0, rank: d.min(entries) }
+    );
+    let copy = under(&whole);
     assert!(copy.device().is_autodiff() && copy.is_require_grad());
 
     let none = || ModulesToSave::new(&base, &[], &device()).expect("nothing is asked for");
@@ -77,8 +83,8 @@ fn an_embedding_is_saved_whole_or_by_rows() {
     let mut rows = none().with_tokens(&base, &indices, &device()).expect("it fits");
     assert!(rows.has_embeddings());
     assert_eq!(num_trainable(&rows), 2 * d);
-    assert_eq!(rows.change(words), Change { weight: 2 * d, bias: 0, rank: 2 });
-    assert_eq!(values(rows.embedding(words, table.clone()).dense()), values(table.dense()));
+    assert_eq!(change(&rows, words), Change { weight: 2 * d, bias: 0, rank: 2 });
+    assert_eq!(values(under(&rows)), values(table.dense()));
     // What a file holds takes the place of the rows, in the order of the indices.
     let key =
         "base_model.model.bert.embeddings.word_embeddings.token_adapter.trainable_tokens_delta";
@@ -91,7 +97,7 @@ fn an_embedding_is_saved_whole_or_by_rows() {
     let mut expected = values(table.dense());
     expected[(entries - 1) * d..].copy_from_slice(&read[..d]);
     expected[2 * d..3 * d].copy_from_slice(&read[d..]);
-    let under = rows.embedding(words, table.clone()).dense();
+    let under = under(&rows);
     assert_eq!(values(under.clone()), expected);
     // Each row's gradient is its own row's.
     let weights = Tensor::<1, Int>::arange(0..entries as i64, &device()).float().unsqueeze_dim(1);
@@ -143,10 +149,10 @@ fn a_saved_module_is_no_target() {
     // Without a task, nothing is saved, and the head is a layer like any other.
     let free = adapter(pattern(".*(query|classifier)"), None).expect("it fits");
     let head = site(&base, "classifier");
-    assert_eq!(free.method.change(head).rank, 2);
+    assert_eq!(change(&free.method, head).rank, 2);
     let task = Some(TaskType::SequenceClassification);
     let saved = adapter(pattern(".*(query|classifier)"), task).expect("it fits");
-    assert_eq!(saved.method.change(head).rank, LABELS);
+    assert_eq!(change(&saved.method, head).rank, LABELS);
     let keys: Vec<String> = saved.specs(&base).into_iter().map(|spec| spec.key).collect();
     assert!(keys.contains(&"base_model.model.classifier.weight".to_string()));
     assert!(!keys.iter().any(|key| key.contains("classifier.lora_A")), "{keys:?}");
@@ -181,15 +187,18 @@ fn rows_go_with_the_adapter_and_with_no_other() {
     let read = Adapter::load(directory.path(), &registry, &base, &device()).expect("it is whole");
     assert_eq!(read.config.trainable_token_indices, adapter.config.trainable_token_indices);
     assert_eq!(read.tensors(&base), adapter.tensors(&base));
-    assert_eq!(read.method.change(words).weight, 2 * words.d_out());
+    assert_eq!(change(&read.method, words).weight, 2 * words.d_out());
     // Under another adapter's head, the rows are the base's.
     let method = Adapter::load_method(directory.path(), &registry, &base, &device());
     let method = method.expect("the rows are passed over");
-    assert_eq!(method.method.change(words), Change::default());
+    assert_eq!(change(&method.method, words), Change::default());
 
-    let refused = Composition::Parallel.of(vec![method, read.clone()], None);
-    let error = refused.expect_err("one table for two").to_string();
-    assert!(error.contains("number 2 has its own"), "{error}");
+    // Side by side, each has its own.
+    let pool = Composition::Parallel.of(vec![method.clone(), read.clone()], None, &base);
+    let pool = pool.expect("each has its own rows").method;
+    let parts = EmptyPass::new(&device());
+    let TableEdit::Routed(tables) = pool.table(words, &parts.pass()) else { panic!("by slot") };
+    assert!(tables[0].is_keep() && matches!(tables[1], TableEdit::Rows(_)), "{tables:?}");
     let model = HubModel {
         model_class: "BertForSequenceClassification".into(),
         model_name: "bert".into(),

@@ -1,7 +1,14 @@
-//! Small bases with random tensors.
+//! Small bases with random tensors, and what tests ask of methods over them.
 
+use std::sync::Arc;
+
+use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
-use peft_core::{Base, MethodConfig, ModuleNames, Role, Site, SiteKind, Targets};
+use peft_core::{
+    AnyConfig, Base, BoxedMethod, Change, Edit, Edits, EmptyPass, Hooks, InitContext, LinearLayer,
+    Memo, Method, MethodConfig, Mode, ModuleNames, NormEdit, OutputMap, Pass, Role, Rows, Site,
+    SiteKind, Slots, TableEdit, Targets, change_at,
+};
 use peft_lora::{LoraConfig, LoraInit};
 
 pub const HIDDEN: usize = 6;
@@ -77,6 +84,126 @@ pub fn bert() -> Base {
     linear(&mut base, "bert.pooler.dense", Role::Pooler, None, [HIDDEN, HIDDEN]);
     linear(&mut base, "classifier", Role::Head, None, [HIDDEN, LABELS]);
     base
+}
+
+/// What belongs to a pass.
+pub struct Parts {
+    pub rows: Rows,
+    pub slots: Slots,
+    pub memo: Memo,
+}
+
+impl Parts {
+    /// A pass over texts of these lengths, packed.
+    pub fn packed(lengths: &[usize]) -> Self {
+        Self::over(Rows::packed(lengths, &device()))
+    }
+
+    /// A pass over these rows.
+    pub fn over(rows: Rows) -> Self {
+        Self { rows, slots: Slots::default(), memo: Memo::new() }
+    }
+
+    /// With the slot of each row.
+    pub fn in_slots(self, slots: &[Option<usize>]) -> Self {
+        Self { slots: Slots::new(slots.to_vec()), ..self }
+    }
+
+    pub fn pass(&self) -> Pass<'_> {
+        let Self { rows, slots, memo } = self;
+        Pass { rows, slots, mode: Mode::Infer, memo, probe: None }
+    }
+
+    /// The pass of a training step.
+    pub fn training(&self, step: u64) -> Pass<'_> {
+        Pass { mode: Mode::Train { seed: 7, step }, ..self.pass() }
+    }
+}
+
+/// A method that says the same of a linear layer, a norm and a table each time.
+#[derive(Module, Debug)]
+pub struct Fixed {
+    #[module(skip)]
+    edits: Vec<(usize, Edits)>,
+    #[module(skip)]
+    norms: Vec<(usize, NormEdit)>,
+    #[module(skip)]
+    tables: Vec<(usize, TableEdit)>,
+}
+
+impl Fixed {
+    pub fn linear(site: &Site, edits: impl Into<Edits>) -> BoxedMethod {
+        let (norms, tables) = (Vec::new(), Vec::new());
+        BoxedMethod::new(Self { edits: vec![(site.index, edits.into())], norms, tables })
+    }
+
+    pub fn norm(site: &Site, edit: NormEdit) -> BoxedMethod {
+        let (edits, tables) = (Vec::new(), Vec::new());
+        BoxedMethod::new(Self { edits, norms: vec![(site.index, edit)], tables })
+    }
+
+    pub fn table(site: &Site, edit: TableEdit) -> BoxedMethod {
+        let (edits, norms) = (Vec::new(), Vec::new());
+        BoxedMethod::new(Self { edits, norms, tables: vec![(site.index, edit)] })
+    }
+}
+
+fn at<T: Clone + Default>(known: &[(usize, T)], site: &Site) -> T {
+    known.iter().find(|(index, _)| *index == site.index).map_or_else(T::default, |(_, x)| x.clone())
+}
+
+impl Hooks for Fixed {
+    fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
+        at(&self.edits, site)
+    }
+    fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
+        at(&self.norms, site)
+    }
+    fn table(&self, site: &Site, _pass: &Pass<'_>) -> TableEdit {
+        at(&self.tables, site)
+    }
+}
+
+impl Method for Fixed {}
+
+/// `2 y + 1`.
+#[derive(Debug)]
+pub struct Doubled;
+
+impl OutputMap for Doubled {
+    fn forward(&self, _x: &Tensor<2>, y: Tensor<2>, _pass: &Pass<'_>) -> Tensor<2> {
+        y * 2.0 + 1.0
+    }
+    fn obstacle(&self) -> &'static str {
+        "it doubles the output"
+    }
+}
+
+impl Doubled {
+    pub fn edit() -> Edits {
+        Edits::from(Edit::Output(Arc::new(Self)))
+    }
+}
+
+/// A fresh method over a base.
+pub fn init(config: &dyn AnyConfig, base: &Base) -> BoxedMethod {
+    config.init(&InitContext::new(base, &device())).expect("it fits")
+}
+
+/// The linear layer at a site.
+pub fn layer<'b>(base: &'b Base, site: &'b Site) -> LinearLayer<'b> {
+    LinearLayer::new(site, base.weight(site), base.at(site).bias.as_ref())
+}
+
+/// The weight of a layer under a method.
+pub fn weight(hooks: &dyn Hooks, base: &Base, site: &Site) -> Tensor<2> {
+    let edits = hooks.linear(site, &EmptyPass::new(&device()).pass());
+    edits.dense(&layer(base, site)).0
+}
+
+/// What merging a method changes at a site.
+pub fn change(hooks: &dyn Hooks, site: &Site) -> Change {
+    change_at(hooks, site, &EmptyPass::new(&device()).pass())
 }
 
 /// The site at `path`.

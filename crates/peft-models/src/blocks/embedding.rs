@@ -118,7 +118,8 @@ impl Embeddings {
         let segments = self.segments.as_ref().map(FrozenEmbedding::len);
         text.check(self.words.len(), segments)?;
         let seen = run.cache.filter(|cache| !cache.is_empty()).map(Cache::seen);
-        let Placed { rows, ids, segments } = text.placed(seen.as_deref(), packed)?;
+        let Placed { rows, ids, segments, next } = text.placed(seen.as_deref(), packed)?;
+        let empty = rows.iter().position(|row| row.tokens() == 0);
         let words = self.words.forward(&ids, run.over(&rows));
         let words = if self.scale == 1.0 { words } else { words * self.scale };
         let tokens = Tokens { segments, ..Tokens::new(words, rows.clone()) };
@@ -145,12 +146,18 @@ impl Embeddings {
         let tokens = Tokens::new(hidden, rows.clone());
         let Tokens { hidden, rows, .. } =
             run.hooks.tokens(Stage::Input, &self.site, tokens, &run.pass);
+        if let (Some(text), true, true) = (empty, run.cache.is_some(), rows.tokens() > read) {
+            return Err(Error::Input(format!(
+                "text {text} has only padding where the cache begins: what is put before a text \
+                 goes before its first token"
+            )));
+        }
         // A method may have lengthened the text here too, behind a table of positions; without one,
         // the attentions count what it added.
         let counted = if matches!(self.positions, Positions::None) { &rows } else { &before };
-        let next = counted.iter().map(|row| {
+        let next = counted.iter().zip(next).map(|(row, next)| {
             let last = (0..row.len()).rfind(|&place| row.has(place));
-            last.map_or(0, |last| row.positions[last] + 1)
+            last.map_or(next, |last| row.positions[last] + 1)
         });
         let next = next.collect();
         Ok(EmbeddedText { hidden, rows, next })
