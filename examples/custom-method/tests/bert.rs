@@ -22,7 +22,8 @@ fn trains_and_reloads_in_bert() {
     registry.register::<ScaleConfig>();
     let fields = Map::from_iter([("target_modules".to_string(), json!("all-linear"))]);
     let config = registry.configure("scale", fields).expect("its configuration");
-    let config = AdapterConfig::new(config).with_task(TaskType::SequenceClassification, model.base());
+    let config =
+        AdapterConfig::new(config).with_task(TaskType::SequenceClassification, model.base());
     let mut adapter = Adapter::new(config, model.base(), &device).expect("it fits");
 
     // Six layers in each of two blocks of width 32, feed-forward width 64, and the pooler.
