@@ -225,7 +225,7 @@ fn another_adapter_in_a_slot_is_not_what_was_kept_of_the_first() {
 }
 
 #[test]
-#[should_panic(expected = "a batch of 5 rows, of which 3 name their adapter")]
+#[should_panic(expected = "a batch of 5 rows, and slots for 3")]
 fn every_row_names_its_slot() {
     let base = base();
     let parts = Parts::over(packed()).in_slots(&[Some(0), None, Some(0)]);
