@@ -78,7 +78,9 @@ fn texts(lengths: &[usize], device: &Device) -> anyhow::Result<ModelInput> {
     let rows: Vec<Vec<u32>> = lengths
         .iter()
         .enumerate()
-        .map(|(row, &tokens)| (0..tokens).map(|i| 1000 + (row * 131 + i * 17) as u32 % 900).collect())
+        .map(|(row, &tokens)| {
+            (0..tokens).map(|i| 1000 + (row * 131 + i * 17) as u32 % 900).collect()
+        })
         .collect();
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
     Ok(ModelInput::from_rows(&rows, None, 0, device)?)
@@ -144,7 +146,10 @@ fn tokens_by_position(directory: &Path, device: &Device) -> anyhow::Result<()> {
     let first = around(50);
     for position in [50, 100, 200, 400, 600, 800, 1000] {
         let (Some(time), Some(first)) = (around(position), first) else { continue };
-        println!("token at position {position:5}: {time:7.2} ms, {:.3} of that at 50", time / first);
+        println!(
+            "token at position {position:5}: {time:7.2} ms, {:.3} of that at 50",
+            time / first
+        );
     }
     Ok(())
 }

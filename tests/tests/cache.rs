@@ -111,8 +111,8 @@ fn assert_same(name: &str, hooks: &dyn Hooks, counted: bool, what: &str) {
             assert!(error.contains("only padding where the cache begins"), "{error}");
             continue;
         }
-        let parts = parts
-            .map(|[from, to]| at_tokens(&model, &part(&io, from, to, counted), how, before));
+        let parts =
+            parts.map(|[from, to]| at_tokens(&model, &part(&io, from, to, counted), how, before));
         let difference = (whole.clone() - Tensor::cat(parts.to_vec(), 1)) * is_token.clone();
         let distance: f32 = difference.abs().max().into_scalar();
         assert!(distance <= 1e-5, "{name} under {what}: {distance:e}");

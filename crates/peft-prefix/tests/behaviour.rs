@@ -4,8 +4,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use peft_conformance::Host;
 use peft_core::{
-    Base, Dialect, EmptyPass, Encode, Error, Exchange, ExtraKeys, Hooks, InitContext, Method, MethodConfig,
-    Mode, Pass, Role, Row, Rows, Site, Stage, TensorMap, Tokens,
+    Base, Dialect, EmptyPass, Encode, Error, Exchange, ExtraKeys, Hooks, InitContext, Method,
+    MethodConfig, Mode, Pass, Role, Row, Rows, Site, Stage, TensorMap, Tokens,
 };
 use peft_prefix::{
     Combine, EncoderType, PTuning, PTuningConfig, PrefixTuning, PrefixTuningConfig, PromptInit,
@@ -58,7 +58,7 @@ fn keys(method: &mut impl Method, base: &Base, dialect: Dialect) -> Vec<(String,
 }
 
 fn adapters() -> Dialect {
-    Dialect::AdapterHub { adapter: "task".into() }
+    Dialect::adapter_hub("task")
 }
 
 fn text(error: Option<Error>) -> String {
@@ -282,10 +282,7 @@ fn a_text_has_to_be_tokenised_unless_the_prompt_is_read() {
     let given = PromptTuningConfig { prompt_tuning_init_ids: Some(vec![11, 5]), ..config.clone() };
     assert_eq!(values(prompt.prompt()), values(method(&given, base).prompt()));
     let none = encoded(&|_| Ok(Vec::new()));
-    assert_eq!(
-        text(none.err()),
-        "prompt_tuning_init_text = \"good or bad\": has no tokens"
-    );
+    assert_eq!(text(none.err()), "prompt_tuning_init_text = \"good or bad\": has no tokens");
     let failed = encoded(&|text| Err(Error::encode(text, std::fmt::Error)));
     assert_eq!(text(failed.err()), "the text \"good or bad\" cannot be tokenised");
     let loaded = PromptTuningConfig { inference_mode: true, ..config.clone() };

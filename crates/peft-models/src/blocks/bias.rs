@@ -124,9 +124,7 @@ impl KeyPlaces {
             // queries too, which do, and methods that read what becomes of them.
             let tokens = match lone[row].mask {
                 Some(_) => self.keys(),
-                None => {
-                    self.rows[row].iter().rposition(Option::is_some).map_or(0, |last| last + 1)
-                }
+                None => self.rows[row].iter().rposition(Option::is_some).map_or(0, |last| last + 1),
             };
             same && self.rows[row][..tokens] == self.rows[longest][..tokens]
         });

@@ -1,7 +1,7 @@
 //! Texts that end where they must, and errors where none can be written.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use peft_core::{Embedded, Hooks, Site, TensorMap, read_safetensors};
+use peft_core::{Hooks, Pass, Piece, Site, Stage, TensorMap, Tokens, read_safetensors};
 use peft_models::{Checkpoint, GenerationConfig, Generator, Model, ModelConfig, ModelTask};
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ fn a_model_whose_scores_are_no_numbers_writes_no_text() {
         });
         for fields in ways() {
             let error = generated(&broken, &(), fields, &PROMPTS).unwrap_err().to_string();
-            let start = "text 0 of the batch cannot go on after 9 tokens: the model's score";
+            let start = "text 0 of the batch cannot be continued after 9 tokens: the model's score";
             assert!(error.starts_with(start), "{error}");
         }
     }
@@ -66,7 +66,7 @@ fn a_text_for_which_every_token_is_ruled_out_is_an_error() {
         fields["max_new_tokens"] = json!(80);
         let error = generated(&model, &(), fields, &PROMPTS[1..]).unwrap_err().to_string();
         assert!(
-            error.contains("cannot go on after 61 tokens: every token is ruled out"),
+            error.contains("cannot be continued after 61 tokens: every token is ruled out"),
             "{error}"
         );
     }
@@ -104,8 +104,8 @@ fn any_seed_draws_for_any_number_of_texts() {
 struct Shifts;
 
 impl Hooks for Shifts {
-    fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
-        embedded.shifted(3)
+    fn tokens(&self, stage: Stage, _site: &Site, tokens: Tokens, _pass: &Pass<'_>) -> Tokens {
+        if stage == Stage::Embedded { tokens.shifted(3) } else { tokens }
     }
 }
 
@@ -114,13 +114,13 @@ impl Hooks for Shifts {
 struct Prepends;
 
 impl Hooks for Prepends {
-    fn embed(&self, _site: &Site, embedded: Embedded) -> Embedded {
-        if embedded.continues {
-            return embedded;
+    fn tokens(&self, stage: Stage, _site: &Site, tokens: Tokens, _pass: &Pass<'_>) -> Tokens {
+        if stage != Stage::Embedded {
+            return tokens;
         }
-        let [texts, _, d] = embedded.hidden.dims();
-        let added = Tensor::zeros([texts, 2, d], &embedded.hidden.device());
-        embedded.prepend(added)
+        let [_, d] = tokens.hidden.dims();
+        let added = Tensor::zeros([2, d], &tokens.hidden.device());
+        tokens.assembled(&[Piece::Virtual(added), Piece::Text])
     }
 }
 
@@ -159,8 +159,8 @@ fn a_prompt_after_which_no_token_can_come_is_named() {
     let long = [1_u32; 13];
     for (hooks, tokens, positions) in [
         (&() as &dyn Hooks, 13, "12 positions"),
-        (&Shifts, 10, "12 positions, 3 of which the method takes"),
-        (&Prepends, 11, "12 positions, 2 of which the method takes"),
+        (&Shifts, 10, "12 positions, and the method takes 3"),
+        (&Prepends, 11, "12 positions, and the method takes 2"),
     ] {
         for fields in ways() {
             let prompts = [PROMPTS[1], &long[..tokens - 1]];
@@ -168,7 +168,7 @@ fn a_prompt_after_which_no_token_can_come_is_named() {
             assert_eq!(texts[1].len(), 1);
             let prompts = [PROMPTS[1], &long[..tokens]];
             let error = generated(&model, hooks, fields, &prompts).unwrap_err().to_string();
-            let start = format!("text 1 of the batch cannot go on after {tokens} tokens");
+            let start = format!("text 1 of the batch cannot be continued after {tokens} tokens");
             assert_eq!(error, format!("{start}: the model has {positions}"));
         }
     }
