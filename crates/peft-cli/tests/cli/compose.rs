@@ -111,8 +111,7 @@ fn averages_and_adapters_side_by_side() {
     assert_eq!(rows["predictions"].as_array().unwrap().len(), 2 * 60);
     let ids = TensorData::new(vec![2i64, 5, 9, 3, 2, 40, 3, 0], [2, 4]);
     let mask = TensorData::new(vec![1i64, 1, 1, 1, 1, 1, 1, 0], [2, 4]);
-    let inputs =
-        TensorMap::from([("input_ids".into(), ids), ("attention_mask".into(), mask)]);
+    let inputs = TensorMap::from([("input_ids".into(), ids), ("attention_mask".into(), mask)]);
     write_safetensors(&bench.path("ids.safetensors"), &inputs).unwrap();
     let logits = |adapters: &str| -> Vec<f32> {
         let forward = format!("forward {adapters} --inputs ids.safetensors --out out.safetensors");
