@@ -45,7 +45,12 @@ pub fn base_gradients(
     let count = at_least_one(calibration, batches)?;
     let mut sums: BTreeMap<usize, Tensor<2>> = BTreeMap::new();
     for batch in 0..count {
-        let gradients = calibration.loss(batch, &watched)?.backward();
+        let loss = calibration.loss(batch, &watched)?;
+        // That of a batch that asks nothing of the model.
+        if !loss.device().is_autodiff() {
+            continue;
+        }
+        let gradients = loss.backward();
         for (&site, weight) in &watched.0 {
             // A weight that the loss does not depend on has none.
             let Some(gradient) = weight.grad(&gradients) else { continue };

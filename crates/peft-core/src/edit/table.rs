@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use burn::tensor::{IndexingUpdateOp, Tensor};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
 use crate::rows::ints;
 use crate::{Change, FrozenWeight, Pass, Site};
@@ -44,28 +44,28 @@ impl TableEdit {
 
     /// The rows with these indices, one for each token: `[tokens, d]`.
     pub fn lookup(&self, table: &FrozenWeight, ids: &[usize], pass: &Pass<'_>) -> Tensor<2> {
-        let index = |ids: &[usize]| ints(ids.iter().copied(), pass.rows.device());
         match self {
-            Self::Keep => table.rows(index(ids)),
-            Self::Replaced(values) => values.clone().select(0, index(ids)),
-            Self::Rows(rows) => rows.over(table.rows(index(ids)), ids, pass),
+            Self::Replaced(values) => values.clone().select(0, index(ids, pass)),
+            _ => self.over(table.rows(index(ids, pass)), ids, pass),
+        }
+    }
+
+    /// The same, where `found` is what the table below has.
+    fn over(&self, found: Tensor<2>, ids: &[usize], pass: &Pass<'_>) -> Tensor<2> {
+        match self {
+            Self::Keep => found,
+            Self::Replaced(values) => values.clone().select(0, index(ids, pass)),
+            Self::Rows(rows) => rows.over(found, ids, pass),
             Self::Stack(edits) => {
-                edits.iter().fold(table.rows(index(ids)), |found, edit| match edit {
-                    Self::Keep => found,
-                    Self::Rows(rows) => rows.over(found, ids, pass),
-                    other => other.lookup(table, ids, pass),
-                })
+                edits.iter().fold(found, |found, edit| edit.over(found, ids, pass))
             }
-            Self::Mean(members) => {
-                let of = |(weight, edit): &(f64, Self)| edit.lookup(table, ids, pass) * *weight;
-                members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
-            }
+            Self::Mean(members) => mean(members, |edit| edit.over(found.clone(), ids, pass)),
             Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
                 let own =
                     rows.iter().flat_map(|&row| pass.rows.start(row)..pass.rows.start(row + 1));
                 let own: Vec<usize> = own.map(|token| ids[token]).collect();
-                let edit = slot.map_or(&Self::Keep, |slot| &members[slot]);
-                edit.lookup(table, &own, sub)
+                let found = pass.rows.take(found.clone(), rows);
+                slot.map_or(&Self::Keep, |slot| &members[slot]).over(found, &own, sub)
             }),
         }
     }
@@ -79,31 +79,27 @@ impl TableEdit {
         pass: &Pass<'_>,
     ) -> Tensor<2> {
         match self {
-            Self::Keep => transposed.linear(x, None),
             Self::Replaced(values) => x.matmul(values.clone().transpose()),
-            Self::Rows(rows) => {
-                let scores = transposed.linear(x.clone(), None);
-                rows.compared(transposed, x, scores)
-            }
+            _ => self.compared(transposed.linear(x.clone(), None), x, pass),
+        }
+    }
+
+    /// The same, where `scores` are what the table below gives.
+    fn compared(&self, scores: Tensor<2>, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        match self {
+            Self::Keep => scores,
+            Self::Replaced(values) => x.matmul(values.clone().transpose()),
+            Self::Rows(rows) => rows.compared(scores, x),
             Self::Stack(edits) => {
-                edits.iter().fold(transposed.linear(x.clone(), None), |y, edit| match edit {
-                    Self::Keep => y,
-                    Self::Rows(rows) => rows.compared(transposed, x.clone(), y),
-                    other => other.compare(transposed, x.clone(), pass),
-                })
+                edits.iter().fold(scores, |scores, edit| edit.compared(scores, x.clone(), pass))
             }
             Self::Mean(members) => {
-                let of = |(weight, edit): &(f64, Self)| {
-                    edit.compare(transposed, x.clone(), pass) * *weight
-                };
-                members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
+                mean(members, |edit| edit.compared(scores.clone(), x.clone(), pass))
             }
-            Self::Routed(members) if members.iter().all(Self::is_keep) => {
-                transposed.linear(x, None)
-            }
+            Self::Routed(members) if members.iter().all(Self::is_keep) => scores,
             Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
-                let edit = slot.map_or(&Self::Keep, |slot| &members[slot]);
-                edit.compare(transposed, pass.rows.take(x.clone(), rows), sub)
+                let [scores, x] = [&scores, &x].map(|all| pass.rows.take(all.clone(), rows));
+                slot.map_or(&Self::Keep, |slot| &members[slot]).compared(scores, x, sub)
             }),
         }
     }
@@ -118,10 +114,7 @@ impl TableEdit {
             Self::Replaced(values) => values.clone(),
             Self::Rows(rows) => rows.within(table),
             Self::Stack(edits) => edits.iter().fold(table, |table, edit| edit.dense(table)),
-            Self::Mean(members) => {
-                let of = |(weight, edit): &(f64, Self)| edit.dense(table.clone()) * *weight;
-                members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
-            }
+            Self::Mean(members) => mean(members, |edit| edit.dense(table.clone())),
             Self::Routed(_) => panic!("rows of a batch have different tables"),
         }
     }
@@ -161,6 +154,16 @@ impl TableEdit {
     }
 }
 
+/// `[n]`, the rows of a table that are meant.
+fn index(ids: &[usize], pass: &Pass<'_>) -> Tensor<1, Int> {
+    ints(ids.iter().copied(), pass.rows.device())
+}
+
+fn mean(members: &[(f64, TableEdit)], of: impl Fn(&TableEdit) -> Tensor<2>) -> Tensor<2> {
+    let terms = members.iter().map(|(weight, edit)| of(edit) * *weight);
+    terms.reduce(|sum, term| sum + term).expect("a mean has members")
+}
+
 impl TableRows {
     /// `found`, the rows that `ids` have in the table below, with these where they are meant.
     fn over(&self, found: Tensor<2>, ids: &[usize], pass: &Pass<'_>) -> Tensor<2> {
@@ -179,13 +182,12 @@ impl TableRows {
     }
 
     /// `scores`, the comparison with the table below, with these rows where they are meant.
-    fn compared(&self, transposed: &FrozenWeight, x: Tensor<2>, scores: Tensor<2>) -> Tensor<2> {
+    fn compared(&self, scores: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
         let device = x.device().without_autodiff();
         let index = ints(self.indices.iter().copied(), &device);
-        // What they add to the scores of the rows in their place.
-        let frozen = transposed.transpose().rows(index.clone());
-        let difference = x.matmul((self.values.clone() - frozen).transpose());
-        scores.select_assign(1, index, difference, IndexingUpdateOp::Add)
+        let old = scores.clone().select(1, index.clone());
+        let new = x.matmul(self.values.clone().transpose());
+        scores.select_assign(1, index, new - old, IndexingUpdateOp::Add)
     }
 
     /// A whole table with these rows.

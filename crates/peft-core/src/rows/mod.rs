@@ -61,7 +61,7 @@ impl Row {
 ///
 /// Rows lie one after another. They are *packed* (each as long as its text) or *padded* (each as
 /// long as the longest, with a mask); what works token by token need not know which. Attention,
-/// pooling and whatever reads positions ask here.
+/// pooling and everything else that reads positions ask here.
 #[derive(Debug, Clone)]
 pub struct Rows {
     rows: Vec<Row>,
@@ -132,7 +132,7 @@ impl Rows {
         &self.device
     }
 
-    /// Whether every text goes on from tokens that are kept in a cache.
+    /// Whether every text continues tokens that are kept in a cache.
     pub fn continue_earlier(&self) -> bool {
         self.rows.iter().any(|row| row.past > 0)
     }
@@ -164,11 +164,11 @@ impl Rows {
     /// The tokens of some rows, from `[tokens, d]` of all.
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If there is no such row, or none is asked for.
     pub fn take(&self, tensor: Tensor<2>, rows: &[usize]) -> Tensor<2> {
         let next_to_each_other = rows.windows(2).all(|pair| pair[1] == pair[0] + 1);
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
-            return tensor.narrow(0, 0, 0);
+            panic!("of no rows there are no tokens");
         };
         if next_to_each_other {
             let (from, to) = (self.starts[*first], self.starts[last + 1]);
@@ -279,5 +279,53 @@ impl Rows {
             ragged.then(|| Index::new(&self.starts, longest, &self.device))
         };
         self.index.get_or_init(make).as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `[tokens, 1]`: 0, 1, 2, ...
+    fn numbered(rows: &Rows) -> Tensor<2> {
+        let tokens = rows.tokens() as i64;
+        let numbers = Tensor::arange(0..tokens, &Device::default()).float();
+        numbers.reshape([tokens as usize, 1])
+    }
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().expect("floats")
+    }
+
+    #[test]
+    fn groups_of_rows_are_put_in_order_again() {
+        let rows = Rows::packed(&[3, 1, 2, 2], &Device::default());
+        let x = numbered(&rows);
+        for groups in [vec![vec![2, 0], vec![1, 3]], vec![vec![0, 1], vec![2, 3]]] {
+            let parts = groups.iter().map(|group| rows.take(x.clone(), group)).collect();
+            let order = groups.concat();
+            assert_eq!(values(rows.in_order(parts, &order)), values(x.clone()), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn the_tokens_of_a_slot_are_one_segment() {
+        let rows = Rows::packed(&[3, 1, 2], &Device::default());
+        let slots = Slots::new(vec![Some(1), None, Some(1)]);
+        let segments = rows.segments(&slots);
+        assert_eq!(segments.slots(), [Some(1), None]);
+        let apart = segments.apart(numbered(&rows));
+        assert_eq!(apart.dims(), [2, 5, 1]);
+        let found = values(apart.clone());
+        assert_eq!((&found[..5], found[5]), (&[0., 1., 2., 4., 5.][..], 3.0));
+        assert_eq!(values(segments.together(apart)), values(numbered(&rows)));
+    }
+
+    #[test]
+    fn even_segments_in_order_are_the_same_tensor() {
+        let rows = Rows::packed(&[2, 1, 3], &Device::default());
+        let segments = rows.segments(&Slots::new(vec![Some(4), Some(4), None])).clone();
+        let apart = segments.apart(numbered(&rows));
+        assert_eq!((apart.dims(), values(apart)), ([2, 3, 1], vec![0., 1., 2., 3., 4., 5.]));
     }
 }

@@ -1,11 +1,20 @@
 //! The crate's promises, by subject.
 
 mod boxed;
+mod calibration;
 mod config;
+mod edits;
 mod exchange;
 mod files;
+mod inserts;
+mod keys;
 mod modules_to_save;
+mod norms;
+mod refusals;
 mod registry;
+mod routed;
+mod rows;
 mod stack;
 mod support;
+mod tables;
 mod targets;
