@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use peft_core::{
-    Adapter, AdapterConfig, AdapterPool, Average, BoxedMethod, Composition, Error, Hooks,
+    Adapter, AdapterConfig, AdapterPool, Average, BoxedMethod, Composition, Error, Hooks, Method,
     MethodConfig, PerLayer, Probe, Slots, merged_tensors,
 };
 use peft_models::{Checkpoint, Forward, Model, ModelInput, ModelTask};
@@ -314,6 +314,33 @@ fn a_frozen_adapter_is_neither_trained_nor_saved() {
     let stacked = task.over(vec![language], model.base()).expect("they go together");
     assert_eq!(peft_core::num_trainable(&stacked.method), trainable);
     assert_eq!(stacked.specs(model.base()).len(), specs);
+}
+
+#[test]
+fn the_first_adapter_of_a_stack_alone_is_invertible() {
+    let model = model("bases/bert");
+    let language = || adapter("adapters/bert-madx-stack/lang", &model);
+    let invertible = || adapter("adapters/bert-invertible", &model);
+    let stacked = |adapters: Vec<Adapter>| {
+        Composition::Stack.of(adapters, None, model.base()).map_err(|error| error.to_string())
+    };
+    let of = |adapters| {
+        let stack = stacked(adapters).expect("they go together");
+        logits(&model, &texts(), &stack.method.valid())
+    };
+    // The second one's acts nowhere, as if it had none.
+    let mut without = invertible();
+    let (_, mut method) = without.parts();
+    method.adopt(vec![language().parts().1]);
+    without.method = peft_core::Stack::new(without.parts().0.into_iter().chain([method]).collect());
+    let together = of(vec![language(), invertible()]);
+    assert_eq!(together, of(vec![language(), without.clone()]));
+    let alone = |adapter: &Adapter| logits(&model, &texts(), &adapter.method.valid());
+    assert!(distance(&alone(&without), &alone(&invertible())) > 1e-3);
+    // So there is no training one over another.
+    let refused = invertible().over(vec![language()], model.base());
+    let error = refused.expect_err("it would train nothing").to_string();
+    assert!(error.contains("only in the first adapter of a stack"), "{error}");
 }
 
 #[test]

@@ -236,5 +236,5 @@ fn rows_and_the_slots_that_are_named_for_them_are_as_many() {
     let generator = Generator::new(&model, &pool, &config).expect("a language model");
     let error = generator.with_slots(&slots).generate(&[&[5, 6]]);
     let error = error.expect_err("two adapters for one text").to_string();
-    assert!(error.contains("1 texts, and 2 that name an adapter"), "{error}");
+    assert!(error.contains("1 texts, and slots for 2"), "{error}");
 }

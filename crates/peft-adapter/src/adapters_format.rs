@@ -1,6 +1,6 @@
 //! The configuration as adapter-hub/adapters writes it.
 
-use peft_core::{Base, Error, MethodConfig, Result};
+use peft_core::{Base, Error, HubModel, MethodConfig, Result};
 use serde_json::{Map, Value, json};
 
 use crate::config::DEFAULT_INVERTIBLE_REDUCTION;
@@ -35,6 +35,11 @@ pub(crate) fn write(config: &BottleneckConfig, base: &Base) -> Result<Value> {
     if config.inv_adapter.is_some() && config.inv_adapter_reduction_factor.is_none() {
         let factor = json!(DEFAULT_INVERTIBLE_REDUCTION);
         fields.insert("inv_adapter_reduction_factor".into(), factor);
+    }
+    // For whoever writes the file: the model's class says it there.
+    fields.remove(INVERSE);
+    if config.inv_adapter.is_some() {
+        fields.insert(INVERSE.into(), config.inverse.into());
     }
     for (field, value) in NOT_HERE {
         fields.insert(field.into(), serde_json::from_str(value).unwrap_or_default());
@@ -73,6 +78,11 @@ fn read_fields(mut fields: Map<String, Value>) -> Result<BottleneckConfig> {
         let (field, value, origin) = (field.into(), value.to_string(), LIBRARY.into());
         Err(Error::Unsupported { field, value, origin })
     };
+    let model: HubModel = serde_json::from_value(Value::Object(fields.clone()))
+        .map_err(|error| Error::config("config", "BnConfig", error.to_string()))?;
+    for field in ["model_class", "model_type"] {
+        fields.remove(field);
+    }
     // Version 1 of that library nests the invertible adapter.
     if let Some(Value::Object(nested)) = fields.remove("invertible_adapter") {
         let names = [("block_type", "inv_adapter"), ("reduction_factor", INVERTIBLE_REDUCTION)];
@@ -111,10 +121,12 @@ fn read_fields(mut fields: Map<String, Value>) -> Result<BottleneckConfig> {
     }
     let config: BottleneckConfig = serde_json::from_value(Value::Object(own))
         .map_err(|error| Error::config("config", "BnConfig", error.to_string()))?;
+    let config = BottleneckConfig { inverse: model.inverts(), ..config };
     config.validate()?;
     Ok(config)
 }
 
+const INVERSE: &str = "inv_adapter_inverse";
 const INVERTIBLE_REDUCTION: &str = "inv_adapter_reduction_factor";
 
 #[cfg(test)]

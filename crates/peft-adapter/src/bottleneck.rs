@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use peft_core::{
-    Base, Error, Exchange, Hooks, Insert, Method, NormEdit, Pass, Result, Role, Site, SiteKind,
-    Stage, SublayerEnd, SublayerFunction, Tokens, TrainedNorm,
+    Base, BoxedMethod, Error, Exchange, Hooks, Insert, Method, NormEdit, Pass, Result, Role, Site,
+    SiteKind, Stage, SublayerEnd, SublayerFunction, Tokens, TrainedNorm,
 };
 
 use crate::config::DEFAULT_INVERTIBLE_REDUCTION;
@@ -35,6 +35,12 @@ pub struct Bottleneck {
     invertible: Option<Coupling>,
     #[module(skip)]
     wiring: Wiring,
+    /// Whether a language-model head is given the inverse of the invertible adapter.
+    #[module(skip)]
+    inverse: bool,
+    /// Whether there is another adapter below, whose embeddings then stay as they are.
+    #[module(skip)]
+    above_another: bool,
 }
 
 /// How adapters are connected.
@@ -98,7 +104,8 @@ impl Bottleneck {
             residual: config.residual_before_ln,
             residual_before_norm: config.adapter_residual_before_ln,
         };
-        Ok(Self { layers, norms, shared, invertible, wiring })
+        let inverse = config.inverse;
+        Ok(Self { layers, norms, shared, invertible, wiring, inverse, above_another: false })
     }
 
     /// The adapter at a site, if there is one.
@@ -167,13 +174,13 @@ impl Hooks for Bottleneck {
     }
 
     fn tokens(&self, stage: Stage, site: &Site, tokens: Tokens, _pass: &Pass<'_>) -> Tokens {
-        // A decoder beside an encoder has none.
-        let coupling = self.invertible.as_ref().filter(|_| site.role != Role::DecoderEmbeddings);
+        let coupling = self.invertible.as_ref().filter(|_| !self.above_another);
         match (stage, coupling) {
-            (Stage::Input, Some(coupling)) => {
+            // A decoder's embeddings beside those of an encoder stay as they are.
+            (Stage::Input, Some(coupling)) if site.role != Role::DecoderEmbeddings => {
                 Tokens { hidden: coupling.forward(tokens.hidden), ..tokens }
             }
-            (Stage::Output, Some(coupling)) => {
+            (Stage::Output, Some(coupling)) if self.inverse => {
                 Tokens { hidden: coupling.inverse(tokens.hidden), ..tokens }
             }
             _ => tokens,
@@ -199,6 +206,12 @@ impl Method for Bottleneck {
             let encoder = if base.is_encoder_decoder() { "encoder." } else { "" };
             coupling.exchange(file, &format!("{prefix}{encoder}"));
         }
+    }
+
+    fn adopt(&mut self, below: Vec<BoxedMethod>) -> Vec<BoxedMethod> {
+        // As in adapter-hub/adapters, the invertible adapter of the first one alone acts.
+        self.above_another |= !below.is_empty();
+        below
     }
 
     fn merge_obstacle(&self) -> Option<String> {

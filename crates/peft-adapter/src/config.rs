@@ -1,4 +1,4 @@
-//! The configuration of bottleneck adapters, with adapter-hub's fields.
+//! The configuration of bottleneck adapters, with `adapters`' fields.
 
 use std::sync::Arc;
 
@@ -45,6 +45,7 @@ pub(crate) const DEFAULT_INVERTIBLE_REDUCTION: f64 = 2.0;
 /// | `hypercomplex_nonlinearity` | `glorot-uniform` | carried, see [`HypercomplexInit`] |
 /// | `phm_bias` | true | whether the projections have biases |
 /// | `inv_adapter`, `inv_adapter_reduction_factor` | none, none (2) | an invertible adapter at the embeddings, `nice` or `glow` |
+/// | `inv_adapter_inverse` (`inverse`) | true | whether a language-model head is given its inverse; in adapter-hub's files the model's class says it |
 /// | `train_norms` | false | also trains the norms of adapted layers, as Houlsby et al.; ours |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -114,6 +115,9 @@ pub struct BottleneckConfig {
     /// The input of its networks over their hidden layers.
     #[serde(serialize_with = "fields::serialize_whole")]
     pub inv_adapter_reduction_factor: Option<f64>,
+    /// Whether a language-model head is given its inverse.
+    #[serde(rename = "inv_adapter_inverse", skip_serializing_if = "is_true")]
+    pub inverse: bool,
     /// Whether the norms of adapted layers are trained.
     pub train_norms: bool,
 }
@@ -151,9 +155,14 @@ impl Default for BottleneckConfig {
             phm_bias: true,
             inv_adapter: None,
             inv_adapter_reduction_factor: None,
+            inverse: true,
             train_norms: false,
         }
     }
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl BottleneckConfig {
@@ -235,7 +244,8 @@ impl MethodConfig for BottleneckConfig {
     // On a small encoder. The reference's documentation starts from 1e-4; Houlsby et al. choose
     // among 3e-5, 3e-4 and 3e-3.
     const LEARNING_RATE: f64 = 1e-3;
-    const ALIASES: &'static [(&'static str, &'static str)] = &[("bottleneck", "bottleneck_size")];
+    const ALIASES: &'static [(&'static str, &'static str)] =
+        &[("bottleneck", "bottleneck_size"), ("inverse", "inv_adapter_inverse")];
     const CARD: MethodCard = MethodCard {
         functions: &[ComputationFunction::Function],
         sites: "feed-forward sublayers; houlsby, compacter: attention sublayers too",

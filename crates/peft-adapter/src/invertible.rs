@@ -59,7 +59,7 @@ impl Coupling {
         }
     }
 
-    /// The tensors; adapter-hub's keys begin with `prefix`, the base model's name and a dot.
+    /// The tensors; `adapters`' keys begin with `prefix`, the base model's name and a dot.
     pub(crate) fn exchange(&mut self, file: &mut Exchange<'_>, prefix: &str) {
         let subnets = match self {
             Self::Nice(Nice { f, g }) => [("F", f), ("G", g)],

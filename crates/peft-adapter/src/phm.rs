@@ -117,7 +117,7 @@ impl SharedPhm {
         shares.then_some(Self { rule, down, up })
     }
 
-    /// The tensors; adapter-hub's keys begin with `prefix`, the base model's name and a dot.
+    /// The tensors; `adapters`' keys begin with `prefix`, the base model's name and a dot.
     pub(crate) fn exchange(&mut self, file: &mut Exchange<'_>, prefix: &str) {
         let key = |name: &str| {
             Key::from(format!("base_model.model.shared_{name}"))

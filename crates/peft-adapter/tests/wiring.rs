@@ -107,7 +107,7 @@ fn files_of_adapter_hub_have_its_keys() {
     let keys = |fields: Value| -> Vec<String> {
         let mut setting = setting(fields);
         let mut file = TensorMap::new();
-        let dialect = Dialect::AdapterHub { adapter: "task".into() };
+        let dialect = Dialect::adapter_hub("task");
         let mut exchange = Exchange::write(&mut file).in_dialect(dialect);
         setting.bottleneck.exchange(&mut exchange, setting.host.model.base());
         file.keys().cloned().collect()

@@ -42,7 +42,7 @@ impl LoadedData {
             (rest, test) = (train, Some(part));
         }
         if let (Some(share), None) = (data.valid_split, &data.valid) {
-            // A share of the whole file, whatever was taken for testing.
+            // A share of the whole file, also where a part was taken for testing.
             let share = share * total / rest.examples.len().max(1) as f64;
             let (train, part) = split(rest, share.min(1.0), run.seed);
             (rest, valid) = (train, Some(part));
@@ -56,7 +56,7 @@ impl LoadedData {
         Ok(Self { train: rest, valid, test })
     }
 
-    /// The model of a run, with a head for these labels, and what of it is new.
+    /// The model of a run, with a head for these labels, and which of its tensors are new.
     pub fn model(
         &self,
         run: &RunFile,
@@ -103,27 +103,27 @@ impl LoadedData {
         })
     }
 
-    /// What the outputs of a model are about, for texts cut to this many tokens.
+    /// The task file of a model, for texts cut to this many tokens.
     pub fn task(&self, run: &RunFile, max_length: usize) -> TaskFile {
         TaskFile { labels: self.train.labels.clone(), layout: run.data.layout(&None), max_length }
     }
 
-    /// What is learned.
+    /// The task.
     pub fn goal(&self) -> Goal {
         self.train.labels.goal
     }
 }
 
-/// What the rows of a file are: as in training, but for columns that are given.
+/// The layout of a file: as in training, except for given columns.
 pub fn layout(columns: &Option<Columns>, task: &TaskFile) -> Layout {
     let columns = columns.as_ref().unwrap_or(&task.layout.columns).clone();
     Layout { columns, template: task.layout.template.clone() }
 }
 
-/// What stands for all tokens that the training data need.
+/// Stands for all tokens that the training data need.
 pub const AUTO: &str = "auto";
 
-/// The tokens of a text, however many, as a model reads it.
+/// All tokens of a text, as a model reads it.
 pub fn encode(
     directory: &Path,
     model: &Model,
@@ -165,8 +165,8 @@ impl Tokens {
                 .map(|(piece, times)| format!("{piece:?} {times} times"))
                 .collect();
             tracing::warn!(
-                "the tokenizer has no token for what should be written: {}; train with \
-                 --add-tokens to give it some",
+                "the tokenizer cannot encode symbols of the target texts: {}; --add-tokens \
+                 adds tokens for them",
                 shown.join(", ")
             );
         }

@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// They panic where nobody reads on; `output` does not.
+// They panic on a closed pipe; `output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod commands;
@@ -20,7 +20,7 @@ use crate::commands::{
     predict, train, unmerge,
 };
 
-/// Large tensors come and go with every operation: an allocator that keeps their blocks saves a
+/// Every operation allocates and frees large tensors: an allocator that keeps their blocks saves a
 /// third of a training step.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,7 +34,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Say more about what is done (twice: everything)
+    /// Show more detail; -vv shows everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -47,7 +47,7 @@ enum Command {
     Eval(eval::Eval),
     /// Label texts
     Predict(predict::Predict),
-    /// Go on with texts, or make other texts of them
+    /// Continue a prompt, or transform a text
     Generate(Box<generate::Generate>),
     /// Fold an adapter into its model: a Hugging Face checkpoint directory
     Merge(merge::Merge),

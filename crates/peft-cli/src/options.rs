@@ -10,27 +10,27 @@ use peft::models::Precision;
 use peft::train::{AdaptedModel, AdapterPaths, ResolvedModel, TaskFile, resolve};
 use serde_json::{Map, Value};
 
-/// The model where nothing else says which.
+/// The model, unless a flag or an adapter names one.
 pub const DEFAULT_MODEL: &str = "minilm";
 
 /// Which model.
 #[derive(Args)]
 pub struct ModelOptions {
-    /// A directory, a hub id (`owner/name`, `owner/name@revision`), or a short name (`minilm`)
-    /// [default: what the adapter was made for; without one, minilm]
+    /// A directory, a Hugging Face id (`owner/name`, `owner/name@revision`), or a short name
+    /// (`minilm`) [default: the base of the adapter; without one, minilm]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
-    /// Fetch nothing: only directories and what is in the cache
+    /// Use local directories and the cache only; download nothing
     #[arg(long)]
     pub offline: bool,
-    /// In how many bits the frozen weights are held: `f32`, `f16`, `8bit`, `4bit`, or `stored`,
-    /// as the files have them
+    /// Precision of the frozen weights: `f32`, `f16`, `8bit`, `4bit`, or `stored`, the precision
+    /// of the files
     #[arg(long, value_name = "PRECISION", default_value_t)]
     pub load_in: Precision,
 }
 
 impl ModelOptions {
-    /// The model's directory, fetched if need be; of adapters, their own base.
+    /// The model's directory, downloaded if necessary; by default the base of the adapters.
     pub fn resolve<'a>(
         &self,
         adapters: impl IntoIterator<Item = &'a PathBuf>,
@@ -38,7 +38,7 @@ impl ModelOptions {
         model_of(self.model.as_deref(), adapters, self.offline)
     }
 
-    /// The model with adapters over it that are one.
+    /// The model with adapters over it, composed to one.
     pub fn load(
         &self,
         adapters: &AdapterPaths,
@@ -49,7 +49,7 @@ impl ModelOptions {
         Ok((resolved, adapted))
     }
 
-    /// The same, of a model that was found.
+    /// The same for a model that was resolved.
     pub fn load_from(
         &self,
         resolved: &ResolvedModel,
@@ -61,8 +61,8 @@ impl ModelOptions {
     }
 }
 
-/// The model called `name`, or else the one that the adapters were made for, the last one's if they
-/// differ. An adapter of another model is warned of.
+/// The model called `name`, or else the one that the adapters were made for; the last one's, if
+/// they differ. Warns of an adapter made for another model.
 pub fn model_of<'a>(
     name: Option<&str>,
     adapters: impl IntoIterator<Item = &'a PathBuf>,
@@ -120,7 +120,7 @@ pub struct AdapterOptions {
 pub enum ComposeName {
     /// One on another
     Stack,
-    /// Side by side: an output for each
+    /// Side by side: one output for each adapter
     Parallel,
     /// The mean of what they compute
     Average,
@@ -140,7 +140,7 @@ impl AdapterOptions {
         AdapterPaths { adapters, composition, fusion, leave_out: self.leave_out.clone() }
     }
 
-    /// What there is to run: each adapter of those side by side, else all of them as one.
+    /// What to run: each adapter on its own, if they are side by side; otherwise all as one.
     pub fn runs(&self) -> Vec<AdapterPaths> {
         match self.compose {
             Some(ComposeName::Parallel) => {
@@ -155,7 +155,7 @@ impl AdapterOptions {
     }
 }
 
-/// What an adapter in a directory is best called: of `runs/a/adapter`, `a`.
+/// A short name for the adapter in a directory: `a` for `runs/a/adapter`.
 pub fn adapter_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str());
     let name = match path.parent().and_then(|parent| parent.file_name()) {
@@ -165,7 +165,7 @@ pub fn adapter_name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// What the outputs of a model mean, which texts cannot be labelled without.
+/// The meaning of a model's outputs, without which texts cannot be labelled.
 pub fn known_task(task: Option<&TaskFile>) -> anyhow::Result<&TaskFile> {
     task.context(
         "what the outputs mean is not known: the adapter has no task.json, and the model no \

@@ -28,7 +28,7 @@ impl Write for Stdout {
     }
 }
 
-/// Nobody reads standard output any more.
+/// Standard output is closed.
 #[derive(Debug)]
 struct Closed;
 
@@ -48,13 +48,13 @@ fn marked(error: io::Error) -> io::Error {
     }
 }
 
-/// Whether a command ended because nobody reads its output any more.
+/// Whether a command ended because its output was closed.
 pub fn is_closed(error: &anyhow::Error) -> bool {
     let mut errors = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     errors.any(|error| error.get_ref().is_some_and(|inner| inner.is::<Closed>()))
 }
 
-/// Writes a line to standard error, if somebody reads it.
+/// Writes a line to standard error, if it is open.
 pub fn note(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -5,7 +5,7 @@ use peft::prefix::PromptTuningConfig;
 use peft::train::data::Goal;
 use serde_json::{Map, Value};
 
-/// Fills in what a new prompt starts from, unless the settings say it: a text that says what to do.
+/// Fills in the initial text of a new prompt, unless the settings give one: an instruction.
 ///
 /// A text begins with the model's own first token, whose place a head reads: with random values
 /// there, the head would have to begin with a state that says nothing of the text.

@@ -36,8 +36,7 @@ pub struct RunFile {
     /// The model; none: what the adapters below were made for, or else `minilm`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// In how many bits its frozen weights are held: `f32`, `f16`, `8bit`, `4bit`, or
-    /// `stored`.
+    /// Precision of its frozen weights: `f32`, `f16`, `8bit`, `4bit`, or `stored`.
     pub load_in: Precision,
     /// The method.
     pub method: String,
@@ -77,20 +76,20 @@ impl Default for RunFile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSettings {
-    /// What is learned from; none: the built-in data set.
+    /// Training data; none: the built-in data set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<PathBuf>,
-    /// What judges epochs.
+    /// Validation data, which choose the best epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid: Option<PathBuf>,
-    /// What is measured at the end.
+    /// Test data, measured at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<PathBuf>,
-    /// What the labels are.
+    /// The task.
     pub task: Goal,
     /// The columns of the files.
     pub columns: Columns,
-    /// What texts are made of, if they are not a column as it is.
+    /// The template of a text, if it is not a single column.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<Template>,
     /// The columns of the validation file, if they differ.
@@ -107,7 +106,8 @@ pub struct DataSettings {
     pub test_split: Option<f64>,
     /// Texts are cut to this many tokens.
     pub max_length: usize,
-    /// Tokens added to the tokenizer; `auto`: what of the texts to be written has none.
+    /// Tokens added to the tokenizer; `auto`: every symbol in the target texts that it cannot
+    /// encode.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub add_tokens: Vec<String>,
     /// Only the first examples of the training data.
@@ -136,7 +136,7 @@ impl Default for DataSettings {
 }
 
 impl DataSettings {
-    /// What the rows of a file are that has columns of its own, or else the same.
+    /// The layout of a file with columns of its own; otherwise the same.
     pub fn layout(&self, own: &Option<Columns>) -> Layout {
         let columns = own.as_ref().unwrap_or(&self.columns).clone();
         Layout { columns, template: self.template.clone() }
@@ -144,7 +144,7 @@ impl DataSettings {
 }
 
 impl RunFile {
-    /// The run that needs no data: settings that suit the built-in data set, which is small.
+    /// The run on the built-in data set, with settings for its small size.
     pub fn built_in() -> Self {
         let train = TrainSettings {
             epochs: 10,

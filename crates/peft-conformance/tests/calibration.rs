@@ -93,7 +93,7 @@ fn inputs_of_layers_are_what_the_layers_before_return() {
         let (weight, bias) = (base.weight(site).dense(), base.at(site).bias.clone());
         linear(inputs[&site.index][batch].clone(), weight, bias)
     };
-    for batch in 0..2 {
+    for batch in [0, 1] {
         for layer in ["layer.0", "layer.1"] {
             let [up, down] =
                 ["intermediate.dense", "output.dense"].map(|rest| site(&format!("{layer}.{rest}")));

@@ -7,6 +7,7 @@ use crate::{MemoKey, Pass, Site};
 
 /// Learned keys and values of an attention, before those of the text and seen by every token.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::large_enum_variant, reason = "one is made for each site and is soon gone")]
 pub enum ExtraKeys {
     /// None.
     #[default]

@@ -1,7 +1,7 @@
 //! Traits whose functions have defaults for methods, and none for what is made of methods.
 
 /// Declares a trait with defaults, and a second one beside it with the same functions and no
-/// defaults; whatever implements the second implements the first.
+/// defaults; every type that implements the second implements the first.
 ///
 /// Methods implement the first, and leave out what they do not change. Composites and boxes
 /// implement the second: a function that is added does not compile until each has answered for it.

@@ -15,7 +15,7 @@ pub struct InitContext<'a> {
     pub base: &'a Base,
     /// Where parameters are made: a device with autodiff.
     pub device: &'a Device,
-    /// The seed of whatever is random and is not drawn from the device.
+    /// The seed of everything random that is not drawn from the device.
     pub seed: u64,
     /// The tokenizer, where there is one.
     pub encode: Option<Encode<'a>>,

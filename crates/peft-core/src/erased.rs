@@ -26,7 +26,7 @@ pub struct BoxedMethod {
 
 impl BoxedMethod {
     /// Boxes a method.
-    pub fn new(method: impl Method + Module + Clone + 'static) -> Self {
+    pub fn new(method: impl Method + Module + 'static) -> Self {
         Self { method: Box::new(method), saved: true }
     }
 
@@ -78,7 +78,7 @@ trait AnyMethod: Method {
     fn materialize_any(self: Box<Self>) -> Box<dyn AnyMethod>;
 }
 
-impl<M: Method + Module + Clone + 'static> AnyMethod for M {
+impl<M: Method + Module + 'static> AnyMethod for M {
     fn as_any(&self) -> &dyn Any {
         self
     }

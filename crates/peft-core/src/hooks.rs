@@ -44,8 +44,8 @@ open_and_closed! {
         tokens
     }
 
-    /// Keys and values that an attention sees before those of the text. Of a text that goes on from
-    /// kept tokens, this is asked at its beginning only.
+    /// Keys and values that an attention sees before those of the text. For a text that
+    /// continues tokens kept in a cache, this is asked at its beginning only.
     fn attention[&self](site: &Site, pass: &Pass<'_>) -> ExtraKeys {
         ExtraKeys::None
     }

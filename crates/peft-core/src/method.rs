@@ -79,7 +79,8 @@ open_and_closed! {
     fn after_step[&mut self](context: &StepContext<'_>) {}
 
     /// Takes adapters that are below it into itself, and gives back those that it leaves below, in a
-    /// stack: a fusion takes all of them, most methods none.
+    /// stack: a fusion takes all of them, most methods none. What a method does only where it is the
+    /// first of a stack, it does no more when there is something below.
     fn adopt[&mut self](below: Vec<BoxedMethod>) -> Vec<BoxedMethod> {
         below
     }
@@ -150,7 +151,7 @@ pub trait MethodConfig:
     /// Other names of fields: `("rank", "r")`.
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
     /// The method that it configures.
-    type Method: Method + Module + Clone + 'static;
+    type Method: Method + Module + 'static;
 
     /// What a table of methods says about it with these fields.
     fn card(&self) -> MethodCard {

@@ -133,7 +133,7 @@ pub struct MethodEntry {
     from_hub: FromHub,
 }
 
-/// Turns adapter-hub's configuration into one of ours.
+/// Turns `adapters`' configuration into one of ours.
 type FromHub = fn(&Map<String, Value>, &Base) -> Option<Result<Box<dyn AnyConfig>>>;
 
 /// Methods by name. No enum lists them: an outside crate registers its own.

@@ -20,7 +20,7 @@ pub enum SiteKind {
     Sublayer,
 }
 
-/// What a [`Site`] does in its transformer, whatever its checkpoint calls it.
+/// The role of a [`Site`] in its transformer, independent of its name in the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {

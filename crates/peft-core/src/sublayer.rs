@@ -100,6 +100,7 @@ pub trait SublayerFunction: Debug {
 
 /// What a method does at the end of a sublayer.
 #[derive(Debug, Default)]
+#[expect(clippy::large_enum_variant, reason = "one is made for each site and is soon gone")]
 pub enum Insert<'a> {
     /// Nothing.
     #[default]

@@ -139,7 +139,7 @@ impl<'r> Longer<'r> {
             self.places[place] = self.order.len();
             self.order.push(self.start + place);
             self.segments.push(self.of_segments.map_or(0, |segments| segments[place]));
-            // Padding has whatever position it has.
+            // The position of padding does not matter.
             self.positions.push(self.row.positions[place] + self.added);
             self.mask.push(self.row.has(place));
         }

@@ -1,4 +1,4 @@
-//! Frozen weights, whatever form they are held in.
+//! Frozen weights, as tensors or packed.
 
 use std::fmt;
 use std::sync::Arc;

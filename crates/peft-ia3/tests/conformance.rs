@@ -110,7 +110,7 @@ fn adapter_hubs_configuration_is_read_and_written() {
         (layer("attention.self.value"), vec![24, 1]),
         (layer("intermediate.dense"), vec![40, 1]),
     ];
-    let dialect = Dialect::AdapterHub { adapter: "task".into() };
+    let dialect = Dialect::adapter_hub("task");
     assert_eq!(keys(&config, base, dialect), expected);
 
     let mut lora = file.clone();
@@ -166,7 +166,7 @@ fn parts_of_a_fused_projection_are_scaled() {
     let site = base.sites().next().expect("there is one");
     let json = json!({"init_ia3_weights": false, "attn_matrices": ["v", "q"]});
     let config: Ia3Config = serde_json::from_value(json).expect("it can be read");
-    let dialect = Dialect::AdapterHub { adapter: "task".into() };
+    let dialect = Dialect::adapter_hub("task");
     let key = "h.0.attn.c_attn.loras.task.lora_B".to_string();
     assert_eq!(keys(&config, &base, dialect), [(key, vec![4, 1])]);
 

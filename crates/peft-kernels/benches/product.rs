@@ -37,7 +37,7 @@ fn unpack(bencher: Bencher<'_, '_>, format: BlockFormat) {
     bencher.counter(ItemsCount::new(SHAPE[0] * SHAPE[1])).bench(|| matrix.tensor().values());
 }
 
-/// `x Pᵀ` for so many rows of `x`.
+/// `x Pᵀ` for this many rows of `x`.
 fn product(bencher: Bencher<'_, '_>, weight: &FrozenWeight, rows: usize) {
     let shape = [rows, weight.dims()[0]];
     let input = Tensor::<2>::random(shape, Distribution::Default, &Device::flex());

@@ -38,8 +38,8 @@ pub enum LoraBias {
 /// | `bias` | `none` | `none`, `all`, `lora_only` |
 /// | `use_rslora`, `use_dora` | false | the variants |
 /// | `init_lora_weights` (`init`) | true | see [`LoraInit`] |
-/// | `attn_matrices` (`matrices`) | none | of a projection that is query, key and value in one: which of `q`, `k`, `v` are adapted, each with factors of its own, as in adapter-hub/adapters; none: all by one pair of factors, as in HF PEFT |
-/// | `fan_in_fan_out` | false | says that the checkpoint stores `[d_in, d_out]`; the model knows, so it is written, not needed |
+/// | `attn_matrices` (`matrices`) | none | for a fused projection of query, key and value: which of `q`, `k`, `v` are adapted, each with its own factors, as in adapter-hub/adapters; none: one pair of factors for all, as in HF PEFT |
+/// | `fan_in_fan_out` | false | for PEFT: whether the checkpoint stores weights as `[d_in, d_out]`; written to files, not read, since the model knows |
 /// | `loraplus_lr_ratio` (`lr_ratio`) | none | LoRA+: learning rate of `B` over that of `A` |
 ///
 /// ```

@@ -66,7 +66,7 @@ impl Body {
     pub(crate) fn forward(&self, input: &ModelInput, packed: bool, run: Run<'_>) -> Result<Hidden> {
         match self {
             Self::Single(stack) if run.cache.is_some() && !stack.causal => Err(Error::Input(
-                "a model whose tokens see later ones cannot go on from a cache".into(),
+                "only a causal model can use a cache: the tokens of this one see later ones".into(),
             )),
             Self::Single(stack) => stack.forward(input.text(), packed, None, run),
             Self::EncoderDecoder { encoder, decoder, start } => {

@@ -76,7 +76,7 @@ pub enum Error {
     #[error("input: {0}")]
     Input(String),
     /// No token can follow a text.
-    #[error("text {text} of the batch cannot go on after {tokens} tokens: {reason}")]
+    #[error("text {text} of the batch cannot be continued after {tokens} tokens: {reason}")]
     Generation {
         /// Its index in the batch.
         text: usize,

@@ -81,8 +81,8 @@ impl ModelInput {
     }
 
     /// A batch from `[batch, tokens]` arrays: indices, 1 where there is a token, and segments.
-    /// Positions are counted from the first index on, be it a token or not; where padding comes
-    /// first, see [`counting_tokens`](Self::counting_tokens).
+    /// Positions are counted from the first index on, padding included; where padding comes first,
+    /// see [`counting_tokens`](Self::counting_tokens).
     ///
     /// # Errors
     /// If the arrays are not whole numbers of one shape, or an index is negative.
@@ -136,8 +136,8 @@ impl ModelInput {
         Ok(Self { decoder: Some(decoder.text), ..self })
     }
 
-    /// With positions that count tokens only, so that a text has the same ones whatever padding is
-    /// before it, as texts that are to be continued have it.
+    /// With positions that count tokens only, so that padding before a text does not move them: for
+    /// texts that are to be continued.
     pub fn counting_tokens(mut self) -> Self {
         self.text.tokens_only = true;
         if let Some(decoder) = &mut self.decoder {
@@ -226,7 +226,7 @@ impl Text {
             && seen.len() != batch
         {
             let kept = seen.len();
-            return Err(Error::Input(format!("{batch} texts, but the cache is of {kept}")));
+            return Err(Error::Input(format!("{batch} texts, but the cache holds {kept}")));
         }
         let (mut rows, mut ids) = (Vec::with_capacity(batch), Vec::new());
         let (mut of_segments, mut nexts) = (Vec::new(), Vec::new());
@@ -236,7 +236,12 @@ impl Text {
             let (mut positions, mut mask, mut count) = (Vec::new(), Vec::new(), 0);
             for place in 0..tokens {
                 let is_token = self.is_token[from + place];
-                let position = if self.tokens_only { count } else { place };
+                // Where tokens are counted, padding is at 0, which gates see.
+                let position = match (self.tokens_only, is_token) {
+                    (true, true) => count,
+                    (true, false) => 0,
+                    (false, _) => place,
+                };
                 count += usize::from(is_token);
                 if is_token || !packed {
                     ids.push(self.ids[from + place]);

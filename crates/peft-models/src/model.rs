@@ -56,7 +56,7 @@ impl Model {
         Self::load_in(directory, task, Precision::Stored, device)
     }
 
-    /// The same, with its weights held in so many bits.
+    /// The same, with its weights in this precision.
     ///
     /// # Errors
     /// As [`load`](Self::load), and if fewer than 32 bits are asked for on a device that cannot
@@ -256,7 +256,7 @@ impl Model {
         let [texts, _] = input.shape();
         if !slots.as_slice().is_empty() && slots.as_slice().len() != texts {
             let named = slots.as_slice().len();
-            return Err(Error::Input(format!("{texts} texts, and {named} that name an adapter")));
+            return Err(Error::Input(format!("{texts} texts, and slots for {named}")));
         }
         let pass = Pass { rows: &rows, slots, mode, memo: memo.unwrap_or(&own_memo), probe };
         let run = Run { hooks, pass, cache };

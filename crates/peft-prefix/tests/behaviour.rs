@@ -58,7 +58,7 @@ fn keys(method: &mut impl Method, base: &Base, dialect: Dialect) -> Vec<(String,
 }
 
 fn adapters() -> Dialect {
-    Dialect::AdapterHub { adapter: "task".into() }
+    Dialect::adapter_hub("task")
 }
 
 fn text(error: Option<Error>) -> String {

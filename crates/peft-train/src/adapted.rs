@@ -28,7 +28,7 @@ pub struct AdaptedModel {
 
 impl AdaptedModel {
     /// Loads the model in `directory`, for the task of the adapters, if there are any, with its
-    /// weights held in so many bits.
+    /// weights in this precision.
     ///
     /// # Errors
     /// If one is broken, an adapter is for another model, or the adapters do not go together.
@@ -168,16 +168,16 @@ pub struct SideBySide {
     pub model: Model,
     /// The adapters, without autodiff.
     pub pool: AdapterPool,
-    /// What is known of the adapter in each slot.
+    /// The adapter in each slot.
     pub sides: Vec<Side>,
 }
 
 /// One of the adapters of [`SideBySide`].
 #[derive(Debug, Clone)]
 pub struct Side {
-    /// Which one it was of those that were asked for.
+    /// Its number among the adapters that were asked for.
     pub number: usize,
-    /// What its outputs mean, where that is known.
+    /// The meaning of its outputs, if known.
     pub task: Option<TaskFile>,
     /// The tokens that it adds to the tokenizer.
     pub added_tokens: AddedTokens,

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// What is random in data is the same in every evaluation.
 const EVALUATION: u64 = 0;
 
-/// Under what a model is evaluated.
+/// The method, or the adapter of a pool, under which a model is evaluated.
 #[derive(Clone, Copy)]
 pub struct Under<'a> {
     hooks: &'a dyn Hooks,
@@ -113,7 +113,7 @@ pub fn evaluate(
     Ok(Metrics::new(labels, &outputs, &targets, total / data.len().max(1) as f64))
 }
 
-/// The index of the likeliest label of each word of each example, in the order of the data set;
+/// The index of the most likely label of each word of each example, in the order of the data set;
 /// `None` for a word that was cut off.
 ///
 /// # Errors

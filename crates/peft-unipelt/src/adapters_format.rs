@@ -54,6 +54,12 @@ fn read_parts(configs: &[Value], base: &Base) -> Result<UniPeltConfig> {
     for part in configs {
         let Value::Object(fields) = part else { return unsupported(part) };
         let mut fields = fields.clone();
+        let own_gates = fields.get("shared_gating") == Some(&Value::Bool(false));
+        if own_gates && fields.get(GATING) == Some(&Value::Bool(true)) {
+            // A prefix has one gate here, not one for its keys and another for its values.
+            let (field, value, origin) = ("shared_gating".into(), "false".into(), LIBRARY.into());
+            return Err(Error::Unsupported { field, value, origin });
+        }
         gates.push(fields.insert(GATING.into(), Value::Bool(false)) == Some(Value::Bool(true)));
         if found.prefix.is_none()
             && let Some(prefix) = PrefixTuningConfig::from_adapter_hub(&fields, base)
@@ -76,4 +82,34 @@ fn read_parts(configs: &[Value], base: &Base) -> Result<UniPeltConfig> {
         return Err(Error::config(GATING, "true and false", "all parts have gates, or none has"));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_prefix_with_two_gates_is_refused_by_name() {
+        let base = Base::new(&Device::default());
+        let gated = |shared: bool| {
+            let config = json!({
+                "architecture": "prefix_tuning",
+                "flat": true,
+                "prefix_length": 3,
+                "bottleneck_size": 8,
+                "non_linearity": "tanh",
+                "dropout": 0.0,
+                "use_gating": true,
+                "shared_gating": shared,
+            });
+            let Value::Object(config) = config else { unreachable!("an object") };
+            let read = read(&config, &base).expect("it has a gate");
+            read.map(|config| config.use_gating).map_err(|error| error.to_string())
+        };
+        assert_eq!(gated(true), Ok(true));
+        let error = gated(false).expect_err("there is one gate here");
+        assert!(error.starts_with("shared_gating = false in adapter-hub"), "{error}");
+    }
 }

@@ -186,8 +186,7 @@ fn each_part_of_a_fused_projection_has_a_gate() {
     let seen = probe.observations();
     let seen: Vec<(&str, usize)> = seen.iter().map(|o| (o.name.as_str(), o.count)).collect();
     assert_eq!(seen, [("lora_gate.0", 2), ("lora_gate.1", 2)]);
-    let mut described =
-        Exchange::describe().in_dialect(Dialect::AdapterHub { adapter: "task".into() });
+    let mut described = Exchange::describe().in_dialect(Dialect::adapter_hub("task"));
     method.exchange(&mut described, &base);
     let found: Vec<(String, Vec<usize>)> =
         described.into_specs().into_iter().map(|spec| (spec.key, spec.shape)).collect();

@@ -21,7 +21,7 @@ const LABELS: usize = 3;
 /// The standard deviation of the noise in every trained parameter: as much as training does to
 /// factors of such sizes, and far above what is compared.
 const NOISE: f64 = 0.05;
-/// What adapter-hub's files call an adapter.
+/// What `adapters`' files call an adapter.
 const NAME: &str = "task";
 /// The adapters below a fusion.
 const FUSED: [&str; 2] = ["one", "two"];
@@ -138,7 +138,7 @@ impl Writer<'_> {
         Ok(adapter)
     }
 
-    /// Saves to the folder, under a name that is part of adapter-hub's keys.
+    /// Saves to the folder, under a name that is part of `adapters`' keys.
     fn save(
         &self,
         adapter: &Adapter,

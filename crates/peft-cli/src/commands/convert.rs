@@ -52,7 +52,7 @@ impl Convert {
         let (resolved, adapted) = self.model.load(&AdapterPaths::one(&self.adapter), &device)?;
         let mut adapter = adapted.adapter.context("an adapter was asked for")?;
         let model = adapted.model;
-        // A prefix still in training (adapter-hub keeps its network) is written as it is used.
+        // A prefix still in training (`adapters` keeps its network) is written as it is used.
         adapter.method.finish();
         match self.to {
             LayoutName::Peft => adapter.save(&self.out, model.base())?,

@@ -12,10 +12,10 @@ use crate::output::{print_json, stdout};
 /// Fetch a model into the cache and print where it is.
 #[derive(Args)]
 pub struct Fetch {
-    /// A hub id or a short name
+    /// A Hugging Face id or a short name
     #[arg(value_name = "MODEL", default_value = "minilm")]
     model: String,
-    /// Fetch nothing: only say where it is
+    /// Download nothing; only print where it is
     #[arg(long)]
     offline: bool,
     /// Print one JSON object

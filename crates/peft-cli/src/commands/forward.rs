@@ -18,7 +18,7 @@ use crate::output::{print_json, stdout};
 
 /// Run a model on token indices from a safetensors file.
 ///
-/// Reads `input_ids` and, where they are there, `attention_mask` and `token_type_ids`, each
+/// Reads `input_ids` and, if present, `attention_mask` and `token_type_ids`, each
 /// `[batch, tokens]`; writes `logits` (`[batch, labels]`, or `[batch, tokens, labels]` of a token
 /// classifier), or `last_hidden_state` of a bare encoder.
 #[derive(Args)]

@@ -18,24 +18,24 @@ use crate::loaded::{Group, Loaded};
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::{note, print_json, stdout};
 
-/// Go on with texts (a causal language model), or make other texts of them (an encoder with a
-/// decoder): texts given as arguments, in a file, or both.
+/// Continue texts (causal language models) or transform them (encoder-decoders). Texts are given as
+/// arguments, in a file, or both.
 ///
-/// Where the file has the texts that there should be, they are compared: exact match, BLEU, chrF and
-/// ROUGE. Rows with the same text are one, with several references.
+/// If the file has reference texts, the output is compared with them: exact match, BLEU, chrF and
+/// ROUGE. Rows with the same text count as one text with several references.
 #[derive(Args)]
 pub struct Generate {
     #[command(flatten)]
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Texts, and what they should become: .tsv, .csv, .jsonl, .txt
+    /// Texts, with or without references: .tsv, .csv, .jsonl, .txt
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The columns of the file [default: those of the training data]
     #[arg(long)]
     columns: Option<Columns>,
-    /// What a text is made of, with columns in braces [default: that of the training data]
+    /// Template of a text, with columns in braces [default: that of the training data]
     #[arg(long, value_name = "TEMPLATE")]
     template: Option<Template>,
     /// The first rows only
@@ -56,41 +56,41 @@ pub struct Generate {
     device: DeviceOptions,
 }
 
-/// How to generate; what is not given is as the model's generation_config.json has it.
+/// How to generate. Defaults are those of the model's generation_config.json.
 #[derive(Args)]
 #[command(next_help_heading = "Generation")]
 struct Settings {
-    /// The most tokens to generate [default: 128]
+    /// Maximum number of new tokens [default: 128]
     #[arg(long, value_name = "TOKENS")]
     max_new_tokens: Option<usize>,
-    /// Draw tokens instead of taking the likeliest
+    /// Sample instead of taking the most likely token
     #[arg(long)]
     do_sample: bool,
-    /// Scores are divided by it before drawing
+    /// Sampling temperature: logits are divided by it
     #[arg(long)]
     temperature: Option<f64>,
-    /// Draw from the likeliest so many; 0: from all
+    /// Sample from the k most likely tokens; 0 for all
     #[arg(long, value_name = "TOKENS")]
     top_k: Option<usize>,
-    /// Draw from the likeliest that together have this probability
+    /// Sample from the most likely tokens that together have this probability
     #[arg(long, value_name = "PROBABILITY")]
     top_p: Option<f64>,
-    /// More than 1: tokens that were there are less likely
+    /// Above 1: tokens that have occurred become less likely
     #[arg(long, value_name = "FACTOR")]
     repetition_penalty: Option<f64>,
-    /// No sequence of so many tokens comes twice
+    /// No sequence of n tokens occurs twice
     #[arg(long, value_name = "TOKENS")]
     no_repeat_ngram_size: Option<usize>,
-    /// Search with this many beams
+    /// Number of beams in beam search
     #[arg(long, value_name = "BEAMS")]
     num_beams: Option<usize>,
-    /// More than 0: longer beams are better
+    /// Above 0: favours longer beams
     #[arg(long, value_name = "POWER")]
     length_penalty: Option<f64>,
-    /// End a text where this comes; may be given several times
+    /// Stop at this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// The seed of what is drawn
+    /// Seed of sampling
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -116,7 +116,7 @@ impl Settings {
     }
 }
 
-/// What one adapter is to go on with.
+/// The prompts of one adapter.
 struct Reader {
     tokenizer: TextTokenizer,
     prompts: Vec<Prompt>,
@@ -135,7 +135,7 @@ struct Prompt {
 impl Generate {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         if self.texts.is_empty() && self.data.is_none() {
-            bail!("nothing to go on with: give texts, or a file with --data");
+            bail!("no prompts: give texts, or a file with --data");
         }
         if self.batch_size == 0 {
             bail!("--batch-size must be at least 1");
@@ -222,7 +222,7 @@ impl Generate {
         Ok(written.collect())
     }
 
-    /// What an adapter is to go on with.
+    /// The prompts of an adapter.
     fn reader(&self, directory: &Path, model: &Model, side: &Side) -> anyhow::Result<Reader> {
         let task = known_task(side.task.as_ref())?;
         let tokenizer = TextTokenizer::load(directory, model.max_tokens())?;
@@ -313,7 +313,7 @@ struct Screen<'a> {
 }
 
 impl Screen<'_> {
-    /// Takes a token of a text; whether that is to be its last.
+    /// Takes a token of a text; returns whether it is the last one.
     fn ends(&mut self, row: usize, token: u32) -> bool {
         if !self.shown && self.stops.is_empty() {
             return false;

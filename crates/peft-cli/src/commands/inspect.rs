@@ -21,7 +21,7 @@ pub struct Inspect {
     method: String,
     #[command(flatten)]
     settings: SettingOptions,
-    /// Labels of the head
+    /// Number of labels of the head
     #[arg(long, default_value_t = 2)]
     labels: usize,
     /// Print one JSON object

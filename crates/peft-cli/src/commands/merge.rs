@@ -17,7 +17,8 @@ use crate::output::{print_json, refuse_used, stdout};
 /// Fold an adapter into its model.
 ///
 /// Writes a Hugging Face checkpoint directory (config.json, model.safetensors, the tokenizer's
-/// files, generation_config.json), which `peft` and `transformers` load as any other. The base stays as it is.
+/// files, generation_config.json), which `peft` and `transformers` load like any other. The base is
+/// not changed.
 #[derive(Args)]
 pub struct Merge {
     #[command(flatten)]
@@ -60,7 +61,7 @@ impl Merge {
     }
 }
 
-/// What is taken over as it is.
+/// Files that are copied unchanged.
 const KEPT_FILES: &[&str] = &[
     "tokenizer.json",
     "vocab.txt",

@@ -20,7 +20,7 @@ use crate::output::{print_json, stdout};
 /// Show what gates and fusions decide on texts, and plot it.
 ///
 /// Prints, for each site, the mean of a gate (UniPELT), or of the attention over each adapter (a
-/// fusion). Padding counts as text does; texts run in batches of like length.
+/// fusion). Padding counts like text; batches hold texts of similar length.
 #[derive(Args)]
 pub struct Observe {
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub struct Observe {
     /// Texts: .tsv, .csv, .jsonl
     #[arg(long, value_name = "FILE", required_unless_present = "from")]
     data: Option<PathBuf>,
-    /// Compare what --json printed before: a row for each file, the mean over its layers
+    /// Plot earlier --json outputs instead: a row for each file, the mean over its layers
     #[arg(long, value_name = "FILE", conflicts_with = "data", requires = "plot")]
     from: Vec<PathBuf>,
     /// The columns of the file [default: those of the training data]
@@ -65,7 +65,7 @@ impl Observe {
         let device = self.device.device()?;
         let paths = self.adapters.paths();
         if paths.composition == Some(Composition::Parallel) {
-            bail!("adapters side by side do not meet: observe one at a time");
+            bail!("adapters side by side do not interact: observe one at a time");
         }
         let (resolved, adapted) = self.model.load(&paths, &device)?;
         let adapter = adapted.adapter.context("nothing to observe: give an --adapter")?;
@@ -163,11 +163,11 @@ fn compared(files: &[PathBuf]) -> anyhow::Result<Heatmap> {
         let earlier: Earlier = serde_json::from_str(last).with_context(shown)?;
         let count = earlier.adapters.len();
         if earlier.observations.iter().any(|seen| seen.mean.len() != count) {
-            bail!("{}: not of a fusion, which has a value for each adapter", path.display());
+            bail!("{}: no attention of a fusion, with a value for each adapter", path.display());
         }
         match &columns {
             Some(columns) if *columns != earlier.adapters => {
-                bail!("{}: of other adapters than the files before", path.display())
+                bail!("{}: has other adapters than the files before", path.display())
             }
             _ => columns = Some(earlier.adapters),
         }

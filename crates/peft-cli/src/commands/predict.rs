@@ -45,7 +45,7 @@ pub struct Predict {
 impl Predict {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         if self.texts.is_empty() && self.data.is_none() {
-            bail!("nothing to label: give texts, or a file with --data");
+            bail!("no texts to label: give texts, or a file with --data");
         }
         if self.batch_size == 0 {
             bail!("--batch-size must be at least 1");

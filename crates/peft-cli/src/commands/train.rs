@@ -35,21 +35,21 @@ pub struct Train {
     /// The run directory: adapter, log, plot, result
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Go on with a run that was cut off
+    /// Resume an interrupted run
     #[arg(long)]
     resume: bool,
     /// Print one JSON object at the end, and no progress
     #[arg(long)]
     json: bool,
-    /// A directory, a hub id, or a short name [default: what the adapters below were made for;
-    /// without any, minilm]
+    /// A directory, a Hugging Face id, or a short name [default: the base of the adapters
+    /// below; without any, minilm]
     #[arg(long)]
     model: Option<String>,
-    /// Fetch nothing
+    /// Download nothing
     #[arg(long)]
     offline: bool,
-    /// In how many bits the frozen weights are held: `f32`, `f16`, `8bit`, `4bit` (QLoRA), or
-    /// `stored`, as the files have them [default: stored]
+    /// Precision of the frozen weights: `f32`, `f16`, `8bit`, `4bit` (QLoRA), or `stored`, the
+    /// precision of the files [default: stored]
     #[arg(long, value_name = "PRECISION")]
     load_in: Option<Precision>,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub struct Train {
     settings: SettingOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Seed of everything that is random [default: 0]
+    /// Random seed [default: 0]
     #[arg(long)]
     seed: Option<u64>,
 
@@ -75,14 +75,14 @@ pub struct Train {
     /// Test data, measured once at the end
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     test: Option<PathBuf>,
-    /// What is learned [default: classify]
+    /// The task [default: classify]
     #[arg(long, help_heading = "Data")]
     task: Option<TaskName>,
     /// Text, pair and label by name or position from 1: `text,label`, `sentence1,sentence2,score`,
-    /// `2,1`; of a file without a header, what its columns are: `label,text`
+    /// `2,1`; for a file without a header, the names of its columns: `label,text`
     #[arg(long, help_heading = "Data")]
     columns: Option<Columns>,
-    /// What a text is made of, with columns in braces: `Meaning: {mr} Text:`; the label is then the
+    /// Template of a text, with columns in braces: `Meaning: {mr} Text:`; the label is then the
     /// last of --columns
     #[arg(long, value_name = "TEMPLATE", help_heading = "Data")]
     template: Option<Template>,
@@ -101,8 +101,8 @@ pub struct Train {
     /// Cut texts to this many tokens [default: 128]
     #[arg(long, value_name = "TOKENS", help_heading = "Data")]
     max_length: Option<usize>,
-    /// Give these tokens indices of their own, whose embeddings are trained: `ː,ɒ`; `auto`: what of
-    /// the texts to be written the tokenizer lacks
+    /// Add tokens to the tokenizer and train their embeddings: `ː,ɒ`; `auto`: every symbol in the
+    /// target texts that the tokenizer cannot encode
     #[arg(long, value_name = "TOKENS", value_delimiter = ',', help_heading = "Data")]
     add_tokens: Vec<String>,
     /// Train on the first examples only
@@ -115,7 +115,7 @@ pub struct Train {
     /// Examples in a batch [default: 32]
     #[arg(long, help_heading = "Training")]
     batch_size: Option<usize>,
-    /// Whether the texts of a batch are of like length: less padding, less variety in a batch
+    /// Whether batches hold texts of similar length: faster, but with less variety in a batch
     /// [default: true for labels of whole texts, false for tokens]
     #[arg(long, value_name = "BOOL", help_heading = "Training")]
     group_by_length: Option<bool>,
@@ -125,16 +125,16 @@ pub struct Train {
     /// Learning rate [default: the method's own]
     #[arg(long, help_heading = "Training")]
     lr: Option<f64>,
-    /// How the learning rate falls [default: linear]
+    /// Learning-rate schedule [default: linear]
     #[arg(long, help_heading = "Training")]
     schedule: Option<ScheduleName>,
-    /// Share of the steps in which the learning rate rises [default: 0]
+    /// Fraction of the steps spent on warm-up [default: 0]
     #[arg(long, value_name = "SHARE", help_heading = "Training")]
     warmup_ratio: Option<f64>,
     /// AdamW's weight decay [default: 0.01]
     #[arg(long, help_heading = "Training")]
     weight_decay: Option<f64>,
-    /// Scale the gradient down to this norm; 0: never [default: 0]
+    /// Clip the global norm of the gradient to this; 0: no clipping [default: 0]
     #[arg(long, value_name = "NORM", help_heading = "Training")]
     max_grad_norm: Option<f64>,
     /// Recompute activations in the backward pass: less memory, more time
@@ -143,7 +143,8 @@ pub struct Train {
     /// Stop after this many epochs without a better metric
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     early_stopping: Option<usize>,
-    /// What judges an epoch: accuracy, f1, f1_macro, matthews, pearson, spearman, perplexity, ...
+    /// Metric that chooses the best epoch: accuracy, f1, f1_macro, matthews, pearson, spearman,
+    /// perplexity, ...
     #[arg(long, value_parser = parse_metric, help_heading = "Training")]
     metric: Option<Metric>,
     /// Optimizer steps between checkpoints [default: 50]
@@ -159,11 +160,11 @@ enum TaskName {
     Regress,
     /// A label for each word: entities, parts of speech
     Tag,
-    /// Masked language modelling: words hidden in the texts themselves
+    /// Masked language modelling: hidden words in the texts themselves
     Mlm,
-    /// Causal language modelling: the texts themselves, or what follows them
+    /// Causal language modelling: the texts themselves, or their continuations
     Clm,
-    /// A text made of another
+    /// One text from another
     Seq2seq,
 }
 

@@ -16,9 +16,9 @@ use crate::output::{print_json, refuse_used, stdout};
 
 /// Take an adapter out of a merged model again.
 ///
-/// Exact up to one rounding of each weight. What the adapter replaced as a whole, such as a head
-/// or a bias, is not known any more: it stays as the adapter made it, and is listed. Where the
-/// base is still at hand, it is the better one: merging never changes it.
+/// Exact up to one rounding of each weight. What the adapter replaced as a whole, such as a head or
+/// a bias, cannot be recovered: it keeps the values of the adapter, and is listed. If you still have
+/// the base, use that: merging never changes it.
 #[derive(Args)]
 pub struct Unmerge {
     #[command(flatten)]
@@ -54,7 +54,7 @@ impl Unmerge {
             let mut out = stdout();
             writeln!(out, "{}: {} tensors", self.out.display(), tensors.len())?;
             if !kept.is_empty() {
-                writeln!(out, "as the adapter made them: {}", kept.join(", "))?;
+                writeln!(out, "left with the values of the adapter: {}", kept.join(", "))?;
             }
         }
         Ok(ExitCode::SUCCESS)

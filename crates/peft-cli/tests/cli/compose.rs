@@ -1,5 +1,8 @@
 //! Several adapters, and adapters of the other library.
 
+use burn::tensor::TensorData;
+use peft::core::{TensorMap, read_safetensors, write_safetensors};
+
 use crate::workbench::Workbench;
 
 const TRAIN: &str = "train --model model --train train.tsv --test test.tsv --epochs 1 \
@@ -106,6 +109,23 @@ fn averages_and_adapters_side_by_side() {
     let rows = bench
         .json(&format!("predict --model model {two} --compose parallel --data test.tsv --json"));
     assert_eq!(rows["predictions"].as_array().unwrap().len(), 2 * 60);
+    let ids = TensorData::new(vec![2i64, 5, 9, 3, 2, 40, 3, 0], [2, 4]);
+    let mask = TensorData::new(vec![1i64, 1, 1, 1, 1, 1, 1, 0], [2, 4]);
+    let inputs = TensorMap::from([("input_ids".into(), ids), ("attention_mask".into(), mask)]);
+    write_safetensors(&bench.path("ids.safetensors"), &inputs).unwrap();
+    let logits = |adapters: &str| -> Vec<f32> {
+        let forward = format!("forward {adapters} --inputs ids.safetensors --out out.safetensors");
+        bench.json(&format!("{forward} --json"));
+        let out = read_safetensors(&bench.path("out.safetensors")).unwrap();
+        out["logits"].clone().try_into_vec().unwrap()
+    };
+    let each = [logits("--adapter a/adapter"), logits("--adapter b/adapter")].concat();
+    let together = logits(&format!("{two} --compose parallel"));
+    assert_eq!(together.len(), 4 * 10);
+    assert!(together.iter().zip(&each).all(|(a, b)| (a - b).abs() < 1e-5));
+    let error = bench.error(&format!("observe {two} --compose parallel --data test.tsv"));
+    assert!(error.contains("observe one at a time"), "{error}");
+
     let error = bench.error(&format!("eval --model model {two} --data test.tsv"));
     assert!(error.contains("compose"), "{error}");
     let error = bench.error(&format!("{TRAIN} {two} --compose average --out never"));

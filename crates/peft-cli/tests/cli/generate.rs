@@ -145,7 +145,7 @@ fn texts_are_drawn_stopped_and_refused() {
     let end = whole.find(second).unwrap();
     assert_eq!(stopped["texts"][0]["generated"], whole[..end]);
     for (arguments, part) in [
-        ("generate --model model", "nothing to go on with"),
+        ("generate --model model", "no prompts"),
         ("generate --model model ab --temperature 0", "temperature"),
         ("generate --model model ab --num-beams 2 --do-sample", "do_sample"),
         ("generate --model model ab --max-new-tokens 0", "max_new_tokens"),

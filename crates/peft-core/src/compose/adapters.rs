@@ -12,7 +12,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Composition {
-    /// One on another, the first nearest to the base.
+    /// One on another, the first nearest to the base, whose invertible adapter is the only one that
+    /// acts, as in adapter-hub/adapters.
     Stack,
     /// Side by side on the same texts: each in a slot of its own.
     Parallel,
@@ -91,10 +92,24 @@ impl Composition {
             }
             (Self::Stack | Self::Parallel, _) => {
                 refuse(base, &adapters)?;
-                BoxedMethod::new(Stack::new(methods))
+                BoxedMethod::new(Stack::new(self.stacked(&adapters, methods)?))
             }
         };
         Ok(last.with_method(last_head.into_iter().chain([method]).collect()))
+    }
+
+    /// Methods each of which knows those below it.
+    fn stacked(self, adapters: &[Adapter], methods: Vec<BoxedMethod>) -> Result<Vec<BoxedMethod>> {
+        let count = methods.len();
+        let stack = methods.into_iter().fold(Vec::new(), |below, mut method| {
+            let mut stack = method.adopt(below);
+            stack.push(method);
+            stack
+        });
+        match stack.len() == count {
+            true => Ok(stack),
+            false => self.refuse(adapters, "a fusion takes what is below it: fuse them".into()),
+        }
     }
 
     /// What lengthens a text has no mean.
@@ -192,7 +207,16 @@ impl Adapter {
     pub fn over(self, below: Vec<Adapter>, base: &Base) -> Result<Self> {
         let (saved, mut method) = self.parts();
         let methods: Vec<BoxedMethod> = below.iter().map(|a| a.parts().1.frozen()).collect();
+        let alone = Acts::of(&method, base);
         let left = method.adopt(methods);
+        if let (Some(path), None) = (alone.tokens, Acts::of(&method, base).tokens) {
+            let (name, all) = (self.config.method.name(), below.into_iter().chain([self]));
+            let reason = format!(
+                "what {name} does at {path} acts only in the first adapter of a stack: train it \
+                 without that (inv_adapter)"
+            );
+            return Composition::Stack.refuse(&all.collect::<Vec<_>>(), reason);
+        }
         match left.is_empty() && !below.is_empty() {
             true => refuse_fusion(&below, base)?,
             false => {

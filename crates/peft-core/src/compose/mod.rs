@@ -28,8 +28,8 @@ use crate::{
     Pass, Result, Site, Stage, StepContext, TableEdit, Tokens,
 };
 
-/// A method made of methods: one rule by which it makes one answer of its members', whatever was
-/// asked.
+/// A method made of methods: one rule, by which the answers of its members become one, at every
+/// hook.
 ///
 /// All hooks and the whole life cycle are written here, once for all composites.
 pub(crate) trait Composite: Debug + Send + Sync {
@@ -106,8 +106,7 @@ impl<C: Composite> AllMethod for C {
         self.members_mut().iter_mut().for_each(|member| Method::after_step(member, context));
     }
     fn adopt(&mut self, below: Vec<BoxedMethod>) -> Vec<BoxedMethod> {
-        // What a member could take is the composite's to decide, and none does.
-        below
+        self.members_mut().iter_mut().fold(below, |below, member| Method::adopt(member, below))
     }
     fn finish(&mut self) {
         self.members_mut().iter_mut().for_each(Method::finish);

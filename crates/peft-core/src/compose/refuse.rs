@@ -81,8 +81,8 @@ fn changes_tokens(method: &dyn Hooks, site: &Site, base: &Base) -> bool {
     })
 }
 
-/// Refuses a stack of which one member would drop what another does, or needs what it does not
-/// leave. Members come with their names, the first nearest to the base.
+/// Refuses a stack in which one member would drop what another does, or needs what the other does
+/// not leave. Members come with their names, the first nearest to the base.
 pub(crate) fn refuse_stack(base: &Base, members: &[(&str, &dyn Hooks)]) -> Result<()> {
     let parts = EmptyPass::new(base.device());
     let pass = &parts.pass();

@@ -214,7 +214,7 @@ pub trait WeightMap: Debug + Send + Sync {
     }
 }
 
-/// Another weight, whatever the frozen one is: full fine-tuning of a layer.
+/// Another weight in place of the frozen one: full fine-tuning of a layer.
 #[derive(Debug, Clone)]
 pub struct Replaced(pub Tensor<2>);
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-/// One change of a linear layer `y = x W + b`, of which the edits before it in the list are a part.
+/// One change of a linear layer `y = x W + b`, as the edits before it in the list leave that layer.
 #[derive(Debug, Clone)]
 pub enum Edit {
     /// `y + s (x A) B`.

@@ -6,6 +6,7 @@ use crate::{Change, Pass, Site};
 
 /// Another value of a vector, such as a norm's gain.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::large_enum_variant, reason = "one is made for each site and is soon gone")]
 pub enum VectorEdit {
     /// As it is.
     #[default]

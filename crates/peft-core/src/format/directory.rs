@@ -222,6 +222,9 @@ impl Read {
             tracing::warn!("{directory}: its rows of embeddings ({FIELD}) are not used here");
             config.trainable_token_indices = TokenIndices::default();
         }
+        if let (Some(hub), Heads::Read) = (&hub, heads) {
+            hub.check_head(base)?;
+        }
         let (path, mut tensors) = match &hub {
             Some(hub) => (hub.weights().to_path_buf(), hub.tensors()?),
             None => {

@@ -31,7 +31,17 @@ pub enum Dialect {
     AdapterHub {
         /// The name.
         adapter: String,
+        /// What all keys begin with, under a class that has the base model under a name of its
+        /// own.
+        prefix: String,
     },
+}
+
+impl Dialect {
+    /// adapter-hub/adapters', for an adapter of this name.
+    pub fn adapter_hub(name: impl Into<String>) -> Self {
+        Self::AdapterHub { adapter: name.into(), prefix: String::new() }
+    }
 }
 
 /// The key of a tensor in each [`Dialect`], with the shape that it has there.
@@ -49,7 +59,7 @@ pub struct Key {
 }
 
 impl<S: Into<String>> From<S> for Key {
-    /// HF PEFT's key; adapter-hub's is the same without `base_model.model.`.
+    /// HF PEFT's key; `adapters`' is the same without `base_model.model.`.
     fn from(peft: S) -> Self {
         let peft = peft.into();
         let hub = peft.strip_prefix(KEY_PREFIX).unwrap_or(&peft).to_string();
@@ -58,7 +68,7 @@ impl<S: Into<String>> From<S> for Key {
 }
 
 impl Key {
-    /// With adapter-hub's key, in which `{}` stands for the adapter's name.
+    /// With `adapters`' key, in which `{}` stands for the adapter's name.
     pub fn hub(mut self, key: impl Into<String>) -> Self {
         self.hub = key.into();
         self
@@ -70,7 +80,7 @@ impl Key {
         self
     }
 
-    /// With another shape in adapter-hub's file, of as many values.
+    /// With another shape in `adapters`' file, of as many values.
     pub fn hub_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
         self.hub_shape = Some(shape.into());
         self
@@ -83,7 +93,9 @@ impl Key {
                 Some(rest) => (format!("base_model.{rest}"), self.peft_shape),
                 None => (self.peft, self.peft_shape),
             },
-            Dialect::AdapterHub { adapter } => (self.hub.replace("{}", adapter), self.hub_shape),
+            Dialect::AdapterHub { adapter, prefix } => {
+                (format!("{prefix}{}", self.hub.replace("{}", adapter)), self.hub_shape)
+            }
         }
     }
 }

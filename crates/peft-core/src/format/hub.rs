@@ -2,43 +2,27 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::hub_head::{HEAD_CONFIG, HEAD_WEIGHTS, HubHead};
 use super::{
-    ADAPTER_CONFIG, Adapter, AdapterConfig, Dialect, Exchange, TaskType, TensorMap, read_tensors,
-    write_atomically, write_safetensors,
+    ADAPTER_CONFIG, Adapter, AdapterConfig, Dialect, Exchange, HubModel, TaskType, TensorMap,
+    read_tensors, write_atomically, write_safetensors,
 };
 use crate::{Base, BoxedMethod, Error, Method, ModulesToSave, Registry, Result};
 
 const WEIGHTS: [&str; 2] = ["adapter.safetensors", "pytorch_adapter.bin"];
-const HEAD_CONFIG: &str = "head_config.json";
-const HEAD_WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_model_head.bin"];
 /// Where the fused adapters are, which the library's own configuration does not say: a field that
 /// is added when a fusion is read.
 const FUSION_PATHS: &str = "paths";
+/// Whether the inverse of an invertible adapter acts, which a method's configuration says for its
+/// file where there is such an adapter.
+const INVERSE: &str = "inv_adapter_inverse";
 const FUSION_CONFIG: &str = "adapter_fusion_config.json";
 const FUSION_WEIGHTS: [&str; 2] =
     ["model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"];
 
-/// What adapter-hub/adapters notes about the model of an adapter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HubModel {
-    /// The class in transformers: `BertForSequenceClassification`.
-    #[serde(default)]
-    pub model_class: String,
-    /// The id on the hub, or a path.
-    #[serde(default)]
-    pub model_name: String,
-    /// The architecture: `bert`.
-    #[serde(default)]
-    pub model_type: String,
-    /// The width of the hidden states.
-    #[serde(default)]
-    pub hidden_size: usize,
-}
-
-/// What an adapter directory says about its task, whatever the layout.
+/// The task of an adapter directory, in either layout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SavedTask {
     /// The task, if it is known.
@@ -56,7 +40,7 @@ impl SavedTask {
         if let Some(hub) = HubDirectory::open(directory)? {
             let task = hub.task();
             let labels = match &hub.head {
-                Some(head) => outputs(&read_tensors(head)?, ""),
+                Some(head) => outputs(&head.tensors()?, ""),
                 None => None,
             };
             return Ok(Self { task, labels });
@@ -73,7 +57,7 @@ impl SavedTask {
 }
 
 impl Adapter {
-    /// The model that the adapter in `directory` says it was made for, whatever the layout: a hub
+    /// The model that the adapter in `directory` names as its base, in either layout: a Hugging Face
     /// id, with its revision where one is noted, or a path.
     ///
     /// # Errors
@@ -111,7 +95,7 @@ fn outputs(tensors: &TensorMap, prefix: &str) -> Option<usize> {
     shape.first().copied().filter(|_| !shape.contains(&0))
 }
 
-/// A directory in adapter-hub's layout.
+/// A directory in `adapters`' layout.
 pub(super) struct HubDirectory {
     path: PathBuf,
     /// The adapter's name, or the names of the adapters that are fused.
@@ -120,7 +104,7 @@ pub(super) struct HubDirectory {
     config: Map<String, Value>,
     model: HubModel,
     weights: PathBuf,
-    head: Option<PathBuf>,
+    head: Option<HubHead>,
 }
 
 impl HubDirectory {
@@ -134,7 +118,7 @@ impl HubDirectory {
             return Ok(None);
         }
         let of = |e: serde_json::Error| Error::file(&path, e);
-        let model = serde_json::from_value(Value::Object(fields.clone())).map_err(of)?;
+        let model: HubModel = serde_json::from_value(Value::Object(fields.clone())).map_err(of)?;
         let mut config: Map<String, Value> =
             serde_json::from_value(fields["config"].clone()).map_err(of)?;
         let weights = if is_fusion { FUSION_WEIGHTS } else { WEIGHTS };
@@ -155,11 +139,16 @@ impl HubDirectory {
             let paths: Vec<Value> = paths.map(|(path, _)| path.into()).collect();
             config.insert(FUSION_PATHS.into(), Value::Array(paths));
         }
-        let head = existing(directory, HEAD_WEIGHTS);
+        note_model(&mut config, &model);
+        let head = HubHead::open(directory)?;
         Ok(Some(Self { path, name, config, model, weights, head }))
     }
 
     fn task(&self) -> Option<TaskType> {
+        // The library's own classes have heads of every kind.
+        if self.model.has_flexible_heads() {
+            return self.head.as_ref().and_then(HubHead::task);
+        }
         let class = &self.model.model_class;
         let tasks = [
             ("ForSequenceClassification", TaskType::SequenceClassification),
@@ -186,16 +175,23 @@ impl HubDirectory {
         config.base_model_name_or_path =
             Some(self.model.model_name.clone()).filter(|n| !n.is_empty());
         match (&self.head, self.task()) {
-            (Some(_), Some(task)) => config = config.with_task(task, base),
-            (None, task) => config.task_type = task,
+            (Some(head), Some(task)) if !head.is_flexible() => {
+                config = config.with_task(task, base)
+            }
             (Some(_), None) => {}
+            (_, task) => config.task_type = task,
         }
         Ok(config)
     }
 
     /// How keys are written here.
     pub(super) fn dialect(&self) -> Dialect {
-        Dialect::AdapterHub { adapter: self.name.clone() }
+        Dialect::AdapterHub { adapter: self.name.clone(), prefix: self.model.key_prefix().into() }
+    }
+
+    /// Refuses a head that the model does not have.
+    pub(super) fn check_head(&self, base: &Base) -> Result<()> {
+        self.head.as_ref().map_or(Ok(()), |head| head.check(base))
     }
 
     /// The tensors, the head's included, but not that of a language model: it is the base's own,
@@ -205,8 +201,8 @@ impl HubDirectory {
         let class = &self.model.model_class;
         let of_words = class.ends_with("ForMaskedLM")
             || matches!(self.task(), Some(TaskType::CausalLm | TaskType::Seq2SeqLm));
-        if let (Some(head), false) = (&self.head, of_words) {
-            tensors.extend(read_tensors(head)?);
+        if let Some(head) = self.head.as_ref().filter(|head| !of_words && !head.is_flexible()) {
+            tensors.extend(head.tensors()?);
         }
         Ok(tensors)
     }
@@ -241,6 +237,12 @@ impl Adapter {
             ));
         }
         let mut config = self.config.method.to_adapter_hub(base)?;
+        let refuse =
+            |reason| Error::no_format(self.config.method.name(), "adapter-hub/adapters", reason);
+        let model = &match take_inverse(&mut config) {
+            Some(inverts) => model.with_inverse(inverts).map_err(refuse)?,
+            None => model.clone(),
+        };
         let is_fusion = config.get("architecture") == Some(&Value::from("fusion"));
         // A fusion is called by what it fuses.
         let fused: Option<Vec<String>> = config
@@ -250,7 +252,8 @@ impl Adapter {
         let name = &fused.map_or(name.to_string(), |names| names.join(","));
         let written = |mut method: BoxedMethod| {
             let mut tensors = TensorMap::new();
-            let dialect = Dialect::AdapterHub { adapter: name.clone() };
+            let dialect =
+                Dialect::AdapterHub { adapter: name.clone(), prefix: model.key_prefix().into() };
             method.exchange(&mut Exchange::write(&mut tensors).in_dialect(dialect), base);
             tensors
         };
@@ -286,6 +289,26 @@ impl Adapter {
     }
 }
 
+/// Adds what is known of the model to a method's configuration, and to those of a union: some of
+/// what a method does depends on the class.
+fn note_model(config: &mut Map<String, Value>, model: &HubModel) {
+    config.insert("model_class".into(), model.model_class.as_str().into());
+    config.insert("model_type".into(), model.model_type.as_str().into());
+    if let Some(Value::Array(parts)) = config.get_mut("configs") {
+        parts.iter_mut().filter_map(Value::as_object_mut).for_each(|part| note_model(part, model));
+    }
+}
+
+/// Takes out what a configuration, or a part of a union, says of the inverse of an invertible
+/// adapter, which the library has no field for: the class says it.
+fn take_inverse(config: &mut Value) -> Option<bool> {
+    let fields = config.as_object_mut()?;
+    let own = fields.remove(INVERSE).and_then(|inverts| inverts.as_bool());
+    let parts = fields.get_mut("configs").and_then(Value::as_array_mut);
+    let of_parts = parts.into_iter().flatten().filter_map(take_inverse);
+    own.into_iter().chain(of_parts).reduce(|one, other| one && other)
+}
+
 fn described(model: &HubModel, config: Value, name: Option<&str>) -> Map<String, Value> {
     let fields = json!({
         "config": config,
@@ -302,11 +325,11 @@ fn described(model: &HubModel, config: Value, name: Option<&str>) -> Map<String,
     }
 }
 
-fn existing(directory: &Path, names: [&str; 2]) -> Option<PathBuf> {
+pub(super) fn existing(directory: &Path, names: [&str; 2]) -> Option<PathBuf> {
     names.map(|name| directory.join(name)).into_iter().find(|path| path.exists())
 }
 
-fn read_object(path: &Path) -> Result<Map<String, Value>> {
+pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
     match serde_json::from_str(&text).map_err(|e| Error::file(path, format!("not JSON: {e}")))? {
         Value::Object(fields) => Ok(fields),

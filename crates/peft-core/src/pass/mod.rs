@@ -12,7 +12,7 @@ use crate::{Rows, Site, Slots};
 pub use memo::{Memo, MemoKey};
 pub use probe::{Observation, Probe};
 
-/// What a pass is for. Dropout, random routes and whatever else is random ask it.
+/// What a pass is for. Dropout, random routes and everything else random depend on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Nothing is random.

@@ -61,7 +61,7 @@ impl Row {
 ///
 /// Rows lie one after another. They are *packed* (each as long as its text) or *padded* (each as
 /// long as the longest, with a mask); what works token by token need not know which. Attention,
-/// pooling and whatever reads positions ask here.
+/// pooling and everything else that reads positions ask here.
 #[derive(Debug, Clone)]
 pub struct Rows {
     rows: Vec<Row>,
@@ -132,7 +132,7 @@ impl Rows {
         &self.device
     }
 
-    /// Whether every text goes on from tokens that are kept in a cache.
+    /// Whether every text continues tokens that are kept in a cache.
     pub fn continue_earlier(&self) -> bool {
         self.rows.iter().any(|row| row.past > 0)
     }

@@ -48,7 +48,7 @@ impl Slots {
     /// If there are not `rows` rows.
     pub(crate) fn groups(&self, rows: usize) -> Vec<Group> {
         let named = self.0.len();
-        assert_eq!(named, rows, "a batch of {rows} rows, of which {named} name their adapter");
+        assert_eq!(named, rows, "a batch of {rows} rows, and slots for {named}");
         let mut groups: Vec<Group> = Vec::new();
         for (row, &slot) in self.0.iter().enumerate() {
             match groups.iter_mut().find(|group| group.slot == slot) {

@@ -231,7 +231,7 @@ fn a_magnitude_is_the_norm_of_a_column_of_the_weight_below() {
         let norms = w.clone().square().sum_dim(0).sqrt();
         w / norms * m.clone().unsqueeze_dim(0)
     };
-    make(&magnitude.clone().into(), &normed, reason);
+    make(&magnitude.clone().into(), normed, reason);
     let edits = Edits::from(factors).then(magnitude);
     make(&edits, |w| normed(w + product.clone()), reason);
     make_bias(&edits, |b| b);
@@ -394,7 +394,7 @@ fn gate(x: &Tensor<2>, rows: &Rows) -> (Gate, Tensor<2>) {
         open.mean_dim(0).expand([row.len(), 1])
     };
     let spread = Tensor::cat(rows.iter().enumerate().map(of_row).collect(), 0);
-    (Gate { weight, bias, name: "gate" }, spread)
+    (Gate { weight, bias, name: "gate".into() }, spread)
 }
 
 #[test]

@@ -9,6 +9,7 @@ use peft_core::{
 };
 use peft_lora::LoraConfig;
 use proptest::prelude::*;
+use serde_json::json;
 use tempfile::tempdir;
 
 use crate::support::{bert, device, names, random_lora};
@@ -206,4 +207,37 @@ fn an_adapter_directory_with_problems_names_each_key() {
     std::fs::write(&weights, &bytes[..bytes.len() - 1]).expect("it is written");
     let cut = Adapter::load(directory.path(), &registry, &base, &device);
     assert!(matches!(cut, Err(Error::File { .. })), "{cut:?}");
+}
+
+#[test]
+fn the_model_that_an_adapter_was_made_for_is_read_from_either_layout() {
+    let directory = tempdir().expect("a directory");
+    let made_for = |name: &str, config: serde_json::Value| {
+        let (config_file, fusion) = ("adapter_config.json", "adapter_fusion_config.json");
+        for file in [config_file, fusion] {
+            let _ = std::fs::remove_file(directory.path().join(file));
+        }
+        std::fs::write(directory.path().join(name), config.to_string()).expect("it is written");
+        Adapter::made_for(directory.path())
+    };
+    for (config, expected) in [
+        (json!({"base_model_name_or_path": "owner/name"}), Some("owner/name")),
+        (json!({"base_model_name_or_path": "a/b", "revision": "v2"}), Some("a/b@v2")),
+        (json!({"base_model_name_or_path": "a/b", "revision": "main"}), Some("a/b")),
+        // A directory has no revisions.
+        (json!({"base_model_name_or_path": "src", "revision": "v2"}), Some("src")),
+        (json!({"base_model_name_or_path": null, "revision": "v2"}), None),
+        (json!({"base_model_name_or_path": ""}), None),
+        (json!({"model_name": "bert-base-uncased", "config": {}}), Some("bert-base-uncased")),
+        (json!({}), None),
+    ] {
+        for name in ["adapter_config.json", "adapter_fusion_config.json"] {
+            let found = made_for(name, config.clone()).expect("it is a configuration");
+            assert_eq!(found.as_deref(), expected, "{config}");
+        }
+    }
+    let wrong = made_for("adapter_config.json", json!({"base_model_name_or_path": 1}));
+    let wrong = wrong.expect_err("no name").to_string();
+    assert!(wrong.contains("base_model_name_or_path = 1: must be a string"), "{wrong}");
+    assert!(made_for("adapter_config.json", json!([])).is_err());
 }

@@ -166,7 +166,7 @@ fn a_gate_reads_what_its_function_reads() {
             false => Insert::of(added()),
             true => Insert::of(parallel()),
         };
-        let gate = Gate { weight: random([D, 1]), bias: random([1]), name: "gate" };
+        let gate = Gate { weight: random([D, 1]), bias: random([1]), name: "gate".into() };
         let [input, output, _] = setting.states.clone();
         let read = if in_parallel { input } else { setting.normalized(&output) };
         let open = sigmoid(read.matmul(gate.weight.clone()) + gate.bias.clone().unsqueeze());

@@ -69,7 +69,7 @@ fn the_first_of_a_stack_is_nearest_to_the_text() {
 
 #[test]
 fn a_gate_scales_the_keys_of_a_row() {
-    let gate = Gate { weight: random([D, 1]), bias: random([1]), name: "gate" };
+    let gate = Gate { weight: random([D, 1]), bias: random([1]), name: "gate".into() };
     let (states, parts, hidden) = (key_values(2), Parts::packed(&[3, 1]), random::<2>([4, D]));
     let open = sigmoid(hidden.clone().matmul(gate.weight.clone()) + gate.bias.clone().unsqueeze());
     let gated = ExtraKeys::Some(KeyValues { gate: Some(gate), ..states.clone() });
@@ -102,7 +102,7 @@ fn dropout_of_keys_acts_in_training_on_each_row_by_itself() {
 #[test]
 fn each_row_of_a_batch_has_the_keys_of_its_slot() {
     let (two, four) = (key_values(2), key_values(4));
-    let gate = Gate { weight: random([D, 1]), bias: random([1]), name: "gate" };
+    let gate = Gate { weight: random([D, 1]), bias: random([1]), name: "gate".into() };
     let gated = ExtraKeys::Some(KeyValues { gate: Some(gate), ..two.clone() });
     let members =
         [some(&two), ExtraKeys::Stack(vec![some(&four), gated]), ExtraKeys::None, some(&four)];

@@ -38,7 +38,8 @@ fn replaced() -> Edits {
 }
 
 fn gated(edits: Edits) -> Edits {
-    Edit::Gated(Gate { weight: random([IN, 1]), bias: random([1]), name: "gate" }, edits).into()
+    Edit::Gated(Gate { weight: random([IN, 1]), bias: random([1]), name: "gate".into() }, edits)
+        .into()
 }
 
 fn mean(edits: Edits) -> Edits {

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use peft_core::{
     AnyConfig, Base, BoxedMethod, Change, Edit, Edits, EmptyPass, Hooks, InitContext, LinearLayer,
     Memo, Method, MethodConfig, Mode, ModuleNames, NormEdit, OutputMap, Pass, Role, Rows, Site,
-    SiteKind, Slots, TableEdit, Targets, change_at,
+    SiteKind, Slots, Targets, change_at,
 };
 use peft_lora::{LoraConfig, LoraInit};
 
@@ -127,24 +127,17 @@ pub struct Fixed {
     edits: Vec<(usize, Edits)>,
     #[module(skip)]
     norms: Vec<(usize, NormEdit)>,
-    #[module(skip)]
-    tables: Vec<(usize, TableEdit)>,
 }
 
 impl Fixed {
     pub fn linear(site: &Site, edits: impl Into<Edits>) -> BoxedMethod {
-        let (norms, tables) = (Vec::new(), Vec::new());
-        BoxedMethod::new(Self { edits: vec![(site.index, edits.into())], norms, tables })
+        let norms = Vec::new();
+        BoxedMethod::new(Self { edits: vec![(site.index, edits.into())], norms })
     }
 
     pub fn norm(site: &Site, edit: NormEdit) -> BoxedMethod {
-        let (edits, tables) = (Vec::new(), Vec::new());
-        BoxedMethod::new(Self { edits, norms: vec![(site.index, edit)], tables })
-    }
-
-    pub fn table(site: &Site, edit: TableEdit) -> BoxedMethod {
-        let (edits, norms) = (Vec::new(), Vec::new());
-        BoxedMethod::new(Self { edits, norms, tables: vec![(site.index, edit)] })
+        let edits = Vec::new();
+        BoxedMethod::new(Self { edits, norms: vec![(site.index, edit)] })
     }
 }
 
@@ -158,9 +151,6 @@ impl Hooks for Fixed {
     }
     fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
         at(&self.norms, site)
-    }
-    fn table(&self, site: &Site, _pass: &Pass<'_>) -> TableEdit {
-        at(&self.tables, site)
     }
 }
 

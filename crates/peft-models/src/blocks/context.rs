@@ -23,8 +23,11 @@ pub struct Context<'a> {
     /// The last bias of the attention to the text itself, and of that to an encoder, with the keys
     /// that it was for: layers ask for the same over and over, unless a method gives some of them
     /// more keys.
-    computed: RefCell<[Option<(KeyPlaces, Option<Tensor<4>>)>; 2]>,
+    computed: RefCell<[Option<Computed>; 2]>,
 }
+
+/// The keys that a bias was for, and the bias.
+type Computed = (KeyPlaces, Option<Tensor<4>>);
 
 /// What an encoder returned.
 #[derive(Debug)]

@@ -61,10 +61,10 @@ impl Unembedding {
 
     /// `[tokens, d]` to `[tokens, words]`.
     pub fn forward(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+        let hidden = if self.scale == 1.0 { hidden } else { hidden * self.scale };
         let tokens = Tokens::new(hidden, run.pass.rows.clone());
         let Tokens { hidden, .. } =
             run.hooks.tokens(Stage::Output, &self.embeddings, tokens, &run.pass);
-        let hidden = if self.scale == 1.0 { hidden } else { hidden * self.scale };
         let edits = run.hooks.linear(&self.site, &run.pass);
         let layer = LinearLayer::new(&self.site, &self.weight, self.bias.as_ref());
         match &self.tied {

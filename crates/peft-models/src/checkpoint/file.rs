@@ -72,12 +72,12 @@ impl Checkpoint {
         Self { path: path.into(), tensors: tensors.collect(), precision: Precision::Stored }
     }
 
-    /// With weights to be held in so many bits.
+    /// With weights in this precision.
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
     }
 
-    /// In how many bits a model is to hold its weights.
+    /// The precision in which a model holds its weights.
     pub fn precision(&self) -> Precision {
         self.precision
     }

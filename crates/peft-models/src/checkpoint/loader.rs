@@ -74,10 +74,10 @@ impl<'c> Loader<'c> {
         if old { ["gamma", "beta"] } else { ["weight", "bias"] }
     }
 
-    /// The layers of a stack, each of which `take` takes.
+    /// The layers of a stack, each taken by `take`.
     ///
     /// # Errors
-    /// As `take`; and at a layer of which the checkpoint has nothing, however many should follow.
+    /// As `take`; and at the first layer for which the checkpoint has nothing.
     pub fn layers<T>(
         &mut self,
         count: usize,
@@ -111,8 +111,8 @@ impl<'c> Loader<'c> {
         self.tensor(name, shape)
     }
 
-    /// The weight `[d_in, d_out]` of a linear layer, which the checkpoint has in this layout, in as
-    /// many bits as the model is to hold it.
+    /// The weight `[d_in, d_out]` of a linear layer, stored in this layout, in the precision of the
+    /// model.
     ///
     /// # Errors
     /// As [`vector`](Self::vector).
@@ -145,7 +145,7 @@ impl<'c> Loader<'c> {
         Ok(packed.map_or_else(|| weight.into(), |rows| FrozenWeight::Packed(rows.transpose())))
     }
 
-    /// The table of words `name`, in as many bits as the model is to hold it.
+    /// The table of word embeddings `name`, in the precision of the model.
     ///
     /// # Errors
     /// As [`vector`](Self::vector).
@@ -157,7 +157,7 @@ impl<'c> Loader<'c> {
         Ok(self.held_table(data))
     }
 
-    /// A table of words, in as many bits as the model is to hold it.
+    /// A table of word embeddings, in the precision of the model.
     fn held_table(&self, table: TensorData) -> FrozenWeight {
         let pack = self.checkpoint.precision().pack_table();
         match pack.and_then(|pack| packed_rows(&table, pack, self.device())) {
@@ -166,7 +166,7 @@ impl<'c> Loader<'c> {
         }
     }
 
-    /// The matrix `name` as the checkpoint has it packed, row by row, if it has and is to stay so.
+    /// The matrix `name` as it is packed in the checkpoint, row by row, if it is and stays packed.
     fn packed(&mut self, name: &str, shape: [usize; 2]) -> Result<Option<Arc<dyn PackedWeight>>> {
         let stays = self.checkpoint.precision() == Precision::Stored;
         if !stays || !PackedMatrix::is_supported(self.device()) {
@@ -266,7 +266,7 @@ impl<'c> Loader<'c> {
     }
 }
 
-/// The rows of a matrix packed; `None` where they are no whole blocks.
+/// The rows of a matrix packed; `None` where they are not made of whole blocks.
 fn packed_rows(rows: &TensorData, pack: Pack, device: &Device) -> Option<Arc<dyn PackedWeight>> {
     let packed = pack(rows.shape().to_vec(), rows.as_slice().expect("weights are f32"))?;
     Some(Arc::new(PackedMatrix::new(packed, device)))

@@ -1,4 +1,4 @@
-//! In how many bits frozen weights are held.
+//! The precision of frozen weights.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use peft_kernels::PackedTensor;
 use serde::{Deserialize, Serialize};
 
-/// In how many bits the weights of linear layers and the table of words are held; biases, norms,
+/// The precision of linear weights and of the table of word embeddings; biases, norms,
 /// positions and classifiers are always f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -26,7 +26,7 @@ pub enum Precision {
     FourBit,
 }
 
-/// Packs the numbers of a tensor of a shape; `None` if its rows are no whole blocks.
+/// Packs the numbers of a tensor of a shape; `None` if its rows are not made of whole blocks.
 pub(super) type Pack = fn(Vec<usize>, &[f32]) -> Option<PackedTensor>;
 
 impl Precision {

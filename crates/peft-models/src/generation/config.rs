@@ -17,9 +17,9 @@ pub enum EarlyStopping {
     /// When no running beam can be better than the finished ones, judged by its length so far.
     #[default]
     Likely,
-    /// As soon as as many beams as are searched for have finished.
+    /// As soon as `num_beams` beams have finished.
     Finished,
-    /// When no running beam can be better, whatever length it comes to.
+    /// When no running beam can become better, at any length.
     Never,
 }
 
@@ -46,25 +46,25 @@ impl TryFrom<Value> for EarlyStopping {
     }
 }
 
-/// How to generate: the fields of `generation_config.json` that are followed, with transformers'
-/// names and defaults, but for `max_new_tokens`.
+/// How to generate: the supported fields of `generation_config.json`, with transformers' names and
+/// defaults, except for `max_new_tokens`.
 ///
 /// | field | default | meaning |
 /// |---|---|---|
-/// | `max_new_tokens` | 128 (transformers: 20 tokens, the prompt's included) | the most to generate |
-/// | `do_sample` | false | draw the next token; else take the likeliest |
-/// | `temperature` | 1 | scores are divided by it before drawing |
-/// | `top_k` | 50 | draw from the likeliest so many; 0: from all |
-/// | `top_p` | 1 | draw from the likeliest that together have this probability |
-/// | `repetition_penalty` | 1 | scores of tokens that were there are divided by it (negative ones multiplied) |
-/// | `no_repeat_ngram_size` | 0 | no sequence of so many tokens comes twice; 0: any may |
-/// | `num_beams` | 1 | beams that are searched; not with `do_sample` |
+/// | `max_new_tokens` | 128 (transformers: 20 tokens, the prompt's included) | maximum number of new tokens |
+/// | `do_sample` | false | sample the next token; otherwise take the most likely one |
+/// | `temperature` | 1 | logits are divided by it before sampling |
+/// | `top_k` | 50 | sample from the k most likely tokens; 0: from all |
+/// | `top_p` | 1 | sample from the most likely tokens that together have this probability |
+/// | `repetition_penalty` | 1 | logits of tokens that have occurred are divided by it (negative ones multiplied) |
+/// | `no_repeat_ngram_size` | 0 | no sequence of n tokens occurs twice; 0: any may |
+/// | `num_beams` | 1 | number of beams; not with `do_sample` |
 /// | `length_penalty` | 1 | a finished beam's score is divided by its length to this power |
 /// | `early_stopping` | false | see [`EarlyStopping`] |
 /// | `eos_token_id` | the model's | tokens that end a text |
-/// | `pad_token_id` | the model's | what shorter prompts are filled up with |
-/// | `forced_bos_token_id`, `forced_eos_token_id` | the model's | the first token of a decoder's text, and the last where it comes to its longest |
-/// | `decoder_start_token_id` | the model's | what a decoder's text begins with |
+/// | `pad_token_id` | the model's | pads shorter prompts |
+/// | `forced_bos_token_id`, `forced_eos_token_id` | the model's | the first token of a decoder's text, and the last one at the maximum length |
+/// | `decoder_start_token_id` | the model's | the first token of the decoder |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GenerationConfig {
@@ -164,7 +164,7 @@ impl GenerationConfig {
             if let Some(value) = fields.get(*field).map(ToString::to_string)
                 && !inert.contains(&value.as_str())
             {
-                tracing::warn!("{field} = {value} is not followed in generating");
+                tracing::warn!("{field} = {value} is ignored in generation");
             }
         }
         let mut config: Self =
@@ -239,7 +239,7 @@ impl GenerationConfig {
         }
         // Harmless, and common in small models for tests: a text only never ends with it.
         if let Some(id) = self.eos_token_id.iter().find(|id| **id as usize >= words) {
-            tracing::warn!("eos_token_id = {id} never comes: the model has {words} tokens");
+            tracing::warn!("eos_token_id = {id} never occurs: the model has {words} tokens");
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Texts from models: what follows a prompt, or what a decoder makes of a text.
+//! Text generation: the continuation of a prompt, or the output of a decoder.
 
 mod beam;
 mod config;
@@ -41,7 +41,7 @@ impl<'m> Generator<'m> {
         if !matches!(model.task(), Task::CausalLm | Task::Seq2SeqLm) {
             let class = model.config().class_name(model.task());
             return Err(Error::Input(format!(
-                "a {class} cannot generate: it is no language model"
+                "a {class} cannot generate: it is not a language model"
             )));
         }
         let pad = config.pad_token_id.map_or(model.config().pad_token_id(), |id| id as usize);
@@ -86,7 +86,7 @@ impl<'m> Generator<'m> {
         let named = self.slots.map_or(0, |slots| slots.as_slice().len());
         if named > 0 && named != prompts.len() {
             let prompts = prompts.len();
-            let reason = format!("{prompts} texts, and {named} that name an adapter");
+            let reason = format!("{prompts} texts, and slots for {named}");
             return Err(Error::Input(reason));
         }
         match self.config.num_beams {

@@ -1,4 +1,4 @@
-//! One token after another: the likeliest, or one that is drawn.
+//! One token after another: the most likely one, or a sample.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -21,7 +21,7 @@ impl Generator<'_> {
             None => prompts.iter().map(|prompt| prompt.to_vec()).collect(),
         };
         let beginnings: Vec<usize> = texts.iter().map(Vec::len).collect();
-        // Each text draws by itself, whatever else is in the batch.
+        // Each text draws by itself, independent of the rest of the batch.
         let number = |row: usize| self.numbers.map_or(row, |numbers| numbers[row]);
         let mut random: Vec<StdRng> = (0..texts.len())
             .map(|row| StdRng::seed_from_u64(self.config.seed.wrapping_add(number(row) as u64)))

@@ -29,7 +29,7 @@ impl Generator<'_> {
                 0 => {
                     let own = match taken {
                         0 => String::new(),
-                        _ => format!(", {taken} of which the method takes"),
+                        _ => format!(", and the method takes {taken}"),
                     };
                     let reason = format!("the model has {limit} positions{own}");
                     Err(Error::Generation { text, tokens, reason })
@@ -63,7 +63,7 @@ impl Generator<'_> {
         let count = ended.count();
         if count > 0 {
             let limit = self.model.max_tokens();
-            tracing::warn!("{count} texts end where the model's {limit} positions do");
+            tracing::warn!("{count} texts end at the model's limit of {limit} positions");
         }
     }
 }

@@ -172,7 +172,7 @@ mod tests {
             for generated in [2, config.max_new_tokens - 1] {
                 let error = config.adjust(at(generated), &mut scores.clone()).unwrap_err();
                 let expected =
-                    format!("text 7 of the batch cannot go on after 4 tokens: {expected}");
+                    format!("text 7 of the batch cannot be continued after 4 tokens: {expected}");
                 assert_eq!(error.to_string(), expected);
             }
         }

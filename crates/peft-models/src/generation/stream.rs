@@ -1,4 +1,4 @@
-//! A batch of texts that a model goes on with, token by token.
+//! A batch of texts in generation, token by token.
 
 use std::cell::RefCell;
 
@@ -8,13 +8,13 @@ use peft_core::{Memo, Slots};
 use super::Generator;
 use crate::{Cache, Error, Forward, ModelInput, Place, Result, Task};
 
-/// A batch of texts that a model goes on with.
+/// A batch of texts in generation.
 pub(super) struct Stream<'m> {
     generator: Generator<'m>,
     cache: Cache,
     /// What is computed once: no parameter changes meanwhile.
     memo: Memo,
-    /// The adapter of each row that goes on.
+    /// The adapter of each unfinished row.
     slots: RefCell<Slots>,
     /// The tokens of each prompt.
     lengths: Vec<usize>,
@@ -34,7 +34,7 @@ impl<'m> Stream<'m> {
         let start = match model.task() {
             Task::Seq2SeqLm => Some(config.decoder_start_token_id.ok_or_else(|| {
                 Error::Input(
-                    "what a decoder's text begins with is not known: the model's \
+                    "the first token of the decoder is not known: the model's \
                      config.json has no decoder_start_token_id"
                         .into(),
                 )

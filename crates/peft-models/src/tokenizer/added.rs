@@ -47,7 +47,8 @@ impl AddedTokens {
         Ok(Self(added))
     }
 
-    /// Reads the file of a directory, be it a model's or an adapter's; no file is no tokens.
+    /// Reads the file from the directory of a model or of an adapter; without a file there are no
+    /// added tokens.
     ///
     /// # Errors
     /// If it is broken.

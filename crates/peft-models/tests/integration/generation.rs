@@ -50,7 +50,7 @@ fn a_model_whose_scores_are_no_numbers_writes_no_text() {
         });
         for fields in ways() {
             let error = generated(&broken, &(), fields, &PROMPTS).unwrap_err().to_string();
-            let start = "text 0 of the batch cannot go on after 9 tokens: the model's score";
+            let start = "text 0 of the batch cannot be continued after 9 tokens: the model's score";
             assert!(error.starts_with(start), "{error}");
         }
     }
@@ -66,7 +66,7 @@ fn a_text_for_which_every_token_is_ruled_out_is_an_error() {
         fields["max_new_tokens"] = json!(80);
         let error = generated(&model, &(), fields, &PROMPTS[1..]).unwrap_err().to_string();
         assert!(
-            error.contains("cannot go on after 61 tokens: every token is ruled out"),
+            error.contains("cannot be continued after 61 tokens: every token is ruled out"),
             "{error}"
         );
     }
@@ -159,8 +159,8 @@ fn a_prompt_after_which_no_token_can_come_is_named() {
     let long = [1_u32; 13];
     for (hooks, tokens, positions) in [
         (&() as &dyn Hooks, 13, "12 positions"),
-        (&Shifts, 10, "12 positions, 3 of which the method takes"),
-        (&Prepends, 11, "12 positions, 2 of which the method takes"),
+        (&Shifts, 10, "12 positions, and the method takes 3"),
+        (&Prepends, 11, "12 positions, and the method takes 2"),
     ] {
         for fields in ways() {
             let prompts = [PROMPTS[1], &long[..tokens - 1]];
@@ -168,7 +168,7 @@ fn a_prompt_after_which_no_token_can_come_is_named() {
             assert_eq!(texts[1].len(), 1);
             let prompts = [PROMPTS[1], &long[..tokens]];
             let error = generated(&model, hooks, fields, &prompts).unwrap_err().to_string();
-            let start = format!("text 1 of the batch cannot go on after {tokens} tokens");
+            let start = format!("text 1 of the batch cannot be continued after {tokens} tokens");
             assert_eq!(error, format!("{start}: the model has {positions}"));
         }
     }

@@ -18,15 +18,15 @@ use crate::model::words;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptPart {
-    /// The next so many virtual tokens.
+    /// The next virtual tokens, this many.
     Virtual(usize),
     /// Tokens of the vocabulary with their own, frozen embeddings (anchor tokens, section 3.2 of
     /// the paper).
     Anchor(Vec<usize>),
     /// The first token of the text.
     Bos,
-    /// The text, less its first token where `bos` stands in the template. What follows it stands
-    /// next to its last token, whatever padding there is.
+    /// The text, without its first token if `bos` is in the template. The parts after it stand next
+    /// to its last token, before any padding.
     Text,
 }
 

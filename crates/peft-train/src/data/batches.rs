@@ -1,4 +1,4 @@
-//! Batches of texts of like length, so that little of a batch is padding.
+//! Batches of texts of similar length, so that little of a batch is padding.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use peft_models::{Forward, Model, ModelConfig, ModelInput, Place, TextTokenizer};
@@ -153,9 +153,9 @@ impl TokenizedSet {
     /// length, sorted in groups of 32 batches, and the batches shuffled again. The same seed and
     /// epoch give the same batches.
     ///
-    /// Where the model is asked about tokens, grouped batches are as many, but each has about as
-    /// many tokens as the others of its group, of few long texts or of many short ones: were it as
-    /// many texts, the steps over short ones would teach little.
+    /// In tasks over tokens, a group makes the same number of batches, each with about the same number
+    /// of tokens: few long texts or many short ones. With the same number of texts in each, steps
+    /// over short texts would learn little.
     pub fn shuffled(&self, batch_size: usize, by_length: bool, seed: u64, epoch: usize) -> Batches {
         let mut random = StdRng::seed_from_u64(mix(seed, epoch as u64));
         let mut order: Vec<usize> = (0..self.len()).collect();

@@ -83,8 +83,8 @@ impl Labels {
         let (names, respelt) = in_order(names);
         if respelt > 0 {
             tracing::warn!(
-                "{}: {respelt} labels are a number that another label is too, spelt otherwise (1 \
-                 and 1.0): each is a label of its own",
+                "{}: {respelt} labels spell the same number as another label (1 and 1.0); each \
+                 spelling is a label of its own",
                 path.display()
             );
         }

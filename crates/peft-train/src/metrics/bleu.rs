@@ -55,7 +55,7 @@ impl Sums {
         let references: Vec<Vec<&str>> = references.iter().map(|r| words(r).collect()).collect();
 
         self.tokens += hypothesis.len();
-        // Of two that are as near, the shorter one.
+        // Ties go to the shorter reference.
         let lengths = references.iter().map(Vec::len);
         let nearest = lengths.min_by_key(|&length| (length.abs_diff(hypothesis.len()), length));
         self.reference_tokens += nearest.expect("an example has a reference");

@@ -106,7 +106,7 @@ impl RunDirectory {
             Err(TryLockError::WouldBlock) => Err(Error::InUse { path: self.path.clone() }),
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
                 tracing::warn!(
-                    "{}: this file system has no locks: see to it that no other run writes there",
+                    "{}: this file system has no locks: make sure that no other run writes there",
                     self.path.display()
                 );
                 Ok(file)

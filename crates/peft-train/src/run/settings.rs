@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// |---|---|---|
 /// | `epochs` | 3 | passes over the training data |
 /// | `batch_size` | 32 | examples in a step's batch |
-/// | `group_by_length` | unless the task is over tokens | batches of texts of like length: less padding, less variety in a batch |
+/// | `group_by_length` | unless the task is over tokens | batches of texts of similar length: faster, with less variety in a batch |
 /// | `accumulate` | 1 | batches whose gradients make one optimizer step |
 /// | `lr` | the method's | learning rate at its highest |
 /// | `schedule` | `linear` | `linear` or `cosine` to zero, or `constant` |
@@ -31,7 +31,7 @@ pub struct TrainSettings {
     pub epochs: usize,
     /// Examples in a batch.
     pub batch_size: usize,
-    /// Whether the texts of a batch are of like length; `None`: unless the task is over tokens.
+    /// Whether the texts of a batch are of similar length; `None`: unless the task is over tokens.
     pub group_by_length: Option<bool>,
     /// Batches in an optimizer step.
     pub accumulate: usize,
