@@ -134,6 +134,14 @@ impl Case {
         Ok((composition.of(adapters, fusion, model.base()).map_err(failed)?, trainable))
     }
 
+    /// How many adapters the case has side by side, each over the whole batch; 1 where they are one.
+    pub fn side_by_side(&self) -> usize {
+        match self.active.as_deref().and_then(|active| active.strip_prefix("Parallel[")) {
+            Some(names) => names.split(", ").count(),
+            None => 1,
+        }
+    }
+
     /// The recorded tensors.
     pub fn tensors(&self, file: &str) -> Result<TensorMap, Outcome> {
         read_safetensors(&self.directory.join(file)).map_err(|e| Outcome::Failed(e.to_string()))

@@ -2,8 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use peft_core::{Hooks, Registry, TensorMap, merged_tensors};
-use peft_models::{Checkpoint, Model, ModelTask};
+use peft_core::{Hooks, Registry, Slots, TensorMap, merged_tensors};
+use peft_models::{Checkpoint, Forward, Model, ModelTask};
 
 use crate::case::{Case, Outcome, input, values};
 
@@ -28,7 +28,8 @@ fn compare(
             _ if recorded.contains_key("base_logits") => "base_logits",
             _ => "logits",
         };
-        let distance = distance(name, &recorded, model, hooks, device)?;
+        let sides = if what == "adapted" { case.side_by_side() } else { 1 };
+        let distance = distance(name, &recorded, model, hooks, sides, device)?;
         let shown = format!("{what} {distance:.1e}");
         if distance > tolerance || distance.is_nan() {
             return Err(Outcome::Failed(format!("{shown}, tolerance {tolerance:.0e}")));
@@ -67,14 +68,21 @@ fn distance(
     recorded: &TensorMap,
     model: &Model,
     hooks: &dyn Hooks,
+    sides: usize,
     device: &Device,
 ) -> Result<f32, Outcome> {
     let failed = |e: String| Outcome::Failed(e);
     let expected = recorded.get(name).ok_or_else(|| failed(format!("no {name}")))?.clone();
-    let output =
-        model.infer(&input(recorded, device)?, hooks).map_err(|error| failed(error.to_string()))?;
+    let input = input(recorded, device)?;
+    // Side by side, the whole batch under each adapter in turn.
+    let [texts, _] = input.shape();
+    let slots = (0..sides).filter(|_| sides > 1).flat_map(|slot| vec![Some(slot); texts]);
+    let slots = Slots::new(slots.collect());
+    let output = model
+        .forward(&input.repeated(sides), Forward::infer(hooks).with_slots(&slots))
+        .map_err(|error| failed(error.to_string()))?;
     let [batch, rows, labels] = output.dims();
-    let is_token = token_rows(recorded, [batch, rows]);
+    let is_token = token_rows(recorded, [batch / sides, rows]).repeat(sides);
     let count = expected.shape().num_elements();
     if count == 0 || count != batch * rows * labels {
         let shape = expected.shape();
