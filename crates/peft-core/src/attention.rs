@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::edit::{Answer, Gate};
+use crate::edit::{Answer, Gate, stack};
 use crate::{MemoKey, Pass, Site};
 
 /// Learned keys and values of an attention, before those of the text and seen by every token.
@@ -167,12 +167,8 @@ impl Answer for ExtraKeys {
         Self::None
     }
 
-    fn stacked(mut members: Vec<Self>) -> Self {
-        members.retain(|member| !member.is_none());
-        match members.len() {
-            0 | 1 => members.pop().unwrap_or_default(),
-            _ => Self::Stack(members),
-        }
+    fn stacked(members: Vec<Self>) -> Self {
+        stack(members, Self::is_none, Self::Stack)
     }
 
     fn averaged(members: Vec<(f64, Self)>) -> Self {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use burn::tensor::Tensor;
 
-use crate::edit::{Answer, Gate};
+use crate::edit::{Answer, Gate, stack};
 use crate::{Hooks, MemoKey, NormLayer, Pass, Site};
 
 /// The end of a sublayer: `norm(residual + output)`, or `residual + output` in a model that
@@ -193,12 +193,8 @@ impl Answer for Insert<'_> {
         Self::None
     }
 
-    fn stacked(mut members: Vec<Self>) -> Self {
-        members.retain(|member| !member.is_none());
-        match members.len() {
-            0 | 1 => members.pop().unwrap_or_default(),
-            _ => Self::Stack(members),
-        }
+    fn stacked(members: Vec<Self>) -> Self {
+        stack(members, Self::is_none, Self::Stack)
     }
 
     fn averaged(members: Vec<(f64, Self)>) -> Self {

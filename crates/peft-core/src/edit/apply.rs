@@ -53,6 +53,14 @@ impl<'a> LinearLayer<'a> {
 /// Edits as they act one after another; those of a member behind those below it.
 pub(super) type Chain<'e> = [&'e Edit];
 
+/// Edits, and those below them.
+pub(super) fn over<'e>(
+    below: &Chain<'e>,
+    edits: impl IntoIterator<Item = &'e Edit>,
+) -> Vec<&'e Edit> {
+    below.iter().copied().chain(edits).collect()
+}
+
 impl Edits {
     /// The output `[tokens, d_out]` of a layer under these edits for `[tokens, d_in]`.
     pub fn apply(&self, layer: &LinearLayer<'_>, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
@@ -114,7 +122,7 @@ pub(super) fn dense(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Tensor<2> {
         Edit::Weight(map) => map.weight(&|| dense(below, layer)),
         Edit::Mean(members) => {
             let of = |(weight, edits): &(f64, Edits)| {
-                let chain: Vec<&Edit> = below.iter().copied().chain(&edits.list).collect();
+                let chain = over(below, edits.iter());
                 dense(&chain, layer) * *weight
             };
             members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
@@ -153,7 +161,7 @@ pub(super) fn bias(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Option<Tensor<
         }
         Edit::Mean(members) => {
             let of = |(weight, edits): &(f64, Edits)| {
-                let chain: Vec<&Edit> = below.iter().copied().chain(&edits.list).collect();
+                let chain = over(below, edits.iter());
                 bias(&chain, layer).map(|bias| bias * *weight)
             };
             // A layer without a bias has one of zeros.
@@ -187,11 +195,10 @@ pub(super) fn forward(
         _ => None,
     });
     let used = replaced.or_else(|| bias(below, layer));
-    let y = match below.is_empty() {
+    let mut y = match below.is_empty() {
         true => layer.product(x, used, pass),
         false => linear(x, dense(below, layer), used),
     };
-    let mut y = y;
     for (number, edit) in above.iter().enumerate() {
         let x = inputs.pop().expect("an input for each edit");
         if number >= sums || !edit.is_bias() {
@@ -299,13 +306,13 @@ impl Edit {
             Self::Output(map) => map.forward(&x, y, pass),
             Self::Gated(gate, edits) => {
                 let gate = gate.of_tokens(layer.site, x.clone(), pass);
-                let chain: Vec<&Edit> = below.iter().copied().chain(&edits.list).collect();
+                let chain = over(below, edits.iter());
                 let full = forward(&chain, layer, x, pass);
                 y.clone() + (full - y) * gate
             }
             Self::Mean(members) => {
                 let of = |(weight, edits): &(f64, Edits)| {
-                    let chain: Vec<&Edit> = below.iter().copied().chain(&edits.list).collect();
+                    let chain = over(below, edits.iter());
                     forward(&chain, layer, x.clone(), pass) * *weight
                 };
                 members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")

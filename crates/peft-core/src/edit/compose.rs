@@ -23,6 +23,19 @@ pub(crate) trait Answer: Sized {
     fn routed(members: Vec<Self>, key: MemoKey) -> Self;
 }
 
+/// Those that do something one after another; a lone one is itself.
+pub(crate) fn stack<A: Default>(
+    mut members: Vec<A>,
+    does_nothing: impl Fn(&A) -> bool,
+    together: impl FnOnce(Vec<A>) -> A,
+) -> A {
+    members.retain(|member| !does_nothing(member));
+    match members.len() {
+        0 | 1 => members.pop().unwrap_or_default(),
+        _ => together(members),
+    }
+}
+
 impl Answer for Edits {
     fn nothing() -> Self {
         Self::none()
@@ -68,12 +81,8 @@ impl Answer for VectorEdit {
         Self::Keep
     }
 
-    fn stacked(mut members: Vec<Self>) -> Self {
-        members.retain(|member| !member.is_keep());
-        match members.len() {
-            0 | 1 => members.pop().unwrap_or_default(),
-            _ => Self::Stack(members),
-        }
+    fn stacked(members: Vec<Self>) -> Self {
+        stack(members, Self::is_keep, Self::Stack)
     }
 
     fn averaged(members: Vec<(f64, Self)>) -> Self {
@@ -127,12 +136,8 @@ impl Answer for TableEdit {
         Self::Keep
     }
 
-    fn stacked(mut members: Vec<Self>) -> Self {
-        members.retain(|member| !member.is_keep());
-        match members.len() {
-            0 | 1 => members.pop().unwrap_or_default(),
-            _ => Self::Stack(members),
-        }
+    fn stacked(members: Vec<Self>) -> Self {
+        stack(members, Self::is_keep, Self::Stack)
     }
 
     fn averaged(members: Vec<(f64, Self)>) -> Self {

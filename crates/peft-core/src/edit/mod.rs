@@ -10,7 +10,7 @@ mod routed;
 mod table;
 
 pub use apply::LinearLayer;
-pub(crate) use compose::Answer;
+pub(crate) use compose::{Answer, stack};
 pub use forms::{LowRank, Magnitude, OutputMap, Replaced, Rotate, Scale, Side, Sparse, WeightMap};
 pub use gate::Gate;
 pub use norm::{NormEdit, NormLayer, VectorEdit};

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::apply::{Chain, forward, inputs};
+use super::apply::{Chain, forward, inputs, over};
 use super::{Edit, Edits, LinearLayer, LowRank};
 use crate::{MemoKey, Pass};
 
@@ -78,7 +78,7 @@ impl Routed {
         pass.by_slot(|slot, rows, sub| {
             let edits: Vec<&Edit> = self.of(slot).collect();
             let x = pass.rows.take(x.clone(), rows);
-            let chain: Vec<&Edit> = below.iter().copied().chain(edits.iter().copied()).collect();
+            let chain = over(below, edits.iter().copied());
             if edits.iter().any(|edit| matches!(edit, Edit::Weight(_))) {
                 // Another weight is another product.
                 return forward(&chain, layer, x, sub);
