@@ -137,7 +137,7 @@ fn hybrids_have_the_reference_s_parts_on_every_model() {
     }
     // Two gates of its own at a fused projection.
     let hybrid = peft::unipelt::UniPeltConfig::default();
-    let error = hybrid.to_adapter_hub(model("bases/gpt2-left").base()).expect_err("one gate");
+    let error = hybrid.to_adapters(model("bases/gpt2-left").base()).expect_err("one gate");
     assert!(error.to_string().contains("fused projection"), "{error}");
 }
 

@@ -93,7 +93,7 @@ impl AdapterLayer {
     pub(crate) fn exchange(&mut self, file: &mut Exchange<'_>, site: &Site) {
         let key = |name: &str, adapters: &str| {
             let theirs = format!("{}.adapters.{{}}.{adapters}", site.path);
-            Key::from(site.key(name)).hub(theirs)
+            Key::from(site.key(name)).adapters(theirs)
         };
         // In the reference the projection down is the first of a sequence.
         self.down.exchange(file, |leaf| {

@@ -1,6 +1,6 @@
 //! The configuration as adapter-hub/adapters writes it.
 
-use peft_core::{Base, Error, HubModel, MethodConfig, Result};
+use peft_core::{AdaptersModel, Base, Error, MethodConfig, Result};
 use serde_json::{Map, Value, json};
 
 use crate::config::DEFAULT_INVERTIBLE_REDUCTION;
@@ -78,7 +78,7 @@ fn read_fields(mut fields: Map<String, Value>) -> Result<BottleneckConfig> {
         let (field, value, origin) = (field.into(), value.to_string(), LIBRARY.into());
         Err(Error::Unsupported { field, value, origin })
     };
-    let model: HubModel = serde_json::from_value(Value::Object(fields.clone()))
+    let model: AdaptersModel = serde_json::from_value(Value::Object(fields.clone()))
         .map_err(|error| Error::config("config", "BnConfig", error.to_string()))?;
     for field in ["model_class", "model_type"] {
         fields.remove(field);

@@ -164,7 +164,7 @@ impl Method for Fuse {
             };
             let key = |name: &str| {
                 Key::from(site.key(&format!("fusion.{name}")))
-                    .hub(format!("{}.adapter_fusion_layer.{{}}.{name}", site.path))
+                    .adapters(format!("{}.adapter_fusion_layer.{{}}.{name}", site.path))
             };
             for (name, projection) in [("query", &mut layer.query), ("key", &mut layer.key)] {
                 if let Some(Projection { weight, bias }) = projection {

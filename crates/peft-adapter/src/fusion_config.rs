@@ -75,7 +75,7 @@ impl MethodConfig for FusionConfig {
     };
     type Method = Fuse;
 
-    fn to_adapter_hub(&self, _base: &Base) -> Result<Value> {
+    fn to_adapters(&self, _base: &Base) -> Result<Value> {
         let fields = serde_json::to_value(self)
             .map_err(|e| Error::no_format(Self::NAME, "adapter-hub/adapters", e.to_string()))?;
         let Value::Object(mut fields) = fields else { unreachable!("a struct") };
@@ -84,7 +84,7 @@ impl MethodConfig for FusionConfig {
         Ok(Value::Object(fields))
     }
 
-    fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
+    fn from_adapters(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
         (config.get("architecture")?.as_str()? == "fusion").then(|| {
             let mut fields = config.clone();
             fields.remove("architecture");

@@ -71,7 +71,7 @@ impl Coupling {
                 exchange_linear(linear, file, |leaf| {
                     let path = format!("{name}.{index}.{leaf}");
                     Key::from(format!("base_model.model.invertible_adapter.{path}"))
-                        .hub(format!("{prefix}invertible_adapters.{{}}.{path}"))
+                        .adapters(format!("{prefix}invertible_adapters.{{}}.{path}"))
                 });
             }
         }

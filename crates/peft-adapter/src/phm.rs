@@ -121,7 +121,7 @@ impl SharedPhm {
     pub(crate) fn exchange(&mut self, file: &mut Exchange<'_>, prefix: &str) {
         let key = |name: &str| {
             Key::from(format!("base_model.model.shared_{name}"))
-                .hub(format!("{prefix}shared_parameters.{{}}.{name}"))
+                .adapters(format!("{prefix}shared_parameters.{{}}.{name}"))
         };
         for (name, slices) in
             [("phm_rule", &mut self.rule), ("W_down", &mut self.down), ("W_up", &mut self.up)]

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use peft_adapter::{Bottleneck, BottleneckConfig};
 use peft_conformance::{Host, HostKind};
 use peft_core::{
-    ADAPTER_CONFIG, Adapter, AdapterConfig, Base, BoxedMethod, EmptyPass, Hooks, HubModel,
+    ADAPTER_CONFIG, Adapter, AdapterConfig, AdaptersModel, Base, BoxedMethod, EmptyPass, Hooks,
     InitContext, Method, MethodConfig, Registry, Role, Rows, Stage, Tokens,
 };
 use serde_json::{Map, Value, json};
@@ -72,14 +72,14 @@ fn fields(directory: &Path) -> Map<String, Value> {
     serde_json::from_str(&text).expect("an object")
 }
 
-fn model(model_class: &str, model_type: &str, base: &Base) -> HubModel {
+fn model(model_class: &str, model_type: &str, base: &Base) -> AdaptersModel {
     let hidden_size = base.sites().map(|site| site.d_out()).min().unwrap_or(0);
     let (model_class, model_type) = (model_class.into(), model_type.into());
-    HubModel { model_class, model_name: "host".into(), model_type, hidden_size }
+    AdaptersModel { model_class, model_name: "host".into(), model_type, hidden_size }
 }
 
 #[test]
-fn the_class_in_a_file_of_adapter_hub_says_whether_it_acts() {
+fn the_class_in_a_file_of_adapters_says_whether_it_acts() {
     let (registry, device) = (registry(), Device::default());
     for (kind, written, model_type, inverse, class, prefix) in [
         (HostKind::Bert, "BertForMaskedLM", "bert", true, "BertAdapterModel", "bert."),
@@ -100,8 +100,8 @@ fn the_class_in_a_file_of_adapter_hub_says_whether_it_acts() {
         let adapter = Adapter::new(AdapterConfig::new(method), base, &device).expect("it fits");
         let directory = tempfile::tempdir().expect("a directory");
         let directory = directory.path();
-        let hub = model(written, model_type, base);
-        adapter.save_adapter_hub(directory, "it", &hub, base).expect("written");
+        let host_model = model(written, model_type, base);
+        adapter.save_as_adapters(directory, "it", &host_model, base).expect("written");
         let written = fields(directory);
         assert_eq!(written["model_class"], class);
         assert!(written["config"].get("inv_adapter_inverse").is_none());
@@ -130,8 +130,8 @@ fn a_class_that_always_inverts_is_refused_for_an_adapter_that_does_not() {
     let method = registry.configure("pfeiffer", object(false)).expect("it makes sense");
     let adapter = Adapter::new(AdapterConfig::new(method), base, &device).expect("it fits");
     let directory = tempfile::tempdir().expect("a directory");
-    let hub = model("BertAdapterModel", "bert", base);
-    let refused = adapter.save_adapter_hub(directory.path(), "it", &hub, base);
+    let host_model = model("BertAdapterModel", "bert", base);
+    let refused = adapter.save_as_adapters(directory.path(), "it", &host_model, base);
     let error = refused.expect_err("its class inverts").to_string();
     assert!(error.contains("under BertAdapterModel"), "{error}");
 }

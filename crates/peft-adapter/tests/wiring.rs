@@ -103,11 +103,11 @@ fn the_invertible_adapter_is_undone_at_the_output() {
 }
 
 #[test]
-fn files_of_adapter_hub_have_its_keys() {
+fn files_for_adapters_have_its_keys() {
     let keys = |fields: Value| -> Vec<String> {
         let mut setting = setting(fields);
         let mut file = TensorMap::new();
-        let dialect = Dialect::adapter_hub("task");
+        let dialect = Dialect::adapters("task");
         let mut exchange = Exchange::write(&mut file).in_dialect(dialect);
         setting.bottleneck.exchange(&mut exchange, setting.host.model.base());
         file.keys().cloned().collect()
@@ -136,12 +136,12 @@ fn files_of_adapter_hub_have_its_keys() {
 }
 
 #[test]
-fn what_adapter_hub_writes_is_read_as_it_was() {
+fn what_adapters_writes_is_read_as_it_was() {
     let host = Host::new(&Device::default());
     let base = host.model.base();
     for (name, _, fields) in presets() {
         let config: BottleneckConfig = serde_json::from_value(fields).expect("it can be read");
-        let Value::Object(mut theirs) = config.to_adapter_hub(base).expect("that library has it")
+        let Value::Object(mut theirs) = config.to_adapters(base).expect("that library has it")
         else {
             panic!("an object");
         };
@@ -149,12 +149,12 @@ fn what_adapter_hub_writes_is_read_as_it_was() {
         let inverts = theirs.remove("inv_adapter_inverse");
         assert_eq!(inverts.is_some(), config.inv_adapter.is_some(), "{name}");
         assert_eq!(theirs.len(), 33, "the number of fields that the library writes");
-        let read = BottleneckConfig::from_adapter_hub(&theirs, base).expect("it is ours");
+        let read = BottleneckConfig::from_adapters(&theirs, base).expect("it is ours");
         assert_eq!(read.expect("it is supported"), config, "{name}");
     }
     let glow =
         BottleneckConfig { inv_adapter: Some(InvertibleKind::Glow), ..BottleneckConfig::default() };
-    let refused = glow.to_adapter_hub(base).expect_err("its coupling is another").to_string();
+    let refused = glow.to_adapters(base).expect_err("its coupling is another").to_string();
     assert!(refused.contains("adapter-hub/adapters"), "{refused}");
 }
 

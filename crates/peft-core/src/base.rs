@@ -29,7 +29,7 @@ pub struct Base {
     sites: Vec<BaseSite>,
     device: Device,
     model_prefix: String,
-    hub_feed_forward: [Role; 2],
+    adapters_feed_forward: [Role; 2],
     buffers: TensorMap,
 }
 
@@ -40,7 +40,7 @@ impl Base {
             sites: Vec::new(),
             device: device.clone(),
             model_prefix: String::new(),
-            hub_feed_forward: [Role::FeedForwardUp, Role::FeedForwardDown],
+            adapters_feed_forward: [Role::FeedForwardUp, Role::FeedForwardDown],
             buffers: TensorMap::new(),
         }
     }
@@ -53,8 +53,8 @@ impl Base {
 
     /// Says which projections adapter-hub/adapters calls `intermediate` and `output` in this
     /// model, where these are not the first and the second.
-    pub fn set_hub_feed_forward(&mut self, roles: [Role; 2]) {
-        self.hub_feed_forward = roles;
+    pub fn set_adapters_feed_forward(&mut self, roles: [Role; 2]) {
+        self.adapters_feed_forward = roles;
     }
 
     /// Adds a tensor of the checkpoint that no method sees.
@@ -256,8 +256,8 @@ impl Base {
     }
 
     /// The projections that adapter-hub/adapters calls `intermediate` and `output`.
-    pub fn hub_feed_forward(&self) -> [Role; 2] {
-        self.hub_feed_forward
+    pub fn adapters_feed_forward(&self) -> [Role; 2] {
+        self.adapters_feed_forward
     }
 
     /// Tensors of the checkpoint that no method sees, by key.

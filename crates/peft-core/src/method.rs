@@ -176,13 +176,13 @@ pub trait MethodConfig:
     ///
     /// # Errors
     /// If that library does not have the method, or not with these fields.
-    fn to_adapter_hub(&self, _base: &Base) -> Result<Value> {
+    fn to_adapters(&self, _base: &Base) -> Result<Value> {
         Err(Error::no_format(Self::NAME, "adapter-hub/adapters", "it does not have the method"))
     }
 
     /// The configuration in a file of adapter-hub/adapters; `None` where the file is of another
     /// method.
-    fn from_adapter_hub(_config: &Map<String, Value>, _base: &Base) -> Option<Result<Self>> {
+    fn from_adapters(_config: &Map<String, Value>, _base: &Base) -> Option<Result<Self>> {
         None
     }
 

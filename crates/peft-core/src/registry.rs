@@ -27,11 +27,11 @@ pub trait AnyConfig: Debug + Send + Sync {
     /// # Errors
     /// As there.
     fn for_file(&self, base: &Base) -> Result<Box<dyn AnyConfig>>;
-    /// As adapter-hub/adapters writes it; see [`MethodConfig::to_adapter_hub`].
+    /// As adapter-hub/adapters writes it; see [`MethodConfig::to_adapters`].
     ///
     /// # Errors
     /// As there.
-    fn to_adapter_hub(&self, base: &Base) -> Result<Value>;
+    fn to_adapters(&self, base: &Base) -> Result<Value>;
     /// The fields as the file holds them.
     fn to_fields(&self) -> Map<String, Value>;
     /// Parts that select nothing; see [`MethodConfig::unmatched`].
@@ -78,8 +78,8 @@ impl<C: MethodConfig> AnyConfig for C {
     fn for_file(&self, base: &Base) -> Result<Box<dyn AnyConfig>> {
         Ok(Box::new(MethodConfig::for_file(self, base)?))
     }
-    fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
-        MethodConfig::to_adapter_hub(self, base)
+    fn to_adapters(&self, base: &Base) -> Result<Value> {
+        MethodConfig::to_adapters(self, base)
     }
     fn to_fields(&self) -> Map<String, Value> {
         to_fields(self)
@@ -130,11 +130,11 @@ pub struct MethodEntry {
     config: TypeId,
     fields: fn() -> Vec<String>,
     build: BuildConfig,
-    from_hub: FromHub,
+    from_adapters: FromAdapters,
 }
 
 /// Turns `adapters`' configuration into one of ours.
-type FromHub = fn(&Map<String, Value>, &Base) -> Option<Result<Box<dyn AnyConfig>>>;
+type FromAdapters = fn(&Map<String, Value>, &Base) -> Option<Result<Box<dyn AnyConfig>>>;
 
 /// Methods by name. No enum lists them: an outside crate registers its own.
 #[derive(Clone, Default)]
@@ -186,8 +186,8 @@ impl Registry {
             config: type_id,
             fields: field_names::<C>,
             build: build::<C>,
-            from_hub: |config, base| {
-                let config = C::from_adapter_hub(config, base)?;
+            from_adapters: |config, base| {
+                let config = C::from_adapters(config, base)?;
                 Some(config.map(|config| Box::new(config) as Box<dyn AnyConfig>))
             },
         };
@@ -228,14 +228,14 @@ impl Registry {
     ///
     /// # Errors
     /// If the method is here, but not with these fields.
-    pub fn configure_hub(
+    pub fn configure_adapters(
         &self,
         config: &Map<String, Value>,
         base: &Base,
     ) -> Result<Option<Box<dyn AnyConfig>>> {
         let mut refused = None;
         for entry in self.entries.values() {
-            match (entry.from_hub)(config, base) {
+            match (entry.from_adapters)(config, base) {
                 Some(Ok(found)) => return Ok(Some(found)),
                 // Another method may have what this one lacks: a gate beside it.
                 Some(Err(error)) => refused = refused.or(Some(error)),

@@ -1,6 +1,6 @@
 //! The configuration of (IA)³ as adapter-hub/adapters writes it: a LoRA that scales.
 
-use peft_core::{Base, Error, HubModules, ModuleNames, Result, Site, Targets};
+use peft_core::{AdaptersModules, Base, Error, ModuleNames, Result, Site, Targets};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ const LIBRARY: &str = "adapter-hub/adapters";
 #[derive(Debug, Deserialize)]
 struct AdaptersIa3 {
     #[serde(flatten)]
-    modules: HubModules,
+    modules: AdaptersModules,
     r: usize,
     alpha: f64,
     #[serde(default)]
@@ -31,7 +31,7 @@ pub(crate) fn write(config: &Ia3Config, base: &Base) -> Result<Value> {
         ));
     }
     let sites: Vec<&Site> = layers.into_iter().map(|(site, _)| site).collect();
-    let modules = match HubModules::of(&sites, base, "scales", &config.attn_matrices) {
+    let modules = match AdaptersModules::of(&sites, base, "scales", &config.attn_matrices) {
         Ok(modules) => modules,
         Err(reason) => return refuse(reason),
     };

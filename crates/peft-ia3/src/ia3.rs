@@ -96,9 +96,9 @@ impl Method for Ia3 {
             let width = layer.scale.lazy_shape().num_elements();
             let shape = if layer.of_input { [1, width] } else { [width, 1] };
             let key = Key::from(site.key("ia3_l"))
-                .hub(format!("{}.loras.{{}}.lora_B", site.path))
+                .adapters(format!("{}.loras.{{}}.lora_B", site.path))
                 .peft_shape(shape)
-                .hub_shape(shape);
+                .adapters_shape(shape);
             file.param(key, &mut layer.scale, Layout::AsIs);
         }
     }

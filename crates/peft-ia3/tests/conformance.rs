@@ -88,7 +88,7 @@ fn keys_are_hf_pefts() {
 }
 
 #[test]
-fn adapter_hubs_configuration_is_read_and_written() {
+fn adapters_configuration_is_read_and_written() {
     let host = Host::new(&Device::default());
     let base = host.model.base();
     let file = json!({
@@ -100,17 +100,17 @@ fn adapter_hubs_configuration_is_read_and_written() {
     });
     let read = |file: &Value| {
         let Value::Object(fields) = file else { unreachable!("an object") };
-        Ia3Config::from_adapter_hub(fields, base)
+        Ia3Config::from_adapters(fields, base)
     };
     let config = read(&file).expect("it is (IA)³").expect("it is supported");
-    assert_eq!(config.to_adapter_hub(base).expect("it has (IA)³"), file);
+    assert_eq!(config.to_adapters(base).expect("it has (IA)³"), file);
     let layer = |rest: &str| format!("bert.encoder.layer.0.{rest}.loras.task.lora_B");
     let expected = [
         (layer("attention.self.key"), vec![24, 1]),
         (layer("attention.self.value"), vec![24, 1]),
         (layer("intermediate.dense"), vec![40, 1]),
     ];
-    let dialect = Dialect::adapter_hub("task");
+    let dialect = Dialect::adapters("task");
     assert_eq!(keys(&config, base, dialect), expected);
 
     let mut lora = file.clone();
@@ -125,12 +125,12 @@ fn adapter_hubs_configuration_is_read_and_written() {
         );
     }
     assert_eq!(
-        text(Ia3Config::default().to_adapter_hub(base).err()),
+        text(Ia3Config::default().to_adapters(base).err()),
         "ia3 cannot be written for adapter-hub/adapters: it scales outputs only, and the input of \
          bert.encoder.layer.0.output.dense is scaled: train with feedforward_modules = []"
     );
     assert_eq!(
-        text(on(ModuleNames::list(["pooler.dense"]), &[]).to_adapter_hub(base).err()),
+        text(on(ModuleNames::list(["pooler.dense"]), &[]).to_adapters(base).err()),
         "ia3 cannot be written for adapter-hub/adapters: it scales no module like \
          bert.pooler.dense"
     );
@@ -166,7 +166,7 @@ fn parts_of_a_fused_projection_are_scaled() {
     let site = base.sites().next().expect("there is one");
     let json = json!({"init_ia3_weights": false, "attn_matrices": ["v", "q"]});
     let config: Ia3Config = serde_json::from_value(json).expect("it can be read");
-    let dialect = Dialect::adapter_hub("task");
+    let dialect = Dialect::adapters("task");
     let key = "h.0.attn.c_attn.loras.task.lora_B".to_string();
     assert_eq!(keys(&config, &base, dialect), [(key, vec![4, 1])]);
 

@@ -1,6 +1,6 @@
 //! The configuration of LoRA as adapter-hub/adapters writes it.
 
-use peft_core::{Base, Error, HubModules, Result, Targets};
+use peft_core::{AdaptersModules, Base, Error, Result, Targets};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,7 +14,7 @@ const LIBRARY: &str = "adapter-hub/adapters";
 struct AdaptersLora {
     architecture: String,
     #[serde(flatten)]
-    modules: HubModules,
+    modules: AdaptersModules,
     r: usize,
     alpha: f64,
     dropout: f64,
@@ -51,7 +51,7 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
         return refuse("its DoRA rescales the bias too, and leaves alpha / r out of the norm");
     }
     let sites = config.targets.resolve(base, DEFAULT_ROLES)?;
-    let modules = match HubModules::of(&sites, base, "adapts", &config.attn_matrices) {
+    let modules = match AdaptersModules::of(&sites, base, "adapts", &config.attn_matrices) {
         Ok(modules) => modules,
         Err(reason) => return refuse(&reason),
     };

@@ -185,11 +185,11 @@ impl MethodConfig for LoraConfig {
         Ok(Self { fan_in_fan_out, ..self.clone() })
     }
 
-    fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
+    fn to_adapters(&self, base: &Base) -> Result<Value> {
         adapters_format::write(self, base)
     }
 
-    fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
+    fn from_adapters(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
         adapters_format::read(config, base)
     }
 

@@ -152,13 +152,14 @@ impl Method for Lora {
             let adapted = layer.is_some();
             if let Some(layer) = layer {
                 let key = |peft: &str, adapters: &str| {
-                    Key::from(site.key(peft)).hub(format!("{}.loras.{{}}.{adapters}", site.path))
+                    Key::from(site.key(peft))
+                        .adapters(format!("{}.loras.{{}}.{adapters}", site.path))
                 };
                 file.param(key("lora_A.weight", "lora_A"), &mut layer.lora_a, Layout::Transposed);
                 file.param(key("lora_B.weight", "lora_B"), &mut layer.lora_b, Layout::Transposed);
                 if let Some(magnitude) = &mut layer.magnitude {
                     let key = key("lora_magnitude_vector", "m.weight");
-                    file.param(key.hub_shape([site.d_out(), 1]), magnitude, Layout::AsIs);
+                    file.param(key.adapters_shape([site.d_out(), 1]), magnitude, Layout::AsIs);
                 }
             }
             if let Some(bias) = self.biases.get_mut(site.index).and_then(Option::as_mut) {

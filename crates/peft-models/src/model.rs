@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use peft_core::{Base, Hooks, HubModel, Memo, Pass, Row, Rows, Slots, TaskType};
+use peft_core::{AdaptersModel, Base, Hooks, Memo, Pass, Row, Rows, Slots, TaskType};
 use peft_kernels::PackedMatrix;
 
 use crate::architectures::{self, Parts};
@@ -165,9 +165,9 @@ impl Model {
     }
 
     /// What adapter-hub/adapters notes about a model; `name` is its id or path.
-    pub fn hub_model(&self, name: &str) -> HubModel {
+    pub fn adapters_model(&self, name: &str) -> AdaptersModel {
         let config = &self.config;
-        HubModel {
+        AdaptersModel {
             model_class: config.class_name(self.task),
             model_name: name.into(),
             model_type: config.model_type.name().into(),

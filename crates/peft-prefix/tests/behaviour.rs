@@ -58,7 +58,7 @@ fn keys(method: &mut impl Method, base: &Base, dialect: Dialect) -> Vec<(String,
 }
 
 fn adapters() -> Dialect {
-    Dialect::adapter_hub("task")
+    Dialect::adapters("task")
 }
 
 fn text(error: Option<Error>) -> String {
@@ -182,7 +182,7 @@ fn files_of_a_prefix() {
 }
 
 #[test]
-fn adapter_hubs_prefix_is_read_and_written() {
+fn adapters_prefix_is_read_and_written() {
     let host = host();
     let base = host.model.base();
     let file = json!({
@@ -192,7 +192,7 @@ fn adapter_hubs_prefix_is_read_and_written() {
         "use_gating": false,
     });
     let Value::Object(fields) = file.clone() else { unreachable!("an object") };
-    let config = PrefixTuningConfig::from_adapter_hub(&fields, base).expect("a prefix");
+    let config = PrefixTuningConfig::from_adapters(&fields, base).expect("a prefix");
     let config = config.expect("it is supported");
     let expected = PrefixTuningConfig {
         num_virtual_tokens: 5,
@@ -206,16 +206,16 @@ fn adapter_hubs_prefix_is_read_and_written() {
     let mut written = file;
     written["flat"] = true.into();
     written["bottleneck_size"] = 512.into();
-    assert_eq!(config.to_adapter_hub(base).expect("it has prefixes"), written);
+    assert_eq!(config.to_adapters(base).expect("it has prefixes"), written);
 
     let mut gated = fields;
     gated.insert("use_gating".into(), true.into());
     assert_eq!(
-        text(PrefixTuningConfig::from_adapter_hub(&gated, base).and_then(Result::err)),
+        text(PrefixTuningConfig::from_adapters(&gated, base).and_then(Result::err)),
         "use_gating = true: a gated prefix is part of UniPELT, and read with the whole of it"
     );
     assert_eq!(
-        text(PrefixTuningConfig::default().to_adapter_hub(base).err()),
+        text(PrefixTuningConfig::default().to_adapters(base).err()),
         "prefix cannot be written for adapter-hub/adapters: it counts the positions of the text \
          from 0: train with shift_positions = false"
     );
@@ -300,7 +300,7 @@ fn a_text_has_to_be_tokenised_unless_the_prompt_is_read() {
 }
 
 #[test]
-fn adapter_hubs_prompt_is_read_and_written() {
+fn adapters_prompt_is_read_and_written() {
     let host = host();
     let base = host.model.base();
     let file = json!({
@@ -308,17 +308,17 @@ fn adapter_hubs_prompt_is_read_and_written() {
         "prompt_init": "random_uniform", "prompt_init_text": null, "prompt_length": 5,
     });
     let Value::Object(fields) = file.clone() else { unreachable!("an object") };
-    let config = PromptTuningConfig::from_adapter_hub(&fields, base).expect("a prompt");
+    let config = PromptTuningConfig::from_adapters(&fields, base).expect("a prompt");
     let config = config.expect("it is supported");
     assert!(config.after_embeddings && config.combine == Combine::PrefixAfterBos);
-    assert_eq!(config.to_adapter_hub(base).expect("it has prompts"), file);
+    assert_eq!(config.to_adapters(base).expect("it has prompts"), file);
     let key = "bert.prompt_tuning.prompt_tunings.task.prompt_embedding.weight";
     assert_eq!(
         keys(&mut method(&config, base), base, adapters()),
         [(key.to_string(), vec![5, 24])]
     );
     assert_eq!(
-        text(PromptTuningConfig::default().to_adapter_hub(base).err()),
+        text(PromptTuningConfig::default().to_adapters(base).err()),
         "prompt cannot be written for adapter-hub/adapters: it puts the prompt behind the \
          embeddings' norm: train with after_embeddings = true"
     );

@@ -15,13 +15,13 @@ const GATING: &str = "use_gating";
 pub(crate) fn write(config: &UniPeltConfig, base: &Base) -> Result<Value> {
     let mut parts = Vec::new();
     if let Some(prefix) = &config.prefix {
-        parts.push(prefix.to_adapter_hub(base)?);
+        parts.push(prefix.to_adapters(base)?);
     }
     if let Some(adapter) = &config.adapter {
-        parts.push(adapter.to_adapter_hub(base)?);
+        parts.push(adapter.to_adapters(base)?);
     }
     if let Some(lora) = &config.lora {
-        parts.push(lora.to_adapter_hub(base)?);
+        parts.push(lora.to_adapters(base)?);
     }
     for part in &mut parts {
         part[GATING] = Value::Bool(config.use_gating);
@@ -62,15 +62,15 @@ fn read_parts(configs: &[Value], base: &Base) -> Result<UniPeltConfig> {
         }
         gates.push(fields.insert(GATING.into(), Value::Bool(false)) == Some(Value::Bool(true)));
         if found.prefix.is_none()
-            && let Some(prefix) = PrefixTuningConfig::from_adapter_hub(&fields, base)
+            && let Some(prefix) = PrefixTuningConfig::from_adapters(&fields, base)
         {
             found.prefix = Some(prefix?);
         } else if found.adapter.is_none()
-            && let Some(adapter) = BottleneckConfig::from_adapter_hub(&fields, base)
+            && let Some(adapter) = BottleneckConfig::from_adapters(&fields, base)
         {
             found.adapter = Some(adapter?);
         } else if found.lora.is_none()
-            && let Some(lora) = LoraConfig::from_adapter_hub(&fields, base)
+            && let Some(lora) = LoraConfig::from_adapters(&fields, base)
         {
             found.lora = Some(lora?);
         } else {

@@ -141,11 +141,11 @@ impl MethodConfig for UniPeltConfig {
         if self.use_gating { Self::LEARNING_RATE } else { 3e-4 }
     }
 
-    fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
+    fn to_adapters(&self, base: &Base) -> Result<Value> {
         adapters_format::write(self, base)
     }
 
-    fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
+    fn from_adapters(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
         adapters_format::read(config, base)
     }
 

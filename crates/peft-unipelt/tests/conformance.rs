@@ -169,10 +169,11 @@ fn each_part_of_a_fused_projection_has_a_gate() {
     }));
     let mut registry = Registry::new();
     registry.register::<LoraConfig>().register::<UniPeltConfig>();
-    let config = registry.configure_hub(&file, &base).expect("it is supported").expect("a LoRA");
+    let config =
+        registry.configure_adapters(&file, &base).expect("it is supported").expect("a LoRA");
     assert_eq!(config.name(), "unipelt");
     let config = configure::<UniPeltConfig>(config.to_fields()).expect("it is one");
-    assert_eq!(config.to_adapter_hub(&base).expect("that library has it"), Value::Object(file));
+    assert_eq!(config.to_adapters(&base).expect("that library has it"), Value::Object(file));
 
     let device = Device::default();
     let mut method = config.init(&InitContext::new(&base, &device)).expect("it fits");
@@ -186,7 +187,7 @@ fn each_part_of_a_fused_projection_has_a_gate() {
     let seen = probe.observations();
     let seen: Vec<(&str, usize)> = seen.iter().map(|o| (o.name.as_str(), o.count)).collect();
     assert_eq!(seen, [("lora_gate.0", 2), ("lora_gate.1", 2)]);
-    let mut described = Exchange::describe().in_dialect(Dialect::adapter_hub("task"));
+    let mut described = Exchange::describe().in_dialect(Dialect::adapters("task"));
     method.exchange(&mut described, &base);
     let found: Vec<(String, Vec<usize>)> =
         described.into_specs().into_iter().map(|spec| (spec.key, spec.shape)).collect();

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use peft_adapter::BottleneckConfig;
 use peft_conformance::Host;
-use peft_core::{ADAPTER_CONFIG, Adapter, AdapterConfig, HubModel, Registry};
+use peft_core::{ADAPTER_CONFIG, Adapter, AdapterConfig, AdaptersModel, Registry};
 use peft_lora::LoraConfig;
 use peft_prefix::{PTuningConfig, PrefixTuningConfig, PromptTuningConfig};
 use peft_unipelt::UniPeltConfig;
@@ -136,11 +136,11 @@ fn a_file_that_asks_for_an_absurd_size_is_refused_by_its_field() {
 }
 
 #[test]
-fn so_is_a_file_of_adapter_hub() {
+fn so_is_a_file_of_adapters() {
     let (registry, device) = (registry(), Device::default());
     let host = Host::new(&device);
     let base = host.model.base();
-    let hub = HubModel {
+    let model = AdaptersModel {
         model_class: "BertForSequenceClassification".into(),
         model_name: "host".into(),
         model_type: "bert".into(),
@@ -162,7 +162,7 @@ fn so_is_a_file_of_adapter_hub() {
         };
         let config = registry.configure(method, object(&sound)).expect("it makes sense");
         let adapter = Adapter::new(AdapterConfig::new(config), base, &device).expect("an adapter");
-        adapter.save_adapter_hub(directory, "it", &hub, base).expect("saved");
+        adapter.save_as_adapters(directory, "it", &model, base).expect("saved");
         assert!(Adapter::load(directory, &registry, base, &device).is_ok(), "{method}");
         patch(&directory.join(ADAPTER_CONFIG), Some("config"), &absurd);
         let loaded = Adapter::load(directory, &registry, base, &device);

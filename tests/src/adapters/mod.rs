@@ -151,8 +151,8 @@ impl Writer<'_> {
         match library {
             Library::Peft => adapter.save(&directory, base)?,
             Library::Adapters => {
-                let model = self.encoder.hub_model(&self.model.to_string_lossy());
-                adapter.save_adapter_hub(&directory, name, &model, base)?;
+                let model = self.encoder.adapters_model(&self.model.to_string_lossy());
+                adapter.save_as_adapters(&directory, name, &model, base)?;
             }
         }
         Ok(directory)

@@ -58,8 +58,8 @@ impl Convert {
             LayoutName::Peft => adapter.save(&self.out, model.base())?,
             LayoutName::Adapters => {
                 let name = adapter.config.base_model_name_or_path.clone();
-                let described = model.hub_model(&name.unwrap_or(resolved.name));
-                adapter.save_adapter_hub(&self.out, &self.name, &described, model.base())?;
+                let described = model.adapters_model(&name.unwrap_or(resolved.name));
+                adapter.save_as_adapters(&self.out, &self.name, &described, model.base())?;
             }
         }
         adapted.added_tokens.save(&self.out)?;

@@ -183,15 +183,15 @@ fn an_adapter_is_converted_there_and_back() {
         bench.json(&format!("{TRAIN} --method {method} {more} --out {method}"));
         let there =
             format!("convert --model model --adapter {method}/adapter --to adapters --name t");
-        bench.json(&format!("{there} --out {method}-hub --json"));
-        let back = format!("convert --model model --adapter {method}-hub --to peft");
+        bench.json(&format!("{there} --out {method}-adapters --json"));
+        let back = format!("convert --model model --adapter {method}-adapters --to peft");
         bench.json(&format!("{back} --out {method}-back --json"));
         let loss = |adapter: &str| {
             let eval = format!("eval --model model --adapter {adapter} --data test.tsv --json");
             bench.json(&eval)["loss"].as_f64().unwrap()
         };
         let here = loss(&format!("{method}/adapter"));
-        for adapter in [format!("{method}-hub"), format!("{method}-back")] {
+        for adapter in [format!("{method}-adapters"), format!("{method}-back")] {
             assert!((loss(&adapter) - here).abs() < 1e-6, "{adapter}");
         }
     }

@@ -115,7 +115,7 @@ impl Composite for Gated {
             };
             let key = |name: &str| {
                 Key::from(site.key(&format!("{}.{name}", self.names.peft)))
-                    .hub(format!("{}.{}.{name}", site.path, self.names.adapters))
+                    .adapters(format!("{}.{}.{name}", site.path, self.names.adapters))
             };
             file.param(key("weight"), &mut gates.weight, Layout::Transposed);
             file.param(key("bias"), &mut gates.bias, Layout::AsIs);

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde::Serialize;
 
-use super::hub::HubDirectory;
+use super::adapters::AdaptersDirectory;
 use super::{
     AdapterConfig, Dialect, Exchange, KeyProblem, TensorMap, TensorSpec, read_tensors,
     write_safetensors,
@@ -206,12 +206,12 @@ impl Read {
         device: &Device,
         heads: Heads,
     ) -> Result<Self> {
-        let hub = HubDirectory::open(directory)?;
-        let mut config = match &hub {
-            Some(hub) => hub.config(registry, base)?,
+        let theirs = AdaptersDirectory::open(directory)?;
+        let mut config = match &theirs {
+            Some(theirs) => theirs.config(registry, base)?,
             None => AdapterConfig::load(&directory.join(ADAPTER_CONFIG), registry)?,
         };
-        let dialect = hub.as_ref().map_or(config.method.dialect(), HubDirectory::dialect);
+        let dialect = theirs.as_ref().map_or(config.method.dialect(), AdaptersDirectory::dialect);
         let passed_over = match heads {
             Heads::Read => Vec::new(),
             Heads::PassOver => std::mem::take(&mut config.modules_to_save),
@@ -222,11 +222,11 @@ impl Read {
             tracing::warn!("{directory}: its rows of embeddings ({FIELD}) are not used here");
             config.trainable_token_indices = TokenIndices::default();
         }
-        if let (Some(hub), Heads::Read) = (&hub, heads) {
-            hub.check_head(base)?;
+        if let (Some(theirs), Heads::Read) = (&theirs, heads) {
+            theirs.check_head(base)?;
         }
-        let (path, mut tensors) = match &hub {
-            Some(hub) => (hub.weights().to_path_buf(), hub.tensors()?),
+        let (path, mut tensors) = match &theirs {
+            Some(theirs) => (theirs.weights().to_path_buf(), theirs.tensors()?),
             None => {
                 let path = weights_in(directory);
                 let tensors = read_tensors(&path)?;
@@ -235,7 +235,7 @@ impl Read {
         };
         check_file(&config.method.sizes(base)?, &tensors)?;
         let (mut adapter, unmatched) = Adapter::build(config, &InitContext::new(base, device))?;
-        if hub.is_none() {
+        if theirs.is_none() {
             // HF PEFT saves what is left after training.
             adapter.method.finish();
         }

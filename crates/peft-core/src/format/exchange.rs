@@ -28,7 +28,7 @@ pub enum Dialect {
     /// HF PEFT's for prompts and prefixes, which leaves out `model.`: `base_model.<path>.<name>`.
     PeftPrompt,
     /// adapter-hub/adapters', whose keys hold the adapter's name.
-    AdapterHub {
+    Adapters {
         /// The name.
         adapter: String,
         /// What all keys begin with, under a class that has the base model under a name of its
@@ -39,8 +39,8 @@ pub enum Dialect {
 
 impl Dialect {
     /// adapter-hub/adapters', for an adapter of this name.
-    pub fn adapter_hub(name: impl Into<String>) -> Self {
-        Self::AdapterHub { adapter: name.into(), prefix: String::new() }
+    pub fn adapters(name: impl Into<String>) -> Self {
+        Self::Adapters { adapter: name.into(), prefix: String::new() }
     }
 }
 
@@ -48,28 +48,28 @@ impl Dialect {
 ///
 /// ```
 /// # use peft_core::Key;
-/// let key = Key::from("base_model.model.query.lora_A.weight").hub("query.loras.{}.lora_A");
+/// let key = Key::from("base_model.model.query.lora_A.weight").adapters("query.loras.{}.lora_A");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     peft: String,
-    hub: String,
+    adapters: String,
     peft_shape: Option<Vec<usize>>,
-    hub_shape: Option<Vec<usize>>,
+    adapters_shape: Option<Vec<usize>>,
 }
 
 impl<S: Into<String>> From<S> for Key {
     /// HF PEFT's key; `adapters`' is the same without `base_model.model.`.
     fn from(peft: S) -> Self {
         let peft = peft.into();
-        let hub = peft.strip_prefix(KEY_PREFIX).unwrap_or(&peft).to_string();
-        Self { peft, hub, peft_shape: None, hub_shape: None }
+        let adapters = peft.strip_prefix(KEY_PREFIX).unwrap_or(&peft).to_string();
+        Self { peft, adapters, peft_shape: None, adapters_shape: None }
     }
 }
 
 impl Key {
     /// With `adapters`' key, in which `{}` stands for the adapter's name.
-    pub fn hub(mut self, key: impl Into<String>) -> Self {
+    pub fn adapters(mut self, key: impl Into<String>) -> Self {
         self.hub = key.into();
         self
     }
@@ -81,8 +81,8 @@ impl Key {
     }
 
     /// With another shape in `adapters`' file, of as many values.
-    pub fn hub_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
-        self.hub_shape = Some(shape.into());
+    pub fn adapters_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
+        self.adapters_shape = Some(shape.into());
         self
     }
 
@@ -93,8 +93,8 @@ impl Key {
                 Some(rest) => (format!("base_model.{rest}"), self.peft_shape),
                 None => (self.peft, self.peft_shape),
             },
-            Dialect::AdapterHub { adapter, prefix } => {
-                (format!("{prefix}{}", self.hub.replace("{}", adapter)), self.hub_shape)
+            Dialect::Adapters { adapter, prefix } => {
+                (format!("{prefix}{}", self.adapters.replace("{}", adapter)), self.adapters_shape)
             }
         }
     }

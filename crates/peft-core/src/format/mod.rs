@@ -1,23 +1,23 @@
 //! The adapter directory, in HF PEFT's layout and in adapter-hub/adapters'.
 
+mod adapters;
+mod adapters_head;
+mod adapters_model;
+mod adapters_modules;
 mod atomic;
 mod config;
 mod directory;
 mod exchange;
-mod hub;
-mod hub_head;
-mod hub_model;
-mod hub_modules;
 mod pytorch;
 mod tensors;
 
+pub use adapters::SavedTask;
+pub use adapters_model::AdaptersModel;
+pub use adapters_modules::AdaptersModules;
 pub use atomic::{sync_directory, write_atomically};
 pub use config::{AdapterConfig, TaskType};
 pub use directory::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterCheck};
 pub use exchange::{Dialect, Exchange, Key, KeyProblem, Layout, TensorSpec};
-pub use hub::SavedTask;
-pub use hub_model::HubModel;
-pub use hub_modules::HubModules;
 pub use pytorch::read_pytorch;
 pub use tensors::{TensorMap, read_safetensors, write_safetensors};
 

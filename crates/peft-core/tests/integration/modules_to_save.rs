@@ -4,8 +4,8 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor, TensorData};
 use peft_core::{
-    Adapter, AdapterConfig, Base, Change, Composition, EmptyPass, Error, Hooks, HubModel, Method,
-    ModulesToSave, Registry, TableEdit, TaskType, TokenIndices, num_trainable,
+    Adapter, AdapterConfig, AdaptersModel, Base, Change, Composition, EmptyPass, Error, Hooks,
+    Method, ModulesToSave, Registry, TableEdit, TaskType, TokenIndices, num_trainable,
 };
 use peft_lora::LoraConfig;
 
@@ -199,13 +199,13 @@ fn rows_go_with_the_adapter_and_with_no_other() {
     let parts = EmptyPass::new(&device());
     let TableEdit::Routed(tables) = pool.table(words, &parts.pass()) else { panic!("by slot") };
     assert!(tables[0].is_keep() && matches!(tables[1], TableEdit::Rows(_)), "{tables:?}");
-    let model = HubModel {
+    let model = AdaptersModel {
         model_class: "BertForSequenceClassification".into(),
         model_name: "bert".into(),
         model_type: "bert".into(),
         hidden_size: HIDDEN,
     };
-    let hub = read.save_adapter_hub(&directory.path().join("hub"), "a", &model, &base);
-    let error = hub.expect_err("it has no rows").to_string();
+    let refused = read.save_as_adapters(&directory.path().join("adapters"), "a", &model, &base);
+    let error = refused.expect_err("it has no rows").to_string();
     assert!(error.contains("embeddings trained beside"), "{error}");
 }

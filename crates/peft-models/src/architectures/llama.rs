@@ -133,7 +133,7 @@ pub(super) fn load(
     let rotary = fields.rotary(config)?;
     let d = config.hidden_size;
     // What adapter-hub/adapters calls the two in these models.
-    loader.base().set_hub_feed_forward([Role::FeedForwardDown, Role::FeedForwardUp]);
+    loader.base().set_adapters_feed_forward([Role::FeedForwardDown, Role::FeedForwardUp]);
     let path = format!("{own}embed_tokens");
     let words = FrozenEmbedding::load(loader, &path, Role::WordEmbedding, [config.vocab_size, d])?;
     let (path, limit) = (format!("{own}embeddings"), fields.max_position_embeddings);

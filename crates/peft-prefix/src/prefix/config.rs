@@ -176,11 +176,11 @@ impl MethodConfig for PrefixTuningConfig {
         if self.prefix_projection { 1e-3 } else { Self::LEARNING_RATE }
     }
 
-    fn to_adapter_hub(&self, base: &Base) -> Result<Value> {
+    fn to_adapters(&self, base: &Base) -> Result<Value> {
         adapters_format::write(self, base)
     }
 
-    fn from_adapter_hub(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
+    fn from_adapters(config: &Map<String, Value>, base: &Base) -> Option<Result<Self>> {
         adapters_format::read(config, base)
     }
 

@@ -104,13 +104,14 @@ impl Source {
             Self::Table(table) => {
                 let values = table.lazy_shape().num_elements();
                 let key = Key::from(format!("{own}prompt_embeddings"));
-                let key = key.hub(format!("{adapters}.control_trans")).hub_shape([values]);
+                let key =
+                    key.adapters(format!("{adapters}.control_trans")).adapters_shape([values]);
                 return file.param(key, table, Layout::AsIs);
             }
             Self::Encoder(encoder) => encoder,
         };
         let key = |peft: &str, name: &str| {
-            Key::from(format!("{own}prompt_encoder.{peft}")).hub(format!("{adapters}.{name}"))
+            Key::from(format!("{own}prompt_encoder.{peft}")).adapters(format!("{adapters}.{name}"))
         };
         file.param(key("embedding.weight", "wte.weight"), &mut encoder.embedding, Layout::AsIs);
         for (index, layer) in [(0, &mut encoder.inner), (2, &mut encoder.outer)] {

@@ -131,11 +131,11 @@ impl MethodConfig for PromptTuningConfig {
     };
     type Method = PromptTuning;
 
-    fn to_adapter_hub(&self, _base: &Base) -> Result<Value> {
+    fn to_adapters(&self, _base: &Base) -> Result<Value> {
         adapters_format::write(self)
     }
 
-    fn from_adapter_hub(config: &Map<String, Value>, _base: &Base) -> Option<Result<Self>> {
+    fn from_adapters(config: &Map<String, Value>, _base: &Base) -> Option<Result<Self>> {
         adapters_format::read(config)
     }
 

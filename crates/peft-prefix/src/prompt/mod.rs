@@ -133,7 +133,7 @@ impl Method for PromptTuning {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         let model = base.model_prefix();
         let theirs = format!("{model}prompt_tuning.prompt_tunings.{{}}.prompt_embedding.weight");
-        file.param(Key::from("prompt_embeddings").hub(theirs), &mut self.prompt, Layout::AsIs);
+        file.param(Key::from("prompt_embeddings").adapters(theirs), &mut self.prompt, Layout::AsIs);
     }
 
     fn merge_obstacle(&self) -> Option<String> {

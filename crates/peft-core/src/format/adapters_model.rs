@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What adapter-hub/adapters notes about the model of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HubModel {
+pub struct AdaptersModel {
     /// The class in transformers: `BertForSequenceClassification`.
     #[serde(default)]
     pub model_class: String,
@@ -30,7 +30,7 @@ const OF_WORDS: [&str; 4] =
 /// of its own.
 const INTERFACE: [&str; 6] = ["qwen2", "qwen3", "gemma2", "gemma3_text", "phi", "modernbert"];
 
-impl HubModel {
+impl AdaptersModel {
     /// Whether the class is the library's own, whose heads are saved as `heads.NAME.…`.
     pub fn has_flexible_heads(&self) -> bool {
         FLEXIBLE.iter().any(|end| self.model_class.ends_with(end))
@@ -78,9 +78,9 @@ impl HubModel {
 mod tests {
     use super::*;
 
-    fn model(model_class: &str, model_type: &str) -> HubModel {
+    fn model(model_class: &str, model_type: &str) -> AdaptersModel {
         let (model_class, model_type) = (model_class.into(), model_type.into());
-        HubModel { model_class, model_name: String::new(), model_type, hidden_size: 8 }
+        AdaptersModel { model_class, model_name: String::new(), model_type, hidden_size: 8 }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::hub::{existing, read_object};
+use super::adapters::{existing, read_object};
 use super::{TaskType, TensorMap, read_tensors};
 use crate::{Base, Error, Result, Role, SiteKind};
 
@@ -18,7 +18,7 @@ pub(super) const HEAD_WEIGHTS: [&str; 2] = ["model_head.safetensors", "pytorch_m
 const ROUNDING: f32 = 1e-2;
 
 /// The head beside an adapter.
-pub(super) struct HubHead {
+pub(super) struct AdaptersHead {
     weights: PathBuf,
     config: PathBuf,
     /// Of one of the library's own heads: what it is.
@@ -37,7 +37,7 @@ struct FlexibleHead {
     layer_norm: bool,
 }
 
-impl HubHead {
+impl AdaptersHead {
     /// The head in `directory`, if there is one.
     pub(super) fn open(directory: &Path) -> Result<Option<Self>> {
         let Some(weights) = existing(directory, HEAD_WEIGHTS) else { return Ok(None) };
@@ -144,13 +144,13 @@ mod tests {
         base
     }
 
-    fn head(fields: Value, table: TensorData) -> Result<(HubHead, tempfile::TempDir)> {
+    fn head(fields: Value, table: TensorData) -> Result<(AdaptersHead, tempfile::TempDir)> {
         let directory = tempfile::tempdir().expect("a directory");
         let config = json!({ "config": fields }).to_string();
         std::fs::write(directory.path().join(HEAD_CONFIG), config).expect("written");
         let tensors = TensorMap::from([("heads.it.0.weight".to_string(), table)]);
         write_safetensors(&directory.path().join(HEAD_WEIGHTS[0]), &tensors)?;
-        Ok((HubHead::open(directory.path())?.expect("it has a head"), directory))
+        Ok((AdaptersHead::open(directory.path())?.expect("it has a head"), directory))
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::hub_head::{HEAD_CONFIG, HEAD_WEIGHTS, HubHead};
+use super::adapters_head::{AdaptersHead, HEAD_CONFIG, HEAD_WEIGHTS};
 use super::{
-    ADAPTER_CONFIG, Adapter, AdapterConfig, Dialect, Exchange, HubModel, TaskType, TensorMap,
+    ADAPTER_CONFIG, Adapter, AdapterConfig, AdaptersModel, Dialect, Exchange, TaskType, TensorMap,
     read_tensors, write_atomically, write_safetensors,
 };
 use crate::{Base, BoxedMethod, Error, Method, ModulesToSave, Registry, Result};
@@ -37,9 +37,9 @@ impl SavedTask {
     /// # Errors
     /// If a file is missing or broken.
     pub fn load(directory: &Path) -> Result<Self> {
-        if let Some(hub) = HubDirectory::open(directory)? {
-            let task = hub.task();
-            let labels = match &hub.head {
+        if let Some(theirs) = AdaptersDirectory::open(directory)? {
+            let task = theirs.task();
+            let labels = match &theirs.head {
                 Some(head) => outputs(&head.tensors()?, ""),
                 None => None,
             };
@@ -96,18 +96,18 @@ fn outputs(tensors: &TensorMap, prefix: &str) -> Option<usize> {
 }
 
 /// A directory in `adapters`' layout.
-pub(super) struct HubDirectory {
+pub(super) struct AdaptersDirectory {
     path: PathBuf,
     /// The adapter's name, or the names of the adapters that are fused.
     name: String,
     /// The method's own part of the configuration.
     config: Map<String, Value>,
-    model: HubModel,
+    model: AdaptersModel,
     weights: PathBuf,
-    head: Option<HubHead>,
+    head: Option<AdaptersHead>,
 }
 
-impl HubDirectory {
+impl AdaptersDirectory {
     /// Opens `directory`; `None` if it has another layout.
     pub(super) fn open(directory: &Path) -> Result<Option<Self>> {
         let fusion = directory.join(FUSION_CONFIG);
@@ -118,7 +118,8 @@ impl HubDirectory {
             return Ok(None);
         }
         let of = |e: serde_json::Error| Error::file(&path, e);
-        let model: HubModel = serde_json::from_value(Value::Object(fields.clone())).map_err(of)?;
+        let model: AdaptersModel =
+            serde_json::from_value(Value::Object(fields.clone())).map_err(of)?;
         let mut config: Map<String, Value> =
             serde_json::from_value(fields["config"].clone()).map_err(of)?;
         let weights = if is_fusion { FUSION_WEIGHTS } else { WEIGHTS };
@@ -140,14 +141,14 @@ impl HubDirectory {
             config.insert(FUSION_PATHS.into(), Value::Array(paths));
         }
         note_model(&mut config, &model);
-        let head = HubHead::open(directory)?;
+        let head = AdaptersHead::open(directory)?;
         Ok(Some(Self { path, name, config, model, weights, head }))
     }
 
     fn task(&self) -> Option<TaskType> {
         // The library's own classes have heads of every kind.
         if self.model.has_flexible_heads() {
-            return self.head.as_ref().and_then(HubHead::task);
+            return self.head.as_ref().and_then(AdaptersHead::task);
         }
         let class = &self.model.model_class;
         let tasks = [
@@ -163,7 +164,7 @@ impl HubDirectory {
 
     /// The configuration in our terms.
     pub(super) fn config(&self, registry: &Registry, base: &Base) -> Result<AdapterConfig> {
-        let method = registry.configure_hub(&self.config, base)?.ok_or_else(|| {
+        let method = registry.configure_adapters(&self.config, base)?.ok_or_else(|| {
             let architecture = self.config.get("architecture").unwrap_or(&Value::Null);
             Error::Unsupported {
                 field: "architecture".into(),
@@ -186,7 +187,7 @@ impl HubDirectory {
 
     /// How keys are written here.
     pub(super) fn dialect(&self) -> Dialect {
-        Dialect::AdapterHub { adapter: self.name.clone(), prefix: self.model.key_prefix().into() }
+        Dialect::Adapters { adapter: self.name.clone(), prefix: self.model.key_prefix().into() }
     }
 
     /// Refuses a head that the model does not have.
@@ -219,11 +220,11 @@ impl Adapter {
     ///
     /// # Errors
     /// If that library does not have the method, or a file cannot be written.
-    pub fn save_adapter_hub(
+    pub fn save_as_adapters(
         &self,
         directory: &Path,
         name: &str,
-        model: &HubModel,
+        model: &AdaptersModel,
         base: &Base,
     ) -> Result<()> {
         let (saved, method) = self.parts();
@@ -236,7 +237,7 @@ impl Adapter {
                 reason,
             ));
         }
-        let mut config = self.config.method.to_adapter_hub(base)?;
+        let mut config = self.config.method.to_adapters(base)?;
         let refuse =
             |reason| Error::no_format(self.config.method.name(), "adapter-hub/adapters", reason);
         let model = &match take_inverse(&mut config) {
@@ -253,7 +254,7 @@ impl Adapter {
         let written = |mut method: BoxedMethod| {
             let mut tensors = TensorMap::new();
             let dialect =
-                Dialect::AdapterHub { adapter: name.clone(), prefix: model.key_prefix().into() };
+                Dialect::Adapters { adapter: name.clone(), prefix: model.key_prefix().into() };
             method.exchange(&mut Exchange::write(&mut tensors).in_dialect(dialect), base);
             tensors
         };
@@ -291,7 +292,7 @@ impl Adapter {
 
 /// Adds what is known of the model to a method's configuration, and to those of a union: some of
 /// what a method does depends on the class.
-fn note_model(config: &mut Map<String, Value>, model: &HubModel) {
+fn note_model(config: &mut Map<String, Value>, model: &AdaptersModel) {
     config.insert("model_class".into(), model.model_class.as_str().into());
     config.insert("model_type".into(), model.model_type.as_str().into());
     if let Some(Value::Array(parts)) = config.get_mut("configs") {
@@ -309,7 +310,7 @@ fn take_inverse(config: &mut Value) -> Option<bool> {
     own.into_iter().chain(of_parts).reduce(|one, other| one && other)
 }
 
-fn described(model: &HubModel, config: Value, name: Option<&str>) -> Map<String, Value> {
+fn described(model: &AdaptersModel, config: Value, name: Option<&str>) -> Map<String, Value> {
     let fields = json!({
         "config": config,
         "hidden_size": model.hidden_size,

@@ -7,7 +7,7 @@ use crate::{AttentionMatrices, AttentionMatrix, Base, ModuleNames, Role, Site};
 /// The fields of adapter-hub/adapters' `LoRAConfig` that choose linear layers, by role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
-pub struct HubModules {
+pub struct AdaptersModules {
     pub selfattn_lora: bool,
     pub intermediate_lora: bool,
     pub output_lora: bool,
@@ -16,7 +16,7 @@ pub struct HubModules {
     pub attn_matrices: Vec<String>,
 }
 
-impl HubModules {
+impl AdaptersModules {
     /// The fields that choose `sites` of `base`; `acts` is what is done there (`adapts`), `fused`
     /// to which parts of a fused projection.
     ///
@@ -29,7 +29,7 @@ impl HubModules {
         fused: &AttentionMatrices,
     ) -> Result<Self, String> {
         let has = |role: Role| sites.iter().any(|site| site.role == role);
-        let [intermediate, output] = base.hub_feed_forward();
+        let [intermediate, output] = base.adapters_feed_forward();
         let known = |site: &Site| {
             site.role == intermediate
                 || site.role == output
@@ -70,7 +70,7 @@ impl HubModules {
     /// The whole paths of the modules that the fields choose; other names could mean other modules
     /// too (`output.dense`).
     pub fn paths(&self, base: &Base) -> ModuleNames {
-        let [intermediate, output] = base.hub_feed_forward();
+        let [intermediate, output] = base.adapters_feed_forward();
         let matrices = self.matrices();
         let chosen = |site: &Site| {
             let in_attention = matrices
