@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Distribution, Tensor};
-use peft::core::{Adapter, AdapterConfig, AdapterPool, BoxedMethod, Hooks, Memo, Slots};
+use peft::core::{AdapterPool, BoxedMethod, Hooks, Memo, Slots};
+use peft::format::{Adapter, AdapterConfig};
 use peft::models::{Forward, GenerationConfig, Generator, Model, ModelInput, ModelTask, Task};
 use serde_json::{Map, Value};
 

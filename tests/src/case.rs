@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, TensorData};
-use peft_core::{
-    Adapter, Composition, Error, Registry, TensorMap, num_trainable, read_safetensors,
-};
+use peft_core::{TensorMap, num_trainable};
+use peft_format::{Adapter, Composition, Error, Registry, read_safetensors};
 use peft_models::{Model, ModelInput};
 use serde::Deserialize;
 
@@ -83,7 +82,7 @@ impl Case {
     ) -> Result<Adapter, Outcome> {
         let directory = self.directory.join(folder);
         Adapter::load(&directory, registry, model.base(), device).map_err(|error| match error {
-            Error::UnknownMethod { .. } | Error::Unsupported { .. } => {
+            Error::UnknownMethod { .. } | Error::Core(peft_core::Error::Unsupported { .. }) => {
                 Outcome::NotSupported(error.to_string())
             }
             error => Outcome::Failed(error.to_string()),

@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
-use peft_core::{Registry, Stack, TensorMap, num_trainable};
+use peft_core::{Stack, TensorMap, num_trainable};
+use peft_format::Registry;
 use peft_models::Forward;
 
 use crate::case::{Case, Outcome, input, values};

@@ -2,7 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use peft_core::{Hooks, Registry, Slots, TensorMap, merged_tensors};
+use peft_core::{Hooks, Slots, TensorMap};
+use peft_format::{Registry, merged_tensors};
 use peft_models::{Checkpoint, Forward, Model, ModelTask};
 
 use crate::case::{Case, Outcome, input, values};

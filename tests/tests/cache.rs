@@ -4,10 +4,8 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use peft_core::{
-    Adapter, AdapterConfig, AdapterPool, BoxedMethod, Hooks, Slots, Stack, TensorMap,
-    read_safetensors,
-};
+use peft_core::{AdapterPool, BoxedMethod, Hooks, Slots, Stack, TensorMap};
+use peft_format::{Adapter, AdapterConfig, read_safetensors};
 use peft_models::{Cache, Forward, Model, ModelInput};
 use serde_json::{Value, json};
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use peft_core::{
-    Adapter, AdapterConfig, AdapterPool, Average, BoxedMethod, Composition, Error, Hooks, Method,
-    MethodConfig, PerLayer, Probe, Slots, merged_tensors,
+    AdapterPool, Average, BoxedMethod, Hooks, Method, MethodConfig, PerLayer, Probe, Slots,
 };
+use peft_format::{Adapter, AdapterConfig, Composition, Error, merged_tensors};
 use peft_models::{Checkpoint, Forward, Model, ModelInput, ModelTask};
 use serde_json::{Value, json};
 
@@ -260,7 +260,7 @@ fn combinations_that_make_no_sense_are_refused_with_the_reason() {
         let adapters = names.iter().map(|name| adapter(name, &model)).collect();
         let fusion = fusion.map(|name| adapter(name, &model));
         match composition.of(adapters, fusion, model.base()) {
-            Err(error @ Error::Compose { .. }) => {
+            Err(error @ Error::Core(peft_core::Error::Compose { .. })) => {
                 let text = error.to_string();
                 assert!(text.contains(why), "{text}");
             }

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use peft_core::{Adapter, AdapterConfig, AdapterPool, BoxedMethod, Hooks, Slots};
+use peft_core::{AdapterPool, BoxedMethod, Hooks, Slots};
+use peft_format::{Adapter, AdapterConfig};
 use peft_models::{Forward, GenerationConfig, Generator, Model, ModelInput, Place, Task};
 use serde_json::{Map, Value, json};
 

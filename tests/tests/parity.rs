@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use burn::tensor::Device;
-use peft_core::Registry;
+use peft_format::Registry;
 use peft_tests::case::{Case, Outcome};
 use peft_tests::fixtures::Fixtures;
 use peft_tests::known::Known;

@@ -6,9 +6,10 @@ use burn::tensor::{Device, Distribution, Tensor};
 use peft_adapter::{Bottleneck, BottleneckConfig};
 use peft_conformance::{Host, HostKind};
 use peft_core::{
-    ADAPTER_CONFIG, Adapter, AdapterConfig, AdaptersModel, Base, BoxedMethod, EmptyPass, Hooks,
-    InitContext, Method, MethodConfig, Registry, Role, Rows, Stage, Tokens,
+    AdaptersModel, Base, BoxedMethod, EmptyPass, Hooks, InitContext, Method, MethodConfig, Role,
+    Rows, Stage, Tokens,
 };
+use peft_format::{ADAPTER_CONFIG, Adapter, AdapterConfig, Registry};
 use serde_json::{Map, Value, json};
 
 fn config(inverse: bool) -> BottleneckConfig {
@@ -106,7 +107,7 @@ fn the_class_in_a_file_of_adapters_says_whether_it_acts() {
         assert_eq!(written["model_class"], class);
         assert!(written["config"].get("inv_adapter_inverse").is_none());
 
-        let keys = peft_core::read_safetensors(&directory.join("adapter.safetensors"));
+        let keys = peft_format::read_safetensors(&directory.join("adapter.safetensors"));
         let keys: Vec<String> = keys.expect("tensors").into_keys().collect();
         let of_coupling =
             format!("{prefix}{}", if prefix == "transformer." { "encoder." } else { "" });

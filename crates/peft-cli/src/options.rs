@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
-use peft::core::{Adapter, Composition};
+use peft::format::{Adapter, Composition};
 use peft::models::Precision;
 use peft::train::{AdaptedModel, AdapterPaths, ResolvedModel, TaskFile, resolve};
 use serde_json::{Map, Value};

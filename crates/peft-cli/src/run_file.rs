@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use peft::core::Composition;
+use peft::format::Composition;
 use peft::models::Precision;
 use peft::train::TrainSettings;
 use peft::train::data::{Columns, Goal, Layout, Template};

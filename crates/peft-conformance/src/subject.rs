@@ -3,9 +3,9 @@
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use peft_core::{
-    Adapter, AdapterConfig, AnyConfig, Error, InitContext, LossContext, Memo, Method, MethodConfig,
-    Progress, Registry, StepContext,
+    AnyConfig, InitContext, LossContext, Memo, Method, MethodConfig, Progress, StepContext,
 };
+use peft_format::{Adapter, AdapterConfig, Error, Registry};
 use peft_models::Forward;
 
 use crate::dropout;
@@ -76,7 +76,9 @@ impl Subject {
                 let mut with_one = fields.clone();
                 with_one.insert("dropout".into(), dropout::HALF.into());
                 match configured(with_one) {
-                    Err(Error::UnknownField { .. }) => configured(dropout::set_all(fields)?),
+                    Err(Error::Core(peft_core::Error::UnknownField { .. })) => {
+                        configured(dropout::set_all(fields)?)
+                    }
                     config => config,
                 }
             }

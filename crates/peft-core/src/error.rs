@@ -1,11 +1,9 @@
 //! What can go wrong, and where.
 
-use std::path::PathBuf;
-
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong with a method, its configuration or its files.
+/// What can go wrong with a method or its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A field of a configuration has a value that makes no sense.
@@ -72,22 +70,6 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
-    /// No registered method has this name.
-    #[error("there is no method {name:?}; there are: {known}")]
-    UnknownMethod {
-        /// The name or tag.
-        name: String,
-        /// The names there are.
-        known: String,
-    },
-    /// An adapter's tensors do not fit the model.
-    #[error("{path}: the adapter does not fit the model: {problems}")]
-    Keys {
-        /// The file.
-        path: PathBuf,
-        /// Each key with what is wrong with it.
-        problems: String,
-    },
     /// A method cannot be merged.
     #[error("{method} cannot be merged: {reason}")]
     Merge {
@@ -132,14 +114,6 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
-    /// A file is missing, truncated or not of its format.
-    #[error("{path}: {reason}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
 }
 
 impl Error {
@@ -165,10 +139,5 @@ impl Error {
     /// An [`Encode`](Self::Encode) error.
     pub fn encode(text: &str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Encode { text: text.into(), source: Box::new(source) }
-    }
-
-    /// A [`File`](Self::File) error.
-    pub fn file(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
-        Self::File { path: path.into(), reason: reason.to_string() }
     }
 }

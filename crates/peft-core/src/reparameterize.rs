@@ -7,11 +7,9 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleVisitor, Param, Reparameterization, Reparameterizer};
 use burn::tensor::Tensor;
 
-use crate::merge::merge_obstacle;
-use crate::registry::AnyConfig;
 use crate::{
-    Base, BoxedMethod, EmptyPass, Error, FrozenWeight, Hooks, InitContext, LinearLayer, Result,
-    Role, Site,
+    AnyConfig, Base, BoxedMethod, EmptyPass, Error, FrozenWeight, Hooks, InitContext, LinearLayer,
+    Result, Role, Site, merge_obstacle,
 };
 
 /// A method at one weight matrix of a Burn module: the parameter's value becomes the

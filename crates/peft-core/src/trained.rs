@@ -1,6 +1,6 @@
 //! Trained copies of frozen values.
 
-use burn::module::{Module, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::{BaseSite, Exchange, Layout, NormEdit, Site};
@@ -40,4 +40,19 @@ impl TrainedNorm {
             file.param(site.key(&format!("{within}bias")), bias, Layout::AsIs);
         }
     }
+}
+
+/// The number of values of a module that require gradients.
+pub fn num_trainable(module: &impl Module) -> usize {
+    struct Count(usize);
+    impl ModuleVisitor for Count {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.is_require_grad() {
+                self.0 += param.lazy_shape().num_elements();
+            }
+        }
+    }
+    let mut count = Count(0);
+    module.visit(&mut count);
+    count.0
 }

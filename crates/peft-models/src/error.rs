@@ -85,9 +85,9 @@ pub enum Error {
         /// Why none can follow.
         reason: String,
     },
-    /// An adapter or its files are wrong.
+    /// A file of tensors is missing or broken.
     #[error(transparent)]
-    Core(#[from] peft_core::Error),
+    Format(#[from] peft_format::Error),
 }
 
 impl Error {

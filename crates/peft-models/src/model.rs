@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use peft_core::{AdaptersModel, Base, Hooks, Memo, Pass, Row, Rows, Slots, TaskType};
+use peft_core::{AdaptersModel, Base, Hooks, Memo, Pass, Row, Rows, Slots};
+use peft_format::TaskType;
 use peft_kernels::PackedMatrix;
 
 use crate::architectures::{self, Parts};

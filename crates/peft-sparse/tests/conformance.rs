@@ -3,9 +3,10 @@
 use burn::tensor::{Device, Tensor};
 use peft_conformance::{Expect, Host, HostKind, Subject, conformance, properties};
 use peft_core::{
-    Adapter, AdapterConfig, Base, EmptyPass, Error, Exchange, Hooks, InitContext, LinearLayer,
-    Method, MethodConfig, ModuleNames, Registry, Role, Targets, TaskType, change_at, num_trainable,
+    Base, EmptyPass, Error, Exchange, Hooks, InitContext, LinearLayer, Method, MethodConfig,
+    ModuleNames, Role, Targets, change_at, num_trainable,
 };
+use peft_format::{Adapter, AdapterConfig, Registry, TaskType};
 use peft_sparse::{
     BiasTerms, BitFitConfig, HeadOnlyConfig, LayerChoice, LayerGroupConfig, LnTuningConfig,
     ModuleChoice, presets,

@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use peft_core::{
-    Adapter, AdapterCheck, AdapterPool, BoxedMethod, Composition, Registry, SavedTask, TaskType,
-};
+use peft_core::{AdapterPool, BoxedMethod};
+use peft_format::{Adapter, AdapterCheck, Composition, Registry, SavedTask, TaskType};
 use peft_models::{AddedTokens, Model, ModelConfig, ModelTask, Precision, Task};
 
 use crate::data::{Goal, Labels, Layout};

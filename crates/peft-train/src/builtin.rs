@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use peft_core::write_atomically;
+use peft_format::write_atomically;
 
 use crate::Result;
 

@@ -70,9 +70,12 @@ pub enum Error {
     /// The model cannot be loaded, or an input does not fit it.
     #[error(transparent)]
     Host(#[from] peft_models::Error),
-    /// A method or an adapter is wrong.
+    /// A method is wrong.
     #[error(transparent)]
     Core(#[from] peft_core::Error),
+    /// An adapter or its files are wrong.
+    #[error(transparent)]
+    Format(#[from] peft_format::Error),
 }
 
 impl Error {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use peft_core::{Adapter, AdapterConfig, TaskType};
+use peft_format::{Adapter, AdapterConfig, TaskType};
 use peft_models::{Model, ModelTask, TextTokenizer};
 use peft_sparse::HeadOnlyConfig;
 use peft_train::data::{Dataset, Goal, Layout, TokenizedSet};

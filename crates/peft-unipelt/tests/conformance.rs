@@ -5,8 +5,9 @@ use peft_adapter::{BottleneckConfig, ReductionFactor};
 use peft_conformance::{Expect, HostKind, conformance};
 use peft_core::{
     Base, Dialect, Exchange, Hooks, InitContext, LinearLayer, Memo, Method, MethodConfig, Mode,
-    Pass, Probe, Registry, Role, Rows, Slots, configure,
+    Pass, Probe, Role, Rows, Slots, configure,
 };
+use peft_format::Registry;
 use peft_lora::LoraConfig;
 use peft_prefix::PrefixTuningConfig;
 use peft_unipelt::UniPeltConfig;

@@ -1,6 +1,7 @@
 //! Every method of the workspace that is compiled in.
 
-use peft_core::{MethodConfig, Registry};
+use peft_core::MethodConfig;
+use peft_format::Registry;
 
 /// The registry of the methods compiled in; register your own beside them.
 pub fn registry() -> Registry {

@@ -6,7 +6,8 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, activation::log_softmax};
 use custom_method::ScaleConfig;
-use peft_core::{Accounting, Adapter, AdapterConfig, Registry, Stack, TaskType};
+use peft_core::Stack;
+use peft_format::{Accounting, Adapter, AdapterConfig, Registry, TaskType};
 use peft_models::{Forward, Model, ModelInput};
 use serde_json::{Map, json};
 

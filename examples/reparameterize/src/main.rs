@@ -2,7 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::Device;
-use peft_core::{num_trainable, reparameterize};
+use peft_core::num_trainable;
+use peft_core::reparameterize;
 use reparameterize::{accuracy, data::strokes, lora, model::Cnn, train};
 
 fn main() -> peft_core::Result<()> {

@@ -2,7 +2,8 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
-use peft_core::{num_trainable, reparameterize};
+use peft_core::num_trainable;
+use peft_core::reparameterize;
 use reparameterize::{accuracy, data::strokes, lora, model::Cnn, train};
 
 /// Every float parameter by path, bit for bit.

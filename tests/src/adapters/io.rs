@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn::tensor::TensorData;
-use peft_core::{Adapter, Hooks, Method, TensorMap, merged_tensors, read_safetensors};
+use peft_core::{Hooks, Method, TensorMap};
+use peft_format::{Adapter, merged_tensors, read_safetensors};
 use peft_models::{Checkpoint, Model, ModelConfig, ModelInput, ModelTask, Task};
 
 const INPUTS: [&str; 4] =

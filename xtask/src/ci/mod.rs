@@ -1,6 +1,7 @@
 //! What continuous integration checks.
 
 mod extension;
+mod floors;
 mod readme;
 mod steps;
 mod tidy;

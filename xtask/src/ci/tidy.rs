@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::extension;
+use super::{extension, floors};
 use crate::manifest::Manifest;
 use crate::workspace::{Crate, Workspace};
 
@@ -30,6 +30,7 @@ pub fn check(workspace: &Workspace) -> Result<()> {
         results.push(documented(&member));
         results.push(small_files(workspace, &member));
         results.push(layered(&member));
+        results.push(floors::problems(workspace, &member));
     }
     // A file that cannot be read is one more problem and hides none of the others.
     let problems = results.into_iter().flat_map(|result| match result {
@@ -88,7 +89,8 @@ fn small_files(workspace: &Workspace, member: &Crate) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// All source files in a folder.
+pub(super) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();

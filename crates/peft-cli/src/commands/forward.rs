@@ -7,9 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use burn::module::Module;
 use clap::Args;
-use peft::core::{
-    Composition, Hooks, Slots, TensorMap, merged_tensors, read_safetensors, write_safetensors,
-};
+use peft::core::{Hooks, Slots, TensorMap};
+use peft::format::{Composition, merged_tensors, read_safetensors, write_safetensors};
 use peft::models::{Checkpoint, Forward as How, Model, ModelInput, ModelTask, Task};
 use serde_json::json;
 

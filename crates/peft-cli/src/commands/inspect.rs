@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
-use peft::core::{Accounting, Adapter, AdapterConfig, TaskType};
+use peft::format::{Accounting, Adapter, AdapterConfig, TaskType};
 use peft::models::{Model, ModelTask, Task};
 use serde_json::{Value, json};
 

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use peft::core::{TensorMap, merged_tensors, write_atomically, write_safetensors};
+use peft::core::TensorMap;
+use peft::format::{merged_tensors, write_atomically, write_safetensors};
 use peft::models::{AddedTokens, Gguf};
 use peft::train::{AdaptedModel, AdapterPaths};
 use serde_json::json;

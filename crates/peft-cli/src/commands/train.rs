@@ -6,10 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use peft::core::{
-    Accounting, Adapter, AdapterConfig, Composition, InitContext, Method, Role, TokenIndices,
-    write_atomically,
-};
+use peft::core::{InitContext, Method, Role, TokenIndices};
+use peft::format::{Accounting, Adapter, AdapterConfig, Composition, write_atomically};
 use peft::models::{AddedTokens, Model, Precision};
 use peft::train::data::{Columns, Goal, Template};
 use peft::train::metrics::Metric;

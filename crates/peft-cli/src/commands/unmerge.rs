@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use peft::core::unmerged_tensors;
+use peft::format::unmerged_tensors;
 use peft::train::{AdapterPaths, resolve};
 use serde_json::json;
 

@@ -1,7 +1,8 @@
 //! Several adapters, and adapters of the other library.
 
 use burn::tensor::TensorData;
-use peft::core::{TensorMap, read_safetensors, write_safetensors};
+use peft::core::TensorMap;
+use peft::format::{read_safetensors, write_safetensors};
 
 use crate::workbench::Workbench;
 

@@ -8,7 +8,8 @@ mod random;
 mod t5;
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
-use peft_core::{Calibration, Hooks, TensorMap, tensors_under};
+use peft_core::{Calibration, Hooks, TensorMap};
+use peft_format::tensors_under;
 use peft_kernels::PackedMatrix;
 use peft_models::{
     Checkpoint, Forward, Model, ModelConfig, ModelInput, ModelTask, Precision, Task,

@@ -2,9 +2,10 @@
 
 use burn::module::Module;
 use peft_core::{
-    Accounting, Edits, EmptyPass, Hooks, Layout, NormEdit, Pass, Site, SiteKind, TableEdit,
-    TensorMap, change_at, tensors_under,
+    Edits, EmptyPass, Hooks, Layout, NormEdit, Pass, Site, SiteKind, TableEdit, TensorMap,
+    change_at,
 };
+use peft_format::{Accounting, tensors_under};
 
 use crate::Subject;
 use crate::numbers::{numbers, rank};

@@ -2,10 +2,10 @@
 
 use burn::module::Module;
 use peft_core::{
-    Adapter, AdapterPool, BoxedMethod, Composition, EmptyPass, Error, ExtraKeys, GateNames, Gated,
-    Hooks, Insert, KeyValues, Method, PerLayer, Site, SiteKind, Slots, Stack, merge_obstacle,
-    tensors_under,
+    AdapterPool, BoxedMethod, EmptyPass, Error, ExtraKeys, GateNames, Gated, Hooks, Insert,
+    KeyValues, Method, PerLayer, Site, SiteKind, Slots, Stack, merge_obstacle,
 };
+use peft_format::{Adapter, Composition, tensors_under};
 use peft_models::Forward;
 
 use crate::Subject;
@@ -61,7 +61,7 @@ fn composed(
 ) -> Option<Adapter> {
     match composition.of(adapters, None, subject.host.model.base()) {
         Ok(composed) => Some(composed),
-        Err(Error::Compose { methods, reason, .. }) => {
+        Err(peft_format::Error::Core(Error::Compose { methods, reason, .. })) => {
             let name = subject.name();
             assert!(methods.contains(name), "{methods} does not name {name}");
             assert!(reason.contains(name), "{reason:?} does not name {name}");

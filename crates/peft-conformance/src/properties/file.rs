@@ -1,7 +1,7 @@
 //! The adapter directory.
 
 use burn::module::Module;
-use peft_core::{Adapter, AdapterConfig};
+use peft_format::{Adapter, AdapterConfig};
 
 use crate::Subject;
 use crate::numbers::{assert_close, distance};

@@ -1,9 +1,8 @@
 //! Folding a method into the base, and out of it.
 
 use burn::module::Module;
-use peft_core::{
-    EmptyPass, Error, Hooks, merge_obstacle, merged_tensors, tensors_under, unmerged_tensors,
-};
+use peft_core::{EmptyPass, Hooks, merge_obstacle};
+use peft_format::{Error, merged_tensors, tensors_under, unmerged_tensors};
 
 use crate::Subject;
 use crate::numbers::{assert_close, distance, numbers};
@@ -43,7 +42,7 @@ pub fn unmerging_gives_the_base_back(subject: &Subject) {
     let merged = host.with_tensors(merged);
     let (tensors, kept) = match unmerged_tensors(&adapter, merged.model.base()) {
         Ok(unmerged) => unmerged,
-        Err(Error::Merge { reason, .. }) => {
+        Err(Error::Core(peft_core::Error::Merge { reason, .. })) => {
             let (hooks, parts) = (adapter.method.valid(), EmptyPass::new(base.device()));
             let without_inverse = base.linears().any(|site| {
                 let edits = hooks.linear(site, &parts.pass());
@@ -63,7 +62,7 @@ pub fn unmerging_gives_the_base_back(subject: &Subject) {
 
 fn assert_refused(error: Option<Error>, obstacle: &str) {
     match error {
-        Some(Error::Merge { reason, .. }) => assert_eq!(reason, obstacle),
+        Some(Error::Core(peft_core::Error::Merge { reason, .. })) => assert_eq!(reason, obstacle),
         other => panic!("it cannot be merged ({obstacle}), but merging gave {other:?}"),
     }
 }

@@ -1,7 +1,7 @@
 //! A base that is held in fewer bits.
 
 use burn::module::Module;
-use peft_core::tensors_under;
+use peft_format::tensors_under;
 
 use crate::Subject;
 use crate::numbers::assert_close;

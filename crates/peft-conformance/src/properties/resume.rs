@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::optim::AdamWConfig;
 use burn::store::ModuleRecord;
-use peft_core::{Adapter, Method};
+use peft_core::Method;
+use peft_format::Adapter;
 
 use crate::Subject;
 use crate::numbers::assert_same;

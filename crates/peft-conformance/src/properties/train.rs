@@ -2,7 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::GradientCheckpointingStrategy;
-use peft_core::{TensorMap, tensors_under};
+use peft_core::TensorMap;
+use peft_format::tensors_under;
 
 use crate::Subject;
 use crate::numbers::{assert_close, assert_same, bits, values};

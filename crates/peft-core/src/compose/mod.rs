@@ -1,6 +1,5 @@
 //! Methods made of methods.
 
-mod adapters;
 mod average;
 mod gated;
 mod per_layer;
@@ -8,12 +7,11 @@ mod pool;
 mod refuse;
 mod stack;
 
-pub use adapters::Composition;
 pub use average::Average;
 pub use gated::{GateNames, Gated};
 pub use per_layer::PerLayer;
 pub use pool::AdapterPool;
-pub(crate) use refuse::{Acts, refuse_stack};
+pub use refuse::{Acts, refuse_stack};
 pub use stack::Stack;
 
 use std::fmt::Debug;

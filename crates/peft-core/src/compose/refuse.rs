@@ -9,24 +9,24 @@ use crate::{
 
 /// What a method acts on, as its own answers say.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Acts {
+pub struct Acts {
     /// Linear layers, by the path of the first.
-    pub(crate) linear: Option<String>,
+    pub linear: Option<String>,
     /// Norms.
-    pub(crate) norm: Option<String>,
+    pub norm: Option<String>,
     /// Embeddings.
-    pub(crate) table: Option<String>,
+    pub table: Option<String>,
     /// Tokens: they are changed, or there are more.
-    pub(crate) tokens: Option<String>,
+    pub tokens: Option<String>,
     /// Attentions.
-    pub(crate) attention: Option<String>,
+    pub attention: Option<String>,
     /// Sublayers.
-    pub(crate) sublayer: Option<String>,
+    pub sublayer: Option<String>,
 }
 
 impl Acts {
     /// What `method` acts on in `base`.
-    pub(crate) fn of(method: &dyn Hooks, base: &Base) -> Self {
+    pub fn of(method: &dyn Hooks, base: &Base) -> Self {
         let parts = EmptyPass::new(base.device());
         let pass = &parts.pass();
         let first = |acts: &dyn Fn(&Site) -> bool| {
@@ -83,7 +83,7 @@ fn changes_tokens(method: &dyn Hooks, site: &Site, base: &Base) -> bool {
 
 /// Refuses a stack in which one member would drop what another does, or needs what the other does
 /// not leave. Members come with their names, the first nearest to the base.
-pub(crate) fn refuse_stack(base: &Base, members: &[(&str, &dyn Hooks)]) -> Result<()> {
+pub fn refuse_stack(base: &Base, members: &[(&str, &dyn Hooks)]) -> Result<()> {
     let parts = EmptyPass::new(base.device());
     let pass = &parts.pass();
     for site in base.sites() {

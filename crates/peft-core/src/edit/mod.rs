@@ -1,6 +1,7 @@
 //! What a method does at a linear layer, as data.
 
 mod apply;
+mod change;
 mod compose;
 mod derive;
 mod forms;
@@ -10,6 +11,7 @@ mod routed;
 mod table;
 
 pub use apply::LinearLayer;
+pub use change::Change;
 pub(crate) use compose::{Answer, stack};
 pub use forms::{LowRank, Magnitude, OutputMap, Replaced, Rotate, Scale, Side, Sparse, WeightMap};
 pub use gate::Gate;

@@ -2,16 +2,12 @@
 
 mod boxed;
 mod calibration;
-mod config;
 mod edits;
 mod exchange;
-mod files;
 mod inserts;
 mod keys;
-mod modules_to_save;
 mod norms;
 mod refusals;
-mod registry;
 mod routed;
 mod rows;
 mod stack;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use peft_core::read_safetensors;
+use peft_format::read_safetensors;
 use peft_kernels::{BlockFormat, PackedTensor};
 
 #[test]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
-use peft_core::{TensorMap, read_pytorch, read_safetensors};
+use peft_core::TensorMap;
+use peft_format::{read_pytorch, read_safetensors};
 use peft_kernels::PackedTensor;
 
 use super::gguf::{self, Gguf};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use peft_core::write_atomically;
+use peft_format::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use super::TextTokenizer;

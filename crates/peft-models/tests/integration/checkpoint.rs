@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use peft_core::{TensorMap, read_safetensors, write_safetensors};
+use peft_core::TensorMap;
+use peft_format::{read_safetensors, write_safetensors};
 use peft_models::{Checkpoint, Model, ModelConfig, ModelTask, ShardIndex, Task, config_fields};
 use serde_json::{Map, Value, json};
 

@@ -1,7 +1,8 @@
 //! Texts that end where they must, and errors where none can be written.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use peft_core::{Hooks, Pass, Piece, Site, Stage, TensorMap, Tokens, read_safetensors};
+use peft_core::{Hooks, Pass, Piece, Site, Stage, TensorMap, Tokens};
+use peft_format::read_safetensors;
 use peft_models::{Checkpoint, GenerationConfig, Generator, Model, ModelConfig, ModelTask};
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::TensorData;
-use peft_core::read_safetensors;
+use peft_format::read_safetensors;
 use peft_kernels::{BlockFormat, PackedTensor};
 use peft_models::{Checkpoint, Gguf, TextTokenizer, config_fields};
 use serde_json::{Map, Value, json};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::store::ModuleRecord;
-use peft_core::{Stack, sync_directory, write_atomically};
+use peft_core::Stack;
+use peft_format::{sync_directory, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};

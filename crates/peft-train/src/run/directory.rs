@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use peft_core::write_atomically;
+use peft_format::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use super::{Outcome, checkpoint};

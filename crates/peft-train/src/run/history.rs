@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use peft_core::write_atomically;
+use peft_format::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;

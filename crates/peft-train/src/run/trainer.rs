@@ -7,8 +7,9 @@ use burn::module::{Module, ParamGroup};
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use peft_core::{
-    Adapter, LossContext, Memo, Method, Progress as StepProgress, Stack, StepContext, num_trainable,
+    LossContext, Memo, Method, Progress as StepProgress, Stack, StepContext, num_trainable,
 };
+use peft_format::Adapter;
 use peft_models::{AddedTokens, Forward, Model};
 use serde::{Deserialize, Serialize};
 
@@ -397,7 +398,7 @@ impl<'m> Trainer<'m> {
         };
         let path = self.directory.result();
         let text = serde_json::to_string_pretty(&outcome).map_err(|e| Error::file(&path, e))?;
-        peft_core::write_atomically(&path, |file| writeln!(file, "{text}"))?;
+        peft_format::write_atomically(&path, |file| writeln!(file, "{text}"))?;
         checkpoint::remove(&self.directory.checkpoint());
         let _ = std::fs::remove_dir_all(self.directory.best());
         Ok(outcome)
@@ -405,8 +406,8 @@ impl<'m> Trainer<'m> {
 
     /// The best epoch's method, read back from its file into the shape of the last one.
     fn best_method(&self, last: &Stack) -> Result<Stack> {
-        let path = self.directory.best().join(peft_core::ADAPTER_WEIGHTS);
-        let mut tensors = peft_core::read_safetensors(&path)?;
+        let path = self.directory.best().join(peft_format::ADAPTER_WEIGHTS);
+        let mut tensors = peft_format::read_safetensors(&path)?;
         let dialect = self.adapter.config.method.dialect();
         let mut file = peft_core::Exchange::read(&mut tensors).in_dialect(dialect);
         let mut method = last.clone();

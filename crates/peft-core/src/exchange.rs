@@ -1,0 +1,306 @@
+//! One description of a method's tensors that serves writing, reading and checking.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use burn::module::Param;
+use burn::tensor::{DType, Tensor, TensorData};
+use serde::Serialize;
+
+use crate::{Site, SiteKind};
+
+/// Tensors by key.
+pub type TensorMap = BTreeMap<String, TensorData>;
+
+/// How a parameter lies in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// As in memory.
+    AsIs,
+    /// Its last two axes swapped: PyTorch's `Linear` holds `[d_out, d_in]`, Burn's
+    /// `[d_in, d_out]`.
+    Transposed,
+}
+
+/// Whose layout a file has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// HF PEFT's: `base_model.model.<path>.<name>`.
+    #[default]
+    Peft,
+    /// HF PEFT's for prompts and prefixes, which leaves out `model.`: `base_model.<path>.<name>`.
+    PeftPrompt,
+    /// adapter-hub/adapters', whose keys hold the adapter's name.
+    Adapters {
+        /// The name.
+        adapter: String,
+        /// What all keys begin with, under a class that has the base model under a name of its
+        /// own.
+        prefix: String,
+    },
+}
+
+impl Dialect {
+    /// adapter-hub/adapters', for an adapter of this name.
+    pub fn adapters(name: impl Into<String>) -> Self {
+        Self::Adapters { adapter: name.into(), prefix: String::new() }
+    }
+}
+
+/// The key of a tensor in each [`Dialect`], with the shape that it has there.
+///
+/// ```
+/// # use peft_core::Key;
+/// let key = Key::from("base_model.model.query.lora_A.weight").adapters("query.loras.{}.lora_A");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    peft: String,
+    adapters: String,
+    peft_shape: Option<Vec<usize>>,
+    adapters_shape: Option<Vec<usize>>,
+}
+
+impl<S: Into<String>> From<S> for Key {
+    /// HF PEFT's key; `adapters`' is the same without `base_model.model.`.
+    fn from(peft: S) -> Self {
+        let peft = peft.into();
+        let adapters = peft.strip_prefix(KEY_PREFIX).unwrap_or(&peft).to_string();
+        Self { peft, adapters, peft_shape: None, adapters_shape: None }
+    }
+}
+
+impl Key {
+    /// With `adapters`' key, in which `{}` stands for the adapter's name.
+    pub fn adapters(mut self, key: impl Into<String>) -> Self {
+        self.adapters = key.into();
+        self
+    }
+
+    /// With another shape in HF PEFT's file, of as many values.
+    pub fn peft_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
+        self.peft_shape = Some(shape.into());
+        self
+    }
+
+    /// With another shape in `adapters`' file, of as many values.
+    pub fn adapters_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
+        self.adapters_shape = Some(shape.into());
+        self
+    }
+
+    fn in_dialect(self, dialect: &Dialect) -> (String, Option<Vec<usize>>) {
+        match dialect {
+            Dialect::Peft => (self.peft, self.peft_shape),
+            Dialect::PeftPrompt => match self.peft.strip_prefix(KEY_PREFIX) {
+                Some(rest) => (format!("base_model.{rest}"), self.peft_shape),
+                None => (self.peft, self.peft_shape),
+            },
+            Dialect::Adapters { adapter, prefix } => {
+                (format!("{prefix}{}", self.adapters.replace("{}", adapter)), self.adapters_shape)
+            }
+        }
+    }
+}
+
+/// A tensor that an adapter file should hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TensorSpec {
+    /// Its key.
+    pub key: String,
+    /// Its shape in the file.
+    pub shape: Vec<usize>,
+    /// Whether it is trained.
+    pub trainable: bool,
+}
+
+impl TensorSpec {
+    /// The number of values.
+    pub fn num_values(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// What is wrong with one key of an adapter file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "problem", rename_all = "snake_case")]
+pub enum KeyProblem {
+    /// The method needs it and the file lacks it.
+    Missing {
+        /// The key.
+        key: String,
+        /// The shape that it should have.
+        expected: Vec<usize>,
+    },
+    /// The file has it and the method does not know it.
+    Unexpected {
+        /// The key.
+        key: String,
+        /// The shape that it has.
+        found: Vec<usize>,
+    },
+    /// It has another shape.
+    Shape {
+        /// The key.
+        key: String,
+        /// The shape that it should have.
+        expected: Vec<usize>,
+        /// The shape that it has.
+        found: Vec<usize>,
+    },
+}
+
+impl fmt::Display for KeyProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { key, expected } => write!(f, "missing {key} {expected:?}"),
+            Self::Unexpected { key, found } => write!(f, "unexpected {key} {found:?}"),
+            Self::Shape { key, expected, found } => {
+                write!(f, "{key} has shape {found:?}, should have {expected:?}")
+            }
+        }
+    }
+}
+
+/// The adapter file from a method's side: it names each tensor with its key, and the same names
+/// write the file, read it, or list what it should hold.
+///
+/// ```
+/// # use burn::module::Param; use burn::tensor::Tensor;
+/// # use peft_core::{Exchange, Layout, TensorMap};
+/// # let device = Default::default();
+/// let mut lora_a = Param::from_tensor(Tensor::<2>::ones([8, 2], &device));
+/// let mut file = TensorMap::new();
+/// Exchange::write(&mut file).param("q.lora_A.weight", &mut lora_a, Layout::Transposed);
+/// assert_eq!(file["q.lora_A.weight"].shape().to_vec(), [2, 8]);
+/// ```
+pub struct Exchange<'f> {
+    mode: Mode<'f>,
+    dialect: Dialect,
+}
+
+enum Mode<'f> {
+    Write(&'f mut TensorMap),
+    Read(&'f mut TensorMap, Vec<KeyProblem>),
+    Describe(Vec<TensorSpec>),
+}
+
+impl<'f> Exchange<'f> {
+    /// Collects the tensors into `file`.
+    pub fn write(file: &'f mut TensorMap) -> Self {
+        Self { mode: Mode::Write(file), dialect: Dialect::Peft }
+    }
+
+    /// Takes the tensors out of `file` into the parameters.
+    pub fn read(file: &'f mut TensorMap) -> Self {
+        Self { mode: Mode::Read(file, Vec::new()), dialect: Dialect::Peft }
+    }
+
+    /// Lists the tensors.
+    pub fn describe() -> Self {
+        Self { mode: Mode::Describe(Vec::new()), dialect: Dialect::Peft }
+    }
+
+    /// The same for a file in this layout.
+    pub fn in_dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
+    /// One tensor and its key.
+    ///
+    /// # Panics
+    /// If another tensor was written under the same key: one of the two would be lost.
+    pub fn param<const D: usize>(
+        &mut self,
+        key: impl Into<Key>,
+        param: &mut Param<Tensor<D>>,
+        layout: Layout,
+    ) {
+        let (key, in_file) = key.into().in_dialect(&self.dialect);
+        let mut own = param.lazy_shape().to_vec();
+        if layout == Layout::Transposed {
+            own.swap(D - 2, D - 1);
+        }
+        let shape = in_file.unwrap_or_else(|| own.clone());
+        debug_assert_eq!(shape.iter().product::<usize>(), own.iter().product::<usize>(), "{key}");
+        match &mut self.mode {
+            Mode::Write(file) => {
+                let value = oriented(param.base(), layout).into_data().convert::<f32>();
+                let old = file.insert(key.clone(), reshaped(value, shape));
+                assert!(old.is_none(), "two tensors have the key {key}");
+            }
+            Mode::Describe(specs) => {
+                specs.push(TensorSpec { key, shape, trainable: param.is_require_grad() });
+            }
+            Mode::Read(file, problems) => match file.remove(&key) {
+                None => problems.push(KeyProblem::Missing { key, expected: shape }),
+                Some(data) if data.shape().to_vec() != shape => problems.push(KeyProblem::Shape {
+                    key,
+                    expected: shape,
+                    found: data.shape().to_vec(),
+                }),
+                Some(data) => {
+                    let (id, old, mapper) = param.clone().consume();
+                    let device = old.device();
+                    let data = reshaped(data.convert::<f32>(), own);
+                    let new = Tensor::<D>::from_data(data, (&device, DType::F32));
+                    // Through its data, so that it lies in memory as a parameter that was
+                    // trained does: the layout decides the order in which products are summed.
+                    let new = Tensor::<D>::from_data(oriented(new, layout).into_data(), &device);
+                    let new = new.set_require_grad(param.is_require_grad());
+                    *param = Param::from_mapped_value(id, new, mapper);
+                }
+            },
+        }
+    }
+
+    /// What was wrong while reading; keys left in the file are for the caller to judge.
+    pub fn into_problems(self) -> Vec<KeyProblem> {
+        match self.mode {
+            Mode::Read(_, problems) => problems,
+            _ => Vec::new(),
+        }
+    }
+
+    /// What was listed.
+    pub fn into_specs(self) -> Vec<TensorSpec> {
+        match self.mode {
+            Mode::Describe(specs) => specs,
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The same values in another shape.
+fn reshaped(data: TensorData, shape: Vec<usize>) -> TensorData {
+    let dtype = data.dtype();
+    TensorData::from_bytes_vec(data.as_bytes().to_vec(), shape, dtype)
+}
+
+fn oriented<const D: usize>(tensor: Tensor<D>, layout: Layout) -> Tensor<D> {
+    match layout {
+        Layout::AsIs => tensor,
+        Layout::Transposed => tensor.swap_dims(D - 2, D - 1),
+    }
+}
+
+/// What HF PEFT puts before the path of a module in the keys of its files.
+pub(crate) const KEY_PREFIX: &str = "base_model.model.";
+
+impl Site {
+    /// The key of one of a method's tensors at this site, as HF PEFT writes it:
+    /// `base_model.model.<path>.<name>`.
+    pub fn key(&self, name: &str) -> String {
+        format!("{KEY_PREFIX}{}.{name}", self.path)
+    }
+
+    /// How the weight `[d_in, d_out]` of a linear layer, or the table of an embedding, lies in a
+    /// checkpoint.
+    pub fn layout(&self) -> Layout {
+        match self.kind {
+            SiteKind::Linear if !self.fan_in_fan_out => Layout::Transposed,
+            _ => Layout::AsIs,
+        }
+    }
+}

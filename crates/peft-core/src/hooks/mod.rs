@@ -1,0 +1,75 @@
+//! The hooks at which a method meets a model.
+
+mod attention;
+mod closed;
+mod sublayer;
+mod tokens;
+
+pub use attention::{ExtraKeys, KeyValues, RowKeys};
+pub(crate) use closed::open_and_closed;
+pub use sublayer::{Insert, SublayerEnd, SublayerFunction};
+pub use tokens::{Piece, Stage, Tokens};
+
+use std::fmt::Debug;
+
+use crate::{Edits, NormEdit, Pass, Site, TableEdit};
+
+open_and_closed! {
+    /// Where a method meets a model: one hook for each kind of place.
+    ///
+    /// A method does not compute at a place, it *says what it does there*, as data, and the model
+    /// executes it. Every default is "unchanged", so a method implements only what it changes, and
+    /// the unit type `()` is the base model itself. The trait is object safe: a model is compiled
+    /// once, and the method is chosen at run time.
+    ///
+    /// | composition (Ruder et al. 2022) | hooks |
+    /// |---|---|
+    /// | of parameters | [`linear`](Self::linear), [`norm`](Self::norm), [`table`](Self::table) |
+    /// | of inputs | [`tokens`](Self::tokens), [`attention`](Self::attention) |
+    /// | of functions | [`sublayer`](Self::sublayer) |
+    trait Hooks: Debug, Send, Sync;
+    /// [`Hooks`] without defaults, for composites and boxes.
+    trait AllHooks;
+    use self;
+
+    /// What happens at a linear layer: to its weight, bias, input and output.
+    fn linear[&self](site: &Site, pass: &Pass<'_>) -> Edits {
+        Edits::none()
+    }
+
+    /// What happens to the gain and the bias of a norm.
+    fn norm[&self](site: &Site, pass: &Pass<'_>) -> NormEdit {
+        NormEdit::default()
+    }
+
+    /// What happens to the table of an embedding, and with it to a head that is tied to it.
+    fn table[&self](site: &Site, pass: &Pass<'_>) -> TableEdit {
+        TableEdit::Keep
+    }
+
+    /// What happens to the tokens on their way into the layers, and out of them to a language-model
+    /// head. `site` is that of the embeddings.
+    fn tokens[&self](stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens {
+        tokens
+    }
+
+    /// Keys and values that an attention sees before those of the text. For a text that
+    /// continues tokens kept in a cache, this is asked at its beginning only.
+    fn attention[&self](site: &Site, pass: &Pass<'_>) -> ExtraKeys {
+        ExtraKeys::None
+    }
+
+    /// A function at the end of a sublayer.
+    fn sublayer<'a>[&'a self](site: &Site, pass: &Pass<'_>) -> Insert<'a> {
+        Insert::None
+    }
+
+    /// Whether what the method computes depends on the padding of a batch. It is then given batches
+    /// with padding; otherwise there is none.
+    fn needs_padding[&self]() -> bool {
+        false
+    }
+}
+
+/// The base model itself.
+impl Hooks for () {}

@@ -1,0 +1,206 @@
+//! The directory that holds an adapter.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use peft_core::{
+    Base, Dialect, Exchange, InitContext, KeyProblem, Method, ModulesToSave, Size, TensorSpec,
+    TokenIndices,
+};
+use serde::Serialize;
+
+use crate::adapters::AdaptersDirectory;
+use crate::files::read_tensors;
+use crate::{Adapter, AdapterConfig, Error, Registry, Result, write_safetensors};
+
+/// The file with an adapter's configuration.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// The file with an adapter's tensors.
+pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+
+/// What [`Adapter::check`] found.
+#[derive(Debug, Clone, Serialize)]
+pub struct AdapterCheck {
+    /// Whether there is no problem.
+    pub ok: bool,
+    /// The tensors that the configuration asks for on this model.
+    pub expected: Vec<TensorSpec>,
+    /// Every missing, unexpected or mis-shaped key.
+    pub problems: Vec<KeyProblem>,
+    /// Every target that matches nothing.
+    pub unmatched: Vec<String>,
+}
+
+impl Adapter {
+    /// Reads an adapter directory, of HF PEFT's layout or of adapter-hub/adapters'.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, or if the tensors do not fit `base`: each missing,
+    /// unexpected or mis-shaped key is named.
+    pub fn load(
+        directory: &Path,
+        registry: &Registry,
+        base: &Base,
+        device: &Device,
+    ) -> Result<Self> {
+        Self::loaded(directory, Read::new(directory, registry, base, device, Heads::Read)?)
+    }
+
+    /// Reads the method of an adapter directory and passes over the modules saved beside it: an
+    /// adapter that is composed with others under another head.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_method(
+        directory: &Path,
+        registry: &Registry,
+        base: &Base,
+        device: &Device,
+    ) -> Result<Self> {
+        Self::loaded(directory, Read::new(directory, registry, base, device, Heads::PassOver)?)
+    }
+
+    fn loaded(directory: &Path, read: Read) -> Result<Self> {
+        for problem in read.unmatched {
+            tracing::warn!("{}: {problem}", directory.display());
+        }
+        let (path, problems) = (read.path, read.problems);
+        if problems.is_empty() {
+            return Ok(read.adapter);
+        }
+        let shown: Vec<String> = problems.iter().take(8).map(ToString::to_string).collect();
+        let more = problems.len() - shown.len();
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        Err(Error::Keys { path, problems: shown.join("; ") + &more })
+    }
+
+    /// Checks an adapter directory against a base, key by key.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, or a target matches nothing; problems with keys are
+    /// returned, not errors.
+    pub fn check(
+        directory: &Path,
+        registry: &Registry,
+        base: &Base,
+        device: &Device,
+    ) -> Result<AdapterCheck> {
+        let Read { adapter, unmatched, problems, dialect, .. } =
+            Read::new(directory, registry, base, device, Heads::Read)?;
+        let mut file = Exchange::describe().in_dialect(dialect);
+        adapter.method.clone().exchange(&mut file, base);
+        let expected = file.into_specs();
+        let unmatched: Vec<String> = unmatched.iter().map(ToString::to_string).collect();
+        let ok = problems.is_empty() && unmatched.is_empty();
+        Ok(AdapterCheck { ok, expected, problems, unmatched })
+    }
+
+    /// Writes the adapter directory; each file is whole or not there, the configuration last.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, directory: &Path, base: &Base) -> Result<()> {
+        write_safetensors(&directory.join(ADAPTER_WEIGHTS), &self.tensors(base))?;
+        let method = self.config.method.for_file(&self.targetable(base))?;
+        AdapterConfig { method, ..self.config.clone() }.save(&directory.join(ADAPTER_CONFIG))
+    }
+}
+
+/// An adapter directory, read as far as it can be.
+struct Read {
+    adapter: Adapter,
+    /// Targets that match nothing.
+    unmatched: Vec<peft_core::Error>,
+    /// Keys that do not fit.
+    problems: Vec<KeyProblem>,
+    dialect: Dialect,
+    /// The file with the method's tensors.
+    path: PathBuf,
+}
+
+/// What becomes of modules saved beside a method.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heads {
+    Read,
+    PassOver,
+}
+
+impl Read {
+    fn new(
+        directory: &Path,
+        registry: &Registry,
+        base: &Base,
+        device: &Device,
+        heads: Heads,
+    ) -> Result<Self> {
+        let theirs = AdaptersDirectory::open(directory)?;
+        let mut config = match &theirs {
+            Some(theirs) => theirs.config(registry, base)?,
+            None => AdapterConfig::load(&directory.join(ADAPTER_CONFIG), registry)?,
+        };
+        let dialect = theirs.as_ref().map_or(config.method.dialect(), AdaptersDirectory::dialect);
+        let passed_over = match heads {
+            Heads::Read => Vec::new(),
+            Heads::PassOver => std::mem::take(&mut config.modules_to_save),
+        };
+        let no_rows = heads == Heads::PassOver && !config.trainable_token_indices.is_empty();
+        if no_rows {
+            let directory = directory.display();
+            let field = TokenIndices::FIELD;
+            tracing::warn!("{directory}: its rows of embeddings ({field}) are not used here");
+            config.trainable_token_indices = TokenIndices::default();
+        }
+        if let (Some(theirs), Heads::Read) = (&theirs, heads) {
+            theirs.check_head(base)?;
+        }
+        let (path, mut tensors) = match &theirs {
+            Some(theirs) => (theirs.weights().to_path_buf(), theirs.tensors()?),
+            None => {
+                let path = weights_in(directory);
+                let tensors = read_tensors(&path)?;
+                (path, tensors)
+            }
+        };
+        Size::check_file(&config.method.sizes(base)?, &tensors)?;
+        let (mut adapter, unmatched) = Adapter::build(config, &InitContext::new(base, device))?;
+        if theirs.is_none() {
+            // HF PEFT saves what is left after training.
+            adapter.method.finish();
+        }
+        tensors.retain(|key, _| {
+            let is_row = no_rows && key.ends_with(TokenIndices::ROWS);
+            !is_copy(key) && !is_row && !ModulesToSave::is_within(module_of(key), &passed_over)
+        });
+        let mut file = Exchange::read(&mut tensors).in_dialect(dialect.clone());
+        adapter.method.exchange(&mut file, base);
+        let mut problems = file.into_problems();
+        problems.extend(
+            tensors
+                .into_iter()
+                .map(|(key, data)| KeyProblem::Unexpected { key, found: data.shape().to_vec() }),
+        );
+        Ok(Self { adapter, unmatched, problems, dialect, path })
+    }
+}
+
+/// The file with HF PEFT's tensors; old versions wrote PyTorch's own format.
+pub(crate) fn weights_in(directory: &Path) -> PathBuf {
+    let (new, old) = (directory.join(ADAPTER_WEIGHTS), directory.join("adapter_model.bin"));
+    if old.exists() && !new.exists() { old } else { new }
+}
+
+/// The path of the module that a key is of.
+fn module_of(key: &str) -> &str {
+    let prefixes = ["base_model.model.", "base_model."];
+    let path = prefixes.iter().find_map(|prefix| key.strip_prefix(prefix)).unwrap_or(key);
+    path.rsplit_once('.').map_or(path, |(module, _)| module)
+}
+
+/// Whether a file holds the same tensor under another key.
+fn is_copy(key: &str) -> bool {
+    // With `bias: all`, HF PEFT also saves its wrappers' own copies of a saved module's biases;
+    // adapter-hub/adapters saves its pool of prefixes once more with each layer.
+    [".modules_to_save.", ".original_module.", ".prefix_tuning.pool."]
+        .iter()
+        .any(|part| key.contains(part))
+}

@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+
+mod accounting;
+mod adapter;
+mod adapters;
+mod composition;
+mod config;
+mod directory;
+mod error;
+mod files;
+mod merge;
+mod registry;
+
+pub use accounting::{Accounting, SiteCounts};
+pub use adapter::Adapter;
+pub use adapters::SavedTask;
+pub use composition::Composition;
+pub use config::{AdapterConfig, TaskType};
+pub use directory::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterCheck};
+pub use error::{Error, Result};
+pub use files::{
+    read_pytorch, read_safetensors, sync_directory, write_atomically, write_safetensors,
+};
+pub use merge::{merged_tensors, tensors_under, unmerged_tensors};
+pub use registry::{MethodEntry, Registry};

@@ -1,0 +1,120 @@
+//! Folding a method into a copy of the base's weights, and out of it.
+
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+use peft_core::{
+    Base, BaseSite, EmptyPass, Error, FrozenWeight, Hooks, Layout, LinearLayer, Site, SiteKind,
+    TensorMap, change_at, merge_obstacle,
+};
+
+use crate::{Adapter, Result};
+
+/// The model's tensors with the adapter folded in, by checkpoint key, as PyTorch lays them out.
+///
+/// The base itself stays as it is, so switching the merged model off is using the base.
+///
+/// # Errors
+/// If the method acts on more than weights and biases.
+pub fn merged_tensors(adapter: &Adapter, base: &Base) -> Result<TensorMap> {
+    if let Some(reason) = merge_obstacle(&adapter.method, base) {
+        return Err(Error::Merge { method: adapter.config.method.name().into(), reason }.into());
+    }
+    Ok(tensors_under(&adapter.method.valid(), base))
+}
+
+/// The model's tensors under `hooks` (`&()` for the base itself), by checkpoint key, as PyTorch
+/// lays them out: a linear weight is `[d_out, d_in]`, that of a `Conv1D` `[d_in, d_out]`.
+pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
+    let parts = EmptyPass::new(base.device());
+    let pass = &parts.pass();
+    let mut tensors = base.buffers().clone();
+    for entry in base.iter() {
+        let site = &entry.site;
+        let mut put = |name: &str, data: TensorData| {
+            tensors.insert(format!("{}.{name}", site.path), data);
+        };
+        match site.kind {
+            SiteKind::Linear => {
+                let layer = LinearLayer::new(site, frozen_weight(entry), entry.bias.as_ref());
+                let (weight, bias) = hooks.linear(site, pass).dense(&layer);
+                if !site.tied {
+                    put("weight", in_checkpoint(site, weight));
+                }
+                if let Some(bias) = bias {
+                    put("bias", bias.into_data());
+                }
+            }
+            SiteKind::Norm => {
+                let gain = entry.gain.clone().expect("a norm has a gain");
+                let edit = hooks.norm(site, pass);
+                if entry.bias.is_some() || !edit.bias.is_keep() {
+                    let bias = entry.bias.clone().unwrap_or_else(|| gain.zeros_like());
+                    put("bias", edit.bias.apply(bias).into_data());
+                }
+                put("weight", edit.gain.apply(gain).into_data());
+            }
+            SiteKind::Embedding => {
+                let table = hooks.table(site, pass).dense(frozen_weight(entry).dense());
+                put("weight", table.into_data());
+            }
+            SiteKind::Attention | SiteKind::Sublayer => {}
+        }
+    }
+    tensors
+}
+
+/// The tensors of a merged model (`base`) with the adapter taken out again.
+///
+/// Exact up to one rounding of each weight. What the adapter replaced (a saved head, trained
+/// biases) cannot be known from the merged model and stays as it is; the second value lists it.
+///
+/// # Errors
+/// If the method cannot be merged, or its merged form has no inverse.
+pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Vec<String>)> {
+    let method = adapter.config.method.name();
+    let merge_error = |reason| Error::Merge { method: method.into(), reason };
+    if let Some(reason) = merge_obstacle(&adapter.method, base) {
+        return Err(merge_error(reason).into());
+    }
+    let hooks = adapter.method.valid();
+    let parts = EmptyPass::new(base.device());
+    let pass = &parts.pass();
+    let mut tensors = tensors_under(&(), base);
+    let mut kept = Vec::new();
+    let saved = adapter.specs(base);
+    for entry in base.iter() {
+        let site = &entry.site;
+        let change = change_at(&hooks, site, pass);
+        if change.bias > 0 {
+            kept.push(format!("{}.bias", site.path));
+        }
+        if change.weight == 0 {
+            continue;
+        }
+        let key = format!("{}.weight", site.path);
+        // A gain or a table is replaced, whatever its key.
+        let is_replaced = site.kind != SiteKind::Linear;
+        if is_replaced || saved.iter().any(|spec| spec.key == site.key("weight")) {
+            kept.push(key);
+            continue;
+        }
+        let edits = hooks.linear(site, pass);
+        let weight = edits.invert(site, frozen_weight(entry).dense()).map_err(|reason| {
+            merge_error(format!("its merged form at {} cannot be inverted: {reason}", site.path))
+        })?;
+        tensors.insert(key, in_checkpoint(site, weight));
+    }
+    Ok((tensors, kept))
+}
+
+/// A weight as the checkpoint holds it.
+fn in_checkpoint(site: &Site, weight: Tensor<2>) -> TensorData {
+    match site.layout() {
+        Layout::AsIs => weight.into_data(),
+        Layout::Transposed => weight.transpose().into_data(),
+    }
+}
+
+fn frozen_weight(entry: &BaseSite) -> &FrozenWeight {
+    entry.weight.as_ref().expect("a linear layer or an embedding has a weight")
+}

@@ -1,0 +1,11 @@
+//! The crate's promises, by subject.
+
+mod config;
+mod files;
+mod modules_to_save;
+mod refusals;
+mod registry;
+/// The bases that the contract's own tests use.
+#[allow(dead_code)]
+#[path = "../../../peft-core/tests/integration/support.rs"]
+mod support;
