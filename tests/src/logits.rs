@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use peft_core::{Hooks, Slots, TensorMap};
 use peft_format::{Registry, merged_tensors};
-use peft_models::{Checkpoint, Forward, Model, ModelTask};
+use peft_models::{Forward, Model};
 
 use crate::case::{Case, Outcome, input, values};
 
@@ -51,11 +51,7 @@ fn compare(
         if recorded.contains_key("merged_logits") {
             let failed = |e: &dyn std::fmt::Display| Outcome::Failed(e.to_string());
             let merged = merged_tensors(&adapter, model.base()).map_err(|e| failed(&e))?;
-            let mut checkpoint = Checkpoint::from_tensors("merged", merged);
-            let task = ModelTask { task: model.task(), seed: 0 };
-            let config = model.config().clone();
-            let (merged, _) = Model::from_checkpoint(config, &mut checkpoint, task, device)
-                .map_err(|e| failed(&e))?;
+            let merged = model.with_tensors(merged).map_err(|e| failed(&e))?;
             check("merged", &merged, &())?;
         }
     }

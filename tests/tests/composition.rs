@@ -9,7 +9,7 @@ use peft_core::{
     AdapterPool, Average, BoxedMethod, Hooks, Method, MethodConfig, PerLayer, Probe, Slots,
 };
 use peft_format::{Adapter, AdapterConfig, Composition, Error, merged_tensors};
-use peft_models::{Checkpoint, Forward, Model, ModelInput, ModelTask};
+use peft_models::{Forward, Model, ModelInput};
 use serde_json::{Value, json};
 
 fn fixture(name: &str) -> PathBuf {
@@ -211,11 +211,7 @@ fn an_average_of_one_is_that_one_and_of_weights_is_mergeable() {
     mean.method = peft_core::Stack::new(vec![BoxedMethod::new(average)]);
     let expected = logits(&model, &texts(), &mean.method.valid());
     let merged = merged_tensors(&mean, model.base()).expect("both can be merged");
-    let mut checkpoint = Checkpoint::from_tensors("merged", merged);
-    let task = ModelTask { task: model.task(), seed: 0 };
-    let device = model.base().device();
-    let merged = Model::from_checkpoint(model.config().clone(), &mut checkpoint, task, device);
-    let merged = merged.expect("it is whole").0;
+    let merged = model.with_tensors(merged).expect("it is whole");
     assert!(distance(&logits(&merged, &texts(), &()), &expected) <= 10.0 * tolerance());
 }
 

@@ -17,6 +17,9 @@ pub struct BaseSite {
     pub gain: Option<Tensor<1>>,
     /// `[d_out]` bias.
     pub bias: Option<Tensor<1>>,
+    /// The key of the weight in a checkpoint; `None` where it is another site's, and the architecture
+    /// has no place for one of its own.
+    pub weight_key: Option<String>,
     hidden: bool,
 }
 
@@ -81,17 +84,26 @@ impl Base {
         self.add(path.into(), SiteKind::Linear, role, layer, shape, Some(weight), None, bias)
     }
 
-    /// Adds a linear layer whose weight `[d_in, d_out]` is another site's, which methods cannot
-    /// choose; `path.bias` is its own.
-    pub fn tied(
+    /// Adds the head of a language model, from hidden states to words, with weight `[d, words]`:
+    /// the table of the embedding that it is tied to, or one of its own. `path.bias` is its own.
+    pub fn unembedding(
         &mut self,
         path: impl Into<String>,
-        role: Role,
         weight: impl Into<FrozenWeight>,
         bias: Option<Tensor<1>>,
+        tied_to: Option<&Site>,
     ) -> Arc<Site> {
-        self.linear(path, role, None, weight, bias);
-        self.mark_last(|site| site.tied = true)
+        self.linear(path, Role::Head, None, weight, bias);
+        self.mark_last(|site| {
+            site.is_unembedding = true;
+            site.tied_to = tied_to.map(|embedding| embedding.index);
+        })
+    }
+
+    /// Says under which key a checkpoint holds the weight of the site that was added last; `None`
+    /// where it can only be another site's.
+    pub fn set_weight_key(&mut self, key: Option<String>) {
+        self.sites.last_mut().expect("a site was added").weight_key = key;
     }
 
     /// Adds a linear layer with weight `[d_in, d_out]`, which the checkpoint holds so.
@@ -175,6 +187,7 @@ impl Base {
         gain: Option<Tensor<1>>,
         bias: Option<Tensor<1>>,
     ) -> Arc<Site> {
+        let weight_key = Some(format!("{path}.weight"));
         let site = Arc::new(Site {
             index: self.sites.len(),
             path,
@@ -183,10 +196,18 @@ impl Base {
             layer,
             shape,
             has_bias: bias.is_some(),
-            tied: false,
+            is_unembedding: false,
+            tied_to: None,
             fan_in_fan_out: false,
         });
-        self.sites.push(BaseSite { site: site.clone(), weight, gain, bias, hidden: false });
+        self.sites.push(BaseSite {
+            site: site.clone(),
+            weight,
+            gain,
+            bias,
+            weight_key,
+            hidden: false,
+        });
         site
     }
 
@@ -202,7 +223,7 @@ impl Base {
 
     /// The linear layers that a method may choose from: those with a weight of their own.
     pub fn linears(&self) -> impl Iterator<Item = &Arc<Site>> {
-        self.sites().filter(|s| s.kind == SiteKind::Linear && !s.tied)
+        self.sites().filter(|s| s.kind == SiteKind::Linear && s.tied_to.is_none())
     }
 
     /// The number of sites, hidden ones included: the length of a table indexed by
@@ -224,6 +245,11 @@ impl Base {
         let found = &self.sites[site.index];
         assert_eq!(found.site.path, site.path, "the site belongs to another base");
         found
+    }
+
+    /// The tensors at the site with this [index](Site::index).
+    pub(crate) fn at_index(&self, index: usize) -> &BaseSite {
+        &self.sites[index]
     }
 
     /// The frozen weight of a linear site, `[d_in, d_out]`.
@@ -265,6 +291,12 @@ impl Base {
         &self.buffers
     }
 
+    /// Whether some tensors have a table for a head that shares that of the embeddings here.
+    pub fn untied_in(&self, tensors: &TensorMap) -> bool {
+        let mut tied = self.sites.iter().filter(|entry| entry.site.tied_to.is_some());
+        tied.any(|entry| entry.weight_key.as_ref().is_some_and(|key| tensors.contains_key(key)))
+    }
+
     /// The bytes that hold the frozen weights and tables; a weight that is another site's counts
     /// there.
     pub fn num_bytes(&self) -> usize {
@@ -278,7 +310,7 @@ impl Base {
 
     /// The weights and tables, each once.
     fn own_weights(&self) -> impl Iterator<Item = &FrozenWeight> {
-        self.sites.iter().filter(|s| !s.site.tied).filter_map(|s| s.weight.as_ref())
+        self.sites.iter().filter(|s| s.site.tied_to.is_none()).filter_map(|s| s.weight.as_ref())
     }
 
     /// The number of frozen values in the model.

@@ -139,6 +139,11 @@ pub enum KeyProblem {
         /// The shape that it has.
         found: Vec<usize>,
     },
+    /// Some of its values are infinite, or no numbers.
+    NotFinite {
+        /// The key.
+        key: String,
+    },
     /// It has another shape.
     Shape {
         /// The key.
@@ -155,6 +160,7 @@ impl fmt::Display for KeyProblem {
         match self {
             Self::Missing { key, expected } => write!(f, "missing {key} {expected:?}"),
             Self::Unexpected { key, found } => write!(f, "unexpected {key} {found:?}"),
+            Self::NotFinite { key } => write!(f, "{key} has values that are not finite"),
             Self::Shape { key, expected, found } => {
                 write!(f, "{key} has shape {found:?}, should have {expected:?}")
             }
@@ -252,6 +258,23 @@ impl<'f> Exchange<'f> {
                     *param = Param::from_mapped_value(id, new, mapper);
                 }
             },
+        }
+    }
+
+    /// A second key of a tensor, for a library that holds what is tied under both names: it is
+    /// written, and nothing is missing where a file lacks it.
+    pub fn repeated<const D: usize>(
+        &mut self,
+        key: impl Into<Key>,
+        param: &mut Param<Tensor<D>>,
+        layout: Layout,
+    ) {
+        match &mut self.mode {
+            Mode::Write(_) => self.param(key, param, layout),
+            Mode::Describe(_) => {}
+            Mode::Read(file, _) => {
+                file.remove(&key.into().in_dialect(&self.dialect).0);
+            }
         }
     }
 

@@ -104,9 +104,12 @@ pub struct Site {
     pub shape: [usize; 2],
     /// Whether the module has a bias.
     pub has_bias: bool,
-    /// Whether the weight is another site's: a language-model head's, which is that of the
-    /// embeddings.
-    pub tied: bool,
+    /// Whether the weight of a linear layer is a table of words the other way round: that of a
+    /// language model's head, which methods may edit as a [table](crate::Hooks::table).
+    pub is_unembedding: bool,
+    /// The [index](Self::index) of the embedding whose table the weight is, where it has none of its
+    /// own.
+    pub tied_to: Option<usize>,
     /// Whether the checkpoint holds the weight as `[d_in, d_out]` (`Conv1D`), not as PyTorch's
     /// `Linear` does.
     pub fan_in_fan_out: bool,
@@ -128,7 +131,7 @@ impl Site {
     pub fn num_params(&self) -> usize {
         let bias = if self.has_bias { self.d_out() } else { 0 };
         match self.kind {
-            SiteKind::Linear if self.tied => bias,
+            SiteKind::Linear if self.tied_to.is_some() => bias,
             SiteKind::Linear | SiteKind::Embedding => self.d_in() * self.d_out() + bias,
             SiteKind::Norm => self.d_out() + bias,
             SiteKind::Attention | SiteKind::Sublayer => 0,

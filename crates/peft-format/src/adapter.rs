@@ -44,13 +44,27 @@ impl Adapter {
         config: AdapterConfig,
         context: &InitContext<'_>,
     ) -> Result<(Self, Vec<peft_core::Error>)> {
+        Self::build_over(config, &[], context)
+    }
+
+    /// The same over copies of modules that the method may adapt nevertheless.
+    pub(crate) fn build_over(
+        config: AdapterConfig,
+        copied: &[String],
+        context: &InitContext<'_>,
+    ) -> Result<(Self, Vec<peft_core::Error>)> {
         let InitContext { base, device, .. } = *context;
-        let saved = ModulesToSave::new(base, &config.modules_to_save, device)?;
+        let names: Vec<String> = config.modules_to_save.iter().chain(copied).cloned().collect();
+        let saved = match config.ensure_weight_tying {
+            true => ModulesToSave::tied(base, &names, device)?,
+            false => ModulesToSave::new(base, &names, device)?,
+        };
         let saved = saved.with_tokens(base, &config.trainable_token_indices, device)?;
         // As in HF PEFT, a module that is trained as a whole is not a target.
         let rest = base.without(|site| ModulesToSave::selects(site, &config.modules_to_save));
         let method = config.method.init(&context.over(&rest))?;
-        let unmatched = config.method.unmatched(&rest)?;
+        let mut unmatched = config.method.unmatched(&rest)?;
+        unmatched.extend(config.unmatched_modules(base));
         let members: [(&str, &dyn Hooks); 2] =
             [("modules_to_save", &saved), (config.method.name(), &method)];
         refuse_stack(base, &members)?;

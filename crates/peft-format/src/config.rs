@@ -45,6 +45,8 @@ pub struct AdapterConfig {
     pub modules_to_save: Vec<String>,
     /// Rows of embeddings trained and saved with the adapter.
     pub trainable_token_indices: TokenIndices,
+    /// Whether a head that is tied to an embedding stays so where either is trained as a whole.
+    pub ensure_weight_tying: bool,
     /// The method's own configuration.
     pub method: Box<dyn AnyConfig>,
 }
@@ -53,15 +55,22 @@ pub struct AdapterConfig {
 /// empty ones never do.
 const INERT: &[(&str, &str)] = &[
     ("inference_mode", "true"),
+    // How the method began, or where its weights were held in training.
+    ("runtime_config", "*"),
+    ("eva_config", "*"),
+    ("corda_config", "*"),
+    ("lora_ga_config", "*"),
+    ("loftq_config", "*"),
     ("megatron_core", "\"megatron.core\""),
-    // What is tied stays tied here.
-    ("ensure_weight_tying", "true"),
-    ("qalora_group_size", "16"),
+    ("qalora_group_size", "*"),
     ("num_layers", "*"),
     ("token_dim", "*"),
     ("peft_version", "*"),
     ("auto_mapping", "*"),
 ];
+
+const MODULES: &str = "modules_to_save";
+const TYING: &str = "ensure_weight_tying";
 
 impl AdapterConfig {
     /// A configuration for a new adapter.
@@ -72,18 +81,64 @@ impl AdapterConfig {
             revision: None,
             modules_to_save: Vec::new(),
             trainable_token_indices: TokenIndices::default(),
+            ensure_weight_tying: false,
             method,
         }
     }
 
-    /// With a task, and the modules that are saved for it: the head of a classifier, as HF PEFT
-    /// calls it, or as `base` does where it has a head of another name.
+    /// A configuration from fields as a user sets them: those of the method `name`, and those that
+    /// every adapter has (`modules_to_save`, `trainable_token_indices`, `ensure_weight_tying`).
+    ///
+    /// # Errors
+    /// An unknown name, an unknown field, or a value that cannot be right.
+    pub fn configure(
+        registry: &Registry,
+        name: &str,
+        mut fields: Map<String, Value>,
+    ) -> Result<Self> {
+        let modules: Option<Vec<String>> = take(&mut fields, MODULES)?;
+        let rows: Option<TokenIndices> = take(&mut fields, TokenIndices::FIELD)?;
+        let tying: Option<bool> = take(&mut fields, TYING)?;
+        let mut config = Self::new(registry.configure(name, fields)?);
+        config.modules_to_save = modules.unwrap_or_default();
+        config.trainable_token_indices = rows.unwrap_or_default();
+        config.ensure_weight_tying = tying.unwrap_or_default();
+        Ok(config)
+    }
+
+    /// With a task, and with the modules that are saved for it beside those that are already: the
+    /// head of a classifier, as HF PEFT calls it, or as `base` does where it has a head of another
+    /// name.
     pub fn with_task(mut self, task: TaskType, base: &Base) -> Self {
         self.task_type = Some(task);
         if matches!(task, TaskType::SequenceClassification | TaskType::TokenClassification) {
+            let own = std::mem::take(&mut self.modules_to_save);
             self.modules_to_save = classifier_names(base);
+            let others = own.into_iter().filter(|name| !self.modules_to_save.contains(name));
+            let others: Vec<String> = others.collect();
+            self.modules_to_save.extend(others);
         }
         self
+    }
+
+    /// The names of `modules_to_save` that select nothing in `base`. HF PEFT has two for the head of
+    /// a classifier, whatever the model calls it.
+    pub(crate) fn unmatched_modules(&self, base: &Base) -> Vec<peft_core::Error> {
+        let names = &self.modules_to_save;
+        let of_any_model = CLASSIFIERS.iter().all(|name| names.iter().any(|other| other == name));
+        let unmatched = ModulesToSave::unmatched(base, names).into_iter();
+        let unmatched = unmatched.filter(|name| !(of_any_model && CLASSIFIERS.contains(name)));
+        let mut available: Vec<&str> = base.sites().map(|site| site.name()).collect();
+        available.sort_unstable();
+        available.dedup();
+        unmatched
+            .map(|name| peft_core::Error::NoMatch {
+                field: MODULES.into(),
+                pattern: name.into(),
+                what: "module".into(),
+                available: available.join(", "),
+            })
+            .collect()
     }
 
     /// Reads `adapter_config.json`.
@@ -112,8 +167,9 @@ impl AdapterConfig {
         let task_type = take(&mut fields, "task_type")?;
         let base_model_name_or_path = take(&mut fields, "base_model_name_or_path")?;
         let revision = take(&mut fields, "revision")?;
-        let modules_to_save: Option<Vec<String>> = take(&mut fields, "modules_to_save")?;
+        let modules_to_save: Option<Vec<String>> = take(&mut fields, MODULES)?;
         let trainable_token_indices: Option<TokenIndices> = take(&mut fields, TokenIndices::FIELD)?;
+        let ensure_weight_tying: Option<bool> = take(&mut fields, TYING)?;
         // What the method knows goes to it; the rest must ask for nothing.
         let known = registry.field_names(&peft_type)?;
         let (own, rest): (Map<_, _>, Map<_, _>) =
@@ -130,6 +186,7 @@ impl AdapterConfig {
             revision,
             modules_to_save: modules_to_save.unwrap_or_default(),
             trainable_token_indices: trainable_token_indices.unwrap_or_default(),
+            ensure_weight_tying: ensure_weight_tying.unwrap_or_default(),
             method: registry.configure_type(&peft_type, own)?,
         })
     }
@@ -153,6 +210,9 @@ impl AdapterConfig {
         if !self.trainable_token_indices.is_empty() {
             let tokens = serde_json::to_value(&self.trainable_token_indices).unwrap_or_default();
             fields.insert(TokenIndices::FIELD.into(), tokens);
+        }
+        if self.ensure_weight_tying {
+            fields.insert(TYING.into(), true.into());
         }
         fields.extend(common.map(|(field, value)| (field.to_string(), value)));
         let mut sorted: Vec<_> = fields.into_iter().collect();

@@ -1,17 +1,19 @@
 //! The directory that holds an adapter.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, TensorData};
 use peft_core::{
-    Base, Dialect, Exchange, InitContext, KeyProblem, Method, ModulesToSave, Size, TensorSpec,
-    TokenIndices,
+    Base, Dialect, Exchange, InitContext, KeyProblem, Method, ModulesToSave, Size, TensorMap,
+    TensorSpec, TokenIndices,
 };
 use serde::Serialize;
 
 use crate::adapters::AdaptersDirectory;
+use crate::beside::Beside;
 use crate::files::read_tensors;
-use crate::{Adapter, AdapterConfig, Error, Registry, Result, write_safetensors};
+use crate::{Adapter, AdapterConfig, Error, Registry, Result, keys, write_safetensors};
 
 /// The file with an adapter's configuration.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -162,7 +164,21 @@ impl Read {
             }
         };
         Size::check_file(&config.method.sizes(base)?, &tensors)?;
-        let (mut adapter, unmatched) = Adapter::build(config, &InitContext::new(base, device))?;
+        if theirs.is_none() {
+            tensors = keys::unwrapped(tensors);
+        }
+        let context = InitContext::new(base, device);
+        let mut built = Adapter::build(config, &context)?;
+        if theirs.is_none() {
+            let expected = built.0.specs(base);
+            let expected: BTreeSet<&str> = expected.iter().map(|spec| spec.key.as_str()).collect();
+            tensors = under_their_prefix(tensors, &expected, &path);
+            if let Some(config) = Beside::find(&built.0, base, &tensors, &expected, &path)? {
+                tensors = config.tensors;
+                built = Adapter::build_over(config.config, &config.carried, &context)?;
+            }
+        }
+        let (mut adapter, unmatched) = built;
         if theirs.is_none() {
             // HF PEFT saves what is left after training.
             adapter.method.finish();
@@ -171,9 +187,12 @@ impl Read {
             let is_row = no_rows && key.ends_with(TokenIndices::ROWS);
             !is_copy(key) && !is_row && !ModulesToSave::is_within(module_of(key), &passed_over)
         });
+        let not_finite = tensors.iter().filter(|(_, data)| !is_finite(data));
+        let mut problems: Vec<KeyProblem> =
+            not_finite.map(|(key, _)| KeyProblem::NotFinite { key: key.clone() }).collect();
         let mut file = Exchange::read(&mut tensors).in_dialect(dialect.clone());
         adapter.method.exchange(&mut file, base);
-        let mut problems = file.into_problems();
+        problems.extend(file.into_problems());
         problems.extend(
             tensors
                 .into_iter()
@@ -181,6 +200,25 @@ impl Read {
         );
         Ok(Self { adapter, unmatched, problems, dialect, path })
     }
+}
+
+/// Whether all values are numbers.
+fn is_finite(data: &TensorData) -> bool {
+    match data.dtype().is_float() {
+        true => data.iter::<f32>().all(f32::is_finite),
+        false => true,
+    }
+}
+
+/// The tensors with the prefix that their keys should have, where all have another.
+fn under_their_prefix(tensors: TensorMap, expected: &BTreeSet<&str>, path: &Path) -> TensorMap {
+    let found = tensors.keys().map(String::as_str).collect();
+    let Some(prefix) = keys::other_prefix(&found, expected) else { return tensors };
+    let [found, should] = [&prefix.found, &prefix.expected];
+    tracing::warn!("{}: all keys begin with {found:?}, read as {should:?}", path.display());
+    let renamed =
+        |(key, data): (String, TensorData)| (prefix.replaced_in(&key).unwrap_or(key), data);
+    tensors.into_iter().map(renamed).collect()
 }
 
 /// The file with HF PEFT's tensors; old versions wrote PyTorch's own format.

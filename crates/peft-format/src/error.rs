@@ -27,6 +27,21 @@ pub enum Error {
         /// Each key with what is wrong with it.
         problems: String,
     },
+    /// An adapter's table has other rows than the model's.
+    #[error(
+        "{path}: {key} has {found} rows, and the model has {expected}: tokens were added before \
+         training, and the model must be resized as it was then"
+    )]
+    Rows {
+        /// The file.
+        path: PathBuf,
+        /// The key of the table.
+        key: String,
+        /// Its rows.
+        found: usize,
+        /// Those of the model.
+        expected: usize,
+    },
     /// A file is missing, truncated or not of its format.
     #[error("{path}: {reason}")]
     File {

@@ -3,11 +3,13 @@
 mod accounting;
 mod adapter;
 mod adapters;
+mod beside;
 mod composition;
 mod config;
 mod directory;
 mod error;
 mod files;
+mod keys;
 mod merge;
 mod registry;
 

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use peft_core::{
-    Base, BaseSite, EmptyPass, Error, FrozenWeight, Hooks, Layout, LinearLayer, Site, SiteKind,
-    TensorMap, change_at, merge_obstacle,
+    Base, BaseSite, EmptyPass, Error, FrozenWeight, Hooks, Layout, LinearLayer, Pass, Site,
+    SiteKind, TensorMap, change_at, merge_obstacle,
 };
 
 use crate::{Adapter, Result};
@@ -19,7 +19,43 @@ pub fn merged_tensors(adapter: &Adapter, base: &Base) -> Result<TensorMap> {
     if let Some(reason) = merge_obstacle(&adapter.method, base) {
         return Err(Error::Merge { method: adapter.config.method.name().into(), reason }.into());
     }
-    Ok(tensors_under(&adapter.method.valid(), base))
+    let hooks = adapter.method.valid();
+    let parts = EmptyPass::new(base.device());
+    let no_place = base
+        .iter()
+        .find(|entry| entry.weight_key.is_none() && is_untied(&hooks, base, entry, &parts.pass()));
+    if let Some(entry) = no_place {
+        let reason = format!(
+            "{} has the table of the embeddings, and would need one of its own, for which this \
+             architecture has no place",
+            entry.site.path
+        );
+        return Err(Error::Merge { method: adapter.config.method.name().into(), reason }.into());
+    }
+    Ok(tensors_under(&hooks, base))
+}
+
+/// The weight `[d_in, d_out]` and the bias of a linear layer under `hooks`.
+fn dense(hooks: &dyn Hooks, entry: &BaseSite, pass: &Pass<'_>) -> (Tensor<2>, Option<Tensor<1>>) {
+    let site = &entry.site;
+    let layer = LinearLayer::new(site, frozen_weight(entry), entry.bias.as_ref());
+    let table = hooks.table(site, pass);
+    let layer = if site.is_unembedding { layer.of_table(&table) } else { layer };
+    hooks.linear(site, pass).dense(&layer)
+}
+
+/// Whether a head that is tied to an embedding has another table than that under `hooks`.
+fn is_untied(hooks: &dyn Hooks, base: &Base, entry: &BaseSite, pass: &Pass<'_>) -> bool {
+    let site = &entry.site;
+    let Some(index) = site.tied_to else { return false };
+    let Some(embedding) = base.iter().find(|other| other.site.index == index) else { return false };
+    let below = hooks.table(&embedding.site, pass);
+    let edits = hooks.linear(site, pass);
+    if below.is_keep() && hooks.table(site, pass).is_keep() && edits.change(site).weight == 0 {
+        return false;
+    }
+    let table = below.dense(frozen_weight(embedding).dense()).into_data();
+    dense(hooks, entry, pass).0.transpose().into_data() != table
 }
 
 /// The model's tensors under `hooks` (`&()` for the base itself), by checkpoint key, as PyTorch
@@ -35,13 +71,13 @@ pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
         };
         match site.kind {
             SiteKind::Linear => {
-                let layer = LinearLayer::new(site, frozen_weight(entry), entry.bias.as_ref());
-                let (weight, bias) = hooks.linear(site, pass).dense(&layer);
-                if !site.tied {
-                    put("weight", in_checkpoint(site, weight));
-                }
+                let (weight, bias) = dense(hooks, entry, pass);
                 if let Some(bias) = bias {
                     put("bias", bias.into_data());
+                }
+                let is_own = site.tied_to.is_none() || is_untied(hooks, base, entry, pass);
+                if let (true, Some(key)) = (is_own, &entry.weight_key) {
+                    tensors.insert(key.clone(), in_checkpoint(site, weight));
                 }
             }
             SiteKind::Norm => {
@@ -93,7 +129,8 @@ pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Ve
         }
         let key = format!("{}.weight", site.path);
         // A gain or a table is replaced, whatever its key.
-        let is_replaced = site.kind != SiteKind::Linear;
+        let is_table = site.is_unembedding && !hooks.table(site, pass).is_keep();
+        let is_replaced = site.kind != SiteKind::Linear || is_table;
         if is_replaced || saved.iter().any(|spec| spec.key == site.key("weight")) {
             kept.push(key);
             continue;

@@ -355,6 +355,13 @@ impl ModelConfig {
         format!("{}{}", self.model_type.class(), task.class_suffix(self.model_type))
     }
 
+    /// The same where a language model's head has a table of its own.
+    pub fn untied(&self) -> Self {
+        let mut untied = self.clone();
+        untied.raw.insert("tie_word_embeddings".into(), json!(false));
+        untied
+    }
+
     /// `config.json` for the same body with another head, its tensors in f32.
     pub fn to_json(&self, task: Task, labels: &[String]) -> Value {
         let mut raw = self.raw.clone();

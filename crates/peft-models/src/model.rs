@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use peft_core::{AdaptersModel, Base, Hooks, Memo, Pass, Row, Rows, Slots};
+use peft_core::{AdaptersModel, Base, Hooks, Memo, Pass, Row, Rows, Slots, TensorMap};
 use peft_format::TaskType;
 use peft_kernels::PackedMatrix;
 
@@ -72,6 +72,32 @@ impl Model {
         let mut checkpoint = Checkpoint::open(directory)?.with_precision(precision);
         let task = task.unwrap_or(ModelTask { task: config.own_task(), seed: 0 });
         Self::from_checkpoint(config, &mut checkpoint, task, device)
+    }
+
+    /// The same model with other tensors, as merging gives them.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn with_tensors(&self, tensors: TensorMap) -> Result<Self> {
+        let config = self.config_for(&tensors);
+        let mut checkpoint = Checkpoint::from_tensors("the merged model", tensors);
+        let task = ModelTask { task: self.task, seed: 0 };
+        let (model, report) =
+            Self::from_checkpoint(config, &mut checkpoint, task, self.base.device())?;
+        match report.initialized.is_empty() {
+            true => Ok(model),
+            false => Err(Error::MissingKeys {
+                path: checkpoint.path().into(),
+                keys: report.initialized.join(", "),
+                found: "the others".into(),
+            }),
+        }
+    }
+
+    /// The configuration of the same model with other tensors, in which the head may have a table of
+    /// its own.
+    pub fn config_for(&self, tensors: &TensorMap) -> ModelConfig {
+        if self.base.untied_in(tensors) { self.config.untied() } else { self.config.clone() }
     }
 
     /// Takes a model's tensors from a checkpoint.

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use burn::module::Module;
 use burn::tensor::TensorData;
 use peft_core::{Hooks, Method, TensorMap};
 use peft_format::{Adapter, merged_tensors, read_safetensors};
-use peft_models::{Checkpoint, Model, ModelConfig, ModelInput, ModelTask, Task};
+use peft_models::{Model, ModelConfig, ModelInput, Task};
 
 const INPUTS: [&str; 4] =
     ["input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask"];
@@ -38,18 +38,33 @@ pub fn inputs(model: &Path, config: &ModelConfig) -> Result<TensorMap> {
     ]))
 }
 
+/// The same texts with their padding behind them.
+///
+/// # Errors
+/// If the inputs are no integers.
+pub fn padded_behind(inputs: &TensorMap) -> Result<TensorMap> {
+    let mut moved = inputs.clone();
+    let Some(mask) = inputs.get("attention_mask") else { return Ok(moved) };
+    let [_, tokens] = mask.shape().dims();
+    let mask: Vec<i64> = mask.clone().convert::<i64>().try_into_vec()?;
+    for name in ["input_ids", "attention_mask"] {
+        let values = inputs.get(name).with_context(|| format!("no {name}"))?;
+        let shape = values.shape();
+        let mut values: Vec<i64> = values.clone().convert::<i64>().try_into_vec()?;
+        for (row, mask) in values.chunks_mut(tokens).zip(mask.chunks(tokens)) {
+            row.rotate_left(mask.iter().take_while(|is_token| **is_token == 0).count());
+        }
+        moved.insert(name.into(), TensorData::new(values, shape));
+    }
+    Ok(moved)
+}
+
 /// The inputs, `logits` under the adapter, and `merged_logits` where it can be merged.
 pub fn io(encoder: &Model, adapter: &Adapter, inputs: &TensorMap) -> Result<TensorMap> {
     let mut io = inputs.clone();
     io.insert("logits".into(), output(encoder, inputs, &adapter.method.valid())?);
     if adapter.method.merge_obstacle().is_none() {
-        let base = encoder.base();
-        let mut checkpoint = Checkpoint::from_tensors("merged", merged_tensors(adapter, base)?);
-        let task = ModelTask { task: encoder.task(), seed: 0 };
-        let config = encoder.config().clone();
-        let (merged, report) =
-            Model::from_checkpoint(config, &mut checkpoint, task, base.device())?;
-        ensure!(report.initialized.is_empty(), "the merged model lacks {:?}", report.initialized);
+        let merged = encoder.with_tensors(merged_tensors(adapter, encoder.base())?)?;
         io.insert("merged_logits".into(), output(&merged, inputs, &())?);
     }
     Ok(io)

@@ -72,7 +72,13 @@ pub fn write_all(
         let encoder = if variant.bare { &bare } else { &with_head };
         device.seed(number as u64);
         let writer = Writer { model, encoder, registry, directory: out.join(&name) };
-        let case = writer.write(variant, &name, &inputs).with_context(|| name.clone())?;
+        // HF PEFT puts a prompt before the padding in front of a text, which makes the text's output
+        // depend on those beside it; ours stands next to the text.
+        let inputs = match (variant.library, variant.method) {
+            (Library::Peft, "prompt") => &io::padded_behind(&inputs)?,
+            _ => &inputs,
+        };
+        let case = writer.write(variant, &name, inputs).with_context(|| name.clone())?;
         written.push(case);
     }
     Ok(written)

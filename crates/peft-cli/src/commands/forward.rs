@@ -9,7 +9,7 @@ use burn::module::Module;
 use clap::Args;
 use peft::core::{Hooks, Slots, TensorMap};
 use peft::format::{Composition, merged_tensors, read_safetensors, write_safetensors};
-use peft::models::{Checkpoint, Forward as How, Model, ModelInput, ModelTask, Task};
+use peft::models::{Forward as How, ModelInput, Task};
 use serde_json::json;
 
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions};
@@ -68,10 +68,7 @@ impl Forward {
         if self.merged {
             let adapter = adapted.adapter.as_ref().context("an adapter was asked for")?;
             let merged = merged_tensors(adapter, model.base())?;
-            let mut checkpoint = Checkpoint::from_tensors("the merged model", merged);
-            let task = ModelTask { task: model.task(), seed: 0 };
-            let config = model.config().clone();
-            (model, _) = Model::from_checkpoint(config, &mut checkpoint, task, &device)?;
+            model = model.with_tensors(merged)?;
             method = None;
         }
         let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);

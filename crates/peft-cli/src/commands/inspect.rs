@@ -34,22 +34,13 @@ pub struct Inspect {
 impl Inspect {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let device = self.device.device()?;
-        let mut fields = self.settings.fields();
-        let saved = fields.remove("modules_to_save");
-        let rows = fields.remove("trainable_token_indices");
-        let method = peft::registry().configure(&self.method, fields)?;
+        let fields = self.settings.fields();
+        let config = AdapterConfig::configure(&peft::registry(), &self.method, fields)?;
         let resolved = self.model.resolve([])?;
         let task = ModelTask { task: Task::ClassifySequence { labels: self.labels }, seed: 0 };
         let (model, _) =
             Model::load_in(&resolved.directory, Some(task), self.model.load_in, &device)?;
-        let config = AdapterConfig::new(method);
-        let mut config = config.with_task(TaskType::SequenceClassification, model.base());
-        if let Some(saved) = saved {
-            config.modules_to_save = serde_json::from_value(saved)?;
-        }
-        if let Some(rows) = rows {
-            config.trainable_token_indices = serde_json::from_value(rows)?;
-        }
+        let config = config.with_task(TaskType::SequenceClassification, model.base());
         let adapter = Adapter::new(config, model.base(), &device)?;
         let counts = Accounting::new(&adapter, model.base());
         if self.json {

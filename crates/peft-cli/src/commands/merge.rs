@@ -98,7 +98,8 @@ pub fn write_model(
     }
     AddedTokens::load(from)?.with(&adapted.added_tokens)?.save(out)?;
     let labels = task.map_or_else(|| model.config().labels(), |task| task.labels.names.clone());
-    let config = serde_json::to_string_pretty(&model.config().to_json(model.task(), &labels))?;
+    let config = model.config_for(tensors).to_json(model.task(), &labels);
+    let config = serde_json::to_string_pretty(&config)?;
     write_atomically(&out.join("config.json"), |file| writeln!(file, "{config}"))?;
     Ok(())
 }

@@ -205,22 +205,16 @@ impl Train {
         let known = below.added_tokens()?;
         let new = data.added_tokens(&run, &resolved, model.config(), &known)?;
         let added = known.with(&new)?;
-        let saved = fields.remove("modules_to_save");
-        let rows = fields.remove("trainable_token_indices");
-        let method = registry.configure(&run.method, fields)?;
-        let mut config = AdapterConfig::new(method);
+        let rows_are_chosen = fields.contains_key(TokenIndices::FIELD);
+        let mut config = AdapterConfig::configure(&registry, &run.method, fields)?;
         match model.task_type() {
             Some(task) => config = config.with_task(task, model.base()),
             // A language model has its head already; one that is new has to be learned.
-            None => config.modules_to_save = report.initialized,
+            None => config.modules_to_save.extend(report.initialized),
         }
-        if let Some(saved) = saved {
-            config.modules_to_save = serde_json::from_value(saved).context("modules_to_save")?;
+        if !rows_are_chosen {
+            config.trainable_token_indices = rows_of(&new, &model, &config.modules_to_save);
         }
-        config.trainable_token_indices = match rows {
-            Some(rows) => serde_json::from_value(rows).context("trainable_token_indices")?,
-            None => rows_of(&new, &model, &config.modules_to_save),
-        };
         config.base_model_name_or_path = Some(resolved.name.clone());
         let mut on = device.clone().autodiff();
         if run.train.gradient_checkpointing {

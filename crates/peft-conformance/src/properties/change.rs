@@ -61,7 +61,7 @@ pub fn changes_what_it_says(subject: &Subject) {
             if subject.expect.reaches_change {
                 assert!(ever >= said, "{key}: {ever} entries changed, said were {said}");
             }
-            if name == "weight" && site.kind == SiteKind::Linear && !site.tied {
+            if name == "weight" && site.kind == SiteKind::Linear && site.tied_to.is_none() {
                 let [rows, columns] = match site.layout() {
                     Layout::AsIs => [site.d_in(), site.d_out()],
                     Layout::Transposed => [site.d_out(), site.d_in()],

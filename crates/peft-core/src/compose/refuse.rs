@@ -52,7 +52,7 @@ fn is_norm(site: &Site) -> bool {
 }
 
 fn is_table(site: &Site) -> bool {
-    site.kind == SiteKind::Embedding
+    site.kind == SiteKind::Embedding || site.is_unembedding
 }
 
 fn is_attention(site: &Site) -> bool {
@@ -90,6 +90,10 @@ pub fn refuse_stack(base: &Base, members: &[(&str, &dyn Hooks)]) -> Result<()> {
         for (number, (name, above)) in members.iter().enumerate() {
             let conflict = members[..number].iter().find_map(|(other, below)| {
                 let reason = match site.kind {
+                    SiteKind::Linear if site.is_unembedding => {
+                        let edits = below.linear(site, pass).refuses(&above.linear(site, pass));
+                        edits.or_else(|| below.table(site, pass).refuses(&above.table(site, pass)))
+                    }
                     SiteKind::Linear => below.linear(site, pass).refuses(&above.linear(site, pass)),
                     SiteKind::Norm => below.norm(site, pass).refuses(&above.norm(site, pass)),
                     SiteKind::Embedding => {

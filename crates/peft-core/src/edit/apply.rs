@@ -12,7 +12,7 @@ pub struct LinearLayer<'a> {
     pub(super) site: &'a Site,
     weight: &'a FrozenWeight,
     bias: Option<&'a Tensor<1>>,
-    /// What a method does to the table of an embedding that `weight` is the transpose of.
+    /// What a method does to the table that `weight` is the transpose of.
     table: Option<&'a TableEdit>,
 }
 
@@ -22,9 +22,8 @@ impl<'a> LinearLayer<'a> {
         Self { site, weight, bias, table: None }
     }
 
-    /// The layer whose weight is the transpose of an embedding's table, under a method's edit of
-    /// that.
-    pub fn tied(self, table: &'a TableEdit) -> Self {
+    /// The layer whose weight is the transpose of a table, under a method's edit of that.
+    pub fn of_table(self, table: &'a TableEdit) -> Self {
         Self { table: Some(table), ..self }
     }
 

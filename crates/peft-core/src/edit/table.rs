@@ -8,8 +8,8 @@ use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 use crate::rows::ints;
 use crate::{Change, FrozenWeight, Pass, Site};
 
-/// What a method does to the table `[entries, d]` of an embedding, and with it to a head that is
-/// tied to the table.
+/// What a method does to a table `[entries, d]`: of an embedding, or of a language model's head, whose
+/// weight is the table the other way round.
 #[derive(Debug, Clone, Default)]
 pub enum TableEdit {
     /// As it is.
@@ -121,7 +121,10 @@ impl TableEdit {
 
     /// What merging this changes at a site.
     pub fn change(&self, site: &Site) -> Change {
-        let [entries, d] = site.shape;
+        let [entries, d] = match site.is_unembedding {
+            true => [site.d_out(), site.d_in()],
+            false => site.shape,
+        };
         match self {
             Self::Keep | Self::Routed(_) => Change::default(),
             Self::Replaced(_) => Change { weight: entries * d, bias: 0, rank: entries.min(d) },

@@ -42,7 +42,9 @@ open_and_closed! {
         NormEdit::default()
     }
 
-    /// What happens to the table of an embedding, and with it to a head that is tied to it.
+    /// What happens to the table of an embedding. It is asked for the head of a language model too,
+    /// whose weight is a table: a head that is tied to the embedding follows it only where the method
+    /// says the same of both. [`linear`](Self::linear) acts above it there.
     fn table[&self](site: &Site, pass: &Pass<'_>) -> TableEdit {
         TableEdit::Keep
     }

@@ -8,6 +8,11 @@ use crate::{Base, Change, EmptyPass, Hooks, Pass, Site, SiteKind};
 /// What merging a method changes at a site, in a pass over no tokens.
 pub fn change_at(hooks: &dyn Hooks, site: &Site, pass: &Pass<'_>) -> Change {
     match site.kind {
+        // A head that is tied to an embedding has its table, and is counted there.
+        SiteKind::Linear if site.is_unembedding && site.tied_to.is_none() => {
+            let own = [hooks.table(site, pass).change(site), hooks.linear(site, pass).change(site)];
+            Change::together(site, own.into_iter())
+        }
         SiteKind::Linear => hooks.linear(site, pass).change(site),
         SiteKind::Norm => hooks.norm(site, pass).change(site),
         SiteKind::Embedding => hooks.table(site, pass).change(site),

@@ -12,20 +12,25 @@ use burn::tensor::{Device, Tensor};
 use tokens::TrainedRows;
 
 use crate::{
-    Base, Edit, Edits, Error, Exchange, Hooks, Layout, Method, NormEdit, Pass, Replaced, Result,
-    Role, Site, SiteKind, TableEdit, trained_copy,
+    Base, BaseSite, Edit, Edits, Error, Exchange, Hooks, Layout, Method, NormEdit, Pass, Replaced,
+    Result, Role, Site, SiteKind, TableEdit, trained_copy,
 };
 
 /// Full trained copies of a few modules, saved with the adapter: HF PEFT's `modules_to_save`, and of
 /// rows of embeddings: its `trainable_token_indices`.
 ///
-/// The copies start from the base's values. The base's own stay as they are. A head that is tied to
-/// an embedding stays tied to the copy.
+/// The copies start from the base's values. The base's own stay as they are. A head that is tied to an
+/// embedding keeps the base's table beside a copy of the embedding, as in HF PEFT, and gets a copy of
+/// its own where it is named; [`tied`](Self::tied) (HF PEFT's `ensure_weight_tying`) gives both one
+/// copy. Trained rows of an embedding are also the head's.
 #[derive(Module, Debug)]
 pub struct ModulesToSave {
     /// By [`Site::index`].
     modules: Vec<Option<SavedModule>>,
-    /// Whether one of them is an embedding.
+    /// By [`Site::index`] of a head: the embedding whose copy, or rows, it has.
+    #[module(skip)]
+    follows: Vec<Option<usize>>,
+    /// Whether one of the modules is an embedding.
     #[module(skip)]
     embeddings: bool,
 }
@@ -38,8 +43,19 @@ struct SavedModule {
     gain: Option<Param<Tensor<1>>>,
     /// `[d_out]`.
     bias: Option<Param<Tensor<1>>>,
-    /// Rows of an embedding that is not copied as a whole.
+    /// Rows of a table that is not copied as a whole.
     rows: Option<TrainedRows>,
+}
+
+impl SavedModule {
+    fn copy(entry: &BaseSite, device: &Device) -> Self {
+        Self {
+            weight: entry.weight.as_ref().map(|w| trained_copy(&w.dense(), device)),
+            gain: entry.gain.as_ref().map(|g| trained_copy(g, device)),
+            bias: entry.bias.as_ref().map(|b| trained_copy(b, device)),
+            rows: None,
+        }
+    }
 }
 
 impl ModulesToSave {
@@ -63,22 +79,35 @@ impl ModulesToSave {
                 ));
             }
             embeddings |= entry.site.kind == SiteKind::Embedding;
-            modules[entry.site.index] = Some(SavedModule {
-                // A weight that is the embeddings' stays theirs.
-                weight: (entry.weight.clone().filter(|_| !entry.site.tied))
-                    .map(|w| trained_copy(&w.dense(), device)),
-                gain: entry.gain.as_ref().map(|g| trained_copy(g, device)),
-                bias: entry.bias.as_ref().map(|b| trained_copy(b, device)),
-                rows: None,
-            });
+            modules[entry.site.index] = Some(SavedModule::copy(entry, device));
         }
-        Ok(Self { modules, embeddings })
+        Ok(Self { modules, follows: vec![None; base.len()], embeddings })
     }
 
-    /// With copies of rows of embeddings, on `device`.
+    /// The same, where a head and the embedding that it is tied to have one copy, if either is named.
     ///
     /// # Errors
-    /// If an embedding or a row is not there, is named twice, or is saved as a whole already.
+    /// As [`new`](Self::new).
+    pub fn tied(base: &Base, names: &[String], device: &Device) -> Result<Self> {
+        let mut all = Self::new(base, names, device)?;
+        for (head, embedding) in tied_heads(base) {
+            let own = all.modules[head].take();
+            if own.is_none() && all.modules[embedding].is_none() {
+                continue;
+            }
+            let copy = || SavedModule::copy(base.at_index(embedding), device);
+            all.modules[embedding].get_or_insert_with(copy);
+            all.modules[head] = own.map(|module| SavedModule { weight: None, ..module });
+            all.follows[head] = Some(embedding);
+            all.embeddings = true;
+        }
+        Ok(all)
+    }
+
+    /// With copies of rows of tables, on `device`.
+    ///
+    /// # Errors
+    /// If a table or a row is not there, is named twice, or is saved as a whole already.
     pub fn with_tokens(
         mut self,
         base: &Base,
@@ -86,18 +115,42 @@ impl ModulesToSave {
         device: &Device,
     ) -> Result<Self> {
         let device = device.clone().autodiff();
-        for (entry, indices) in tokens.tables(base)? {
+        let mut tables = tokens.tables(base)?;
+        for (head, embedding) in tied_heads(base) {
+            let rows_of = |index: usize| tables.iter().find(|(entry, _)| entry.site.index == index);
+            let (Some((_, of_embedding)), of_head) = (rows_of(embedding), rows_of(head)) else {
+                continue;
+            };
+            if of_head.is_none_or(|(_, of_head)| of_head == of_embedding) {
+                self.follows[head] = Some(embedding);
+                tables.retain(|(entry, _)| entry.site.index != head);
+            }
+        }
+        for (entry, indices) in tables {
             let module = &mut self.modules[entry.site.index];
             if module.is_some() {
                 let expected = "is in modules_to_save too: train all of it, or rows of it";
                 return Err(Error::config(TokenIndices::FIELD, &entry.site.path, expected));
             }
-            let rows = TrainedRows::new(base.weight(&entry.site), indices, &device);
+            let weight = base.weight(&entry.site);
+            let table = match entry.site.is_unembedding {
+                true => weight.transpose(),
+                false => weight.clone(),
+            };
+            let rows = TrainedRows::new(&table, indices, &device);
             let (weight, gain, bias) = (None, None, None);
             *module = Some(SavedModule { weight, gain, bias, rows: Some(rows) });
             self.embeddings = true;
         }
         Ok(self)
+    }
+
+    /// The names that select nothing in `base`.
+    pub fn unmatched<'n>(base: &Base, names: &'n [String]) -> Vec<&'n str> {
+        let selects = |name: &String| {
+            base.sites().any(|site| Self::selects(site, std::slice::from_ref(name)))
+        };
+        names.iter().filter(|name| !selects(name)).map(String::as_str).collect()
     }
 
     /// Whether no module is saved.
@@ -127,6 +180,11 @@ impl ModulesToSave {
     }
 }
 
+/// The heads of `base` that are tied to an embedding, each with the embedding, by [`Site::index`].
+fn tied_heads(base: &Base) -> impl Iterator<Item = (usize, usize)> {
+    base.sites().filter_map(|site| Some((site.index, site.tied_to?)))
+}
+
 impl Hooks for ModulesToSave {
     fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
         let Some(module) = self.at(site) else { return Edits::none() };
@@ -143,9 +201,19 @@ impl Hooks for ModulesToSave {
         }
     }
     fn table(&self, site: &Site, _pass: &Pass<'_>) -> TableEdit {
-        match self.at(site) {
-            Some(SavedModule { weight: Some(weight), .. }) => TableEdit::Replaced(weight.val()),
+        let followed = self.follows.get(site.index).copied().flatten();
+        let module = match followed {
+            Some(embedding) => self.modules[embedding].as_ref(),
+            None => self.at(site),
+        };
+        match module {
             Some(SavedModule { rows: Some(rows), .. }) => TableEdit::Rows(rows.edit()),
+            // The weight of a head of its own is that of a linear layer.
+            Some(SavedModule { weight: Some(weight), .. })
+                if followed.is_some() || site.kind == SiteKind::Embedding =>
+            {
+                TableEdit::Replaced(weight.val())
+            }
             _ => TableEdit::Keep,
         }
     }
@@ -155,6 +223,11 @@ impl Method for ModulesToSave {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         for entry in base.iter() {
             let site = &entry.site;
+            if let Some(module) = self.follows[site.index].and_then(|i| self.modules[i].as_mut())
+                && let Some(weight) = &mut module.weight
+            {
+                file.repeated(site.key("weight"), weight, Layout::AsIs);
+            }
             let Some(module) = self.modules.get_mut(site.index).and_then(Option::as_mut) else {
                 continue;
             };

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::rows::ints;
-use crate::{Base, BaseSite, Error, FrozenWeight, Result, Role, SiteKind, TableRows};
+use crate::{Base, BaseSite, Error, FrozenWeight, Result, Role, Site, SiteKind, TableRows};
 
 /// Which rows of which embeddings are trained: HF PEFT's `trainable_token_indices`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,11 +41,13 @@ impl TokenIndices {
         }
     }
 
-    /// The embeddings of `base` that are meant, each with its rows.
+    /// The tables of `base` that are meant, of embeddings and of a language model's head, each with
+    /// its rows.
     pub(crate) fn tables<'b>(&self, base: &'b Base) -> Result<Vec<(&'b BaseSite, Vec<usize>)>> {
-        let embeddings = || base.iter().filter(|entry| entry.site.kind == SiteKind::Embedding);
+        let is_table = |site: &Site| site.kind == SiteKind::Embedding || site.is_unembedding;
+        let all = || base.iter().filter(|entry| is_table(&entry.site));
         let no_match = |name: &str| {
-            let available: Vec<&str> = embeddings().map(|entry| entry.site.name()).collect();
+            let available: Vec<&str> = all().map(|entry| entry.site.name()).collect();
             Error::NoMatch {
                 field: Self::FIELD.into(),
                 pattern: name.into(),
@@ -57,19 +59,22 @@ impl TokenIndices {
         match self {
             Self::Words(indices) if indices.is_empty() => {}
             Self::Words(indices) => {
-                let words = embeddings().find(|entry| entry.site.role == Role::WordEmbedding);
+                let words = all().find(|entry| entry.site.role == Role::WordEmbedding);
                 let words = words.ok_or_else(|| no_match("of tokens"))?;
                 tables.push((words, indices.clone()));
             }
             Self::Modules(modules) => {
                 for (name, indices) in modules {
-                    let found = embeddings().find(|entry| entry.site.path.ends_with(name.as_str()));
+                    let found = all().find(|entry| entry.site.path.ends_with(name.as_str()));
                     tables.push((found.ok_or_else(|| no_match(name))?, indices.clone()));
                 }
             }
         }
         for (number, (entry, indices)) in tables.iter().enumerate() {
-            let rows = entry.site.d_in();
+            let rows = match entry.site.is_unembedding {
+                true => entry.site.d_out(),
+                false => entry.site.d_in(),
+            };
             let wrong =
                 |index: &usize, expected: String| Err(Error::config(Self::FIELD, index, expected));
             if let Some(index) = indices.iter().find(|index| **index >= rows) {

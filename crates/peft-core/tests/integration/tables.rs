@@ -14,7 +14,8 @@ fn base() -> Base {
     let mut base = Base::new(&device());
     let table = random::<2>([ENTRIES, D]);
     base.embedding("words", Role::WordEmbedding, table.clone());
-    base.tied("lm_head", Role::Head, table.transpose(), Some(random([ENTRIES])));
+    let words = base.sites().next().cloned();
+    base.unembedding("lm_head", table.transpose(), Some(random([ENTRIES])), words.as_deref());
     base
 }
 
@@ -49,7 +50,7 @@ fn one_table(edit: &TableEdit) {
 
     let x: Tensor<2> = random([6, D]);
     let layer = LinearLayer::new(head, base.weight(head), bias);
-    let compared = |edits: Edits| edits.apply(&layer.tied(edit), x.clone(), &parts.pass());
+    let compared = |edits: Edits| edits.apply(&layer.of_table(edit), x.clone(), &parts.pass());
     let scores = x.clone().matmul(whole.transpose());
     let bias = bias.expect("a bias").clone().unsqueeze();
     assert_close(compared(Edits::none()), scores.clone() + bias.clone());
@@ -57,7 +58,7 @@ fn one_table(edit: &TableEdit) {
     let (a, b) = (random::<2>([D, 2]), random::<2>([2, ENTRIES]));
     let delta = x.clone().matmul(a.clone()).matmul(b.clone()) * 0.3;
     assert_close(compared(LowRank::new(a, b, 0.3).into()), scores + bias + delta);
-    let (dense, _) = Edits::none().dense(&layer.tied(edit));
+    let (dense, _) = Edits::none().dense(&layer.of_table(edit));
     assert_close(dense, edit.dense(table.dense()).transpose());
 }
 
@@ -103,7 +104,7 @@ fn each_row_of_a_batch_reads_the_table_of_its_slot() {
     let ids = [7, 1, 7, 2, 7, 0, 7, 5, 2];
     let found = edit.lookup(table, &ids, &parts.pass());
     let x: Tensor<2> = random([9, D]);
-    let scores = Edits::none().apply(&layer.tied(&edit), x.clone(), &parts.pass());
+    let scores = Edits::none().apply(&layer.of_table(&edit), x.clone(), &parts.pass());
     for (row, slot) in slots.iter().enumerate() {
         let own = slot.map_or(&TableEdit::Keep, |slot| &members[slot]);
         let places = parts.rows.start(row)..parts.rows.start(row + 1);

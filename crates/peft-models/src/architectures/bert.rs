@@ -38,6 +38,12 @@ struct BertConfig {
     /// Standard deviation of a new head.
     #[serde(default = "fiftieth")]
     initializer_range: f64,
+    #[serde(default = "yes")]
+    tie_word_embeddings: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn two() -> usize {
@@ -203,7 +209,6 @@ fn head(
             })
         }
         Task::MaskedLm => {
-            config.only("tie_word_embeddings", &["true"])?;
             let own_act = fields.hidden_act;
             let (path, dense, norm, activation) = match is_bert {
                 true => ("cls.predictions", "transform.dense", "transform.LayerNorm", own_act),
@@ -214,8 +219,12 @@ fn head(
             let norm = new.norm(loader, &format!("{path}.{norm}"), d, epsilon);
             let transform = Some(Transform { dense, activation, norm }.into());
             let bias = new.bias(loader, path, embeddings.words.len());
-            let decoder = Unembedding::tied(loader, path, embeddings, Some(bias)).into();
-            Head::LanguageModel { transform, decoder }
+            let table = format!("{path}.decoder");
+            let decoder = match fields.tie_word_embeddings {
+                true => Unembedding::tied(loader, path, Some(&table), embeddings, Some(bias)),
+                false => Unembedding::own(loader, &mut new, path, &table, embeddings, Some(bias)),
+            };
+            Head::LanguageModel { transform, decoder: decoder.into() }
         }
         _ => Head::None,
     })

@@ -25,6 +25,7 @@ struct DistilBertConfig {
     attention_dropout: f64,
     seq_classif_dropout: f64,
     initializer_range: f64,
+    tie_word_embeddings: bool,
 }
 
 impl Default for DistilBertConfig {
@@ -39,6 +40,7 @@ impl Default for DistilBertConfig {
             attention_dropout: 0.1,
             seq_classif_dropout: 0.2,
             initializer_range: 0.02,
+            tie_word_embeddings: true,
         }
     }
 }
@@ -90,12 +92,15 @@ pub(super) fn load(
             dropout: fields.dropout,
         },
         Task::MaskedLm => {
-            config.only("tie_word_embeddings", &["true"])?;
             let dense = new.linear(loader, "vocab_transform", [d, d]);
             let norm = new.norm(loader, "vocab_layer_norm", d, EPSILON);
             let transform = Transform { dense, activation: fields.activation, norm };
             let bias = new.bias(loader, "vocab_projector", config.vocab_size);
-            let decoder = Unembedding::tied(loader, "vocab_projector", &embeddings, Some(bias));
+            let (path, bias) = ("vocab_projector", Some(bias));
+            let decoder = match fields.tie_word_embeddings {
+                true => Unembedding::tied(loader, path, Some(path), &embeddings, bias),
+                false => Unembedding::own(loader, &mut new, path, path, &embeddings, bias),
+            };
             Head::LanguageModel { transform: Some(transform.into()), decoder: decoder.into() }
         }
         _ => Head::None,

@@ -116,8 +116,8 @@ fn decoder_head(
         }
         Task::CausalLm => {
             let decoder = match tied {
-                true => Unembedding::tied(loader, "lm_head", embeddings, None),
-                false => Unembedding::own(loader, &mut new, "lm_head", embeddings),
+                true => Unembedding::tied(loader, "lm_head", Some("lm_head"), embeddings, None),
+                false => Unembedding::own(loader, &mut new, "lm_head", "lm_head", embeddings, None),
             };
             Head::LanguageModel { transform: None, decoder: decoder.into() }
         }
@@ -153,10 +153,12 @@ fn encoder_decoder_head(
         }
         Task::Seq2SeqLm => {
             let decoder = match tied {
+                // A table of its own would lack the factor (T5), or have encoder and decoder with
+                // tables of their own too (BART).
                 Some((scale, bias)) => {
-                    Unembedding::tied(loader, "lm_head", embeddings, bias).with_scale(scale)
+                    Unembedding::tied(loader, "lm_head", None, embeddings, bias).with_scale(scale)
                 }
-                None => Unembedding::own(loader, &mut new, "lm_head", embeddings),
+                None => Unembedding::own(loader, &mut new, "lm_head", "lm_head", embeddings, None),
             };
             Head::LanguageModel { transform: None, decoder: decoder.into() }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use peft_core::{FrozenWeight, Layout, LinearLayer, NormLayer, Role, Site, TableEdit};
+use peft_core::{FrozenWeight, Layout, LinearLayer, NormLayer, Role, Site};
 
 use crate::Result;
 use crate::checkpoint::Loader;
@@ -177,9 +177,9 @@ impl FrozenEmbedding {
         Ok(Self { site, weight })
     }
 
-    /// What the method does to the table.
-    pub fn edit(&self, run: Run<'_>) -> TableEdit {
-        run.hooks.table(&self.site, &run.pass)
+    /// Where it is.
+    pub fn site(&self) -> &Arc<Site> {
+        &self.site
     }
 
     /// The frozen table, `[entries, d]`.
@@ -194,6 +194,6 @@ impl FrozenEmbedding {
 
     /// An index for each token to `[tokens, d]`.
     pub fn forward(&self, indices: &[usize], run: Run<'_>) -> Tensor<2> {
-        self.edit(run).lookup(&self.weight, indices, &run.pass)
+        run.hooks.table(&self.site, &run.pass).lookup(&self.weight, indices, &run.pass)
     }
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use peft_core::{FrozenWeight, LinearLayer, Role, Site, Stage, Tokens};
+use peft_core::{FrozenWeight, LinearLayer, Site, Stage, Tokens};
 
-use super::{Embeddings, FrozenEmbedding};
+use super::Embeddings;
 use crate::checkpoint::Loader;
 use crate::forward::Run;
 use crate::head::NewHead;
 
-/// `s h W + b`: how like each word a hidden state is. `W` is the table of the embeddings, or of its
+/// `s h W + b`: how like each word a hidden state is. `W` is the table of the embeddings, or one of its
 /// own.
 #[derive(Debug, Clone)]
 pub struct Unembedding {
@@ -19,39 +19,42 @@ pub struct Unembedding {
     embeddings: Arc<Site>,
     /// `[d, words]`.
     weight: FrozenWeight,
-    /// The embeddings whose table it is, whatever a method makes of that.
-    tied: Option<FrozenEmbedding>,
     bias: Option<Tensor<1>>,
     scale: f64,
 }
 
 impl Unembedding {
-    /// With the table of `embeddings`; `path.bias` is its own.
+    /// With the table of `embeddings`; the bias is its own. `weight_path` is where the checkpoint would
+    /// hold a table of its own, if the architecture can have one.
     pub fn tied(
         loader: &mut Loader<'_>,
         path: &str,
+        weight_path: Option<&str>,
         embeddings: &Embeddings,
         bias: Option<Tensor<1>>,
     ) -> Self {
-        let words = embeddings.words.clone();
+        let words = &embeddings.words;
         let weight = words.weight().transpose();
-        let site = loader.base().tied(path, Role::Head, weight.clone(), bias.clone());
-        let (embeddings, tied) = (embeddings.site.clone(), Some(words));
-        Self { site, embeddings, weight, tied, bias, scale: 1.0 }
+        let tied_to = Some(&**words.site());
+        let site = loader.base().unembedding(path, weight.clone(), bias.clone(), tied_to);
+        loader.base().set_weight_key(weight_path.map(|path| format!("{path}.weight")));
+        Self { site, embeddings: embeddings.site.clone(), weight, bias, scale: 1.0 }
     }
 
-    /// With a table of its own, `path.weight`.
+    /// With a table of its own, `weight_path.weight`, and this bias.
     pub fn own(
         loader: &mut Loader<'_>,
         new: &mut NewHead,
         path: &str,
+        weight_path: &str,
         embeddings: &Embeddings,
+        bias: Option<Tensor<1>>,
     ) -> Self {
         let [words, d] = embeddings.words.weight().dims();
-        let weight = new.table(loader, path, [words, d]).transpose();
-        let site = loader.base().linear(path, Role::Head, None, weight.clone(), None);
-        let embeddings = embeddings.site.clone();
-        Self { site, embeddings, weight, tied: None, bias: None, scale: 1.0 }
+        let weight = new.table(loader, weight_path, [words, d]).transpose();
+        let site = loader.base().unembedding(path, weight.clone(), bias.clone(), None);
+        loader.base().set_weight_key(Some(format!("{weight_path}.weight")));
+        Self { site, embeddings: embeddings.site.clone(), weight, bias, scale: 1.0 }
     }
 
     /// With a factor on hidden states.
@@ -67,9 +70,7 @@ impl Unembedding {
             run.hooks.tokens(Stage::Output, &self.embeddings, tokens, &run.pass);
         let edits = run.hooks.linear(&self.site, &run.pass);
         let layer = LinearLayer::new(&self.site, &self.weight, self.bias.as_ref());
-        match &self.tied {
-            Some(words) => edits.apply(&layer.tied(&words.edit(run)), hidden, &run.pass),
-            None => edits.apply(&layer, hidden, &run.pass),
-        }
+        let table = run.hooks.table(&self.site, &run.pass);
+        edits.apply(&layer.of_table(&table), hidden, &run.pass)
     }
 }
