@@ -11,6 +11,7 @@ const NOT_METHODS: &[&str] = &[
     "peft-cli",
     "peft-conformance",
     "peft-core",
+    "peft-data",
     "peft-kernels",
     "peft-models",
     "peft-train",

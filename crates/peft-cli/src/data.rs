@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use peft::data::{Columns, Dataset, Goal, Layout, TokenizedSet, split, subset};
 use peft::models::{AddedTokens, LoadReport, Model, ModelConfig, ModelTask, TextTokenizer};
-use peft::train::data::{Columns, Dataset, Goal, Layout, TokenizedSet, split, subset};
 use peft::train::{ResolvedModel, RunDirectory, TaskFile, TrainData, write_builtin};
 
 use crate::run_file::RunFile;

@@ -7,9 +7,9 @@ use burn::tensor::Device;
 use peft_core::{
     Adapter, AdapterCheck, AdapterPool, BoxedMethod, Composition, Registry, SavedTask, TaskType,
 };
+use peft_data::{Goal, Labels, Layout};
 use peft_models::{AddedTokens, Model, ModelConfig, ModelTask, Precision, Task};
 
-use crate::data::{Goal, Labels, Layout};
 use crate::{Error, Result, TASK_FILE, TaskFile};
 
 /// A frozen model, loaded for the task of an adapter, with that adapter.

@@ -2,13 +2,10 @@
 
 mod adapted;
 mod builtin;
-pub mod data;
-mod digest;
 mod error;
 mod evaluate;
 mod heatmap;
 mod loss;
-pub mod metrics;
 mod resolve;
 mod run;
 

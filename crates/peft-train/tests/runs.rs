@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use peft_core::{Adapter, AdapterConfig, TaskType};
+use peft_data::metrics::Metric;
+use peft_data::{Dataset, Goal, Layout, TokenizedSet};
 use peft_models::{Model, ModelTask, TextTokenizer};
 use peft_sparse::HeadOnlyConfig;
-use peft_train::data::{Dataset, Goal, Layout, TokenizedSet};
-use peft_train::metrics::Metric;
 use peft_train::{
     Error, Outcome, Result, RunDirectory, TaskFile, TrainData, TrainSettings, Trainer,
 };

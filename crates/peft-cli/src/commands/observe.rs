@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use burn::module::Module;
 use clap::Args;
 use peft::core::{Composition, Observation, Probe};
-use peft::train::data::{Columns, Dataset};
+use peft::data::{Columns, Dataset};
 use peft::train::{Heatmap, Under, predict};
 use serde::Deserialize;
 use serde_json::json;

@@ -10,9 +10,9 @@ use peft::core::{
     Accounting, Adapter, AdapterConfig, Composition, InitContext, Method, Role, TokenIndices,
     write_atomically,
 };
+use peft::data::metrics::Metric;
+use peft::data::{Columns, Goal, Template};
 use peft::models::{AddedTokens, Model, Precision};
-use peft::train::data::{Columns, Goal, Template};
-use peft::train::metrics::Metric;
 use peft::train::{AdapterPaths, CalibrationBatches, Outcome, RunDirectory, Schedule, Trainer};
 use serde_json::{Value, json};
 

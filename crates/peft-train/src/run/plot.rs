@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use peft_core::write_atomically;
+use peft_data::metrics::Metric;
 use plotters::prelude::*;
 
 use super::Entry;
-use crate::metrics::Metric;
 use crate::{Error, Result};
 
 const SIZE: (u32, u32) = (900, 480);

@@ -1,9 +1,9 @@
 //! The settings of a training run.
 
+use peft_data::metrics::Metric;
 use serde::{Deserialize, Serialize};
 
 use super::Schedule;
-use crate::metrics::Metric;
 use crate::{Error, Result};
 
 /// How to train.

@@ -9,16 +9,16 @@ use burn::tensor::Device;
 use peft_core::{
     Adapter, LossContext, Memo, Method, Progress as StepProgress, Stack, StepContext, num_trainable,
 };
+use peft_data::metrics::{Metric, Metrics};
+use peft_data::{TokenizedSet, mix};
 use peft_models::{AddedTokens, Forward, Model};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Position};
 use super::progress::Progress;
 use super::{Entry, History, RunDirectory, TaskFile, TrainSettings, frozen, gradients, plot};
-use crate::data::{TokenizedSet, mix};
 use crate::evaluate::{Under, evaluate};
 use crate::loss::loss;
-use crate::metrics::{Metric, Metrics};
 use crate::{Error, Result};
 
 /// The data of a run.
@@ -232,7 +232,7 @@ impl<'m> Trainer<'m> {
         // Which words are hidden changes from epoch to epoch.
         let draw = mix(self.seed ^ RANDOM_DATA, epoch as u64);
         let batches = batches.iter().map(|indices| data.train.batch(indices, draw, &self.device));
-        let batches = batches.collect::<Result<Vec<_>>>()?;
+        let batches = batches.collect::<peft_data::Result<Vec<_>>>()?;
         let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
         // Every token has the same weight, in whatever group's batch it is.
         let weight = match self.groups() && self.task.labels.goal.is_over_tokens() {
