@@ -2,11 +2,16 @@
 // They panic on a closed pipe; `output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod builtin;
 mod commands;
 mod data;
+mod heatmap;
 mod loaded;
+mod models;
 mod options;
 mod output;
+mod plot;
+mod progress;
 mod prompt;
 mod run_file;
 

@@ -36,14 +36,6 @@ pub enum Error {
         /// What would be right.
         expected: String,
     },
-    /// A model cannot be had.
-    #[error("no model {name:?}; tried: {tried}")]
-    Model {
-        /// What was asked for.
-        name: String,
-        /// Each place with what came of it.
-        tried: String,
-    },
     /// A run directory is that of a run in another process, or elsewhere in this one.
     #[error("{path}: another process is using this run directory")]
     InUse {

@@ -9,11 +9,12 @@ use burn::module::Module;
 use clap::Args;
 use peft::core::{Composition, Observation, Probe};
 use peft::data::{Columns, Dataset};
-use peft::train::{Heatmap, Under, predict};
+use peft::train::{Under, predict};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::data::{Tokens, layout};
+use crate::heatmap::Heatmap;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, adapter_name, known_task};
 use crate::output::{print_json, stdout};
 
