@@ -12,6 +12,7 @@ const NOT_METHODS: &[&str] = &[
     "peft-conformance",
     "peft-core",
     "peft-format",
+    "peft-data",
     "peft-kernels",
     "peft-models",
     "peft-train",

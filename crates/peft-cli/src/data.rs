@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use peft::data::{Columns, Dataset, Goal, Layout, TokenizedSet, split, subset};
 use peft::models::{AddedTokens, LoadReport, Model, ModelConfig, ModelTask, TextTokenizer};
-use peft::train::data::{Columns, Dataset, Goal, Layout, TokenizedSet, split, subset};
-use peft::train::{ResolvedModel, RunDirectory, TaskFile, TrainData, write_builtin};
+use peft::train::{RunDirectory, TaskFile, TrainData};
 
+use crate::builtin::write_builtin;
+use crate::models::ResolvedModel;
 use crate::run_file::RunFile;
 
 /// The data before it is tokenized.

@@ -6,8 +6,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use peft::core::{AdapterPool, Hooks, Slots, Stack};
 use peft::models::Model;
-use peft::train::{AdapterPaths, ResolvedModel, Side, SideBySide, Under};
+use peft::train::{AdapterPaths, Side, SideBySide, Under};
 
+use crate::models::ResolvedModel;
 use crate::options::{AdapterOptions, ModelOptions};
 
 /// Adapters over their model.

@@ -2,11 +2,16 @@
 // They panic on a closed pipe; `output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod builtin;
 mod commands;
 mod data;
+mod heatmap;
 mod loaded;
+mod models;
 mod options;
 mod output;
+mod plot;
+mod progress;
 mod prompt;
 mod run_file;
 
@@ -73,7 +78,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let level = ["warn", "peft=info,peft_core=info,peft_models=info,peft_train=info,warn", "debug"];
+    let level = [
+        "warn",
+        "peft=info,peft_core=info,peft_data=info,peft_models=info,peft_train=info,warn",
+        "debug",
+    ];
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(level[usize::from(cli.verbose).min(2)]));
     tracing_subscriber::fmt()

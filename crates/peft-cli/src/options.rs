@@ -7,8 +7,10 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use peft::format::{Adapter, Composition};
 use peft::models::Precision;
-use peft::train::{AdaptedModel, AdapterPaths, ResolvedModel, TaskFile, resolve};
+use peft::train::{AdaptedModel, AdapterPaths, TaskFile};
 use serde_json::{Map, Value};
+
+use crate::models::{ResolvedModel, resolve};
 
 /// The model, unless a flag or an adapter names one.
 pub const DEFAULT_MODEL: &str = "minilm";

@@ -1,8 +1,8 @@
 //! The text that prompt tuning starts from.
 
 use peft::core::MethodConfig;
+use peft::data::Goal;
 use peft::prefix::PromptTuningConfig;
-use peft::train::data::Goal;
 use serde_json::{Map, Value};
 
 /// Fills in the initial text of a new prompt, unless the settings give one: an instruction.

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use peft::data::{Columns, Goal, Layout, Template};
 use peft::format::Composition;
 use peft::models::Precision;
 use peft::train::TrainSettings;
-use peft::train::data::{Columns, Goal, Layout, Template};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use peft_core::{AdapterPool, BoxedMethod};
+use peft_data::{Goal, Labels, Layout};
 use peft_format::{Adapter, AdapterCheck, Composition, Registry, SavedTask, TaskType};
 use peft_models::{AddedTokens, Model, ModelConfig, ModelTask, Precision, Task};
 
-use crate::data::{Goal, Labels, Layout};
 use crate::{Error, Result, TASK_FILE, TaskFile};
 
 /// A frozen model, loaded for the task of an adapter, with that adapter.

@@ -1,6 +1,6 @@
 //! What can go wrong in a run, and where.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -16,15 +16,15 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A row of a data file is wrong.
-    #[error("{path}, line {line}: {reason}")]
-    Row {
-        /// The file.
+    /// A line of a run's log is broken.
+    #[error("{path}, line {line}: not an entry of a run")]
+    Log {
+        /// The log.
         path: PathBuf,
         /// Its line, from 1.
         line: u64,
         /// What is wrong.
-        reason: String,
+        source: serde_json::Error,
     },
     /// A setting makes no sense.
     #[error("{setting} = {value}: {expected}")]
@@ -35,14 +35,6 @@ pub enum Error {
         value: String,
         /// What would be right.
         expected: String,
-    },
-    /// A model cannot be had.
-    #[error("no model {name:?}; tried: {tried}")]
-    Model {
-        /// What was asked for.
-        name: String,
-        /// Each place with what came of it.
-        tried: String,
     },
     /// A run directory is that of a run in another process, or elsewhere in this one.
     #[error("{path}: another process is using this run directory")]
@@ -67,6 +59,9 @@ pub enum Error {
         /// What is not finite: the loss, or the metric of the validation data.
         quantity: String,
     },
+    /// The data cannot be read, or a text does not fit the model.
+    #[error(transparent)]
+    Data(#[from] peft_data::Error),
     /// The model cannot be loaded, or an input does not fit it.
     #[error(transparent)]
     Host(#[from] peft_models::Error),
@@ -82,11 +77,6 @@ impl Error {
     /// A [`File`](Self::File) error.
     pub fn file(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
         Self::File { path: path.into(), reason: reason.to_string() }
-    }
-
-    /// A [`Row`](Self::Row) error.
-    pub fn row(path: &Path, line: u64, reason: impl ToString) -> Self {
-        Self::Row { path: path.into(), line, reason: reason.to_string() }
     }
 
     /// A [`Setting`](Self::Setting) error.

@@ -2,11 +2,11 @@
 
 use burn::tensor::Tensor;
 use peft_core::{AdapterPool, Hooks, Memo, Probe, Slots};
+use peft_data::metrics::{Metrics, Output};
+use peft_data::{Goal, Labels, Target, TokenizedSet};
 use peft_models::{Forward, Model};
 
-use crate::data::{Goal, Labels, Target, TokenizedSet};
 use crate::loss::loss;
-use crate::metrics::{Metrics, Output};
 use crate::{Error, Result};
 
 /// What is random in data is the same in every evaluation.

@@ -1,24 +1,15 @@
 #![doc = include_str!("../README.md")]
 
 mod adapted;
-mod builtin;
-pub mod data;
-mod digest;
 mod error;
 mod evaluate;
-mod heatmap;
 mod loss;
-pub mod metrics;
-mod resolve;
 mod run;
 
 pub use adapted::{AdaptedModel, AdapterPaths, Side, SideBySide};
-pub use builtin::write_builtin;
 pub use error::{Error, Result};
 pub use evaluate::{Under, evaluate, predict, predict_tags};
-pub use heatmap::Heatmap;
-pub use resolve::{ResolvedModel, resolve};
 pub use run::{
-    CalibrationBatches, Entry, History, Outcome, RunDirectory, Schedule, TASK_FILE, TaskFile,
-    TrainData, TrainSettings, Trainer,
+    CalibrationBatches, Entry, History, Observer, Outcome, RunDirectory, Schedule, TASK_FILE,
+    TaskFile, TrainData, TrainSettings, Trainer,
 };

@@ -1,8 +1,7 @@
 //! Losses.
 
 use burn::tensor::{Tensor, activation::log_softmax};
-
-use crate::data::{Batch, Goal};
+use peft_data::{Batch, Goal};
 
 /// The mean loss of a batch, `[1]`, from logits `[targets, outputs]`: cross-entropy of labels and
 /// words, the mean squared error of numbers.

@@ -1,15 +1,17 @@
 //! Runs of a small model, as a program starts them.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use peft_data::metrics::Metric;
+use peft_data::{Dataset, Goal, Layout, TokenizedSet};
 use peft_format::{Adapter, AdapterConfig, TaskType};
 use peft_models::{Model, ModelTask, TextTokenizer};
 use peft_sparse::HeadOnlyConfig;
-use peft_train::data::{Dataset, Goal, Layout, TokenizedSet};
-use peft_train::metrics::Metric;
 use peft_train::{
-    Error, Outcome, Result, RunDirectory, TaskFile, TrainData, TrainSettings, Trainer,
+    Entry, Error, Observer, Outcome, Result, RunDirectory, TaskFile, TrainData, TrainSettings,
+    Trainer,
 };
 use tempfile::TempDir;
 
@@ -47,11 +49,22 @@ impl Bench {
     }
 
     fn run(&self, settings: TrainSettings, run: &RunDirectory, resume: bool) -> Result<Outcome> {
+        self.observed(settings, run, resume, ())
+    }
+
+    fn observed(
+        &self,
+        settings: TrainSettings,
+        run: &RunDirectory,
+        resume: bool,
+        observer: impl Observer,
+    ) -> Result<Outcome> {
         let head = AdapterConfig::new(Box::new(HeadOnlyConfig {}));
         let config = head.with_task(TaskType::SequenceClassification, self.model.base());
         let device = Device::flex().autodiff();
         let adapter = Adapter::new(config, self.model.base(), &device)?;
         Trainer::new(&self.model, adapter, self.task.clone(), settings, run.clone(), 0)?
+            .with_observer(observer)
             .run(&self.data, resume)
     }
 }
@@ -142,4 +155,45 @@ fn a_log_that_cannot_be_read_ends_a_resumed_run() {
     let error = bench.run(settings(1), &run, true).expect_err("broken").to_string();
     assert!(error.contains("metrics.jsonl, line 1: not an entry of a run"), "{error}");
     assert_eq!(std::fs::read_to_string(run.metrics()).expect("there"), broken);
+}
+
+/// What an observer was told.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Begin(usize, usize),
+    Entry(Entry),
+    End,
+}
+
+struct Recorder<'t>(&'t RefCell<Vec<Told>>);
+
+impl Observer for Recorder<'_> {
+    fn begin(&mut self, done: usize, total: usize) {
+        self.0.borrow_mut().push(Told::Begin(done, total));
+    }
+
+    fn entry(&mut self, entry: &Entry) {
+        self.0.borrow_mut().push(Told::Entry(entry.clone()));
+    }
+
+    fn end(&mut self) {
+        self.0.borrow_mut().push(Told::End);
+    }
+}
+
+#[test]
+fn an_observer_is_told_every_line_of_the_log_and_nothing_of_a_run_that_was_finished() {
+    let bench = Bench::new();
+    let run = RunDirectory::new(bench.path("run"));
+    let told = RefCell::new(Vec::new());
+    // Two epochs of two steps.
+    let settings = TrainSettings { batch_size: 2, ..settings(2) };
+    bench.observed(settings.clone(), &run, false, Recorder(&told)).expect("trained");
+    let log = run.entries().expect("a log");
+    assert_eq!(log.len(), 2 * (2 + 1));
+    let lines = log.into_iter().map(Told::Entry);
+    let expected: Vec<Told> = [Told::Begin(0, 4)].into_iter().chain(lines).collect();
+    assert_eq!(told.take(), [expected, vec![Told::End]].into_iter().flatten().collect::<Vec<_>>());
+    bench.observed(settings, &run, true, Recorder(&told)).expect("finished before");
+    assert_eq!(told.take(), []);
 }

@@ -3,6 +3,7 @@
 #[cfg(feature = "adapter")]
 pub use peft_adapter as adapter;
 pub use peft_core as core;
+pub use peft_data as data;
 pub use peft_format as format;
 #[cfg(feature = "ia3")]
 pub use peft_ia3 as ia3;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
-use peft::train::data::{Columns, Dataset};
+use peft::data::{Columns, Dataset};
 use peft::train::evaluate;
 use serde_json::json;
 

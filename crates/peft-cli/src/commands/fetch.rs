@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
-use peft::train::resolve;
 use serde_json::json;
 
+use crate::models::resolve;
 use crate::output::{print_json, stdout};
 
 /// Fetch a model into the cache and print where it is.

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
+use peft::data::metrics::{Bleu, Rouge, chrf, exact_match};
+use peft::data::{Columns, Dataset, Example, Goal, Layout, Target, Template, Text};
 use peft::models::{DecodeStream, GenerationConfig, Generator, Model, TextTokenizer};
 use peft::train::Side;
-use peft::train::data::{Columns, Dataset, Example, Goal, Layout, Target, Template, Text};
-use peft::train::metrics::{Bleu, Rouge, chrf, exact_match};
 use serde_json::{Map, Value, json};
 
 use crate::data::layout;
@@ -245,7 +245,7 @@ impl Generate {
         let alone = |text: &String| Prompt { text: text.clone(), pair: None, references: vec![] };
         let mut prompts: Vec<Prompt> = self.texts.iter().map(alone).collect();
         let Some(path) = &self.data else { return Ok(prompts) };
-        let labels = peft::train::data::Labels { goal, names: Vec::new() };
+        let labels = peft::data::Labels { goal, names: Vec::new() };
         let mut places = HashMap::new();
         for (place, text) in self.texts.iter().enumerate() {
             places.entry((text.clone(), None)).or_insert(place);

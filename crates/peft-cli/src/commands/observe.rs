@@ -8,13 +8,14 @@ use anyhow::{Context, bail};
 use burn::module::Module;
 use clap::Args;
 use peft::core::{Observation, Probe};
+use peft::data::{Columns, Dataset};
 use peft::format::Composition;
-use peft::train::data::{Columns, Dataset};
-use peft::train::{Heatmap, Under, predict};
+use peft::train::{Under, predict};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::data::{Tokens, layout};
+use crate::heatmap::Heatmap;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, adapter_name, known_task};
 use crate::output::{print_json, stdout};
 

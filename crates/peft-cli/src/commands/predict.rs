@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
-use peft::train::data::{Columns, Dataset, Example, Goal, Labels, Text};
-use peft::train::metrics::Output;
+use peft::data::metrics::Output;
+use peft::data::{Columns, Dataset, Example, Goal, Labels, Text};
 use peft::train::{TaskFile, predict, predict_tags};
 use serde_json::{Map, Value, json};
 

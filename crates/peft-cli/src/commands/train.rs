@@ -7,18 +7,21 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use peft::core::{InitContext, Method, Role, TokenIndices};
+use peft::data::metrics::Metric;
+use peft::data::{Columns, Goal, Template};
 use peft::format::{Accounting, Adapter, AdapterConfig, Composition, write_atomically};
 use peft::models::{AddedTokens, Model, Precision};
-use peft::train::data::{Columns, Goal, Template};
-use peft::train::metrics::Metric;
-use peft::train::{AdapterPaths, CalibrationBatches, Outcome, RunDirectory, Schedule, Trainer};
+use peft::train::{
+    AdapterPaths, CalibrationBatches, Outcome, RunDirectory, Schedule, TaskFile, Trainer,
+};
 use serde_json::{Value, json};
 
 use crate::data::{LoadedData, Tokens, encode};
 use crate::options::{AdapterOptions, DeviceOptions, SettingOptions, adapter_name, model_of};
 use crate::output::{grouped, note, print_json, stdout};
-use crate::prompt;
+use crate::progress::Progress;
 use crate::run_file::RunFile;
+use crate::{plot, prompt};
 
 /// Train an adapter on labelled texts.
 ///
@@ -184,6 +187,11 @@ impl Train {
         if self.resume
             && let Some(outcome) = directory.outcome()?
         {
+            // The process may have ended between the result and the plot.
+            if !plot::path(&directory).exists() {
+                let labels = TaskFile::load(&directory.adapter())?.labels;
+                plot::write(&directory, run.train.judge(&labels))?;
+            }
             self.report(&directory, &outcome)?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -274,10 +282,14 @@ impl Train {
         let directory = directory.claim(self.resume)?;
         let text = run.to_text()?;
         write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
-        let settings = run.train.clone();
+        let (settings, metric) = (run.train.clone(), run.train.judge(&task.labels));
         let trainer = Trainer::new(&model, adapter, task, settings, directory.clone(), run.seed)?;
-        let trainer = trainer.with_added_tokens(added);
-        let outcome = trainer.with_progress(!self.json).run(&tokenized, self.resume)?;
+        let mut trainer = trainer.with_added_tokens(added);
+        if !self.json {
+            trainer = trainer.with_observer(Progress::new(metric));
+        }
+        let outcome = trainer.run(&tokenized, self.resume)?;
+        plot::write(&directory, metric)?;
         self.report(&directory, &outcome)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -408,7 +420,7 @@ impl Train {
             outcome.steps, outcome.train_seconds, outcome.tokens_per_second, outcome.best_epoch
         )?;
         writeln!(out, "adapter: {}", directory.adapter().display())?;
-        writeln!(out, "plot:    {}", directory.plot().display())?;
+        writeln!(out, "plot:    {}", plot::path(directory).display())?;
         Ok(())
     }
 }

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use peft::format::unmerged_tensors;
-use peft::train::{AdapterPaths, resolve};
+use peft::train::AdapterPaths;
 use serde_json::json;
 
 use super::merge::write_model;
+use crate::models::resolve;
 use crate::options::{DeviceOptions, ModelOptions};
 use crate::output::{print_json, refuse_used, stdout};
 

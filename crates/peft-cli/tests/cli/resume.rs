@@ -18,7 +18,7 @@ fn killed_ten_times_and_resumed_it_ends_with_the_same_adapter() {
     let adapter = |run: &str| {
         std::fs::read(bench.path(run).join("adapter/adapter_model.safetensors")).unwrap()
     };
-    let log = |run: &str| std::fs::read_to_string(bench.path(run).join("metrics.jsonl")).unwrap();
+    let read = |run: &str, name: &str| std::fs::read_to_string(bench.path(run).join(name)).unwrap();
 
     let mut random =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
@@ -55,7 +55,9 @@ fn killed_ten_times_and_resumed_it_ends_with_the_same_adapter() {
         }
         let resumed = bench.json(&format!("{TRAIN} --resume --out {run}"));
         assert!(adapter("whole") == adapter(&run), "the resumed run has another adapter");
-        assert!(log("whole") == log(&run), "the resumed run has another log");
+        for name in ["metrics.jsonl", "plot.svg"] {
+            assert!(read("whole", name) == read(&run, name), "the resumed run has another {name}");
+        }
         assert_eq!(whole["test"], resumed["test"]);
     }
 }
@@ -169,4 +171,20 @@ fn a_directory_that_another_process_writes_to_is_refused() {
     assert!(error.contains("other settings"), "{error}");
     let error = bench.error(&train);
     assert!(error.contains("already holds a run"), "{error}");
+}
+
+#[test]
+fn a_finished_run_that_was_cut_off_before_its_plot_gets_it_when_it_is_resumed() {
+    let bench = Workbench::new();
+    let train = format!("{TRAIN} --out run").replace("--epochs 4", "--epochs 1");
+    let outcome = bench.json(&train);
+    let path = bench.path("run/plot.svg");
+    let plot = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(bench.json(&format!("{train} --resume")), outcome);
+    assert!(std::fs::read(&path).unwrap() == plot, "another plot of the same run");
+    // One that is there stays as it is.
+    std::fs::remove_file(bench.path("run/metrics.jsonl")).unwrap();
+    assert_eq!(bench.json(&format!("{train} --resume")), outcome);
+    assert!(std::fs::read(&path).unwrap() == plot, "the plot was drawn again");
 }

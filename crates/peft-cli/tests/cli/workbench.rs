@@ -25,7 +25,7 @@ impl Workbench {
         assert!(config.contains("0.1"), "the fixture's dropout is written otherwise");
         std::fs::write(model.join("config.json"), config).unwrap();
         std::fs::write(model.join("vocab.txt"), vocabulary()).unwrap();
-        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peft-train/data/support-intents");
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/support-intents");
         for name in ["train.tsv", "test.tsv"] {
             let text = std::fs::read_to_string(data.join(name)).unwrap();
             let rows = if name == "train.tsv" { 200 } else { 60 };

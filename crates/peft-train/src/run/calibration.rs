@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 use peft_core::{Calibration, Hooks};
+use peft_data::{Batches, Goal, TokenizedSet};
 use peft_models::{Forward, Model};
 
-use crate::data::{Batches, Goal, TokenizedSet};
 use crate::loss::loss;
 
 /// The batches of a run's first epoch, for a method that looks at the data when it is initialised.

@@ -5,11 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use peft_data::{Labels, Layout};
 use peft_format::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, checkpoint};
-use crate::data::{Labels, Layout};
+use super::{Entry, Outcome, checkpoint, history};
 use crate::{Error, Result};
 
 /// The file beside an adapter that says what its outputs mean.
@@ -55,14 +55,12 @@ impl TaskFile {
 ///
 /// | path | what |
 /// |---|---|
-/// | `run.toml` | the settings, resolved: `peft train run.toml --out ELSEWHERE` does it again |
-/// | `data/` | the built-in data set, if that is what the run is on |
 /// | `adapter/` | the trained adapter, in HF PEFT's layout, with `task.json`; `added_tokens.json` |
 /// | `metrics.jsonl` | a line for each step and each evaluation |
-/// | `plot.svg` | loss and metric |
 /// | `result.json` | what came of it |
-/// | `checkpoint/` | while the run is not finished: all that is needed to go on |
+/// | `checkpoint/`, `best/` | while the run is not finished: all that is needed to go on, and the best adapter so far |
 /// | `run.lock` | locked while a process writes to the directory; it stays, and holds nothing |
+/// | `run.toml` | the settings, for a program that starts runs: a trainer does not write it |
 #[derive(Debug, Clone)]
 pub struct RunDirectory {
     path: PathBuf,
@@ -145,11 +143,6 @@ impl RunDirectory {
         self.path.join("metrics.jsonl")
     }
 
-    /// The plot.
-    pub fn plot(&self) -> PathBuf {
-        self.path.join("plot.svg")
-    }
-
     /// The result; there once the run is finished.
     pub fn result(&self) -> PathBuf {
         self.path.join("result.json")
@@ -173,6 +166,14 @@ impl RunDirectory {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::file(&path, e)),
         }
+    }
+
+    /// The lines of the log; none if there is no log.
+    ///
+    /// # Errors
+    /// As [`History::open`](super::History::open); nothing is written.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        history::read(&self.metrics())
     }
 
     /// Whether a run has been here.

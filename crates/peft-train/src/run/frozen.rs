@@ -4,8 +4,6 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use sha2::{Digest, Sha256};
 
-use crate::digest::hex;
-
 /// A text that differs where the frozen parameters of a module do: a resumed run must have the
 /// adapters below it that it began with.
 pub(crate) fn fingerprint(module: &impl Module) -> String {
@@ -19,5 +17,5 @@ pub(crate) fn fingerprint(module: &impl Module) -> String {
     }
     let mut hash = Hash(Sha256::new());
     module.visit(&mut hash);
-    hex(hash.0)
+    format!("{:x}", hash.0.finalize())
 }

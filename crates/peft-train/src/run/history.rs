@@ -3,10 +3,10 @@
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use peft_data::metrics::Metrics;
 use peft_format::write_atomically;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Metrics;
 use crate::{Error, Result};
 
 /// One line of `metrics.jsonl`.
@@ -106,7 +106,7 @@ impl History {
 }
 
 /// The entries of a file; none of one that is not there.
-fn read(path: &Path) -> Result<Vec<Entry>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Entry>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -122,7 +122,7 @@ fn read(path: &Path) -> Result<Vec<Entry>> {
         match serde_json::from_slice(line) {
             Ok(entry) => entries.push(entry),
             Err(e) if lines.peek().is_some() => {
-                return Err(Error::row(path, number, format!("not an entry of a run: {e}")));
+                return Err(Error::Log { path: path.into(), line: number, source: e });
             }
             Err(_) => tracing::warn!("{}, line {number}: cut off, and dropped", path.display()),
         }

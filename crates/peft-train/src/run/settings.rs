@@ -1,9 +1,10 @@
 //! The settings of a training run.
 
+use peft_data::Labels;
+use peft_data::metrics::Metric;
 use serde::{Deserialize, Serialize};
 
 use super::Schedule;
-use crate::metrics::Metric;
 use crate::{Error, Result};
 
 /// How to train.
@@ -79,6 +80,11 @@ impl Default for TrainSettings {
 }
 
 impl TrainSettings {
+    /// What judges an epoch of a run for these labels.
+    pub fn judge(&self, labels: &Labels) -> Metric {
+        self.metric.unwrap_or(Metric::of(labels))
+    }
+
     /// Checks the values.
     ///
     /// # Errors

@@ -9,17 +9,16 @@ use burn::tensor::Device;
 use peft_core::{
     LossContext, Memo, Method, Progress as StepProgress, Stack, StepContext, num_trainable,
 };
+use peft_data::metrics::{Metric, Metrics};
+use peft_data::{TokenizedSet, mix};
 use peft_format::Adapter;
 use peft_models::{AddedTokens, Forward, Model};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Position};
-use super::progress::Progress;
-use super::{Entry, History, RunDirectory, TaskFile, TrainSettings, frozen, gradients, plot};
-use crate::data::{TokenizedSet, mix};
+use super::{Entry, History, Observer, RunDirectory, TaskFile, TrainSettings, frozen, gradients};
 use crate::evaluate::{Under, evaluate};
 use crate::loss::loss;
-use crate::metrics::{Metric, Metrics};
 use crate::{Error, Result};
 
 /// The data of a run.
@@ -68,7 +67,7 @@ pub struct Trainer<'m> {
     directory: RunDirectory,
     seed: u64,
     device: Device,
-    visible: bool,
+    observer: Box<dyn Observer + 'm>,
     fingerprint: String,
     groups_of_rates: Vec<(ParamGroup, f64)>,
 }
@@ -100,7 +99,7 @@ impl<'m> Trainer<'m> {
             directory,
             seed,
             device,
-            visible: false,
+            observer: Box::new(()),
             fingerprint,
             groups_of_rates: Vec::new(),
         })
@@ -111,10 +110,9 @@ impl<'m> Trainer<'m> {
         Self { added_tokens, ..self }
     }
 
-    /// With a progress bar on standard error, if that is a terminal.
-    pub fn with_progress(mut self, visible: bool) -> Self {
-        self.visible = visible;
-        self
+    /// With somebody who is told what happens.
+    pub fn with_observer(self, observer: impl Observer + 'm) -> Self {
+        Self { observer: Box::new(observer), ..self }
     }
 
     /// Trains, from the last checkpoint if `resume` says so and there is one; of a run that is
@@ -125,7 +123,7 @@ impl<'m> Trainer<'m> {
     /// a metric is not finite, a file cannot be read or written, or a checkpoint is of other settings.
     pub fn run(mut self, data: &TrainData, resume: bool) -> Result<Outcome> {
         let settings = self.settings.clone();
-        let metric = settings.metric.unwrap_or(Metric::of(&self.task.labels));
+        let metric = settings.judge(&self.task.labels);
         let epoch_batches =
             data.train.shuffled(settings.batch_size, self.groups(), self.seed, 0).len();
         let steps_per_epoch = epoch_batches.div_ceil(settings.accumulate);
@@ -151,7 +149,7 @@ impl<'m> Trainer<'m> {
         self.groups_of_rates = groups_of_rates(&state.method);
         let kept = (state.position.step, state.position.epochs);
         let mut history = History::until(&self.directory.metrics(), kept.0, kept.1)?;
-        let mut progress = Progress::new(total, state.position.step, self.visible);
+        self.observer.begin(state.position.step, total);
         let started = Instant::now();
         let before = state.position.seconds;
 
@@ -162,14 +160,13 @@ impl<'m> Trainer<'m> {
             while state.position.batches < batches.len() {
                 let from = state.position.batches;
                 let to = (from + settings.accumulate).min(batches.len());
-                let (entry, tokens) =
-                    self.step(&mut state, data, &batches[from..to], epoch, total)?;
-                let Entry::Step { step, loss, .. } = entry else { unreachable!("a step's entry") };
+                let entry = self.step(&mut state, data, &batches[from..to], epoch, total)?;
+                self.observer.entry(&entry);
                 history.push(entry)?;
-                progress.step(loss, tokens);
                 state.position.batches = to;
                 state.position.seconds = before + started.elapsed().as_secs_f64();
-                if step % settings.checkpoint_every == 0 && to < batches.len() {
+                let is_due = state.position.step.is_multiple_of(settings.checkpoint_every);
+                if is_due && to < batches.len() {
                     self.checkpoint(&state, &history)?;
                 }
             }
@@ -177,18 +174,16 @@ impl<'m> Trainer<'m> {
             state.position.epochs += 1;
             if let Some(valid) = &data.valid {
                 let metrics = self.judge(&mut state, valid, metric)?;
-                let shown = shown(&metrics, metric);
-                let done = state.position.epochs;
-                progress.line(format!("epoch {done}: {shown}"));
-                progress.evaluated(shown);
-                let step = state.position.step;
-                history.push(Entry::Valid { step, epoch: done, metrics })?;
+                let (step, epoch) = (state.position.step, state.position.epochs);
+                let entry = Entry::Valid { step, epoch, metrics };
+                self.observer.entry(&entry);
+                history.push(entry)?;
             }
             state.position.seconds = before + started.elapsed().as_secs_f64();
             self.checkpoint(&state, &history)?;
         }
-        progress.finish();
-        self.finish(state, data, &history, metric)
+        self.observer.end();
+        self.finish(state, data, &history)
     }
 
     fn start(&self, resume: bool) -> Result<State> {
@@ -228,12 +223,12 @@ impl<'m> Trainer<'m> {
         batches: &[&[usize]],
         epoch: usize,
         total: usize,
-    ) -> Result<(Entry, usize)> {
+    ) -> Result<Entry> {
         let step = state.position.step;
         // Which words are hidden changes from epoch to epoch.
         let draw = mix(self.seed ^ RANDOM_DATA, epoch as u64);
         let batches = batches.iter().map(|indices| data.train.batch(indices, draw, &self.device));
-        let batches = batches.collect::<Result<Vec<_>>>()?;
+        let batches = batches.collect::<peft_data::Result<Vec<_>>>()?;
         let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
         // Every token has the same weight, in whatever group's batch it is.
         let weight = match self.groups() && self.task.labels.goal.is_over_tokens() {
@@ -291,9 +286,7 @@ impl<'m> Trainer<'m> {
         state.position.tokens += tokens;
         let progress = StepProgress { step: state.position.step, total };
         state.method.after_step(&StepContext { progress, gradients: &seen });
-        let entry =
-            Entry::Step { step: state.position.step, epoch: epoch + 1, loss: mean, lr, tokens };
-        Ok((entry, tokens))
+        Ok(Entry::Step { step: state.position.step, epoch: epoch + 1, loss: mean, lr, tokens })
     }
 
     fn learning_rate(&self, step: usize, total: usize) -> f64 {
@@ -359,13 +352,7 @@ impl<'m> Trainer<'m> {
         Ok(adapter.save(directory, self.model.base())?)
     }
 
-    fn finish(
-        &mut self,
-        state: State,
-        data: &TrainData,
-        history: &History,
-        metric: Metric,
-    ) -> Result<Outcome> {
+    fn finish(&mut self, state: State, data: &TrainData, history: &History) -> Result<Outcome> {
         let State { position, mut method, .. } = state;
         let best_epoch = position.best.map_or(position.epochs, |(_, epoch)| epoch);
         if best_epoch != position.epochs {
@@ -385,7 +372,6 @@ impl<'m> Trainer<'m> {
         let test = test
             .map(|test| evaluate(self.model, Under::method(&hooks), test, labels, batch))
             .transpose()?;
-        plot::write(&self.directory.plot(), history.entries(), metric)?;
         let outcome = Outcome {
             steps: position.step,
             epochs: position.epochs,
@@ -438,9 +424,4 @@ struct State {
     position: Position,
     method: Stack,
     optimizer: ModuleOptimizer,
-}
-
-fn shown(metrics: &Metrics, metric: Metric) -> String {
-    let value = metrics.get(metric).unwrap_or(f64::NAN);
-    format!("{} {value:.4}", metric.name())
 }

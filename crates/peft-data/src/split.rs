@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use super::{Dataset, Example, Target};
+use crate::{Dataset, Example, Target};
 
 /// Divides a data set in two, the second part with `fraction` of it. Each label keeps its share in
 /// both (numbers are shuffled as one). The same seed gives the same parts.

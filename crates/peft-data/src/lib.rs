@@ -1,20 +1,22 @@
-//! Labelled texts: from files to batches of token indices.
+#![doc = include_str!("../README.md")]
 
 mod batches;
 mod conll;
 mod dataset;
+mod error;
 mod labels;
 mod masking;
+pub mod metrics;
 mod sample;
 mod split;
 mod table;
 mod tags;
 mod template;
 
-pub(crate) use batches::mix;
-pub use batches::{Batch, Batches, TokenizedSet};
+pub use batches::{Batch, Batches, TokenizedSet, mix};
 pub use conll::{Sentence, TagColumn, WordFormat, read_sentences};
 pub use dataset::{Dataset, Example, Target, Text};
+pub use error::{Error, Result};
 pub use labels::{Goal, Labels};
 pub use split::{split, subset};
 pub use table::{Columns, LabelColumn, Layout, Record, read_records};

@@ -2,8 +2,7 @@
 
 use peft_models::{Encoded, EncodedWords, ModelConfig, TextTokenizer};
 
-use super::{Dataset, Example, Goal, Target, Text};
-use crate::{Error, Result};
+use crate::{Dataset, Error, Example, Goal, Result, Target, Text};
 
 /// An example as token indices.
 #[derive(Debug, Clone)]

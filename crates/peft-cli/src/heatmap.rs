@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use peft_format::write_atomically;
+use anyhow::anyhow;
+use peft::format::write_atomically;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-
-use crate::{Error, Result};
 
 const CELL: (i32, i32) = (84, 34);
 const LEFT: i32 = 210;
@@ -25,16 +24,13 @@ pub struct Heatmap {
 
 impl Heatmap {
     /// Writes an SVG in which each cell shows its value.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         let mut svg = String::new();
-        self.draw(&mut svg).map_err(|e| Error::file(path, format!("cannot be drawn: {e}")))?;
+        self.draw(&mut svg).map_err(|e| anyhow!("{}: cannot be drawn: {e}", path.display()))?;
         Ok(write_atomically(path, |file| file.write_all(svg.as_bytes()))?)
     }
 
-    fn draw(&self, svg: &mut String) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    fn draw(&self, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
         let (width, height) = (
             LEFT + CELL.0 * self.columns.len() as i32 + 20,
             TOP + CELL.1 * self.rows.len() as i32 + 20,

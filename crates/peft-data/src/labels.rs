@@ -6,8 +6,7 @@ use std::path::Path;
 use peft_models::Task;
 use serde::{Deserialize, Serialize};
 
-use super::{Record, Sentence, TagScheme, Target};
-use crate::{Error, Result};
+use crate::{Error, Record, Result, Sentence, TagScheme, Target};
 
 /// What is learned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

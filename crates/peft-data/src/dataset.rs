@@ -5,10 +5,10 @@ use std::path::Path;
 
 use peft_models::TextTokenizer;
 
-use super::{
-    Goal, LabelColumn, Labels, Layout, Record, Sentence, TagColumn, read_records, read_sentences,
+use crate::{
+    Goal, LabelColumn, Labels, Layout, Record, Result, Sentence, TagColumn, read_records,
+    read_sentences,
 };
-use crate::Result;
 
 /// A text, as it is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,7 +208,7 @@ impl Dataset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Columns;
+    use crate::Columns;
 
     fn write(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> std::path::PathBuf {
         let path = folder.join(name);

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use peft_format::write_atomically;
-
-use crate::Result;
+use peft::format::write_atomically;
 
 const FILES: [(&str, &str); 3] = [
     ("train.tsv", include_str!("../data/support-intents/train.tsv")),
@@ -14,10 +12,7 @@ const FILES: [(&str, &str); 3] = [
 
 /// Writes the built-in data set (`train.tsv`, `valid.tsv`, `test.tsv`, columns `text` and `label`)
 /// into a directory.
-///
-/// # Errors
-/// If a file cannot be written.
-pub fn write_builtin(directory: &Path) -> Result<()> {
+pub fn write_builtin(directory: &Path) -> peft::format::Result<()> {
     for (name, text) in FILES {
         write_atomically(&directory.join(name), |file| file.write_all(text.as_bytes()))?;
     }

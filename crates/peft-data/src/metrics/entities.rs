@@ -11,7 +11,7 @@ const OUTSIDE: &str = "O";
 /// `B-X` or `S-X` begins an entity, and so does any other tag that follows no tag of its type;
 /// `E-X` and `S-X` end one. A tag of one letter has the type `_`. What stands before the first `-`
 /// is judged by its first letter, so that types without a prefix are not counted as one would
-/// expect: [`to_bio`](crate::data::to_bio) gives them one.
+/// expect: [`to_bio`](crate::to_bio) gives them one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EntityScores {
     /// All entities.

@@ -1,21 +1,26 @@
 //! The plot of a run: loss and metric over steps.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use peft_format::write_atomically;
+use anyhow::anyhow;
+use peft::data::metrics::Metric;
+use peft::format::write_atomically;
+use peft::train::{Entry, RunDirectory};
 use plotters::prelude::*;
-
-use super::Entry;
-use crate::metrics::Metric;
-use crate::{Error, Result};
 
 const SIZE: (u32, u32) = (900, 480);
 const LOSS: RGBColor = RGBColor(31, 119, 180);
 const VALID: RGBColor = RGBColor(214, 39, 40);
 
-/// Writes an SVG: the training loss (smoothed, with the single steps faint behind it) and the
-/// metric of each evaluation.
-pub(crate) fn write(path: &Path, entries: &[Entry], metric: Metric) -> Result<()> {
+/// Where a run has its plot.
+pub fn path(run: &RunDirectory) -> PathBuf {
+    run.path().join("plot.svg")
+}
+
+/// Writes an SVG of what a run has logged: the training loss (smoothed, with the single steps faint
+/// behind it) and the metric of each evaluation.
+pub fn write(run: &RunDirectory, metric: Metric) -> anyhow::Result<()> {
+    let (path, entries) = (path(run), run.entries()?);
     let losses: Vec<(f64, f64)> = entries
         .iter()
         .filter_map(|entry| match entry {
@@ -32,8 +37,8 @@ pub(crate) fn write(path: &Path, entries: &[Entry], metric: Metric) -> Result<()
         .collect();
     let mut svg = String::new();
     draw(&mut svg, &losses, &metrics, metric)
-        .map_err(|e| Error::file(path, format!("cannot be drawn: {e}")))?;
-    Ok(write_atomically(path, |file| file.write_all(svg.as_bytes()))?)
+        .map_err(|e| anyhow!("{}: cannot be drawn: {e}", path.display()))?;
+    Ok(write_atomically(&path, |file| file.write_all(svg.as_bytes()))?)
 }
 
 fn draw(
@@ -41,7 +46,7 @@ fn draw(
     losses: &[(f64, f64)],
     metrics: &[(f64, f64)],
     metric: Metric,
-) -> std::result::Result<(), Box<dyn std::error::Error>> {
+) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let last = losses.iter().chain(metrics).map(|p| p.0).fold(1.0, f64::max);

@@ -6,8 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{TagColumn, Template};
-use crate::{Error, Result};
+use crate::{Error, Result, TagColumn, Template};
 
 /// Which columns hold the text (or the two texts of a pair) and the label.
 ///
@@ -327,13 +326,13 @@ fn delimited(
     delimiter: u8,
     quoting: bool,
 ) -> Result<Vec<Record>> {
+    let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .quoting(quoting)
         .has_headers(false)
         .flexible(true)
-        .from_path(path)
-        .map_err(|e| Error::file(path, e))?;
+        .from_reader(file);
     let mut records = Vec::new();
     let mut places: Option<Places<usize>> = None;
     for row in reader.byte_records() {

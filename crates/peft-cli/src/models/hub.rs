@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo};
-use peft_models::ShardIndex;
+use peft::models::ShardIndex;
 
 const CONFIG: &str = "config.json";
 const TOKENIZERS: &[&str] = &["tokenizer.json", "vocab.txt"];
@@ -60,7 +60,7 @@ fn from_cache(cached: &CacheRepo) -> Option<PathBuf> {
 
 /// Fetches what a repository lists and a model needs; the checkpoint last, so that a model whose
 /// download was cut off does not look whole.
-fn download(api: &ApiRepo) -> std::result::Result<PathBuf, String> {
+fn download(api: &ApiRepo) -> Result<PathBuf, String> {
     let listed = api.info().map_err(|e| e.to_string())?.siblings;
     let is_listed = |name: &&&str| listed.iter().any(|file| file.rfilename == **name);
     let first = |names: &[&'static str]| names.iter().find(is_listed).copied();
@@ -126,7 +126,7 @@ mod tests {
             Cache::new(self.cache.path().into())
         }
 
-        fn download(&self) -> std::result::Result<PathBuf, String> {
+        fn download(&self) -> Result<PathBuf, String> {
             let api = ApiBuilder::from_cache(self.cache()).with_progress(false);
             let api = api.with_token(None).with_endpoint(self.endpoint.clone()).build();
             download(&api.expect("a client").repo(repo("o/m")))

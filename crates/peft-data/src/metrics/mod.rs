@@ -18,7 +18,7 @@ pub use rouge::Rouge;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::data::{Goal, Labels, Target, to_bio};
+use crate::{Goal, Labels, Target, to_bio};
 
 /// What a model gave for one example.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,12 +153,12 @@ impl Metrics {
     }
 
     /// The metrics of tags: of each sentence those found, and those that there should be.
-    pub(crate) fn of_tags(
-        labels: &Labels,
-        found: &[Vec<&str>],
-        wanted: &[Vec<&str>],
-        loss: f64,
-    ) -> Self {
+    ///
+    /// # Panics
+    /// If the sentences differ in number or length.
+    pub fn of_tags(labels: &Labels, found: &[Vec<&str>], wanted: &[Vec<&str>], loss: f64) -> Self {
+        let is_like = found.iter().map(Vec::len).eq(wanted.iter().map(Vec::len));
+        assert!(is_like, "each word has a tag on both sides");
         let mut map = Map::new();
         map.insert("examples".into(), json!(wanted.len()));
         map.insert("words".into(), json!(wanted.iter().map(Vec::len).sum::<usize>()));
@@ -183,7 +183,7 @@ impl Metrics {
 
     /// The metrics of a language model: over `examples` texts it was asked for `tokens` tokens, found
     /// `right` of them, with a mean loss (in nats) for each.
-    pub(crate) fn of_language(examples: usize, tokens: usize, right: usize, loss: f64) -> Self {
+    pub fn of_language(examples: usize, tokens: usize, right: usize, loss: f64) -> Self {
         let mut map = Map::new();
         map.insert("examples".into(), json!(examples));
         map.insert("tokens".into(), json!(tokens));
@@ -200,7 +200,7 @@ impl Metrics {
 
     /// Whether a metric is there, but infinite or no number: JSON has no such values, and these
     /// have none either.
-    pub(crate) fn is_not_finite(&self, metric: Metric) -> bool {
+    pub fn is_not_finite(&self, metric: Metric) -> bool {
         self.0.get(metric.name()).is_some_and(Value::is_null)
     }
 

@@ -7,11 +7,9 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
-use super::masking::{Masked, Masking};
-use super::sample::Sample;
-use super::{Dataset, Example, Goal, Target, Text};
-use crate::Result;
-use crate::digest::hex;
+use crate::masking::{Masked, Masking};
+use crate::sample::Sample;
+use crate::{Dataset, Example, Goal, Result, Target, Text};
 
 /// A data set as token indices.
 #[derive(Debug, Clone)]
@@ -134,18 +132,18 @@ impl TokenizedSet {
     }
 
     /// A text that differs between data sets: a resumed run must have the data that it began with.
-    pub(crate) fn fingerprint(&self) -> String {
+    pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         for sample in &self.samples {
             let ids = sample.text.ids.iter().flat_map(|id| id.to_le_bytes());
             hash.update(ids.collect::<Vec<u8>>());
             hash.update(format!("{:?};", sample.targets));
         }
-        hex(hash)
+        format!("{:x}", hash.finalize())
     }
 
     /// How many targets a batch of an epoch has, on average.
-    pub(crate) fn mean_targets(&self, batch_size: usize) -> f64 {
+    pub fn mean_targets(&self, batch_size: usize) -> f64 {
         self.expected_targets / self.len().div_ceil(batch_size) as f64
     }
 
@@ -250,12 +248,12 @@ impl TokenizedSet {
 
     /// The words of a text that the model is asked about, by their indices: those that were not
     /// cut off. Empty where it is not asked about words.
-    pub(crate) fn words(&self, index: usize) -> &[usize] {
+    pub fn words(&self, index: usize) -> &[usize] {
         &self.samples[index].words
     }
 
     /// What the examples should give, in the order of the data set.
-    pub(crate) fn targets(&self) -> &[Option<Target>] {
+    pub fn targets(&self) -> &[Option<Target>] {
         &self.targets
     }
 }
@@ -287,7 +285,7 @@ fn expected_targets(samples: &[Sample], masking: Option<&Masking>) -> f64 {
 }
 
 /// A seed for one of many uses of a seed (SplitMix64).
-pub(crate) fn mix(seed: u64, with: u64) -> u64 {
+pub fn mix(seed: u64, with: u64) -> u64 {
     let mut z = seed.wrapping_add(with.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
