@@ -101,27 +101,29 @@ impl Targets {
     /// [`Error::NoMatch`] where nothing is selected. What selects nothing beside others that do is
     /// for the caller to ask: [`unmatched`](Self::unmatched).
     pub fn resolve<'b>(&self, base: &'b Base, default_roles: &[Role]) -> Result<Vec<&'b Site>> {
-        self.resolve_kind(base, SiteKind::Linear, default_roles)
+        self.resolve_kinds(base, &[SiteKind::Linear], default_roles)
     }
 
-    /// As [`resolve`](Self::resolve), among the sites of another kind: norms, attentions.
+    /// As [`resolve`](Self::resolve), among the sites of other kinds: norms, attentions, embeddings.
+    /// `all-linear` selects no embeddings.
     ///
     /// # Errors
     /// As there.
-    pub fn resolve_kind<'b>(
+    pub fn resolve_kinds<'b>(
         &self,
         base: &'b Base,
-        kind: SiteKind,
+        kinds: &[SiteKind],
         default_roles: &[Role],
     ) -> Result<Vec<&'b Site>> {
-        let candidates = candidates(base, kind);
+        let candidates = candidates(base, kinds);
         let matcher = Matcher::new(self)?;
         let mut selected = Vec::new();
         for &site in &candidates {
             let is_meant = match &self.target_modules {
                 None => default_roles.contains(&site.role) && matcher.in_layers(&site.path)?,
                 Some(names) if names.is_all_linear() => {
-                    site.role != Role::Head && matcher.in_layers(&site.path)?
+                    let is_meant = site.role != Role::Head && site.kind != SiteKind::Embedding;
+                    is_meant && matcher.in_layers(&site.path)?
                 }
                 Some(_) => matcher.targets(&site.path)?,
             };
@@ -138,7 +140,7 @@ impl Targets {
                 Some(_) => "target_modules with layers_to_transform",
                 None => "target_modules",
             };
-            return Err(no_match(field, pattern, kind, &candidates));
+            return Err(no_match(field, pattern, kinds, &candidates));
         }
         Ok(selected)
     }
@@ -150,23 +152,23 @@ impl Targets {
     /// # Errors
     /// As [`resolve`](Self::resolve).
     pub fn unmatched(&self, base: &Base, default_roles: &[Role]) -> Result<Vec<Error>> {
-        self.unmatched_kind(base, SiteKind::Linear, default_roles)
+        self.unmatched_kinds(base, &[SiteKind::Linear], default_roles)
     }
 
-    /// As [`unmatched`](Self::unmatched), among the sites of another kind.
+    /// As [`unmatched`](Self::unmatched), among the sites of other kinds.
     ///
     /// # Errors
     /// As there.
-    pub fn unmatched_kind(
+    pub fn unmatched_kinds(
         &self,
         base: &Base,
-        kind: SiteKind,
+        kinds: &[SiteKind],
         default_roles: &[Role],
     ) -> Result<Vec<Error>> {
-        let candidates = candidates(base, kind);
+        let candidates = candidates(base, kinds);
         let matcher = Matcher::new(self)?;
-        let selected = self.resolve_kind(base, kind, default_roles)?;
-        let no_match = |field: &str, pattern| no_match(field, pattern, kind, &candidates);
+        let selected = self.resolve_kinds(base, kinds, default_roles)?;
+        let no_match = |field: &str, pattern| no_match(field, pattern, kinds, &candidates);
         let mut unmatched = Vec::new();
         if let Some(ModuleNames::List(names)) = &self.target_modules {
             let missed =
@@ -187,8 +189,8 @@ impl Targets {
     }
 }
 
-fn candidates(base: &Base, kind: SiteKind) -> Vec<&Site> {
-    base.sites().filter(|site| site.kind == kind).map(|site| site.as_ref()).collect()
+fn candidates<'b>(base: &'b Base, kinds: &[SiteKind]) -> Vec<&'b Site> {
+    base.sites().filter(|site| kinds.contains(&site.kind)).map(|site| site.as_ref()).collect()
 }
 
 /// Whether a site's path is such a one.
@@ -201,7 +203,7 @@ fn any(sites: &[&Site], mut is_such: impl FnMut(&str) -> Result<bool>) -> Result
     Ok(false)
 }
 
-fn no_match(field: &str, pattern: String, kind: SiteKind, candidates: &[&Site]) -> Error {
+fn no_match(field: &str, pattern: String, kinds: &[SiteKind], candidates: &[&Site]) -> Error {
     let mut names: Vec<&str> = candidates.iter().map(|s| s.name()).collect();
     names.sort_unstable();
     names.dedup();
@@ -209,14 +211,15 @@ fn no_match(field: &str, pattern: String, kind: SiteKind, candidates: &[&Site]) 
     if let Some(site) = candidates.first() {
         available.push_str(&format!(" (as in {})", site.path));
     }
-    let what = match kind {
+    let name = |kind: &SiteKind| match kind {
         SiteKind::Linear => "linear layer",
         SiteKind::Embedding => "embedding",
         SiteKind::Norm => "norm",
         SiteKind::Attention => "attention",
         SiteKind::Sublayer => "sublayer",
     };
-    Error::NoMatch { field: field.into(), pattern, what: what.into(), available }
+    let what = kinds.iter().map(name).collect::<Vec<_>>().join(" or ");
+    Error::NoMatch { field: field.into(), pattern, what, available }
 }
 
 fn name_matches(path: &str, name: &str) -> bool {

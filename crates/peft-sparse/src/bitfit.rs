@@ -58,24 +58,12 @@ impl BitFitConfig {
     /// The linear layers and norms that are meant.
     fn sites<'b>(&self, base: &'b Base) -> Result<Vec<&'b Site>> {
         let roles = self.default_roles(base);
-        let of = |kind| self.targets.resolve_kind(base, kind, &roles);
-        match (of(SiteKind::Linear), of(SiteKind::Norm)) {
-            (Ok(linears), Ok(norms)) => Ok([linears, norms].concat()),
-            (Ok(sites), Err(Error::NoMatch { .. })) | (Err(Error::NoMatch { .. }), Ok(sites)) => {
-                Ok(sites)
-            }
-            (Err(error), _) | (_, Err(error)) => Err(error),
-        }
+        self.targets.resolve_kinds(base, KINDS, &roles)
     }
 }
 
-/// What an unmatched part is, whatever it was looked for among.
-fn part(error: &Error) -> Option<(&str, &str)> {
-    match error {
-        Error::NoMatch { field, pattern, .. } => Some((field, pattern)),
-        _ => None,
-    }
-}
+/// What has a bias.
+const KINDS: &[SiteKind] = &[SiteKind::Linear, SiteKind::Norm];
 
 impl MethodConfig for BitFitConfig {
     const NAME: &'static str = "bitfit";
@@ -98,18 +86,7 @@ impl MethodConfig for BitFitConfig {
     }
 
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
-        let roles = self.default_roles(base);
-        self.sites(base)?;
-        let of = |kind| self.targets.unmatched_kind(base, kind, &roles);
-        // What neither the linear layers nor the norms have.
-        match (of(SiteKind::Linear), of(SiteKind::Norm)) {
-            (Ok(linears), Ok(norms)) => {
-                let missed = |error: &Error| norms.iter().any(|n| part(n) == part(error));
-                Ok(linears.into_iter().filter(missed).collect())
-            }
-            (Ok(unmatched), Err(_)) | (Err(_), Ok(unmatched)) => Ok(unmatched),
-            (Err(error), Err(_)) => Err(error),
-        }
+        self.targets.unmatched_kinds(base, KINDS, &self.default_roles(base))
     }
 
     fn init(&self, context: &InitContext<'_>) -> Result<BitFit> {

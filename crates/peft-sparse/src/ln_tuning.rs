@@ -24,7 +24,7 @@ pub struct LnTuningConfig {
 
 impl LnTuningConfig {
     fn norms<'b>(&self, base: &'b Base) -> Result<Vec<&'b Site>> {
-        self.targets.resolve_kind(base, SiteKind::Norm, &all_but_the_head(base))
+        self.targets.resolve_kinds(base, &[SiteKind::Norm], &all_but_the_head(base))
     }
 }
 
@@ -48,7 +48,7 @@ impl MethodConfig for LnTuningConfig {
     }
 
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
-        self.targets.unmatched_kind(base, SiteKind::Norm, &all_but_the_head(base))
+        self.targets.unmatched_kinds(base, &[SiteKind::Norm], &all_but_the_head(base))
     }
 
     /// By path: HF PEFT has no choice of its own for encoders, and it does not know

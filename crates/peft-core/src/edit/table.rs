@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
+use super::LowRank;
 use crate::rows::ints;
 use crate::{Change, FrozenWeight, Pass, Site};
 
@@ -19,6 +20,8 @@ pub enum TableEdit {
     Replaced(Tensor<2>),
     /// Other values in some rows.
     Rows(TableRows),
+    /// `table + s A B`, with `A` of shape `[entries, r]` and `B` of shape `[r, d]`; without dropout.
+    LowRank(LowRank),
     /// One edit after another.
     Stack(Vec<TableEdit>),
     /// `Σ wₙ tableₙ`.
@@ -56,6 +59,10 @@ impl TableEdit {
             Self::Keep => found,
             Self::Replaced(values) => values.clone().select(0, index(ids, pass)),
             Self::Rows(rows) => rows.over(found, ids, pass),
+            Self::LowRank(LowRank { a, b, scale, .. }) => {
+                let inner = a.clone().select(0, index(ids, pass)) * *scale;
+                found + inner.matmul(b.clone())
+            }
             Self::Stack(edits) => {
                 edits.iter().fold(found, |found, edit| edit.over(found, ids, pass))
             }
@@ -90,6 +97,10 @@ impl TableEdit {
             Self::Keep => scores,
             Self::Replaced(values) => x.matmul(values.clone().transpose()),
             Self::Rows(rows) => rows.compared(scores, x),
+            Self::LowRank(LowRank { a, b, scale, .. }) => {
+                let inner = x.matmul(b.clone().transpose()) * *scale;
+                scores + inner.matmul(a.clone().transpose())
+            }
             Self::Stack(edits) => {
                 edits.iter().fold(scores, |scores, edit| edit.compared(scores, x.clone(), pass))
             }
@@ -113,6 +124,10 @@ impl TableEdit {
             Self::Keep => table,
             Self::Replaced(values) => values.clone(),
             Self::Rows(rows) => rows.within(table),
+            Self::LowRank(factors) => {
+                let [_, d] = table.dims();
+                table + factors.dense(d)
+            }
             Self::Stack(edits) => edits.iter().fold(table, |table, edit| edit.dense(table)),
             Self::Mean(members) => mean(members, |edit| edit.dense(table.clone())),
             Self::Routed(_) => panic!("rows of a batch have different tables"),
@@ -128,6 +143,10 @@ impl TableEdit {
         match self {
             Self::Keep | Self::Routed(_) => Change::default(),
             Self::Replaced(_) => Change { weight: entries * d, bias: 0, rank: entries.min(d) },
+            Self::LowRank(factors) => {
+                let rank = factors.rank().min(entries).min(d);
+                Change { weight: entries * d, bias: 0, rank }
+            }
             Self::Rows(rows) => {
                 let count = rows.indices.len();
                 Change { weight: count * d, bias: 0, rank: count.min(d) }
@@ -146,7 +165,7 @@ impl TableEdit {
             _ => None,
         };
         match (self, above) {
-            (Self::Keep, _) | (_, Self::Keep) => None,
+            (Self::Keep, _) | (_, Self::Keep) | (_, Self::LowRank(_)) => None,
             (Self::Routed(members), _) => members.iter().find_map(|edit| edit.refuses(above)),
             (_, Self::Routed(members)) => members.iter().find_map(|edit| self.refuses(edit)),
             _ => match (own(self), own(above)) {

@@ -27,6 +27,10 @@ fn rows(indices: &[usize]) -> TableEdit {
     TableEdit::Rows(TableRows { indices: indices.into(), values: random([indices.len(), D]) })
 }
 
+fn low_rank() -> TableEdit {
+    TableEdit::LowRank(LowRank::new(random([ENTRIES, 2]), random([2, D]), 0.7))
+}
+
 fn replaced() -> TableEdit {
     TableEdit::Replaced(random([ENTRIES, D]))
 }
@@ -68,6 +72,9 @@ fn every_form_is_one_table() {
     one_table(&replaced());
     one_table(&rows(&[7, 2]));
     one_table(&rows(&[5]));
+    one_table(&low_rank());
+    one_table(&TableEdit::Stack(vec![rows(&[7, 2]), low_rank(), low_rank()]));
+    one_table(&TableEdit::Mean(vec![(0.75, low_rank()), (0.25, rows(&[1]))]));
     one_table(&TableEdit::Stack(vec![rows(&[7]), TableEdit::Keep, rows(&[0, 3])]));
     one_table(&TableEdit::Stack(vec![replaced(), rows(&[7])]));
     one_table(&TableEdit::Mean(vec![
