@@ -385,7 +385,7 @@ pub fn unmatched_patterns<T>(
     for key in patterns.keys() {
         let expression = key_expression(field, key)?;
         if !any(sites, |path| expression.matches(path))? {
-            unmatched.push(no_match(field, format!("{key:?}"), SiteKind::Linear, sites));
+            unmatched.push(no_match(field, format!("{key:?}"), &[SiteKind::Linear], sites));
         }
     }
     Ok(unmatched)
