@@ -70,7 +70,7 @@ impl<S: Into<String>> From<S> for Key {
 impl Key {
     /// With `adapters`' key, in which `{}` stands for the adapter's name.
     pub fn adapters(mut self, key: impl Into<String>) -> Self {
-        self.hub = key.into();
+        self.adapters = key.into();
         self
     }
 
