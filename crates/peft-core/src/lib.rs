@@ -44,10 +44,10 @@ pub use edit::{
 pub use erased::BoxedMethod;
 pub use error::{Error, Result};
 pub use format::{
-    ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterCheck, AdapterConfig, AdaptersModel,
-    AdaptersModules, Dialect, Exchange, Key, KeyProblem, Layout, SavedTask, TaskType, TensorMap,
-    TensorSpec, read_pytorch, read_safetensors, sync_directory, write_atomically,
-    write_safetensors,
+    ADAPTER_CONFIG, ADAPTER_START, ADAPTER_WEIGHTS, Adapter, AdapterCheck, AdapterConfig,
+    AdaptersModel, AdaptersModules, Dialect, Exchange, Key, KeyProblem, Layout, SavedTask,
+    TaskType, TensorMap, TensorSpec, read_pytorch, read_safetensors, sync_directory,
+    write_atomically, write_safetensors,
 };
 pub use hooks::Hooks;
 pub use matrices::{AttentionMatrices, AttentionMatrix};

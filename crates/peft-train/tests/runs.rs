@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use peft_core::{Adapter, AdapterConfig, TaskType};
+use peft_core::{
+    ADAPTER_START, ADAPTER_WEIGHTS, Adapter, AdapterConfig, InitContext, MethodConfig, TaskType,
+};
+use peft_lora::{LoraConfig, LoraInit};
 use peft_models::{Model, ModelTask, TextTokenizer};
 use peft_sparse::HeadOnlyConfig;
 use peft_train::data::{Dataset, Goal, Layout, TokenizedSet};
@@ -47,10 +50,24 @@ impl Bench {
     }
 
     fn run(&self, settings: TrainSettings, run: &RunDirectory, resume: bool) -> Result<Outcome> {
-        let head = AdapterConfig::new(Box::new(HeadOnlyConfig {}));
-        let config = head.with_task(TaskType::SequenceClassification, self.model.base());
+        self.train(HeadOnlyConfig {}, false, settings, run, resume)
+    }
+
+    /// A run of a method, whose values are `restored` from a checkpoint or are new.
+    fn train(
+        &self,
+        method: impl MethodConfig,
+        restored: bool,
+        settings: TrainSettings,
+        run: &RunDirectory,
+        resume: bool,
+    ) -> Result<Outcome> {
+        let config = AdapterConfig::new(Box::new(method));
+        let config = config.with_task(TaskType::SequenceClassification, self.model.base());
         let device = Device::flex().autodiff();
-        let adapter = Adapter::new(config, self.model.base(), &device)?;
+        let context = InitContext::new(self.model.base(), &device);
+        let context = if restored { context.restored() } else { context };
+        let adapter = Adapter::init(config, &context)?;
         Trainer::new(&self.model, adapter, self.task.clone(), settings, run.clone(), 0)?
             .run(&self.data, resume)
     }
@@ -142,4 +159,29 @@ fn a_log_that_cannot_be_read_ends_a_resumed_run() {
     let error = bench.run(settings(1), &run, true).expect_err("broken").to_string();
     assert!(error.contains("metrics.jsonl, line 1: not an entry of a run"), "{error}");
     assert_eq!(std::fs::read_to_string(run.metrics()).expect("there"), broken);
+}
+
+#[test]
+fn a_resumed_run_has_what_it_started_from_of_its_checkpoint() {
+    let bench = Bench::new();
+    let pissa = || LoraConfig { rank: 2, init: LoraInit::Pissa, ..LoraConfig::default() };
+    let files = |run: &RunDirectory| {
+        [ADAPTER_WEIGHTS, ADAPTER_START].map(|name| {
+            std::fs::read(run.adapter().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+        })
+    };
+    let whole = RunDirectory::new(bench.path("whole"));
+    bench.train(pissa(), false, settings(2), &whole, false).expect("trained");
+
+    // A file where the adapter is to be ends the run after its last checkpoint.
+    let cut = RunDirectory::new(bench.path("cut"));
+    std::fs::create_dir_all(cut.path()).expect("made");
+    std::fs::write(cut.adapter(), "").expect("written");
+    bench.train(pissa(), false, settings(2), &cut, true).expect_err("there is no room");
+    let best = std::fs::read(cut.path().join("best").join(ADAPTER_START)).expect("it is there");
+    std::fs::remove_file(cut.adapter()).expect("it is there");
+    // Nothing is left of the factors of the weight.
+    bench.train(pissa(), true, settings(2), &cut, true).expect("it goes on");
+    assert!(files(&cut) == files(&whole), "the resumed run has another adapter");
+    assert!(best == files(&whole)[1], "the best adapter has another start");
 }

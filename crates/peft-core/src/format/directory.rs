@@ -1,5 +1,6 @@
 //! An adapter, and the directory that holds it.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -8,8 +9,8 @@ use serde::Serialize;
 
 use super::adapters::AdaptersDirectory;
 use super::{
-    AdapterConfig, Dialect, Exchange, KeyProblem, TensorMap, TensorSpec, read_tensors,
-    write_safetensors,
+    AdapterConfig, Dialect, Exchange, KeyProblem, TensorMap, TensorSpec, read_safetensors,
+    read_tensors, write_safetensors,
 };
 use crate::compose::refuse_stack;
 use crate::modules_to_save::{is_in, is_saved};
@@ -24,6 +25,9 @@ use crate::{
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// The file with an adapter's tensors.
 pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+/// The file with what an adapter's tensors started from, of methods whose function depends on it; HF
+/// PEFT ignores it.
+pub const ADAPTER_START: &str = "adapter_start.safetensors";
 
 /// A method with its configuration and the modules trained beside it, over one base.
 #[derive(Debug, Clone)]
@@ -116,21 +120,15 @@ impl Adapter {
         for problem in read.unmatched {
             tracing::warn!("{}: {problem}", directory.display());
         }
-        let (path, problems) = (read.path, read.problems);
-        if problems.is_empty() {
-            return Ok(read.adapter);
-        }
-        let shown: Vec<String> = problems.iter().take(8).map(ToString::to_string).collect();
-        let more = problems.len() - shown.len();
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Err(Error::Keys { path, problems: shown.join("; ") + &more })
+        fits(read.path, &read.problems)?;
+        Ok(read.adapter)
     }
 
     /// Checks an adapter directory against a base, key by key.
     ///
     /// # Errors
-    /// If a file is missing or broken, or a target matches nothing; problems with keys are
-    /// returned, not errors.
+    /// If a file is missing or broken, or what the adapter started from does not fit; other problems
+    /// with keys, and targets that match nothing, are returned.
     pub fn check(
         directory: &Path,
         registry: &Registry,
@@ -161,9 +159,22 @@ impl Adapter {
 
     /// The tensors by key.
     pub fn tensors(&self, base: &Base) -> TensorMap {
+        self.written(base, |file| Exchange::write(file))
+    }
+
+    /// What tensors started from, by key; nothing of most methods.
+    pub fn start(&self, base: &Base) -> TensorMap {
+        self.written(base, |file| Exchange::write(file).of_start())
+    }
+
+    fn written(
+        &self,
+        base: &Base,
+        file: impl for<'f> FnOnce(&'f mut TensorMap) -> Exchange<'f>,
+    ) -> TensorMap {
         let mut tensors = TensorMap::new();
         // Writing changes nothing; a clone of handles is what the one description costs.
-        let mut file = Exchange::write(&mut tensors).in_dialect(self.config.method.dialect());
+        let mut file = file(&mut tensors).in_dialect(self.config.method.dialect());
         self.method.valid().exchange(&mut file, base);
         tensors
     }
@@ -174,6 +185,12 @@ impl Adapter {
     /// If a file cannot be written.
     pub fn save(&self, directory: &Path, base: &Base) -> Result<()> {
         write_safetensors(&directory.join(ADAPTER_WEIGHTS), &self.tensors(base))?;
+        let (path, start) = (directory.join(ADAPTER_START), self.start(base));
+        match start.is_empty() {
+            false => write_safetensors(&path, &start)?,
+            // One that is there is of another adapter.
+            true => remove(&path)?,
+        }
         let method = self.config.method.for_file(&self.targetable(base))?;
         AdapterConfig { method, ..self.config.clone() }.save(&directory.join(ADAPTER_CONFIG))
     }
@@ -225,16 +242,20 @@ impl Read {
         if let (Some(theirs), Heads::Read) = (&theirs, heads) {
             theirs.check_head(base)?;
         }
-        let (path, mut tensors) = match &theirs {
-            Some(theirs) => (theirs.weights().to_path_buf(), theirs.tensors()?),
+        let start_path = directory.join(ADAPTER_START);
+        let (path, mut tensors, start) = match &theirs {
+            Some(theirs) => (theirs.weights().to_path_buf(), theirs.tensors()?, None),
             None => {
                 let path = weights_in(directory);
                 let tensors = read_tensors(&path)?;
-                (path, tensors)
+                let start = start_path.exists().then(|| read_safetensors(&start_path));
+                (path, tensors, start.transpose()?)
             }
         };
         check_file(&config.method.sizes(base)?, &tensors)?;
-        let (mut adapter, unmatched) = Adapter::build(config, &InitContext::new(base, device))?;
+        let context = InitContext::new(base, device);
+        let context = if start.is_some() { context.restored() } else { context };
+        let (mut adapter, unmatched) = Adapter::build(config, &context)?;
         if theirs.is_none() {
             // HF PEFT saves what is left after training.
             adapter.method.finish();
@@ -243,15 +264,40 @@ impl Read {
             let is_row = no_rows && key.ends_with(ROWS);
             !is_copy(key) && !is_row && !is_in(module_of(key), &passed_over)
         });
-        let mut file = Exchange::read(&mut tensors).in_dialect(dialect.clone());
-        adapter.method.exchange(&mut file, base);
-        let mut problems = file.into_problems();
-        problems.extend(
-            tensors
+        let mut taken = |mut tensors: TensorMap, of_start: bool| {
+            let file = Exchange::read(&mut tensors).in_dialect(dialect.clone());
+            let mut file = if of_start { file.of_start() } else { file };
+            adapter.method.exchange(&mut file, base);
+            let problems = file.into_problems();
+            let unexpected = tensors
                 .into_iter()
-                .map(|(key, data)| KeyProblem::Unexpected { key, found: data.shape().to_vec() }),
-        );
+                .map(|(key, data)| KeyProblem::Unexpected { key, found: data.shape().to_vec() });
+            problems.into_iter().chain(unexpected).collect::<Vec<_>>()
+        };
+        let problems = taken(tensors, false);
+        if let Some(start) = start {
+            fits(start_path, &taken(start, true))?;
+        }
         Ok(Self { adapter, unmatched, problems, dialect, path })
+    }
+}
+
+/// Refuses a file that does not fit.
+fn fits(path: PathBuf, problems: &[KeyProblem]) -> Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<String> = problems.iter().take(8).map(ToString::to_string).collect();
+    let more = problems.len() - shown.len();
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    Err(Error::Keys { path, problems: shown.join("; ") + &more })
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::file(path, e)),
+        _ => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@ pub use adapters_model::AdaptersModel;
 pub use adapters_modules::AdaptersModules;
 pub use atomic::{sync_directory, write_atomically};
 pub use config::{AdapterConfig, TaskType};
-pub use directory::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterCheck};
+pub use directory::{ADAPTER_CONFIG, ADAPTER_START, ADAPTER_WEIGHTS, Adapter, AdapterCheck};
 pub use exchange::{Dialect, Exchange, Key, KeyProblem, Layout, TensorSpec};
 pub use pytorch::read_pytorch;
 pub use tensors::{TensorMap, read_safetensors, write_safetensors};
