@@ -6,6 +6,7 @@ mod config;
 mod edits;
 mod exchange;
 mod files;
+mod gates;
 mod inserts;
 mod keys;
 mod modules_to_save;
