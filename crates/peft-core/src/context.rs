@@ -22,12 +22,16 @@ pub struct InitContext<'a> {
     /// Batches to look at, where a run begins; none where a saved adapter is read, whose values
     /// replace the initial ones.
     pub calibration: Option<&'a dyn Calibration>,
+    /// Whether saved values take the place of all that the method's
+    /// [`exchange`](crate::Method::exchange) names, what it started from included: of these tensors
+    /// the shapes are enough.
+    pub restored: bool,
 }
 
 impl<'a> InitContext<'a> {
     /// Without a tokenizer or data; parameters are made where gradients are.
     pub fn new(base: &'a Base, device: &'a Device) -> Self {
-        Self { base, device, seed: 0, encode: None, calibration: None }
+        Self { base, device, seed: 0, encode: None, calibration: None, restored: false }
     }
 
     /// With a seed.
@@ -43,6 +47,11 @@ impl<'a> InitContext<'a> {
     /// With batches to look at.
     pub fn with_calibration(self, calibration: &'a dyn Calibration) -> Self {
         Self { calibration: Some(calibration), ..self }
+    }
+
+    /// For values that were saved.
+    pub fn restored(self) -> Self {
+        Self { restored: true, ..self }
     }
 
     /// The same over another view of the base, such as one without some sites.

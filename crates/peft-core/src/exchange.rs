@@ -171,6 +171,9 @@ impl fmt::Display for KeyProblem {
 /// The adapter file from a method's side: it names each tensor with its key, and the same names
 /// write the file, read it, or list what it should hold.
 ///
+/// There may be a second file beside it, [of what tensors started from](Self::of_start). An exchange
+/// is with one of the two, and passes over what is in the other.
+///
 /// ```
 /// # use burn::module::Param; use burn::tensor::Tensor;
 /// # use peft_core::{Exchange, Layout, TensorMap};
@@ -183,6 +186,14 @@ impl fmt::Display for KeyProblem {
 pub struct Exchange<'f> {
     mode: Mode<'f>,
     dialect: Dialect,
+    part: Part,
+}
+
+/// Which file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Values,
+    Start,
 }
 
 enum Mode<'f> {
@@ -194,23 +205,31 @@ enum Mode<'f> {
 impl<'f> Exchange<'f> {
     /// Collects the tensors into `file`.
     pub fn write(file: &'f mut TensorMap) -> Self {
-        Self { mode: Mode::Write(file), dialect: Dialect::Peft }
+        Self::new(Mode::Write(file))
     }
 
     /// Takes the tensors out of `file` into the parameters.
     pub fn read(file: &'f mut TensorMap) -> Self {
-        Self { mode: Mode::Read(file, Vec::new()), dialect: Dialect::Peft }
+        Self::new(Mode::Read(file, Vec::new()))
     }
 
     /// Lists the tensors.
     pub fn describe() -> Self {
-        Self { mode: Mode::Describe(Vec::new()), dialect: Dialect::Peft }
+        Self::new(Mode::Describe(Vec::new()))
+    }
+
+    fn new(mode: Mode<'f>) -> Self {
+        Self { mode, dialect: Dialect::Peft, part: Part::Values }
     }
 
     /// The same for a file in this layout.
-    pub fn in_dialect(mut self, dialect: Dialect) -> Self {
-        self.dialect = dialect;
-        self
+    pub fn in_dialect(self, dialect: Dialect) -> Self {
+        Self { dialect, ..self }
+    }
+
+    /// The same for the file of what tensors started from.
+    pub fn of_start(self) -> Self {
+        Self { part: Part::Start, ..self }
     }
 
     /// One tensor and its key.
@@ -223,7 +242,34 @@ impl<'f> Exchange<'f> {
         param: &mut Param<Tensor<D>>,
         layout: Layout,
     ) {
-        let (key, in_file) = key.into().in_dialect(&self.dialect);
+        self.tensor(Part::Values, key.into(), param, layout);
+    }
+
+    /// What the tensor of this key started from, where the method's function depends on it. Files of
+    /// the reference libraries have no place for that: it is in a file of its own.
+    ///
+    /// # Panics
+    /// As [`param`](Self::param).
+    pub fn start<const D: usize>(
+        &mut self,
+        key: impl Into<Key>,
+        param: &mut Param<Tensor<D>>,
+        layout: Layout,
+    ) {
+        self.tensor(Part::Start, key.into(), param, layout);
+    }
+
+    fn tensor<const D: usize>(
+        &mut self,
+        part: Part,
+        key: Key,
+        param: &mut Param<Tensor<D>>,
+        layout: Layout,
+    ) {
+        if part != self.part {
+            return;
+        }
+        let (key, in_file) = key.in_dialect(&self.dialect);
         let mut own = param.lazy_shape().to_vec();
         if layout == Layout::Transposed {
             own.swap(D - 2, D - 1);

@@ -90,9 +90,22 @@ impl Adapter {
 
     /// The tensors by key.
     pub fn tensors(&self, base: &Base) -> TensorMap {
+        self.written(base, |file| Exchange::write(file))
+    }
+
+    /// What tensors started from, by key; nothing of most methods.
+    pub fn start(&self, base: &Base) -> TensorMap {
+        self.written(base, |file| Exchange::write(file).of_start())
+    }
+
+    fn written(
+        &self,
+        base: &Base,
+        file: impl for<'f> FnOnce(&'f mut TensorMap) -> Exchange<'f>,
+    ) -> TensorMap {
         let mut tensors = TensorMap::new();
         // Writing changes nothing; a clone of handles is what the one description costs.
-        let mut file = Exchange::write(&mut tensors).in_dialect(self.config.method.dialect());
+        let mut file = file(&mut tensors).in_dialect(self.config.method.dialect());
         self.method.valid().exchange(&mut file, base);
         tensors
     }

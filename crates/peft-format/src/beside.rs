@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::tensor::TensorData;
 use peft_core::{Base, BaseSite, ModulesToSave, Role, SiteKind, TensorMap};
 
+use crate::directory::Heads;
 use crate::{Adapter, AdapterConfig, Error, Result};
 
 /// An adapter's file as it is read once it is known what is in it.
@@ -20,7 +21,7 @@ impl Beside {
     /// Looks among the keys that are not the adapter's for the head of a classifier, which HF PEFT
     /// did not name in its configuration before version 0.11, and for tables of the base, which it
     /// saves beside an adapter of an embedding. Equal tables are passed over, others act as HF PEFT
-    /// has them. `None` where there is nothing of the kind.
+    /// has them. A head is passed over where `heads` are. `None` where there is nothing of the kind.
     ///
     /// # Errors
     /// If a table has other rows than the model's.
@@ -29,6 +30,7 @@ impl Beside {
         base: &Base,
         tensors: &TensorMap,
         expected: &BTreeSet<&str>,
+        heads: Heads,
         path: &Path,
     ) -> Result<Option<Self>> {
         let mut config = adapter.config.clone();
@@ -44,13 +46,23 @@ impl Beside {
                 continue;
             }
             if is_head && tensors.contains_key(&key) {
-                let name = site.path.split('.').next().unwrap_or(&site.path);
-                config.modules_to_save.push(name.into());
                 is_changed = true;
+                match heads {
+                    Heads::Read => {
+                        let name = site.path.split('.').next().unwrap_or(&site.path);
+                        config.modules_to_save.push(name.into());
+                    }
+                    Heads::PassOver => {
+                        kept.remove(&key);
+                        kept.remove(&site.key("bias"));
+                    }
+                }
             }
             // Where the method adapts the module, HF PEFT has wrapped it.
             let wrapped = site.key("base_layer.weight");
-            if !is_table {
+            // Its copy is the embedding's.
+            let follows = config.ensure_weight_tying && site.tied_to.is_some();
+            if !is_table || follows {
                 continue;
             }
             let found = [&wrapped, &key].into_iter().find_map(|key| Some((key, kept.remove(key)?)));

@@ -65,7 +65,7 @@ impl Composition {
                 );
                 return self.refuse(&adapters, reason);
             }
-            let members = adapters.into_iter().map(|a| BoxedMethod::new(a.method).frozen());
+            let members = adapters.into_iter().map(|a| BoxedMethod::new(a.method));
             let pool = BoxedMethod::new(AdapterPool::new(members.collect()));
             return Ok(last.with_method(vec![pool.frozen()]));
         }

@@ -1,6 +1,7 @@
 //! The directory that holds an adapter.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, TensorData};
@@ -13,12 +14,17 @@ use serde::Serialize;
 use crate::adapters::AdaptersDirectory;
 use crate::beside::Beside;
 use crate::files::read_tensors;
-use crate::{Adapter, AdapterConfig, Error, Registry, Result, keys, write_safetensors};
+use crate::{
+    Adapter, AdapterConfig, Error, Registry, Result, keys, read_safetensors, write_safetensors,
+};
 
 /// The file with an adapter's configuration.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// The file with an adapter's tensors.
 pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+/// The file with what an adapter's tensors started from, of methods whose function depends on it; HF
+/// PEFT ignores it.
+pub const ADAPTER_START: &str = "adapter_start.safetensors";
 
 /// What [`Adapter::check`] found.
 #[derive(Debug, Clone, Serialize)]
@@ -66,21 +72,15 @@ impl Adapter {
         for problem in read.unmatched {
             tracing::warn!("{}: {problem}", directory.display());
         }
-        let (path, problems) = (read.path, read.problems);
-        if problems.is_empty() {
-            return Ok(read.adapter);
-        }
-        let shown: Vec<String> = problems.iter().take(8).map(ToString::to_string).collect();
-        let more = problems.len() - shown.len();
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Err(Error::Keys { path, problems: shown.join("; ") + &more })
+        fits(read.path, &read.problems)?;
+        Ok(read.adapter)
     }
 
     /// Checks an adapter directory against a base, key by key.
     ///
     /// # Errors
-    /// If a file is missing or broken, or a target matches nothing; problems with keys are
-    /// returned, not errors.
+    /// If a file is missing or broken, or what the adapter started from does not fit; other problems
+    /// with keys, and targets that match nothing, are returned.
     pub fn check(
         directory: &Path,
         registry: &Registry,
@@ -103,6 +103,12 @@ impl Adapter {
     /// If a file cannot be written.
     pub fn save(&self, directory: &Path, base: &Base) -> Result<()> {
         write_safetensors(&directory.join(ADAPTER_WEIGHTS), &self.tensors(base))?;
+        let (path, start) = (directory.join(ADAPTER_START), self.start(base));
+        match start.is_empty() {
+            false => write_safetensors(&path, &start)?,
+            // One that is there is of another adapter.
+            true => remove(&path)?,
+        }
         let method = self.config.method.for_file(&self.targetable(base))?;
         AdapterConfig { method, ..self.config.clone() }.save(&directory.join(ADAPTER_CONFIG))
     }
@@ -122,7 +128,7 @@ struct Read {
 
 /// What becomes of modules saved beside a method.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Heads {
+pub(crate) enum Heads {
     Read,
     PassOver,
 }
@@ -155,25 +161,32 @@ impl Read {
         if let (Some(theirs), Heads::Read) = (&theirs, heads) {
             theirs.check_head(base)?;
         }
-        let (path, mut tensors) = match &theirs {
-            Some(theirs) => (theirs.weights().to_path_buf(), theirs.tensors()?),
+        let start_path = directory.join(ADAPTER_START);
+        let (path, mut tensors, start) = match &theirs {
+            Some(theirs) => (theirs.weights().to_path_buf(), theirs.tensors()?, None),
             None => {
                 let path = weights_in(directory);
                 let tensors = read_tensors(&path)?;
-                (path, tensors)
+                let start = start_path.exists().then(|| read_safetensors(&start_path));
+                (path, tensors, start.transpose()?)
             }
         };
         Size::check_file(&config.method.sizes(base)?, &tensors)?;
         if theirs.is_none() {
             tensors = keys::unwrapped(tensors);
         }
+        tensors.retain(|key, _| {
+            let is_row = no_rows && key.ends_with(TokenIndices::ROWS);
+            !is_copy(key) && !is_row && !ModulesToSave::is_within(module_of(key), &passed_over)
+        });
         let context = InitContext::new(base, device);
+        let context = if start.is_some() { context.restored() } else { context };
         let mut built = Adapter::build(config, &context)?;
         if theirs.is_none() {
             let expected = built.0.specs(base);
             let expected: BTreeSet<&str> = expected.iter().map(|spec| spec.key.as_str()).collect();
             tensors = under_their_prefix(tensors, &expected, &path);
-            if let Some(config) = Beside::find(&built.0, base, &tensors, &expected, &path)? {
+            if let Some(config) = Beside::find(&built.0, base, &tensors, &expected, heads, &path)? {
                 tensors = config.tensors;
                 built = Adapter::build_over(config.config, &config.carried, &context)?;
             }
@@ -183,21 +196,23 @@ impl Read {
             // HF PEFT saves what is left after training.
             adapter.method.finish();
         }
-        tensors.retain(|key, _| {
-            let is_row = no_rows && key.ends_with(TokenIndices::ROWS);
-            !is_copy(key) && !is_row && !ModulesToSave::is_within(module_of(key), &passed_over)
-        });
         let not_finite = tensors.iter().filter(|(_, data)| !is_finite(data));
         let mut problems: Vec<KeyProblem> =
             not_finite.map(|(key, _)| KeyProblem::NotFinite { key: key.clone() }).collect();
-        let mut file = Exchange::read(&mut tensors).in_dialect(dialect.clone());
-        adapter.method.exchange(&mut file, base);
-        problems.extend(file.into_problems());
-        problems.extend(
-            tensors
+        let mut taken = |mut tensors: TensorMap, of_start: bool| {
+            let file = Exchange::read(&mut tensors).in_dialect(dialect.clone());
+            let mut file = if of_start { file.of_start() } else { file };
+            adapter.method.exchange(&mut file, base);
+            let problems = file.into_problems();
+            let unexpected = tensors
                 .into_iter()
-                .map(|(key, data)| KeyProblem::Unexpected { key, found: data.shape().to_vec() }),
-        );
+                .map(|(key, data)| KeyProblem::Unexpected { key, found: data.shape().to_vec() });
+            problems.into_iter().chain(unexpected).collect::<Vec<_>>()
+        };
+        problems.extend(taken(tensors, false));
+        if let Some(start) = start {
+            fits(start_path, &taken(start, true))?;
+        }
         Ok(Self { adapter, unmatched, problems, dialect, path })
     }
 }
@@ -219,6 +234,25 @@ fn under_their_prefix(tensors: TensorMap, expected: &BTreeSet<&str>, path: &Path
     let renamed =
         |(key, data): (String, TensorData)| (prefix.replaced_in(&key).unwrap_or(key), data);
     tensors.into_iter().map(renamed).collect()
+}
+
+/// Refuses a file that does not fit.
+fn fits(path: PathBuf, problems: &[KeyProblem]) -> Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<String> = problems.iter().take(8).map(ToString::to_string).collect();
+    let more = problems.len() - shown.len();
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    Err(Error::Keys { path, problems: shown.join("; ") + &more })
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::file(path, e)),
+        _ => Ok(()),
+    }
 }
 
 /// The file with HF PEFT's tensors; old versions wrote PyTorch's own format.

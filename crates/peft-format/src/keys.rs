@@ -45,7 +45,7 @@ impl Prefix {
     }
 }
 
-/// The one exchange of prefixes that turns all `found` keys into `expected` ones; `None` where some
+/// The one exchange of prefixes by which all `expected` keys are among those `found`; `None` where some
 /// keys agree as they are, where there is none, or where several would do.
 pub(crate) fn other_prefix(found: &BTreeSet<&str>, expected: &BTreeSet<&str>) -> Option<Prefix> {
     if !found.is_disjoint(expected) {
@@ -60,13 +60,9 @@ pub(crate) fn other_prefix(found: &BTreeSet<&str>, expected: &BTreeSet<&str>) ->
                 continue;
             }
             let prefix = Prefix { found: old.into(), expected: new.into() };
-            let renamed: Option<BTreeSet<String>> =
-                found.iter().map(|key| prefix.replaced_in(key)).collect();
-            let fits = renamed.is_some_and(|renamed| {
-                renamed.len() == found.len()
-                    && renamed.iter().all(|key| expected.contains(key.as_str()))
-            });
-            if fits {
+            let renamed: BTreeSet<String> =
+                found.iter().filter_map(|key| prefix.replaced_in(key)).collect();
+            if expected.iter().all(|key| renamed.contains(*key)) {
                 fitting.insert(prefix);
             }
         }

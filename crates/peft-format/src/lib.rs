@@ -18,7 +18,7 @@ pub use adapter::Adapter;
 pub use adapters::SavedTask;
 pub use composition::Composition;
 pub use config::{AdapterConfig, TaskType};
-pub use directory::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterCheck};
+pub use directory::{ADAPTER_CONFIG, ADAPTER_START, ADAPTER_WEIGHTS, AdapterCheck};
 pub use error::{Error, Result};
 pub use files::{
     read_pytorch, read_safetensors, sync_directory, write_atomically, write_safetensors,

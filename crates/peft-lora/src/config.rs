@@ -251,6 +251,6 @@ impl MethodConfig for LoraConfig {
 
     fn init(&self, context: &InitContext<'_>) -> Result<Lora> {
         self.validate()?;
-        Lora::new(self, context.base, context.device)
+        Lora::new(self, context)
     }
 }

@@ -20,7 +20,7 @@ pub enum LoraInit {
     ///
     /// The reference library writes the residual `W - s A₀ B₀` into the base. Here the base is
     /// shared and stays as it is: the method adds `s (A B - A₀ B₀)`, which is the same function,
-    /// keeping the start `A₀, B₀` beside the factors.
+    /// keeping the start `A₀, B₀` beside the factors, in files too.
     Pissa,
 }
 

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use peft_core::{
-    Base, Edit, Edits, Error, Exchange, Hooks, Key, Layout, LowRank, Magnitude, MemoKey, Method,
-    NormEdit, Pass, Result, Site, trained_copy,
+    Base, Edit, Edits, Error, Exchange, Hooks, InitContext, Key, Layout, LowRank, Magnitude,
+    MemoKey, Method, NormEdit, Pass, Result, Site, trained_copy,
 };
 
 use crate::config::DEFAULT_ROLES;
@@ -45,15 +45,19 @@ pub struct LoraLayer {
     pub magnitude: Option<Param<Tensor<1>>>,
     /// `A₀` and `B₀`, that PiSSA started from.
     start: Option<[Param<Tensor<2>>; 2]>,
+    /// Whether it is the saved one.
+    #[module(skip)]
+    restored: bool,
     #[module(skip)]
     scaling: f64,
 }
 
 impl Lora {
-    pub(crate) fn new(config: &LoraConfig, base: &Base, device: &Device) -> Result<Self> {
+    pub(crate) fn new(config: &LoraConfig, context: &InitContext<'_>) -> Result<Self> {
+        let InitContext { base, device, .. } = *context;
         let mut layers = vec![None; base.len()];
         for site in config.targets.resolve(base, DEFAULT_ROLES)? {
-            layers[site.index] = Some(LoraLayer::new(config, site, base, device)?);
+            layers[site.index] = Some(LoraLayer::new(config, site, context)?);
         }
         let mut biases = vec![None; base.len()];
         for entry in base.iter() {
@@ -81,7 +85,8 @@ impl Lora {
 }
 
 impl LoraLayer {
-    fn new(config: &LoraConfig, site: &Site, base: &Base, device: &Device) -> Result<Self> {
+    fn new(config: &LoraConfig, site: &Site, context: &InitContext<'_>) -> Result<Self> {
+        let InitContext { base, device, restored, .. } = *context;
         let rank = config.rank_at(&site.path)?;
         let scaling = config.scaling(&site.path)?;
         let [d_in, d_out] = site.shape;
@@ -95,14 +100,17 @@ impl LoraLayer {
             n => [[d_in, n * rank], [rank, n * d_out / 3]],
         };
         let weight = || base.weight(site).dense();
-        let [a, b] = config.init.factors(shapes, scaling, weight, device);
+        let [a, b] = match restored {
+            true => shapes.map(|shape| Tensor::zeros(shape, device)),
+            false => config.init.factors(shapes, scaling, weight, device),
+        };
         let start = (config.init == LoraInit::Pissa)
             .then(|| [&a, &b].map(|t| Param::from_tensor(t.clone()).set_require_grad(false)));
         let magnitude = config.use_dora.then(|| {
             trained_copy(&weight().square().sum_dim(0).sqrt().squeeze_dim::<1>(0), device)
         });
         let (lora_a, lora_b) = (Param::from_tensor(a), Param::from_tensor(b));
-        Ok(Self { lora_a, lora_b, parts, magnitude, start, scaling })
+        Ok(Self { lora_a, lora_b, parts, magnitude, start, restored, scaling })
     }
 
     fn edits(&self, dropout: f64) -> Edits {
@@ -119,9 +127,13 @@ impl LoraLayer {
         }
         let edits = Edits::from(factors(a, b));
         if let Some([a, b]) = &self.start {
-            return edits.then(LowRank::new(a.val(), b.val(), -self.scaling)).without_inverse(
-                "the factors that it started from are those of a weight which is no longer there",
-            );
+            let edits = edits.then(LowRank::new(a.val(), b.val(), -self.scaling));
+            return match self.restored {
+                true => edits,
+                false => edits.without_inverse(
+                    "the factors that it started from are those of a weight which is no longer there",
+                ),
+            };
         }
         match &self.magnitude {
             None => edits,
@@ -157,6 +169,10 @@ impl Method for Lora {
                 };
                 file.param(key("lora_A.weight", "lora_A"), &mut layer.lora_a, Layout::Transposed);
                 file.param(key("lora_B.weight", "lora_B"), &mut layer.lora_b, Layout::Transposed);
+                if let Some([a, b]) = &mut layer.start {
+                    file.start(key("lora_A.weight", "lora_A"), a, Layout::Transposed);
+                    file.start(key("lora_B.weight", "lora_B"), b, Layout::Transposed);
+                }
                 if let Some(magnitude) = &mut layer.magnitude {
                     let key = key("lora_magnitude_vector", "m.weight");
                     file.param(key.adapters_shape([site.d_out(), 1]), magnitude, Layout::AsIs);

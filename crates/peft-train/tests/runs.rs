@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use peft_core::{InitContext, MethodConfig};
 use peft_data::metrics::Metric;
 use peft_data::{Dataset, Goal, Layout, TokenizedSet};
-use peft_format::{Adapter, AdapterConfig, TaskType};
+use peft_format::{ADAPTER_START, ADAPTER_WEIGHTS, Adapter, AdapterConfig, TaskType};
+use peft_lora::{LoraConfig, LoraInit};
 use peft_models::{Model, ModelTask, TextTokenizer};
 use peft_sparse::HeadOnlyConfig;
 use peft_train::{
@@ -59,10 +61,25 @@ impl Bench {
         resume: bool,
         observer: impl Observer,
     ) -> Result<Outcome> {
-        let head = AdapterConfig::new(Box::new(HeadOnlyConfig {}));
-        let config = head.with_task(TaskType::SequenceClassification, self.model.base());
+        self.train(HeadOnlyConfig {}, false, settings, run, resume, observer)
+    }
+
+    /// A run of a method, whose values are `restored` from a checkpoint or are new.
+    fn train(
+        &self,
+        method: impl MethodConfig,
+        restored: bool,
+        settings: TrainSettings,
+        run: &RunDirectory,
+        resume: bool,
+        observer: impl Observer,
+    ) -> Result<Outcome> {
+        let config = AdapterConfig::new(Box::new(method));
+        let config = config.with_task(TaskType::SequenceClassification, self.model.base());
         let device = Device::flex().autodiff();
-        let adapter = Adapter::new(config, self.model.base(), &device)?;
+        let context = InitContext::new(self.model.base(), &device);
+        let context = if restored { context.restored() } else { context };
+        let adapter = Adapter::init(config, &context)?;
         Trainer::new(&self.model, adapter, self.task.clone(), settings, run.clone(), 0)?
             .with_observer(observer)
             .run(&self.data, resume)
@@ -196,4 +213,29 @@ fn an_observer_is_told_every_line_of_the_log_and_nothing_of_a_run_that_was_finis
     assert_eq!(told.take(), [expected, vec![Told::End]].into_iter().flatten().collect::<Vec<_>>());
     bench.observed(settings, &run, true, Recorder(&told)).expect("finished before");
     assert_eq!(told.take(), []);
+}
+
+#[test]
+fn a_resumed_run_has_what_it_started_from_of_its_checkpoint() {
+    let bench = Bench::new();
+    let pissa = || LoraConfig { rank: 2, init: LoraInit::Pissa, ..LoraConfig::default() };
+    let files = |run: &RunDirectory| {
+        [ADAPTER_WEIGHTS, ADAPTER_START].map(|name| {
+            std::fs::read(run.adapter().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+        })
+    };
+    let whole = RunDirectory::new(bench.path("whole"));
+    bench.train(pissa(), false, settings(2), &whole, false, ()).expect("trained");
+
+    // A file where the adapter is to be ends the run after its last checkpoint.
+    let cut = RunDirectory::new(bench.path("cut"));
+    std::fs::create_dir_all(cut.path()).expect("made");
+    std::fs::write(cut.adapter(), "").expect("written");
+    bench.train(pissa(), false, settings(2), &cut, true, ()).expect_err("there is no room");
+    let best = std::fs::read(cut.path().join("best").join(ADAPTER_START)).expect("it is there");
+    std::fs::remove_file(cut.adapter()).expect("it is there");
+    // Nothing is left of the factors of the weight.
+    bench.train(pissa(), true, settings(2), &cut, true, ()).expect("it goes on");
+    assert!(files(&cut) == files(&whole), "the resumed run has another adapter");
+    assert!(best == files(&whole)[1], "the best adapter has another start");
 }

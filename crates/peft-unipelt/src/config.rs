@@ -197,20 +197,23 @@ impl MethodConfig for UniPeltConfig {
     fn init(&self, context: &InitContext<'_>) -> Result<Stack> {
         self.validate()?;
         let InitContext { base, device, .. } = *context;
-        let gated = |method, names, sites: Vec<(&Site, usize)>, bias| match self.use_gating {
-            true => BoxedMethod::new(Gated::new(method, names, sites, bias, base, device)),
-            false => method,
+        let gated = |name, method, names, sites: Vec<(&Site, usize)>, bias| -> Result<_> {
+            if !self.use_gating {
+                return Ok(method);
+            }
+            let gated = Gated::new((name, method), names, sites, bias, base, device)?;
+            Ok(BoxedMethod::new(gated))
         };
         let mut methods = Vec::new();
         if let Some(prefix) = &self.prefix {
             let method = BoxedMethod::new(prefix.init(context)?);
             let sites = prefix.sites(base)?.into_iter().map(|site| (site, 1));
-            methods.push(gated(method, PREFIX_GATE, sites.collect(), None));
+            methods.push(gated("prefix", method, PREFIX_GATE, sites.collect(), None)?);
         }
         if let Some(adapter) = &self.adapter {
             let method = BoxedMethod::new(adapter.init(context)?);
             let sites = adapter.adapted_sites(base)?.into_iter().map(|site| (site.as_ref(), 1));
-            methods.push(gated(method, ADAPTER_GATE, sites.collect(), Some(0.0)));
+            methods.push(gated("adapter", method, ADAPTER_GATE, sites.collect(), Some(0.0))?);
         }
         if let Some(lora) = &self.lora {
             let scaled = if self.use_gating { Self::gated_lora(lora) } else { lora.clone() };
@@ -218,7 +221,7 @@ impl MethodConfig for UniPeltConfig {
             // One for each part of a fused projection.
             let gates = |site| (site, lora.attn_matrices.columns(site).len().max(1));
             let sites = lora.sites(base)?.into_iter().map(gates);
-            methods.push(gated(method, LORA_GATE, sites.collect(), None));
+            methods.push(gated("lora", method, LORA_GATE, sites.collect(), None)?);
         }
         Ok(Stack::new(methods))
     }

@@ -241,7 +241,7 @@ impl Train {
         device.seed(run.seed);
         let mut adapter = match self.resume && directory.has_checkpoint() {
             // What the method would look for is in the checkpoint.
-            true => Adapter::init(config, &context)?,
+            true => Adapter::init(config, &context.restored())?,
             false => {
                 let batches =
                     CalibrationBatches::new(&model, &tokenized.train, goal, batch, run.seed);

@@ -39,6 +39,32 @@ fn an_adapter_is_trained_used_merged_and_taken_out_again() {
 }
 
 #[test]
+fn what_pissa_started_from_goes_with_its_adapter() {
+    let bench = Workbench::new();
+    bench.json(&format!("{TRAIN} --method pissa --out run"));
+    let start = |adapter: &str| bench.path(adapter).join("adapter_start.safetensors");
+    bench.json("convert --model model --adapter run/adapter --to peft --out converted --json");
+    let [first, second] = ["run/adapter", "converted"].map(|a| std::fs::read(start(a)).unwrap());
+    assert!(first == second, "the converted adapter has another start");
+
+    let loss = |model: &str, adapter: &str| {
+        let eval = format!("eval --model {model} {adapter} --data test.tsv --json");
+        bench.json(&eval)["loss"].as_f64().unwrap()
+    };
+    let adapted = loss("model", "--adapter converted");
+    bench.json("merge --model model --adapter converted --out merged --json");
+    let merged = loss("merged", "");
+    assert!((merged - adapted).abs() < 1e-5, "merged {merged}, unmerged {adapted}");
+    bench.json("unmerge --model merged --adapter converted --out unmerged --json");
+    let again = loss("unmerged", "--adapter converted");
+    assert!((again - adapted).abs() < 1e-5, "{again} after merging and back, {adapted} before");
+
+    std::fs::write(start("converted"), &first[..first.len() - 1]).unwrap();
+    let error = bench.error("eval --model model --adapter converted --data test.tsv");
+    assert!(error.contains("adapter_start.safetensors: not a whole"), "{error}");
+}
+
+#[test]
 fn predictions_name_labels() {
     let bench = Workbench::new();
     bench.json(&format!("{TRAIN} --out run"));
@@ -164,6 +190,8 @@ fn every_method_trains() {
                        --batch-size 32 --max-length 24 --limit 96 --json";
         let value = bench.json(&format!("{command} --method {name} {more} --out {name}"));
         assert!(value["test"]["loss"].as_f64().unwrap().is_finite(), "{name}");
+        let start = bench.path(name).join("adapter/adapter_start.safetensors");
+        assert_eq!(start.exists(), name == "pissa", "{name}");
         let check = bench.json(&format!("check --model model --adapter {name}/adapter --json"));
         assert_eq!(check["ok"], true, "{name}: {check}");
         let evaluated = bench

@@ -74,6 +74,8 @@ fn runs_of_methods_that_drop_parameters_at_the_end_resume_too() {
         ("p-tuning", "--set num_virtual_tokens=4 --set encoder_reparameterization_type=LSTM"),
         ("mam", ""),
         ("unipelt", ""),
+        // So is what it started from.
+        ("pissa", ""),
     ] {
         let train = TRAIN.replace(" --set rank=4 --set dropout=0.1", "") + " --max-length 24";
         let train =

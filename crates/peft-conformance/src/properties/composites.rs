@@ -111,21 +111,29 @@ fn gated(subject: &Subject, adapter: &Adapter) -> Option<Stack> {
         SiteKind::Linear => !method.linear(site, pass).is_none(),
         SiteKind::Attention => !method.attention(site, pass).is_none(),
         SiteKind::Sublayer => !matches!(method.sublayer(site, pass), Insert::None),
-        SiteKind::Norm | SiteKind::Embedding => false,
+        SiteKind::Norm => !method.norm(site, pass).is_none(),
+        SiteKind::Embedding => !method.table(site, pass).is_keep(),
     };
     let has_none = |site: &Site| {
         let keys = method.attention(site, pass);
-        !method.norm(site, pass).is_none()
-            || !method.table(site, pass).is_keep()
+        matches!(site.kind, SiteKind::Norm | SiteKind::Embedding) && acts(site)
             || matches!(keys, ExtraKeys::Some(KeyValues { gate: Some(_), .. }))
     };
-    let sites: Vec<_> = base.sites().filter(|site| acts(site)).collect();
-    if base.sites().any(|site| has_none(site)) {
-        return None;
-    }
     let names = GateNames { peft: "gate", adapters: "gates.{}" };
-    let sites = sites.into_iter().map(|site| (&**site, 1));
-    let gated = Gated::new(method.clone(), names, sites, Some(40.0), base, base.device());
-    let methods = saved.into_iter().chain([BoxedMethod::new(gated)]).collect();
-    Some(Stack::new(methods))
+    let sites = base.sites().filter(|site| acts(site)).map(|site| (&**site, 1));
+    let name = subject.name();
+    let gated = Gated::new((name, method.clone()), names, sites, Some(40.0), base, base.device());
+    match (gated, base.sites().find(|site| has_none(site))) {
+        (Ok(gated), None) => {
+            let methods = saved.into_iter().chain([BoxedMethod::new(gated)]).collect();
+            Some(Stack::new(methods))
+        }
+        (Err(Error::Compose { methods, reason, .. }), Some(site)) => {
+            assert_eq!(methods, name);
+            assert!(reason.contains(&site.path), "{reason:?} does not name {}", site.path);
+            None
+        }
+        (Err(error), _) => panic!("it was not put under gates: {error}"),
+        (Ok(_), Some(site)) => panic!("it acts at {}, and was put under gates", site.path),
+    }
 }

@@ -29,6 +29,7 @@ pub fn a_saved_adapter_loads_as_it_was(subject: &Subject) {
     let written = AdapterConfig { method, ..adapter.config.clone() };
     assert_eq!(loaded.config.to_fields(), written.to_fields());
     assert_eq!(loaded.specs(base), adapter.specs(base));
+    assert_eq!(loaded.start(base), adapter.start(base));
     let expected = host.logits(&adapter.method.valid());
     let change = distance(&expected, &host.logits(&subject.fresh().method.valid()));
     assert!(change > 1e-3, "random parameters change the logits by {change:e} only");

@@ -5,7 +5,10 @@ use burn::tensor::{Device, Distribution, Tensor};
 
 use super::Composite;
 use crate::edit::{Answer, Gate};
-use crate::{Base, BoxedMethod, Exchange, Hooks, Key, Layout, Pass, Site, Stage, Tokens};
+use crate::{
+    Base, BoxedMethod, EmptyPass, Error, Exchange, Hooks, Insert, Key, Layout, Pass, Result, Site,
+    SiteKind, Stage, Tokens,
+};
 
 /// How a gate is called in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,18 +48,23 @@ struct Gates {
 }
 
 impl Gated {
-    /// Puts gates beside `method` at each of `sites`, where it reads vectors of width
-    /// [`Site::d_in`]: one for the site, or as many as the number beside it says, one for each edit
-    /// that the method has there. `w` starts from `N(0, 0.02)`, `b` from `bias`.
+    /// Puts gates beside a method, which comes with its name, at each of `sites`, where it reads
+    /// vectors of width [`Site::d_in`]: one for the site, or as many as the number beside it says, one
+    /// for each edit that the method has there. `w` starts from `N(0, 0.02)`, `b` from `bias`.
+    ///
+    /// # Errors
+    /// If the method acts where there is no gate, at a norm or an embedding above all, or has other
+    /// parts at a site than there are gates.
     pub fn new<'s>(
-        method: BoxedMethod,
+        (name, method): (&str, BoxedMethod),
         names: GateNames,
         sites: impl IntoIterator<Item = (&'s Site, usize)>,
         bias: Option<f64>,
         base: &Base,
         device: &Device,
-    ) -> Self {
+    ) -> Result<Self> {
         let mut gates = vec![None; base.len()];
+        let mut counts = vec![0; base.len()];
         for (site, count) in sites {
             let d = site.d_in();
             // Where no bias is given, as PyTorch starts a linear layer.
@@ -70,8 +78,22 @@ impl Gated {
             let weight = Tensor::random([d, count], Distribution::Normal(0.0, 0.02), device);
             gates[site.index] =
                 Some(Gates { weight: Param::from_tensor(weight), bias: Param::from_tensor(bias) });
+            counts[site.index] = count;
         }
-        Self { methods: vec![method], gates, names }
+        let parts = EmptyPass::new(base.device());
+        let pass = &parts.pass();
+        let refused = base.sites().find_map(|site| {
+            let reason = refuses(&method, site, counts[site.index], pass)?;
+            Some((site, reason))
+        });
+        if let Some((site, reason)) = refused {
+            return Err(Error::Compose {
+                composition: "gate".into(),
+                methods: name.into(),
+                reason: format!("{name} acts at {}, {reason}", site.path),
+            });
+        }
+        Ok(Self { methods: vec![method], gates, names })
     }
 
     /// The gates at a site.
@@ -88,6 +110,35 @@ impl Gated {
             },
         };
         Some((0..count).map(one).collect())
+    }
+}
+
+/// Why a method cannot act at a site that has `count` gates.
+fn refuses(method: &BoxedMethod, site: &Site, count: usize, pass: &Pass<'_>) -> Option<String> {
+    let (acts, parts) = match site.kind {
+        SiteKind::Norm => (!method.norm(site, pass).is_none(), 0),
+        SiteKind::Embedding => (!method.table(site, pass).is_keep(), 0),
+        SiteKind::Linear => {
+            let edits = method.linear(site, pass);
+            (!edits.is_none(), edits.iter().count())
+        }
+        SiteKind::Attention => {
+            let keys = method.attention(site, pass);
+            if keys.is_gated() {
+                return Some("where it has a gate already".into());
+            }
+            (!keys.is_none(), 1)
+        }
+        SiteKind::Sublayer => (!matches!(method.sublayer(site, pass), Insert::None), 1),
+    };
+    match (acts, count) {
+        (false, _) => None,
+        (true, 0) => Some("where there is no gate".into()),
+        (true, _) if parts == 0 => Some("which a gate cannot scale".into()),
+        // One gate for all parts, or one for each.
+        (true, 1) => None,
+        (true, _) if count == parts => None,
+        (true, _) => Some(format!("where its parts are {parts} and its gates {count}")),
     }
 }
 

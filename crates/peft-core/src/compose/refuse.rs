@@ -71,7 +71,7 @@ fn is_sublayer(site: &Site) -> bool {
 fn changes_tokens(method: &dyn Hooks, site: &Site, base: &Base) -> bool {
     let rows = Rows::packed(&[2], base.device());
     let d = site.d_out() as i64;
-    let numbers = Tensor::<1, Int>::arange(1..2 * d + 1, &rows.device().clone()).float() / d as f64;
+    let numbers = Tensor::<1, Int>::arange(1..2 * d + 1, base.device()).float() / d as f64;
     let tokens = Tokens::new(numbers.reshape([2, d as usize]), rows.clone());
     let (slots, memo) = (Slots::default(), Memo::new());
     let pass = Pass { rows: &rows, slots: &slots, mode: Mode::Infer, memo: &memo, probe: None };

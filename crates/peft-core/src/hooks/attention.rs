@@ -50,6 +50,15 @@ impl ExtraKeys {
         matches!(self, Self::None)
     }
 
+    /// Whether some of them are under a gate.
+    pub(crate) fn is_gated(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Some(states) => states.gate.is_some(),
+            Self::Stack(parts) | Self::Routed(parts) => parts.iter().any(Self::is_gated),
+        }
+    }
+
     /// The keys and values of each row, for an attention that is given `hidden`, `[tokens, d]`, and
     /// has `heads` heads of keys.
     ///

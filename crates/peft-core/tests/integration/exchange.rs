@@ -104,6 +104,32 @@ fn missing_and_misshaped_keys_are_problems_and_change_nothing() {
 }
 
 #[test]
+fn what_a_tensor_started_from_is_in_a_file_of_its_own_under_the_same_key() {
+    let mut trained = Param::from_tensor(random([4, 7]));
+    let mut start = Param::from_tensor(random([4, 7])).set_require_grad(false);
+    type Two<'p> = [&'p mut Param<Tensor<2>>; 2];
+    let name = |mut file: Exchange<'_>, [trained, start]: Two<'_>| {
+        file.param("key", trained, Layout::Transposed);
+        file.start("key", start, Layout::Transposed);
+        assert_eq!(file.into_problems(), []);
+    };
+    let (mut values_file, mut start_file) = (TensorMap::new(), TensorMap::new());
+    name(Exchange::write(&mut values_file), [&mut trained, &mut start]);
+    name(Exchange::write(&mut start_file).of_start(), [&mut trained, &mut start]);
+    assert_eq!(values_file["key"], trained.val().transpose().into_data());
+    assert_eq!(start_file["key"], start.val().transpose().into_data());
+
+    let zeros = || Param::from_tensor(Tensor::<2>::zeros([4, 7], &device()));
+    let (mut new, mut new_start) = (zeros(), zeros().set_require_grad(false));
+    name(Exchange::read(&mut values_file), [&mut new, &mut new_start]);
+    assert_eq!(values(new.val()), values(trained.val()));
+    assert_eq!(values(new_start.val()), [0.0; 28]);
+    name(Exchange::read(&mut start_file).of_start(), [&mut new, &mut new_start]);
+    assert_eq!(values(new_start.val()), values(start.val()));
+    assert!(values_file.is_empty() && start_file.is_empty() && !new_start.is_require_grad());
+}
+
+#[test]
 #[should_panic(expected = "two tensors have the key key")]
 fn two_tensors_under_one_key_are_refused() {
     let mut param = Param::from_tensor(random([4, 7]));

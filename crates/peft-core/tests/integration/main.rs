@@ -4,6 +4,7 @@ mod boxed;
 mod calibration;
 mod edits;
 mod exchange;
+mod gates;
 mod inserts;
 mod keys;
 mod norms;

@@ -79,7 +79,15 @@ fn unknown_fields_pass_while_they_ask_for_nothing() {
     for value in [json!(null), json!(false), json!([]), json!({})] {
         load_with(json!({"from_the_future": value})).expect("it asks for nothing");
     }
-    for inert in [json!({"qalora_group_size": 16}), json!({"peft_version": "9.9"})] {
+    // The last three say how the method began, which its tensors tell.
+    let inert = [
+        json!({"qalora_group_size": 32}),
+        json!({"peft_version": "9.9"}),
+        json!({"runtime_config": {"ephemeral_gpu_offload": true}}),
+        json!({"eva_config": {"rho": 2.0}}),
+        json!({"loftq_config": {"loftq_bits": 4}}),
+    ];
+    for inert in inert {
         load_with(inert).expect("it asks for nothing");
     }
 }
@@ -91,7 +99,7 @@ fn unknown_fields_that_ask_for_something_are_named() {
         json!({"from_the_future": ""}),
         json!({"lora_bias": true}),
         json!({"layer_replication": [[0, 2]]}),
-        json!({"qalora_group_size": 32}),
+        json!({"use_qalora": true}),
         json!({"megatron_core": "another.core"}),
     ];
     for case in cases {

@@ -88,7 +88,7 @@ impl<'m> Trainer<'m> {
         settings.validate()?;
         let device = model.base().device().clone();
         let config = serde_json::Value::Object(adapter.config.to_fields());
-        let below = frozen::fingerprint(&adapter.method);
+        let below = frozen::fingerprint(&adapter.method, model.base());
         let fingerprint = serde_json::json!([settings, task, config, seed, below]).to_string();
         Ok(Self {
             model,
