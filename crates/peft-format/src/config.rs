@@ -98,11 +98,11 @@ impl AdapterConfig {
     ) -> Result<Self> {
         let modules: Option<Vec<String>> = take(&mut fields, MODULES)?;
         let rows: Option<TokenIndices> = take(&mut fields, TokenIndices::FIELD)?;
-        let tying: Option<bool> = take(&mut fields, TYING)?;
+        let tying = tying(&mut fields, &registry.fields_of(name)?)?;
         let mut config = Self::new(registry.configure(name, fields)?);
         config.modules_to_save = modules.unwrap_or_default();
         config.trainable_token_indices = rows.unwrap_or_default();
-        config.ensure_weight_tying = tying.unwrap_or_default();
+        config.ensure_weight_tying = tying;
         Ok(config)
     }
 
@@ -169,9 +169,9 @@ impl AdapterConfig {
         let revision = take(&mut fields, "revision")?;
         let modules_to_save: Option<Vec<String>> = take(&mut fields, MODULES)?;
         let trainable_token_indices: Option<TokenIndices> = take(&mut fields, TokenIndices::FIELD)?;
-        let ensure_weight_tying: Option<bool> = take(&mut fields, TYING)?;
         // What the method knows goes to it; the rest must ask for nothing.
         let known = registry.field_names(&peft_type)?;
+        let ensure_weight_tying = tying(&mut fields, &known)?;
         let (own, rest): (Map<_, _>, Map<_, _>) =
             fields.into_iter().partition(|(field, _)| known.contains(field));
         for (field, value) in rest {
@@ -186,7 +186,7 @@ impl AdapterConfig {
             revision,
             modules_to_save: modules_to_save.unwrap_or_default(),
             trainable_token_indices: trainable_token_indices.unwrap_or_default(),
-            ensure_weight_tying: ensure_weight_tying.unwrap_or_default(),
+            ensure_weight_tying,
             method: registry.configure_type(&peft_type, own)?,
         })
     }
@@ -243,6 +243,16 @@ fn classifier_names(base: &Base) -> Vec<String> {
     }
     let names: BTreeSet<&str> = heads().filter_map(|site| site.path.split('.').next()).collect();
     names.into_iter().map(String::from).collect()
+}
+
+/// Whether what is tied stays so; the field is left to a method that has it too.
+fn tying(fields: &mut Map<String, Value>, known: &[String]) -> Result<bool> {
+    let field = fields.get(TYING).cloned();
+    let tying: Option<bool> = take(fields, TYING)?;
+    if let Some(field) = field.filter(|_| known.iter().any(|name| name == TYING)) {
+        fields.insert(TYING.into(), field);
+    }
+    Ok(tying.unwrap_or_default())
 }
 
 fn take<T: for<'de> Deserialize<'de>>(

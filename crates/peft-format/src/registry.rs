@@ -147,6 +147,11 @@ impl Registry {
         refused.map_or(Ok(None), Err)
     }
 
+    /// The fields that the configuration of the method `name` has.
+    pub(crate) fn fields_of(&self, name: &str) -> Result<Vec<String>> {
+        Ok((self.entries.get(name).ok_or_else(|| self.unknown(name))?.fields)())
+    }
+
     /// The fields that the configuration of the tag `peft_type` has.
     pub(crate) fn field_names(&self, peft_type: &str) -> Result<Vec<String>> {
         Ok((self.of_type(peft_type)?.fields)())

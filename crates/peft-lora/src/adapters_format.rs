@@ -4,8 +4,7 @@ use peft_core::{AdaptersModules, Base, Error, Result, Targets};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::DEFAULT_ROLES;
-use crate::{LoraBias, LoraConfig, LoraInit};
+use crate::{LoraBias, LoraConfig};
 
 const LIBRARY: &str = "adapter-hub/adapters";
 
@@ -44,13 +43,16 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
     if !config.rank_pattern.is_empty() || !config.alpha_pattern.is_empty() {
         return refuse("it has one rank and one alpha for all layers");
     }
-    if config.init == LoraInit::Pissa {
-        return refuse("it has no PiSSA");
+    if config.init.keeps_start() {
+        return refuse("it has neither PiSSA nor OLoRA");
+    }
+    if config.lora_bias {
+        return refuse("its factors have no bias");
     }
     if config.use_dora {
         return refuse("its DoRA rescales the bias too, and leaves alpha / r out of the norm");
     }
-    let sites = config.targets.resolve(base, DEFAULT_ROLES)?;
+    let sites = config.sites(base)?;
     let modules = match AdaptersModules::of(&sites, base, "adapts", &config.attn_matrices) {
         Ok(modules) => modules,
         Err(reason) => return refuse(&reason),

@@ -2,7 +2,7 @@
 
 use peft_core::{
     AttentionMatrices, Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig,
-    PatternMap, Result, Role, Site, Size, Targets, pattern_value, unmatched_patterns,
+    PatternMap, Result, Role, Site, SiteKind, Size, Targets, pattern_value, unmatched_patterns,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,6 +12,9 @@ use crate::{Lora, LoraInit, adapters_format};
 /// The linear layers that LoRA adapts unless told otherwise: queries and values (Hu et al., §7.1),
 /// or the projection that is both and keys.
 pub(crate) const DEFAULT_ROLES: &[Role] = &[Role::Query, Role::Value, Role::QueryKeyValue];
+
+/// What LoRA can adapt.
+const KINDS: &[SiteKind] = &[SiteKind::Linear, SiteKind::Embedding];
 
 /// Which biases are trained beside the factors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,8 @@ pub enum LoraBias {
 /// | `bias` | `none` | `none`, `all`, `lora_only` |
 /// | `use_rslora`, `use_dora` | false | the variants |
 /// | `init_lora_weights` (`init`) | true | see [`LoraInit`] |
+/// | `lora_bias` | false | the factors have a bias of their own |
+/// | `ensure_weight_tying` | false | an embedding and a head that is tied to it are adapted as one, if either is a target |
 /// | `attn_matrices` (`matrices`) | none | for a fused projection of query, key and value: which of `q`, `k`, `v` are adapted, each with its own factors, as in adapter-hub/adapters; none: one pair of factors for all, as in HF PEFT |
 /// | `fan_in_fan_out` | false | for PEFT: whether the checkpoint stores weights as `[d_in, d_out]`; written to files, not read, since the model knows |
 /// | `loraplus_lr_ratio` (`lr_ratio`) | none | LoRA+: learning rate of `B` over that of `A` |
@@ -81,6 +86,12 @@ pub struct LoraConfig {
     pub attn_matrices: AttentionMatrices,
     /// Whether the checkpoint stores the adapted weights as `[d_in, d_out]`.
     pub fan_in_fan_out: bool,
+    /// Whether the factors have a bias of their own: `y + s ((x A) B + c)`.
+    #[serde(skip_serializing_if = "is_false")]
+    pub lora_bias: bool,
+    /// Whether an embedding and the head that is tied to it are adapted as one, if either is a target.
+    #[serde(skip_serializing_if = "is_false")]
+    pub ensure_weight_tying: bool,
     /// LoRA+ (Hayou et al. 2024, arXiv 2402.12354): learning rate of `B`, of magnitudes and of
     /// biases over that of `A`; 16 is the paper's advice.
     #[serde(rename = "loraplus_lr_ratio", skip_serializing_if = "Option::is_none")]
@@ -102,9 +113,15 @@ impl Default for LoraConfig {
             init: LoraInit::default(),
             attn_matrices: AttentionMatrices::default(),
             fan_in_fan_out: false,
+            lora_bias: false,
+            ensure_weight_tying: false,
             lr_ratio: None,
         }
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// HF PEFT writes alpha as a whole number.
@@ -120,12 +137,26 @@ fn whole_if_it_is<S: serde::Serializer>(
 }
 
 impl LoraConfig {
-    /// The linear layers of `base` that are adapted.
+    /// The linear layers and embeddings of `base` that are adapted. An embedding is one only where it
+    /// is named, and a head that is tied to it then not: it has the embedding's factors.
     ///
     /// # Errors
     /// If the targets select nothing.
     pub fn sites<'b>(&self, base: &'b Base) -> Result<Vec<&'b Site>> {
-        self.targets.resolve(base, DEFAULT_ROLES)
+        let mut sites = self.targets.resolve_kinds(base, KINDS, DEFAULT_ROLES)?;
+        sites.retain(|site| site.role != Role::RelativePosition);
+        if self.ensure_weight_tying {
+            for head in base.sites() {
+                let Some(embedding) = head.tied_to else { continue };
+                let is_meant = |site: &&Site| [head.index, embedding].contains(&site.index);
+                if sites.iter().any(is_meant) {
+                    sites.retain(|site| !is_meant(site));
+                    let embedding = base.sites().filter(|site| site.index == embedding);
+                    sites.extend(embedding.map(|site| site.as_ref()));
+                }
+            }
+        }
+        Ok(sites)
     }
 
     /// The rank at a module.
@@ -171,7 +202,7 @@ impl MethodConfig for LoraConfig {
     type Method = Lora;
 
     fn card(&self) -> MethodCard {
-        let other = self.use_dora || self.use_rslora || self.init == LoraInit::Pissa;
+        let other = self.use_dora || self.use_rslora || self.init.keeps_start();
         let formats = match (other, self.attn_matrices.is_empty()) {
             (_, false) => "adapters",
             (true, true) => "peft",
@@ -202,8 +233,8 @@ impl MethodConfig for LoraConfig {
         }
         let alphas = self.alpha_pattern.iter().map(|(k, a)| (format!("alpha_pattern[{k:?}]"), *a));
         for (field, alpha) in alphas.chain([("lora_alpha".to_string(), self.alpha)]) {
-            if !(alpha.is_finite() && alpha > 0.0) {
-                return Err(Error::config(field, alpha, "must be a positive number"));
+            if !(alpha.is_finite() && alpha != 0.0) {
+                return Err(Error::config(field, alpha, "must be a number other than 0"));
             }
         }
         if !(0.0..1.0).contains(&self.dropout) {
@@ -214,24 +245,33 @@ impl MethodConfig for LoraConfig {
         {
             return Err(Error::config("loraplus_lr_ratio", ratio, "must be a positive number"));
         }
-        if self.use_dora && self.init == LoraInit::Pissa {
+        let start = serde_json::to_string(&self.init).unwrap_or_default();
+        if self.use_dora && self.init.keeps_start() {
             return Err(Error::config(
                 "init_lora_weights",
-                "\"pissa\"",
+                start,
                 "cannot be combined with use_dora: the magnitudes would start from a weight that \
-                 PiSSA has already split",
+                 has already been split",
             ));
         }
-        if !self.attn_matrices.is_empty() && (self.use_dora || self.init == LoraInit::Pissa) {
-            let expected = "cannot be combined with use_dora or PiSSA, which are of whole weights";
+        let ranks = self.rank_pattern.iter().map(|(_, rank)| *rank).chain([self.rank]);
+        if self.init == LoraInit::Orthogonal
+            && let Some(odd) = ranks.into_iter().find(|rank| rank % 2 == 1)
+        {
+            let expected = "must be even, for init_lora_weights = \"orthogonal\"";
+            return Err(Error::config("r", odd, expected));
+        }
+        let whole = self.use_dora || self.lora_bias || self.init.keeps_start();
+        if !self.attn_matrices.is_empty() && whole {
+            let expected = "cannot be combined with use_dora, lora_bias, PiSSA or OLoRA, which are of whole weights";
             return Err(Error::config("attn_matrices", "(given)", expected));
         }
         self.targets.validate()
     }
 
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
-        let sites = self.targets.resolve(base, DEFAULT_ROLES)?;
-        let mut unmatched = self.targets.unmatched(base, DEFAULT_ROLES)?;
+        let sites = self.targets.resolve_kinds(base, KINDS, DEFAULT_ROLES)?;
+        let mut unmatched = self.targets.unmatched_kinds(base, KINDS, DEFAULT_ROLES)?;
         unmatched.extend(unmatched_patterns("rank_pattern", &self.rank_pattern, &sites)?);
         unmatched.extend(unmatched_patterns("alpha_pattern", &self.alpha_pattern, &sites)?);
         unmatched.extend(self.attn_matrices.unmatched(&sites));

@@ -1,7 +1,7 @@
 //! How LoRA's factors start.
 
-use burn::tensor::linalg::svd;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::linalg::{qr, svd};
+use burn::tensor::{Device, Distribution, Int, Tensor};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -22,15 +22,75 @@ pub enum LoraInit {
     /// shared and stays as it is: the method adds `s (A B - A₀ B₀)`, which is the same function,
     /// keeping the start `A₀, B₀` beside the factors, in files too.
     Pissa,
+    /// `"pissa_niter_N"`: as `"pissa"`, which the reference library then approximates in `N` steps.
+    PissaNiter(u32),
+    /// `"olora"` (Büyükakyüz 2024, arXiv 2406.01775): from the QR decomposition `Wᵀ = Q R`, `A₀` and
+    /// `B₀` transposed are the first `r` rows of `R` and columns of `Q`; otherwise as `"pissa"`.
+    Olora,
+    /// `"orthogonal"`: `A = X Q₁ / 10` and `B = (Y Q₂)ᵀ / 10` with `X, Y ~ N(0, 1)`, where `Q₁` and
+    /// `Q₂` are the odd and the even rows of an orthogonal matrix, so that `A B = 0`.
+    Orthogonal,
+    /// `"eva"`: the adapter began at the directions of its layers' inputs (Paischer et al. 2024, arXiv
+    /// 2410.07170). It is read; a new one is refused where it would see data.
+    Eva,
 }
+
+/// How many values a matrix of the reference's orthogonal start is divided by.
+const ORTHOGONAL_SCALE: f64 = 10.0;
+
+impl LoraInit {
+    /// Whether the function depends on what the factors started from.
+    pub(crate) fn keeps_start(self) -> bool {
+        matches!(self, Self::Pissa | Self::PissaNiter(_) | Self::Olora)
+    }
+
+    fn name(self) -> Option<String> {
+        Some(match self {
+            Self::Kaiming | Self::Random => return None,
+            Self::Gaussian => "gaussian".into(),
+            Self::Pissa => "pissa".into(),
+            Self::PissaNiter(steps) => format!("{PISSA_NITER}{steps}"),
+            Self::Olora => "olora".into(),
+            Self::Orthogonal => "orthogonal".into(),
+            Self::Eva => "eva".into(),
+        })
+    }
+
+    fn named(name: &str) -> Result<Self, String> {
+        if let Some(steps) = name.strip_prefix(PISSA_NITER) {
+            let steps = steps.parse().map_err(|_| format!("{name:?}: {steps:?} is no number"))?;
+            return Ok(Self::PissaNiter(steps));
+        }
+        Ok(match name.to_ascii_lowercase().as_str() {
+            "gaussian" => Self::Gaussian,
+            "pissa" => Self::Pissa,
+            "olora" => Self::Olora,
+            "orthogonal" => Self::Orthogonal,
+            "eva" => Self::Eva,
+            "loftq" | "corda" | "lora_ga" | "mica" => {
+                return Err(format!(
+                    "{name:?} changes the base's weights by data or by rounding that are not in the \
+                     adapter's file: convert the adapter with \
+                     path_initial_model_for_weight_conversion, as HF PEFT's documentation has it"
+                ));
+            }
+            _ => {
+                return Err(format!(
+                    "unknown initialisation {name:?}; there are true, false, \"gaussian\", \
+                     \"pissa\", \"pissa_niter_N\", \"olora\", \"orthogonal\", \"eva\""
+                ));
+            }
+        })
+    }
+}
+
+const PISSA_NITER: &str = "pissa_niter_";
 
 impl Serialize for LoraInit {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Kaiming => serializer.serialize_bool(true),
-            Self::Random => serializer.serialize_bool(false),
-            Self::Gaussian => serializer.serialize_str("gaussian"),
-            Self::Pissa => serializer.serialize_str("pissa"),
+        match self.name() {
+            Some(name) => serializer.serialize_str(&name),
+            None => serializer.serialize_bool(*self == Self::Kaiming),
         }
     }
 }
@@ -46,11 +106,7 @@ impl<'de> Deserialize<'de> for LoraInit {
         match Value::deserialize(deserializer)? {
             Value::Flag(true) => Ok(Self::Kaiming),
             Value::Flag(false) => Ok(Self::Random),
-            Value::Name(name) if name.eq_ignore_ascii_case("gaussian") => Ok(Self::Gaussian),
-            Value::Name(name) if name == "pissa" => Ok(Self::Pissa),
-            Value::Name(name) => Err(D::Error::custom(format!(
-                "unknown initialisation {name:?}; there are true, false, \"gaussian\", \"pissa\""
-            ))),
+            Value::Name(name) => Self::named(&name).map_err(D::Error::custom),
         }
     }
 }
@@ -71,16 +127,41 @@ impl LoraInit {
         };
         let [rank, _] = b;
         match self {
-            Self::Kaiming => [uniform(a), Tensor::zeros(b, device)],
+            Self::Kaiming | Self::Eva => [uniform(a), Tensor::zeros(b, device)],
             Self::Random => [uniform(a), uniform(b)],
             Self::Gaussian => {
                 let normal = Distribution::Normal(0.0, 1.0 / rank as f64);
                 [Tensor::random(a, normal, device), Tensor::zeros(b, device)]
             }
-            Self::Pissa => principal_factors(weight(), rank, scaling)
+            Self::Pissa | Self::PissaNiter(_) => principal_factors(weight(), rank, scaling)
                 .map(|factor| Tensor::from_data(factor.into_data(), device)),
+            Self::Olora => {
+                let (q, r) = qr::<2>(weight().transpose().detach(), true);
+                let [a, b] = [r.narrow(0, 0, rank), q.narrow(1, 0, rank)];
+                [a, b].map(|factor| Tensor::from_data(factor.transpose().into_data(), device))
+            }
+            Self::Orthogonal => orthogonal_factors([a[0], rank, b[1]], device),
         }
     }
+}
+
+/// Factors whose product is nothing; `rank` must be even.
+fn orthogonal_factors([d_in, rank, d_out]: [usize; 3], device: &Device) -> [Tensor<2>; 2] {
+    let normal = |shape: [usize; 2]| {
+        Tensor::<2>::random(
+            shape,
+            Distribution::Normal(0.0, 1.0),
+            &device.clone().without_autodiff(),
+        )
+    };
+    let (q, _) = qr::<2>(normal([rank, rank]), true);
+    let rows = |first: usize| {
+        let rows: Vec<i64> = (first..rank).step_by(2).map(|row| row as i64).collect();
+        q.clone().select(0, Tensor::<1, Int>::from_data(&rows[..], &q.device()))
+    };
+    let a = normal([d_in, rank / 2]).matmul(rows(0)) / ORTHOGONAL_SCALE;
+    let b = normal([d_out, rank / 2]).matmul(rows(1)).transpose() / ORTHOGONAL_SCALE;
+    [a, b].map(|factor| Tensor::from_data(factor.into_data(), device))
 }
 
 /// Sweeps of the QR iteration allowed for each singular value; it takes two or three.
@@ -104,6 +185,30 @@ mod tests {
 
     /// `W = s A B + R` is the best approximation of its rank exactly if `R` is orthogonal to the
     /// factors on both sides, and no singular value of `R` exceeds one of `s A B`.
+    #[test]
+    fn orthogonal_factors_have_no_product() {
+        let [a, b] = orthogonal_factors([9, 4, 7], &Device::default());
+        assert!(largest(a.clone()) > 0.05 && largest(b.clone()) > 0.05);
+        assert!(largest(a.matmul(b)) < 1e-5);
+    }
+
+    #[test]
+    fn factors_of_a_qr_decomposition_are_part_of_the_weight() {
+        let device = Device::default();
+        for shape in [[12, 20], [20, 12]] {
+            let weight = Tensor::<2>::random(shape, Distribution::Normal(0.1, 0.5), &device);
+            let shapes = |rank: usize| [[shape[0], rank], [rank, shape[1]]];
+            let product = |rank: usize| {
+                let [a, b] = LoraInit::Olora.factors(shapes(rank), 3.0, || weight.clone(), &device);
+                a.matmul(b)
+            };
+            // All of it is the weight, and a part has what the first columns of the transpose have.
+            assert!(largest(product(12) - weight.clone()) < 1e-4);
+            let rest = (weight.clone() - product(3)).narrow(0, 0, 3);
+            assert!(largest(rest) < 1e-4, "the first columns are in the first factors");
+        }
+    }
+
     #[test]
     fn principal_factors_are_the_best_of_their_rank() {
         let (device, scaling, rank) = (Device::default(), 7.0 / 3.0, 3);

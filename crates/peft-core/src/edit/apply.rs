@@ -148,6 +148,10 @@ pub(super) fn bias(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Option<Tensor<
     };
     match edit {
         Edit::Bias(bias) => Some(bias.clone()),
+        Edit::LowRank(factors) => match (bias(below, layer), factors.added_bias()) {
+            (Some(bias), Some(added)) => Some(bias + added),
+            (bias, added) => bias.or(added),
+        },
         Edit::Scale(scale) => {
             let bias = bias(below, layer)?;
             match scale.of_output(layer.site.d_out()) {

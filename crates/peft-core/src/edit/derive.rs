@@ -85,6 +85,7 @@ impl Edits {
     fn sets_bias(&self) -> bool {
         self.list.iter().any(|edit| match edit {
             Edit::Bias(_) => true,
+            Edit::LowRank(factors) => factors.bias.is_some(),
             Edit::Mean(members) => members.iter().any(|(_, edits)| edits.sets_bias()),
             _ => false,
         })
@@ -120,7 +121,8 @@ impl Edit {
         match self {
             Self::LowRank(factors) => {
                 let columns = factors.columns.as_ref().map_or(d_out, ExactSizeIterator::len);
-                Change { weight: d_in * columns, bias: 0, rank: factors.rank().min(full) }
+                let bias = if factors.bias.is_some() { d_out } else { 0 };
+                Change { weight: d_in * columns, bias, rank: factors.rank().min(full) }
             }
             Self::Scale(Scale { input, output, columns }) => {
                 let scaled = columns.as_ref().map_or(d_out, ExactSizeIterator::len);

@@ -8,7 +8,7 @@ use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, module::linear};
 use super::Edit;
 use crate::{Change, MemoKey, Pass, Site};
 
-/// `y + s (x A) B`, with dropout on `x` in training.
+/// `y + s ((x A) B + c)`, with dropout on `x` in training; most have no `c`.
 #[derive(Debug, Clone)]
 pub struct LowRank {
     /// `A`, `[d_in, r]`.
@@ -21,12 +21,14 @@ pub struct LowRank {
     pub dropout: f64,
     /// The columns of the output that change, where not all do.
     pub columns: Option<Range<usize>>,
+    /// `c`, `[d_out]`; of the whole output.
+    pub bias: Option<Tensor<1>>,
 }
 
 impl LowRank {
     /// Factors of the whole output, without dropout.
     pub fn new(a: Tensor<2>, b: Tensor<2>, scale: f64) -> Self {
-        Self { a, b, scale, dropout: 0.0, columns: None }
+        Self { a, b, scale, dropout: 0.0, columns: None, bias: None }
     }
 
     /// With dropout on the input of the factors.
@@ -39,17 +41,27 @@ impl LowRank {
         Self { columns: Some(columns), ..self }
     }
 
+    /// With a bias of its own.
+    pub fn with_bias(self, bias: Option<Tensor<1>>) -> Self {
+        Self { bias, ..self }
+    }
+
     /// The rank `r`.
     pub fn rank(&self) -> usize {
         self.a.dims()[1]
     }
 
-    /// `s (x A) B`, `[tokens, d_out]`.
+    /// `s c`, `[d_out]`.
+    pub(super) fn added_bias(&self) -> Option<Tensor<1>> {
+        self.bias.as_ref().map(|bias| bias.clone() * self.scale)
+    }
+
+    /// `s ((x A) B + c)`, `[tokens, d_out]`.
     pub(super) fn delta(&self, x: Tensor<2>, d_out: usize, pass: &Pass<'_>) -> Tensor<2> {
         let x = pass.dropout(x, self.dropout);
         // The scale goes on the narrow side.
         let inner = linear(x, self.a.clone(), None) * self.scale;
-        self.placed(linear(inner, self.b.clone(), None), d_out)
+        self.placed(linear(inner, self.b.clone(), self.added_bias()), d_out)
     }
 
     /// `s A B`, `[d_in, d_out]`.

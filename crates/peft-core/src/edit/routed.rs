@@ -120,7 +120,9 @@ impl Routed {
 fn only_factors(edits: &Edits) -> Option<Option<&LowRank>> {
     match &edits.list[..] {
         [] => Some(None),
-        [Edit::LowRank(factors)] if factors.columns.is_none() => Some(Some(factors)),
+        [Edit::LowRank(factors)] if factors.columns.is_none() && factors.bias.is_none() => {
+            Some(Some(factors))
+        }
         _ => None,
     }
 }
