@@ -191,6 +191,20 @@ impl AdapterConfig {
         })
     }
 
+    /// Without what is asked for tied tables. HF PEFT knows these by two names, and leaves those of other
+    /// models apart: the files then have nothing of the head.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn not_tied(mut self, registry: &Registry) -> Result<Self> {
+        self.ensure_weight_tying = false;
+        let mut fields = self.method.to_fields();
+        if fields.insert(TYING.into(), false.into()).is_some() {
+            self.method = registry.configure_type(self.method.peft_type(), fields)?;
+        }
+        Ok(self)
+    }
+
     /// The fields of the file, in alphabetical order as HF PEFT writes them.
     pub fn to_fields(&self) -> Map<String, Value> {
         let mut fields = self.method.to_fields();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, TensorData};
 use peft_core::{
-    Base, Dialect, Exchange, InitContext, KeyProblem, Method, ModulesToSave, Size, TensorMap,
+    Base, Dialect, Exchange, InitContext, KeyProblem, Method, ModulesToSave, Site, Size, TensorMap,
     TensorSpec, TokenIndices,
 };
 use serde::Serialize;
@@ -179,6 +179,11 @@ impl Read {
             let is_row = no_rows && key.ends_with(TokenIndices::ROWS);
             !is_copy(key) && !is_row && !ModulesToSave::is_within(module_of(key), &passed_over)
         });
+        let mut heads_of_tables = base.sites().filter(|site| site.tied_to.is_some());
+        let of_head = |site: &Site| tensors.keys().any(|key| key.starts_with(&site.key("")));
+        if config.ensure_weight_tying && !heads_of_tables.any(|site| of_head(site)) {
+            config = config.not_tied(registry)?;
+        }
         let context = InitContext::new(base, device);
         let context = if start.is_some() { context.restored() } else { context };
         let mut built = Adapter::build(config, &context)?;

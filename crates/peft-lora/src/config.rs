@@ -87,10 +87,8 @@ pub struct LoraConfig {
     /// Whether the checkpoint stores the adapted weights as `[d_in, d_out]`.
     pub fan_in_fan_out: bool,
     /// Whether the factors have a bias of their own: `y + s ((x A) B + c)`.
-    #[serde(skip_serializing_if = "is_false")]
     pub lora_bias: bool,
     /// Whether an embedding and the head that is tied to it are adapted as one, if either is a target.
-    #[serde(skip_serializing_if = "is_false")]
     pub ensure_weight_tying: bool,
     /// LoRA+ (Hayou et al. 2024, arXiv 2402.12354): learning rate of `B`, of magnitudes and of
     /// biases over that of `A`; 16 is the paper's advice.
@@ -118,10 +116,6 @@ impl Default for LoraConfig {
             lr_ratio: None,
         }
     }
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// HF PEFT writes alpha as a whole number.

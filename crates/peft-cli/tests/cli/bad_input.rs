@@ -61,7 +61,7 @@ fn settings() {
     fails(&bench, &format!("{train} --set rank=0"), &["r = 0", "at least 1"]);
     fails(&bench, &format!("{train} --set rank=-3"), &["-3"]);
     fails(&bench, &format!("{train} --set rank=many"), &["many"]);
-    fails(&bench, &format!("{train} --set alpha=0"), &["lora_alpha", "positive"]);
+    fails(&bench, &format!("{train} --set alpha=0"), &["lora_alpha", "other than 0"]);
     fails(&bench, &format!("{train} --set dropout=1.5"), &["lora_dropout"]);
     fails(&bench, &format!("{train} --set ranks=4"), &["ranks", "rank (r)"]);
     fails(&bench, &format!("{train} --set target_modules=querry"), &["querry", "query"]);

@@ -97,7 +97,6 @@ fn unknown_fields_that_ask_for_something_are_named() {
     let cases = [
         json!({"from_the_future": 3}),
         json!({"from_the_future": ""}),
-        json!({"lora_bias": true}),
         json!({"layer_replication": [[0, 2]]}),
         json!({"use_qalora": true}),
         json!({"megatron_core": "another.core"}),
@@ -159,7 +158,8 @@ fn values_that_make_no_sense_name_their_field() {
         (json!({"r": 0}), "r"),
         (json!({"lora_dropout": 1.0}), "lora_dropout"),
         (json!({"rank_pattern": {"query": 0}}), "rank_pattern[\"query\"]"),
-        (json!({"init_lora_weights": "olora"}), "init_lora_weights"),
+        (json!({"init_lora_weights": "corda"}), "init_lora_weights"),
+        (json!({"init_lora_weights": "orthogonal", "r": 3}), "r"),
         (json!({"task_type": "SEQ_CLASSIFICATION"}), "task_type"),
         (json!({"modules_to_save": "classifier"}), "modules_to_save"),
     ];

@@ -70,7 +70,7 @@ fn a_wrong_value_names_its_field() {
         (json!({"target_modules": 3}), "target_modules", "3"),
         (json!({"bias": "some"}), "bias", "\"some\""),
         (json!({"rank": 0}), "r", "0"),
-        (json!({"alpha": -2.0}), "lora_alpha", "-2"),
+        (json!({"alpha": 0.0}), "lora_alpha", "0"),
     ];
     for (set, expected_field, expected_value) in cases {
         match registry().configure("lora", fields(set.clone())) {
