@@ -156,7 +156,8 @@ fn encoder_decoder_head(
                 // A table of its own would lack the factor (T5), or have encoder and decoder with
                 // tables of their own too (BART).
                 Some((scale, bias)) => {
-                    Unembedding::tied(loader, "lm_head", None, embeddings, bias).with_scale(scale)
+                    let head = Unembedding::tied(loader, "lm_head", None, embeddings, None);
+                    head.with_scale(scale).with_buffer(bias)
                 }
                 None => Unembedding::own(loader, &mut new, "lm_head", "lm_head", embeddings, None),
             };

@@ -57,6 +57,11 @@ impl Unembedding {
         Self { site, embeddings: embeddings.site.clone(), weight, bias, scale: 1.0 }
     }
 
+    /// With a bias that the checkpoint holds elsewhere, and that no method sees.
+    pub fn with_buffer(self, bias: Option<Tensor<1>>) -> Self {
+        Self { bias, ..self }
+    }
+
     /// With a factor on hidden states.
     pub fn with_scale(self, scale: f64) -> Self {
         Self { scale, ..self }
