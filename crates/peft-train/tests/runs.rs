@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
-use peft_core::{InitContext, MethodConfig};
+use burn::tensor::{Device, Distribution, Tensor};
+use peft_core::{Calibration, InitContext, MethodConfig};
 use peft_data::metrics::Metric;
 use peft_data::{Dataset, Goal, Layout, TokenizedSet};
 use peft_format::{ADAPTER_START, ADAPTER_WEIGHTS, Adapter, AdapterConfig, TaskType};
@@ -12,8 +12,8 @@ use peft_lora::{LoraConfig, LoraInit};
 use peft_models::{Model, ModelTask, TextTokenizer};
 use peft_sparse::HeadOnlyConfig;
 use peft_train::{
-    Entry, Error, Observer, Outcome, Result, RunDirectory, TaskFile, TrainData, TrainSettings,
-    Trainer,
+    CalibrationBatches, Entry, Error, Observer, Outcome, Result, RunDirectory, TaskFile, TrainData,
+    TrainSettings, Trainer,
 };
 use tempfile::TempDir;
 
@@ -238,4 +238,45 @@ fn a_resumed_run_has_what_it_started_from_of_its_checkpoint() {
     bench.train(pissa(), true, settings(2), &cut, true, ()).expect("it goes on");
     assert!(files(&cut) == files(&whole), "the resumed run has another adapter");
     assert!(best == files(&whole)[1], "the best adapter has another start");
+}
+
+/// Only this test draws from the device.
+#[test]
+fn what_else_is_random_in_the_process_and_a_run_do_not_disturb_each_other() {
+    let bench = Bench::new();
+    let device = Device::flex();
+    let drawn = || Tensor::<1>::random([8], Distribution::Default, &device).into_data();
+    // It starts from the weights, so that all that is random is dropout.
+    let pissa =
+        LoraConfig { rank: 2, dropout: 0.5, init: LoraInit::Pissa, ..LoraConfig::default() };
+    let mut runs = Vec::new();
+    for seed in [1, 2] {
+        device.seed(seed);
+        let alone = drawn();
+        device.seed(seed);
+        let run = RunDirectory::new(bench.path(&seed.to_string()));
+        bench.train(pissa.clone(), false, settings(3), &run, false).expect("trained");
+        assert_eq!(drawn(), alone, "the run has drawn, or set the seed");
+        runs.push(std::fs::read(run.adapter().join(ADAPTER_WEIGHTS)).expect("there"));
+    }
+    assert!(runs[0] == runs[1], "the run depends on what was drawn before");
+}
+
+#[test]
+fn a_batch_that_cannot_be_looked_at_is_an_error_and_not_the_last_one() {
+    let bench = Bench::new();
+    // One text is longer than the model has positions.
+    let path = bench.path("long.tsv");
+    let long = "a ".repeat(60);
+    let rows = format!("text\tlabel\nab\tx\n{long}\ty\nca\tx\nbb\ty\n");
+    std::fs::write(&path, rows).expect("written");
+    let dataset = Dataset::discover(&path, &Layout::default(), Goal::Classify).expect("a data set");
+    let tokenizer = TextTokenizer::load(bench.folder.path(), 100).expect("a tokenizer");
+    let set = TokenizedSet::new(&dataset, &tokenizer, bench.model.config()).expect("tokens");
+    let batches = CalibrationBatches::new(&bench.model, &set, Goal::Classify, 1, 0);
+    assert_eq!(batches.len(), 4);
+    let losses = (0..4).map(|batch| batches.loss(batch, &()));
+    let errors: Vec<_> = losses.filter_map(std::result::Result::err).collect();
+    let [peft_core::Error::Pass { source }] = &errors[..] else { panic!("{errors:?}") };
+    assert!(source.to_string().contains("the model has 40 positions"), "{source}");
 }

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
+use peft::core::InitContext;
 use peft::format::{Accounting, Adapter, AdapterConfig, TaskType};
-use peft::models::{Model, ModelTask, Task};
+use peft::models::{Checkpoint, Model, ModelConfig, ModelTask, Task};
 use serde_json::{Value, json};
 
 use crate::options::{DeviceOptions, ModelOptions, SettingOptions};
@@ -38,10 +39,13 @@ impl Inspect {
         let config = AdapterConfig::configure(&peft::registry(), &self.method, fields)?;
         let resolved = self.model.resolve([])?;
         let task = ModelTask { task: Task::ClassifySequence { labels: self.labels }, seed: 0 };
-        let (model, _) =
-            Model::load_in(&resolved.directory, Some(task), self.model.load_in, &device)?;
+        // Values are not looked at, neither the model's nor those that the method starts from.
+        let checkpoint = Checkpoint::outline(&resolved.directory)?;
+        let mut checkpoint = checkpoint.with_precision(self.model.load_in);
+        let of_model = ModelConfig::load(&resolved.directory)?;
+        let (model, _) = Model::from_checkpoint(of_model, &mut checkpoint, task, &device)?;
         let config = config.with_task(TaskType::SequenceClassification, model.base());
-        let adapter = Adapter::new(config, model.base(), &device)?;
+        let adapter = Adapter::init(config, &InitContext::new(model.base(), &device).restored())?;
         let counts = Accounting::new(&adapter, model.base());
         if self.json {
             let mut value = serde_json::to_value(&counts)?;

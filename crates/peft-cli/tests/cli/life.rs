@@ -1,5 +1,9 @@
 //! From training to a merged model and back.
 
+use std::io::Write;
+
+use serde_json::{Value, json};
+
 use crate::workbench::{Workbench, text};
 
 const TRAIN: &str = "train --model model --train train.tsv --test test.tsv --epochs 2 \
@@ -165,6 +169,40 @@ fn inspection_counts_by_the_closed_formula() {
     let dora = bench.json("inspect --model model --method dora --set rank=4 --labels 3 --json");
     assert_eq!(dora["trainable"], sites * (r * 2 * d + d) + head);
     assert_eq!(dora["rank"], sites * d + 3);
+}
+
+/// Its words alone are a quarter of a terabyte.
+#[test]
+fn a_model_that_no_memory_holds_is_inspected() {
+    let bench = Workbench::new();
+    let path = bench.path("model/model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let length = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[8..length]).unwrap();
+    let (words, end): (u64, u64) = (1 << 31, bytes.len() as u64 - length as u64);
+    let table = header.as_object_mut().unwrap();
+    let (_, table) =
+        table.iter_mut().find(|(key, _)| key.ends_with("word_embeddings.weight")).unwrap();
+    // Where the old table was, there is another tensor.
+    let old = std::mem::replace(
+        table,
+        json!({"dtype": "F32", "shape": [words, 32], "data_offsets": [end, end + words * 32 * 4]}),
+    );
+    header["old"] = old;
+    let header = header.to_string();
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    // A file with a hole takes no room.
+    file.set_len(8 + header.len() as u64 + end + words * 32 * 4).unwrap();
+    let config = std::fs::read_to_string(bench.path("model/config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["vocab_size"] = json!(words);
+    bench.write("model/config.json", config.to_string());
+    for method in ["lora", "pissa", "prefix"] {
+        let counts = bench.json(&format!("inspect --model model --method {method} --json"));
+        assert!(counts["total"].as_u64().unwrap() > words * 32, "{method}: {counts}");
+    }
 }
 
 #[test]

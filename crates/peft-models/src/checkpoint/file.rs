@@ -9,11 +9,8 @@ use peft_format::{read_pytorch, read_safetensors};
 use peft_kernels::PackedTensor;
 
 use super::gguf::{self, Gguf};
-use super::{Precision, ShardIndex};
+use super::{Precision, ShardIndex, shapes};
 use crate::{Error, Result};
-
-/// Reads the tensors of one file.
-type ReadTensors = fn(&Path) -> Result<TensorMap>;
 
 /// The tensors of a checkpoint, each there until it is taken.
 #[derive(Debug)]
@@ -28,6 +25,36 @@ pub struct Checkpoint {
 enum Stored {
     Plain(TensorData),
     Packed(PackedTensor),
+    /// Zeros of this shape, in the place of values that were not read.
+    Zeros(Vec<usize>),
+}
+
+/// Tensors by key.
+type Tensors = BTreeMap<String, Stored>;
+
+/// How files are read.
+struct Reader {
+    safetensors: fn(&Path) -> Result<Tensors>,
+    pytorch: fn(&Path) -> Result<Tensors>,
+    gguf: fn(&mut Gguf) -> Result<Tensors>,
+}
+
+/// Their values.
+const VALUES: Reader = Reader {
+    safetensors: |path| Ok(stored(read_safetensors(path)?, Stored::Plain)),
+    pytorch: |path| Ok(stored(read_pytorch(path)?, Stored::Plain)),
+    gguf: |gguf| Ok(stored(gguf::tensors(gguf)?, Stored::Packed)),
+};
+
+/// Their shapes.
+const SHAPES: Reader = Reader {
+    safetensors: |path| Ok(stored(shapes::of_safetensors(path)?, Stored::Zeros)),
+    pytorch: |path| Ok(stored(shapes::of_pytorch(path)?, Stored::Zeros)),
+    gguf: |gguf| Ok(stored(gguf::shapes(gguf)?, Stored::Zeros)),
+};
+
+fn stored<T>(tensors: BTreeMap<String, T>, of: fn(T) -> Stored) -> Tensors {
+    tensors.into_iter().map(|(key, tensor)| (key, of(tensor))).collect()
 }
 
 impl Checkpoint {
@@ -39,28 +66,38 @@ impl Checkpoint {
     /// # Errors
     /// If none is there, or one is broken.
     pub fn open(directory: &Path) -> Result<Self> {
-        let forms: [(&str, ReadTensors); 4] = [
-            ("model.safetensors", |path| Ok(read_safetensors(path)?)),
-            ("model.safetensors.index.json", |path| {
-                ShardIndex::load(path)?.tensors(|path| Ok(read_safetensors(path)?))
-            }),
-            ("pytorch_model.bin", |path| Ok(read_pytorch(path)?)),
-            ("pytorch_model.bin.index.json", |path| {
-                ShardIndex::load(path)?.tensors(|path| Ok(read_pytorch(path)?))
-            }),
+        Self::read(directory, &VALUES)
+    }
+
+    /// The same with zeros for all values, which are not read, and take no memory: for what depends
+    /// on shapes alone.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn outline(directory: &Path) -> Result<Self> {
+        Self::read(directory, &SHAPES)
+    }
+
+    fn read(directory: &Path, reader: &Reader) -> Result<Self> {
+        let forms = [
+            ("model.safetensors", reader.safetensors),
+            ("model.safetensors.index.json", reader.safetensors),
+            ("pytorch_model.bin", reader.pytorch),
+            ("pytorch_model.bin.index.json", reader.pytorch),
         ];
         for (name, read) in forms {
             let path = directory.join(name);
             if path.exists() {
-                let tensors = read(&path)?;
-                return Ok(Self::from_tensors(path, tensors));
+                let tensors = match name.ends_with(".index.json") {
+                    true => ShardIndex::load(&path)?.tensors(read)?,
+                    false => read(&path)?,
+                };
+                return Ok(Self { path, tensors, precision: Precision::Stored });
             }
         }
         if let Some(mut gguf) = Gguf::find(directory)? {
-            let tensors = gguf::tensors(&mut gguf)?;
-            let tensors = tensors.into_iter().map(|(key, data)| (key, Stored::Packed(data)));
-            let path = gguf.path().into();
-            return Ok(Self { path, tensors: tensors.collect(), precision: Precision::Stored });
+            let tensors = (reader.gguf)(&mut gguf)?;
+            return Ok(Self { path: gguf.path().into(), tensors, precision: Precision::Stored });
         }
         let names = forms.map(|(name, _)| name).join(", ");
         let reason = format!("no checkpoint: none of {names}, *.gguf is there");
@@ -69,8 +106,8 @@ impl Checkpoint {
 
     /// A checkpoint of tensors in memory; `path` is for messages.
     pub fn from_tensors(path: impl Into<PathBuf>, tensors: TensorMap) -> Self {
-        let tensors = tensors.into_iter().map(|(key, data)| (key, Stored::Plain(data)));
-        Self { path: path.into(), tensors: tensors.collect(), precision: Precision::Stored }
+        let tensors = stored(tensors, Stored::Plain);
+        Self { path: path.into(), tensors, precision: Precision::Stored }
     }
 
     /// With weights in this precision.
@@ -92,7 +129,7 @@ impl Checkpoint {
     pub fn packed_bytes(&self) -> [usize; 2] {
         let packed = self.tensors.values().filter_map(|stored| match stored {
             Stored::Packed(tensor) => Some(tensor),
-            Stored::Plain(_) => None,
+            Stored::Plain(_) | Stored::Zeros(_) => None,
         });
         packed.fold([0, 0], |[packed, plain], tensor| {
             let values: usize = tensor.shape().iter().product();
@@ -110,6 +147,7 @@ impl Checkpoint {
         match self.tensors.remove(key)? {
             Stored::Plain(data) => Some(data),
             Stored::Packed(tensor) => Some(tensor.values()),
+            Stored::Zeros(shape) => Some(TensorData::zeros::<f32, _>(shape)),
         }
     }
 
@@ -117,8 +155,20 @@ impl Checkpoint {
     pub fn take_packed(&mut self, key: &str) -> Option<PackedTensor> {
         match self.tensors.remove(key)? {
             Stored::Packed(tensor) => Some(tensor),
-            plain => {
-                self.tensors.insert(key.into(), plain);
+            other => {
+                self.tensors.insert(key.into(), other);
+                None
+            }
+        }
+    }
+
+    /// Takes the shape of a tensor whose values were not read; `None` if it is not there, or they
+    /// were.
+    pub(super) fn take_outline(&mut self, key: &str) -> Option<Vec<usize>> {
+        match self.tensors.remove(key)? {
+            Stored::Zeros(shape) => Some(shape),
+            other => {
+                self.tensors.insert(key.into(), other);
                 None
             }
         }

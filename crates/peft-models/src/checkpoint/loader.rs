@@ -126,6 +126,9 @@ impl<'c> Loader<'c> {
             Layout::AsIs => [d_in, d_out],
             Layout::Transposed => [d_out, d_in],
         };
+        if let Some(zero) = self.outline(name, shape)? {
+            return Ok(zero.expand([d_in, d_out]).into());
+        }
         if let Some(packed) = self.packed(name, shape)? {
             return Ok(FrozenWeight::Packed(packed.transpose()));
         }
@@ -150,6 +153,9 @@ impl<'c> Loader<'c> {
     /// # Errors
     /// As [`vector`](Self::vector).
     pub fn table(&mut self, name: &str, shape: [usize; 2]) -> Result<FrozenWeight> {
+        if let Some(zero) = self.outline(name, shape)? {
+            return Ok(zero.expand(shape).into());
+        }
         if let Some(packed) = self.packed(name, shape)? {
             return Ok(FrozenWeight::Packed(packed));
         }
@@ -164,6 +170,17 @@ impl<'c> Loader<'c> {
             Some(packed) => FrozenWeight::Packed(packed),
             None => Tensor::<2>::from_data(table, (self.device(), DType::F32)).into(),
         }
+    }
+
+    /// The zero `[1, 1]` that stands for each value of the matrix `name`, if these were not read.
+    fn outline(&mut self, name: &str, shape: [usize; 2]) -> Result<Option<Tensor<2>>> {
+        let key = self.key(name);
+        let Some(found) = self.checkpoint.take_outline(&key) else { return Ok(None) };
+        if found != shape {
+            return Err(self.wrong_shape(key, found, &shape));
+        }
+        self.taken += 1;
+        Ok(Some(Tensor::zeros([1, 1], self.device())))
     }
 
     /// The matrix `name` as it is packed in the checkpoint, row by row, if it is and stays packed.
@@ -229,6 +246,9 @@ impl<'c> Loader<'c> {
     /// The table of words `[words, d]` of a head without a bias, as [`head`](Self::head) has it, in
     /// as many bits as the model is to hold it.
     pub fn head_table(&mut self, path: &str, shape: [usize; 2]) -> Option<FrozenWeight> {
+        if let Ok(Some(zero)) = self.outline(&format!("{path}.weight"), shape) {
+            return Some(zero.expand(shape).into());
+        }
         if let Ok(Some(packed)) = self.packed(&format!("{path}.weight"), shape) {
             return Some(FrozenWeight::Packed(packed));
         }

@@ -5,6 +5,7 @@ mod file;
 pub(crate) mod gguf;
 mod loader;
 mod precision;
+mod shapes;
 mod shards;
 
 pub use fields::config_fields;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use peft_core::TensorMap;
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
@@ -49,9 +48,12 @@ impl ShardIndex {
         self.files().all(|file| self.path.with_file_name(file).exists())
     }
 
-    /// The tensors, with what reads those of one file.
-    pub(super) fn tensors(&self, read: impl Fn(&Path) -> Result<TensorMap>) -> Result<TensorMap> {
-        let mut tensors = TensorMap::new();
+    /// The tensors, or what else is known of each, with what reads those of one file.
+    pub(super) fn tensors<T>(
+        &self,
+        read: impl Fn(&Path) -> Result<BTreeMap<String, T>>,
+    ) -> Result<BTreeMap<String, T>> {
+        let mut tensors = BTreeMap::new();
         for (file, keys) in &self.keys {
             let path = self.path.with_file_name(file);
             let mut shard = read(&path)?;

@@ -4,5 +4,6 @@ mod broken_gguf;
 mod checkpoint;
 mod generation;
 mod gguf;
+mod outline;
 mod support;
 mod tokenizer;

@@ -9,6 +9,7 @@ use peft_core::Stack;
 use peft_format::{sync_directory, write_atomically};
 use serde::{Deserialize, Serialize};
 
+use super::History;
 use crate::{Error, Result};
 
 /// Where a run is.
@@ -34,13 +35,16 @@ pub(crate) struct Position {
 }
 
 /// Writes a checkpoint over the last one; at any moment, one without power too, a whole one is
-/// there.
+/// there, and the lines of the log up to it.
 pub(crate) fn save(
     directory: &Path,
     position: &Position,
     method: &Stack,
     optimizer: &ModuleOptimizer,
+    log: &History,
 ) -> Result<()> {
+    // First: a checkpoint needs the lines up to it.
+    log.sync()?;
     let failed = |e: &dyn std::fmt::Display| Error::file(directory, format!("checkpoint: {e}"));
     let next = directory.with_extension("next");
     let old = directory.with_extension("old");
@@ -111,12 +115,14 @@ mod tests {
         folder: tempfile::TempDir,
         method: Stack,
         optimizer: ModuleOptimizer,
+        log: History,
     }
 
     impl Bench {
         fn new() -> Self {
             let folder = tempfile::tempdir().expect("a folder");
-            Self { folder, method: Stack::new(vec![]), optimizer: AdamWConfig::new().init() }
+            let log = History::open(&folder.path().join("metrics.jsonl"), |_| true).expect("a log");
+            Self { folder, method: Stack::new(vec![]), optimizer: AdamWConfig::new().init(), log }
         }
 
         fn path(&self, name: &str) -> std::path::PathBuf {
@@ -125,7 +131,7 @@ mod tests {
 
         fn save(&self, step: usize) -> Result<()> {
             let position = Position { step, ..Position::default() };
-            save(&self.path("checkpoint"), &position, &self.method, &self.optimizer)
+            save(&self.path("checkpoint"), &position, &self.method, &self.optimizer, &self.log)
         }
 
         fn step(&self) -> Option<usize> {
@@ -152,7 +158,9 @@ mod tests {
         bench.save(3).expect("saved");
         assert_eq!(bench.step(), Some(3));
         remove(&bench.path("checkpoint"));
-        assert_eq!(bench.folder.path().read_dir().expect("a directory").count(), 0);
+        let left = bench.folder.path().read_dir().expect("a directory").flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        assert_eq!(left, ["metrics.jsonl"]);
     }
 
     /// The run was cut off between the two names, and is again before the next one has its own.
@@ -165,6 +173,19 @@ mod tests {
         // A name that no directory can be given stands for the end of the process.
         std::os::unix::fs::symlink("nowhere", bench.path("checkpoint")).expect("linked");
         bench.save(2).expect_err("the name is taken");
+        assert_eq!(bench.step(), Some(1));
+    }
+    /// A file that takes all that is written, and cannot be synced, stands for a disk that fails.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn without_the_lines_up_to_it_there_is_no_checkpoint() {
+        let mut bench = Bench::new();
+        bench.save(1).expect("saved");
+        let lost = std::fs::OpenOptions::new().append(true).open("/dev/null");
+        bench.log.file = lost.expect("it is there");
+        let error = bench.save(2).expect_err("the log is lost").to_string();
+        assert!(error.contains("metrics.jsonl: "), "{error}");
+        assert!(!bench.path("checkpoint.next").exists(), "it was begun before");
         assert_eq!(bench.step(), Some(1));
     }
 }

@@ -50,7 +50,7 @@ impl Entry {
 pub struct History {
     path: PathBuf,
     entries: Vec<Entry>,
-    file: std::fs::File,
+    pub(super) file: std::fs::File,
 }
 
 impl History {

@@ -338,10 +338,9 @@ impl<'m> Trainer<'m> {
     }
 
     fn checkpoint(&self, state: &State, history: &History) -> Result<()> {
-        // First: a checkpoint needs the lines up to it.
-        history.sync()?;
         let directory = self.directory.checkpoint();
-        checkpoint::save(&directory, &state.position, &state.method, &state.optimizer)
+        let State { position, method, optimizer } = state;
+        checkpoint::save(&directory, position, method, optimizer, history)
     }
 
     fn save(&self, method: &Stack, directory: &std::path::Path) -> Result<()> {

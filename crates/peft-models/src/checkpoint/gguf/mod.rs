@@ -10,5 +10,5 @@ mod types;
 
 pub(crate) use config::config_fields;
 pub use container::{Gguf, TensorInfo};
-pub(crate) use names::tensors;
+pub(crate) use names::{shapes, tensors};
 pub(crate) use tokenizer::tokenizer;

@@ -157,6 +157,21 @@ pub(crate) fn tensors(gguf: &mut Gguf) -> Result<BTreeMap<String, PackedTensor>>
     Ok(tensors)
 }
 
+/// The shapes of the same tensors, from the header.
+pub(crate) fn shapes(gguf: &Gguf) -> Result<BTreeMap<String, Vec<usize>>> {
+    let naming = Naming::of(gguf)?;
+    let tensors = gguf.tensors().iter().filter(|(name, _)| *name != ROPE_FREQS);
+    let shapes = tensors.map(|(name, info)| {
+        let (own, changed) = naming.place(name).unwrap_or((name.clone(), None));
+        let mut shape = info.shape.clone();
+        if let Some(Changed::Transposed) = changed {
+            shape.reverse();
+        }
+        (own, shape)
+    });
+    Ok(shapes.collect())
+}
+
 fn heads(gguf: &Gguf, naming: &Naming, changed: Changed) -> Result<usize> {
     let queries = format!("{}.attention.head_count", naming.architecture);
     let keys = format!("{queries}_kv");
