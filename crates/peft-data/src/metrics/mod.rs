@@ -18,7 +18,7 @@ pub use rouge::Rouge;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{Goal, Labels, Target, to_bio};
+use crate::{Goal, Labels, TagScheme, Target, to_bio};
 
 /// What a model gave for one example.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,8 +172,15 @@ impl Metrics {
         let mut put = |metric: Metric, value: f64| map.insert(metric.name().into(), json!(value));
         put(Metric::Accuracy, ratio(right, words));
         if labels.are_entities() {
-            // Types without a prefix are given one, or they would be misread.
-            let scores = EntityScores::new(&to_bio(found).tags, &to_bio(wanted).tags).all;
+            let scores = match TagScheme::of(labels.names.iter().map(String::as_str)) {
+                // seqeval reads these in its strict mode alone.
+                scheme @ (TagScheme::Bilou | TagScheme::Bmewo) => {
+                    EntityScores::strict(found, wanted, scheme)
+                }
+                // Types without a prefix are given one, or they would be misread.
+                _ => EntityScores::new(&to_bio(found).tags, &to_bio(wanted).tags),
+            };
+            let scores = scores.all;
             put(Metric::Precision, scores.precision());
             put(Metric::Recall, scores.recall());
             put(Metric::F1, scores.f1());
