@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use crate::tags::Tag;
 use crate::{Error, Result, lines};
 
 /// The words of a sentence, and their tags.
@@ -180,7 +181,8 @@ impl Layout {
         }
         let cells = cells(text, self.tabs);
         let is_sign = self.columns > 1 && cells[0].chars().eq([COMMENT]);
-        let has_tag = self.tag_of(&cells).is_some_and(|tag| known.contains(tag));
+        let is_tag = |tag: &str| known.contains(tag) || Tag::is_of_entities(tag);
+        let has_tag = self.tag_of(&cells).is_some_and(is_tag);
         begins && (cells.len() != self.columns || is_sign && !has_tag)
     }
 
@@ -383,6 +385,9 @@ Bor NNP I-NP B-PER
             comments in any::<bool>(),
             end in "\r?\n",
         ) {
+            // A comment can be told from words if there is a word that does not look like one.
+            let plain = |words: &Vec<(String, String)>| words.iter().any(|(w, _)| !w.starts_with('#'));
+            prop_assume!(!comments || written.iter().any(plain));
             let mut text = String::new();
             for (number, words) in written.iter().enumerate() {
                 if comments {

@@ -164,6 +164,14 @@ impl<'a> Tag<'a> {
     }
 }
 
+impl Tag<'_> {
+    /// Whether a text is a tag of entities for all its form says: `O`, `B-X`, `I-X`.
+    pub(crate) fn is_of_entities(text: &str) -> bool {
+        let is_marked = |tag: Tag<'_>| tag.mark.is_some() && !tag.kind.is_empty();
+        Tag::new(text, TagScheme::Bio).is_none_or(is_marked)
+    }
+}
+
 impl fmt::Display for Tag<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.mark, self.kind) {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::file::metadata::FileMetaData;
+use parquet::file::metadata::{FileMetaData, ParquetMetaData};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
@@ -17,6 +17,8 @@ use crate::{Error, Result};
 /// Where the library `datasets` keeps what columns mean.
 const FEATURES: &str = "huggingface";
 
+const DAMAGED: &str = "a damaged Parquet file";
+
 /// Gives each row to `add`, with its number. Columns that are not `wanted` are null.
 pub(super) fn rows(
     path: &Path,
@@ -26,7 +28,7 @@ pub(super) fn rows(
     let file = File::open(path).map_err(|e| Error::file(path, e))?;
     // The reader trusts a file's numbers in places.
     let read = catch_unwind(AssertUnwindSafe(|| read(path, file, wanted, add)));
-    read.unwrap_or_else(|_| Err(Error::file(path, "a damaged Parquet file")))
+    read.unwrap_or_else(|_| Err(Error::file(path, DAMAGED)))
 }
 
 fn read(
@@ -35,7 +37,11 @@ fn read(
     wanted: &dyn Fn(&str) -> bool,
     add: &mut dyn FnMut(u64, Object) -> Result<()>,
 ) -> Result<()> {
+    let length = file.metadata().map_err(|e| Error::file(path, e))?.len();
     let reader = SerializedFileReader::new(file).map_err(|e| Error::file(path, e))?;
+    if !fits(reader.metadata(), length) {
+        return Err(Error::file(path, DAMAGED));
+    }
     let metadata = reader.metadata().file_metadata();
     let schema = metadata.schema();
     let columns = schema.get_fields();
@@ -58,6 +64,17 @@ fn read(
         add(number, object)?;
     }
     Ok(())
+}
+
+/// Whether all columns lie within a file of this many bytes.
+fn fits(metadata: &ParquetMetaData, length: u64) -> bool {
+    let mut columns = metadata.row_groups().iter().flat_map(|group| group.columns());
+    columns.all(|column| {
+        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let end = start.checked_add(column.compressed_size());
+        let is_within = end.and_then(|end| u64::try_from(end).ok()).is_some_and(|e| e <= length);
+        start >= 0 && column.compressed_size() >= 0 && column.num_values() >= 0 && is_within
+    })
 }
 
 /// A field as JSON; `names` are those of the classes that its numbers stand for.
