@@ -391,8 +391,8 @@ proptest! {
     ) {
         let header = if label_first { "label,text" } else { "text,label" };
         let line = |number: usize| match label_first {
-            true => format!("{},it is {number}", if number % 2 == 0 { "x" } else { "y" }),
-            false => format!("it is {number},{}", if number % 2 == 0 { "x" } else { "y" }),
+            true => format!("{},it is {number}", if number.is_multiple_of(2) { "x" } else { "y" }),
+            false => format!("it is {number},{}", if number.is_multiple_of(2) { "x" } else { "y" }),
         };
         let mut lines: Vec<String> = (0..20).map(line).collect();
         let place = at.index(lines[row].len() + 1);
