@@ -1,8 +1,10 @@
 //! Files with a word in each line.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use crate::{Error, Result};
+use crate::tags::Tag;
+use crate::{Error, Result, lines};
 
 /// The words of a sentence, and their tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +21,8 @@ pub struct Sentence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WordFormat {
     /// The word in the first of some columns between tabs or else spaces, as in the data of CoNLL
-    /// 2002 and 2003. Lines that begin with `-DOCSTART-` are between sentences too.
+    /// 2002 and 2003. Lines that begin with `-DOCSTART-` are between sentences too. Lines before a
+    /// sentence that begin with `#`, and have other columns than words have, are comments.
     Columns,
     /// CoNLL-U: ten columns between tabs, the word in the second; comments; ranges of words (`1-2`)
     /// and empty nodes (`1.1`), which are skipped.
@@ -69,10 +72,13 @@ pub fn read_sentences(
     format: Option<WordFormat>,
     tags: &TagColumn,
 ) -> Result<Vec<Sentence>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
-    let lines = lines(path, &bytes)?;
+    let bytes = lines::read(path)?;
+    let lines = lines::lines(path, &bytes)?;
     let format = format.unwrap_or_else(|| WordFormat::of(path, &lines));
-    let mut layout: Option<Layout> = None;
+    let Some(layout) = Layout::of(path, &lines, format, tags)? else {
+        return Err(Error::file(path, EMPTY));
+    };
+    let known = layout.known_tags(&lines);
     let mut sentences = Vec::new();
     let mut open = None;
     for (text, line) in lines.into_iter().zip(1..) {
@@ -80,13 +86,9 @@ pub fn read_sentences(
             sentences.extend(open.take());
             continue;
         }
-        if format.is_comment(text) {
+        if layout.is_comment(text, open.is_none(), &known) {
             continue;
         }
-        let layout = match &mut layout {
-            Some(layout) => layout,
-            none => none.insert(Layout::new(path, line, text, format, tags)?),
-        };
         if let Some((word, tag)) = layout.word(path, line, text)? {
             let sentence =
                 open.get_or_insert(Sentence { line, words: Vec::new(), tags: Vec::new() });
@@ -96,28 +98,21 @@ pub fn read_sentences(
     }
     sentences.extend(open);
     if sentences.is_empty() {
-        return Err(Error::file(path, "no words: the file is empty"));
+        return Err(Error::file(path, EMPTY));
     }
     Ok(sentences)
 }
 
-/// The lines of a file, without what ends them.
-fn lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<&'a str>> {
-    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    let lines = bytes.split(|&byte| byte == b'\n').zip(1..).map(|(text, line)| {
-        let text = std::str::from_utf8(text).map_err(|e| {
-            Error::row(path, line, format!("not UTF-8 from byte {}", e.valid_up_to()))
-        })?;
-        Ok(text.trim_end_matches('\r'))
-    });
-    lines.collect()
-}
+const EMPTY: &str = "no words: the file is empty";
+
+/// What comments begin with.
+const COMMENT: char = '#';
 
 impl WordFormat {
     /// The format of a file, by its extension or its first row.
     fn of(path: &Path, lines: &[&str]) -> Self {
         let by_name = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("conllu"));
-        let row = lines.iter().find(|text| !text.trim().is_empty() && !text.starts_with('#'));
+        let row = lines.iter().find(|text| !text.trim().is_empty() && !text.starts_with(COMMENT));
         let by_row = row.is_some_and(|text| {
             let cells: Vec<&str> = text.split('\t').collect();
             cells.len() == CONLLU.len() && id(cells[0]).is_some()
@@ -132,10 +127,6 @@ impl WordFormat {
         }
     }
 
-    fn is_comment(self, text: &str) -> bool {
-        self == Self::ConllU && text.starts_with('#')
-    }
-
     /// The index of the column with the words.
     fn word(self) -> usize {
         match self {
@@ -145,7 +136,7 @@ impl WordFormat {
     }
 }
 
-/// What the rows of a file are like; the first one says.
+/// What the rows of a file are like; the first one that is no comment says.
 struct Layout {
     format: WordFormat,
     /// Between tabs, or else between spaces.
@@ -156,6 +147,45 @@ struct Layout {
 }
 
 impl Layout {
+    /// The layout of a file; `None` if there is no row.
+    fn of(
+        path: &Path,
+        lines: &[&str],
+        format: WordFormat,
+        tags: &TagColumn,
+    ) -> Result<Option<Self>> {
+        let mut rows = lines.iter().zip(1..).filter(|(text, _)| !format.ends_sentence(text));
+        let first = rows.clone().find(|(text, _)| !text.starts_with(COMMENT));
+        // Words of a file may all begin with the sign.
+        let first = first.or_else(|| rows.next().filter(|_| format == WordFormat::Columns));
+        first.map(|(text, line)| Self::new(path, line, text, format, tags)).transpose()
+    }
+
+    /// The tags of rows that are no comments for sure.
+    fn known_tags<'a>(&self, lines: &[&'a str]) -> HashSet<&'a str> {
+        let rows = lines.iter().filter(|text| !text.starts_with(COMMENT));
+        rows.filter_map(|text| self.tag_of(&cells(text, self.tabs))).collect()
+    }
+
+    /// What stands in a row where tags do.
+    fn tag_of<'a>(&self, cells: &[&'a str]) -> Option<&'a str> {
+        cells.get(self.tag.unwrap_or(self.columns.saturating_sub(1))).copied()
+    }
+
+    /// Whether a row is a comment: in CoNLL-U, if it begins with `#`. Elsewhere that may be a word,
+    /// and a comment, which stands before the words of a sentence, has another number of columns
+    /// than they have, or `#` alone in the first and no tag in the last.
+    fn is_comment(&self, text: &str, begins: bool, known: &HashSet<&str>) -> bool {
+        if !text.starts_with(COMMENT) || self.format == WordFormat::ConllU {
+            return text.starts_with(COMMENT);
+        }
+        let cells = cells(text, self.tabs);
+        let is_sign = self.columns > 1 && cells[0].chars().eq([COMMENT]);
+        let is_tag = |tag: &str| known.contains(tag) || Tag::is_of_entities(tag);
+        let has_tag = self.tag_of(&cells).is_some_and(is_tag);
+        begins && (cells.len() != self.columns || is_sign && !has_tag)
+    }
+
     fn new(
         path: &Path,
         line: u64,
@@ -260,6 +290,8 @@ fn id(cell: &str) -> Option<Id> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(
@@ -304,14 +336,74 @@ Bor NNP I-NP B-PER
         assert_eq!(sentences, ["3: Ana/B-PER sings/O", "7: Bor/B-PER"]);
         let sentences = show("a.txt", FOUR_COLUMNS, None, "2");
         assert_eq!(sentences, ["3: Ana/NNP sings/VBZ", "7: Bor/NNP"]);
-        let sentences = show("a", "\u{feff}a  X \r\n3\t000 Y\r\n \t \r\n\r\n# Z", None, "");
-        assert_eq!(sentences, ["1: a/X 3\t000/Y", "5: #/Z"]);
+        let sentences = show("a", "\u{feff}a  X \r\n3\t000 Y\r\n \t \r\n\r\n# Y", None, "");
+        assert_eq!(sentences, ["1: a/X 3\t000/Y", "5: #/Y"]);
     }
 
     #[test]
     fn columns_between_tabs() {
         let text = "New York\tPROPN\nis\t AUX \n\n\nfar\tADJ";
         assert_eq!(show("a.tsv", text, None, ""), ["1: New York/PROPN is/AUX", "5: far/ADJ"]);
+    }
+
+    #[test]
+    fn comments_stand_before_sentences_and_have_other_columns_than_words() {
+        let read = |text: &str| show("a.conll", text, None, "");
+        for comment in ["# sent 1", "#id=1", "# a", "#begin document (a); part 000", "#"] {
+            let text = format!("{comment}\n# more of it\nEU B-ORG\nis O\n\n{comment}\nno O\n");
+            assert_eq!(read(&text), ["3: EU/B-ORG is/O", "7: no/O"], "{comment}");
+        }
+        assert_eq!(read("# id 7 domain=en\nEU _ _ B-ORG\n"), ["2: EU/B-ORG"]);
+        assert_eq!(read("#\tn-tv.de 2005\n1\tEU\tB-ORG\n"), ["2: 1/B-ORG"]);
+        // Words that begin with the sign.
+        assert_eq!(read("#now B-NEW\n# O\na O\n\n# O\n"), ["1: #now/B-NEW #/O a/O", "5: #/O"]);
+        assert_eq!(read("#one X\n#two Y\n"), ["1: #one/X #two/Y"]);
+        let words = "# note\n#one\n#\ntwo\n";
+        let sentences = super::tests::read("a.txt", words, None, &TagColumn::None).unwrap();
+        assert_eq!(sentences[0].words, ["#one", "#", "two"]);
+        // A comment within a sentence may be a word without its tag.
+        let message = "a.txt, line 2: columns: 3, where there should be 2";
+        refused("a.txt", "one X\n# a comment\n", "", message);
+        refused("a.txt", "# a b c\n", "", "a.txt: no words: the file is empty");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "[#a\t \n\r1.-]{0,60}|\\PC{0,40}", tag in 0..4usize) {
+            for format in [None, Some(WordFormat::Columns), Some(WordFormat::ConllU)] {
+                let _ = read("a.txt", &text, format, &TagColumn::Number(tag));
+                let _ = read("a.txt", &text, format, &TagColumn::None);
+            }
+        }
+
+        #[test]
+        fn every_sentence_of_a_written_file_is_read_back(
+            written in prop::collection::vec(
+                prop::collection::vec(("[^\\s\u{feff}]{1,6}", "O|B-X|I-X"), 1..5),
+                1..6,
+            ),
+            comments in any::<bool>(),
+            end in "\r?\n",
+        ) {
+            // A comment can be told from words if there is a word that does not look like one.
+            let plain = |words: &Vec<(String, String)>| words.iter().any(|(w, _)| !w.starts_with('#'));
+            prop_assume!(!comments || written.iter().any(plain));
+            let mut text = String::new();
+            for (number, words) in written.iter().enumerate() {
+                if comments {
+                    text += &format!("# sentence {number}{end}");
+                }
+                let rows = words.iter().map(|(word, tag)| format!("{word}\t{tag}{end}"));
+                text.extend(rows);
+                text += &end;
+            }
+            let sentences = read("a.conll", &text, None, &TagColumn::Usual).unwrap();
+            let pairs = |sentence: Sentence| {
+                sentence.words.into_iter().zip(sentence.tags).collect::<Vec<_>>()
+            };
+            let found: Vec<_> = sentences.into_iter().map(pairs).collect();
+            prop_assert_eq!(found, written);
+        }
     }
 
     #[test]

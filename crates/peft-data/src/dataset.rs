@@ -5,9 +5,10 @@ use std::path::Path;
 
 use peft_models::TextTokenizer;
 
+use crate::table::{Objects, check_labels};
 use crate::{
-    Goal, LabelColumn, Labels, Layout, Record, Result, Sentence, TagColumn, read_records,
-    read_sentences,
+    Error, Goal, LabelColumn, Labels, Layout, Record, Result, Sentence, TagColumn, read_records,
+    read_sentences, words,
 };
 
 /// A text, as it is given.
@@ -78,18 +79,29 @@ enum Rows {
 impl Rows {
     fn read(path: &Path, layout: &Layout, goal: Goal, label: LabelColumn) -> Result<Self> {
         Ok(match goal {
-            Goal::Tag => {
-                let tags = match label {
-                    LabelColumn::Ignored => TagColumn::None,
-                    _ => layout.columns.tag_column(),
-                };
-                Self::Sentences(read_sentences(path, None, &tags)?)
-            }
+            Goal::Tag => Self::Sentences(match (Objects::of(path), label) {
+                (Some(objects), _) => words::read(path, objects, &layout.columns, label)?,
+                (None, LabelColumn::Ignored) => read_sentences(path, None, &TagColumn::None)?,
+                (None, _) => read_sentences(path, None, &layout.columns.tag_column()?)?,
+            }),
             Goal::MaskedLm => Self::Records(read_records(path, layout, LabelColumn::Ignored)?),
             Goal::Classify | Goal::Regress | Goal::CausalLm | Goal::Seq2Seq => {
                 Self::Records(read_records(path, layout, label)?)
             }
         })
+    }
+
+    /// Checks that the rows have labels, if there is nothing to learn without.
+    fn check_labelled(&self, path: &Path, goal: Goal) -> Result<()> {
+        let needed = matches!(goal, Goal::Classify | Goal::Regress | Goal::Seq2Seq);
+        match self {
+            Self::Records(records) if needed && records.iter().any(|r| r.label.is_none()) => {
+                let reason = "no label column, which this task needs: the columns name none, or \
+                              the file holds texts alone (.txt)";
+                Err(Error::file(path, reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn labels(&self, path: &Path, goal: Goal) -> Result<Labels> {
@@ -144,6 +156,10 @@ impl Dataset {
     /// As [`read_records`] and [`read_sentences`], and if there is nothing to tell apart.
     pub fn discover(path: &Path, layout: &Layout, goal: Goal) -> Result<Self> {
         let rows = Rows::read(path, layout, goal, LabelColumn::Required)?;
+        rows.check_labelled(path, goal)?;
+        if let (Rows::Records(records), Goal::Classify) = (&rows, goal) {
+            check_labels(path, layout, records)?;
+        }
         let labels = rows.labels(path, goal)?;
         Self::new(path, rows, labels)
     }
@@ -154,6 +170,7 @@ impl Dataset {
     /// As [`read_records`] and [`read_sentences`], and if a label is unknown or not a number.
     pub fn load(path: &Path, layout: &Layout, labels: &Labels) -> Result<Self> {
         let rows = Rows::read(path, layout, labels.goal, LabelColumn::Required)?;
+        rows.check_labelled(path, labels.goal)?;
         Self::new(path, rows, labels.clone())
     }
 

@@ -20,11 +20,11 @@ pub enum Error {
         reason: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A row of a file is wrong.
-    #[error("{path}, line {line}: {reason}")]
+    #[error("{path}, {} {line}: {reason}", rows(.path))]
     Row {
         /// The file.
         path: PathBuf,
-        /// Its line, from 1.
+        /// Its line, from 1; its row, where a file has no lines.
         line: u64,
         /// What is wrong.
         reason: Box<dyn std::error::Error + Send + Sync>,
@@ -42,6 +42,12 @@ pub enum Error {
     /// A text cannot be tokenized, or does not fit the model.
     #[error(transparent)]
     Host(#[from] peft_models::Error),
+}
+
+/// What the rows of a file are called.
+fn rows(path: &Path) -> &'static str {
+    let is_parquet = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet"));
+    if is_parquet { "row" } else { "line" }
 }
 
 impl Error {
@@ -93,7 +99,7 @@ mod tests {
             let Error::File { reason, .. } = error else { panic!("{error:?}") };
             assert_eq!(met(&*reason), Some(io::ErrorKind::NotFound), "{reason:?}");
         };
-        for name in ["a.tsv", "a.csv", "a.jsonl", "a.txt"] {
+        for name in ["a.tsv", "a.csv", "a.jsonl", "a.json", "a.txt"] {
             let path = Path::new("nowhere").join(name);
             let error = read_records(&path, &Layout::default(), LabelColumn::Required);
             check(&path, error.expect_err("not there"));

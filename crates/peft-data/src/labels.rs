@@ -61,7 +61,8 @@ pub struct Labels {
 
 impl Labels {
     /// The labels that occur in `records`, each as it is spelt, sorted: as numbers if all of them
-    /// are finite ones, equal ones as text; else all as text.
+    /// are finite ones, equal ones as text; else all as text. A whole number is one label with and
+    /// without a fraction of zeros (`1`, `1.0`), and has the shorter name of those that occur.
     ///
     /// # Errors
     /// If a row has no label, or there are fewer than two.
@@ -71,9 +72,7 @@ impl Labels {
         }
         let mut names = BTreeSet::new();
         for record in records {
-            let label = record.label.as_deref().map(str::trim).ok_or_else(|| {
-                Error::setting("columns", "", "names no label column, which training needs")
-            })?;
+            let label = record.label.as_deref().unwrap_or("").trim();
             if label.is_empty() {
                 return Err(Error::row(path, record.line, "the label is empty"));
             }
@@ -82,7 +81,7 @@ impl Labels {
         let (names, respelt) = in_order(names);
         if respelt > 0 {
             tracing::warn!(
-                "{}: {respelt} labels spell the same number as another label (1 and 1.0); each \
+                "{}: {respelt} labels spell the same number as another label (1 and 01); each \
                  spelling is a label of its own",
                 path.display()
             );
@@ -90,13 +89,13 @@ impl Labels {
         Self::named(path, goal, names)
     }
 
-    /// The tags that occur in `sentences`, sorted.
+    /// The tags that occur in `sentences`, sorted as labels are.
     ///
     /// # Errors
     /// If there are fewer than two.
     pub fn from_sentences(path: &Path, sentences: &[Sentence]) -> Result<Self> {
-        let tags: BTreeSet<&String> = sentences.iter().flat_map(|s| &s.tags).collect();
-        Self::named(path, Goal::Tag, tags.into_iter().cloned().collect())
+        let tags = sentences.iter().flat_map(|s| &s.tags).map(String::as_str).collect();
+        Self::named(path, Goal::Tag, in_order(tags).0)
     }
 
     fn named(path: &Path, goal: Goal, names: Vec<String>) -> Result<Self> {
@@ -153,7 +152,13 @@ impl Labels {
     }
 
     fn index(&self, path: &Path, line: u64, label: &str) -> Result<usize> {
-        self.names.iter().position(|name| name == label).ok_or_else(|| {
+        let same = |name: &String| whole(name) == whole(label);
+        let exactly = self.names.iter().position(|name| name == label);
+        let place = exactly.or_else(|| {
+            let all_numbers = || self.names.iter().all(|name| number(name).is_some());
+            self.names.iter().position(same).filter(|_| all_numbers())
+        });
+        place.ok_or_else(|| {
             let known = self.names.join(", ");
             Error::row(path, line, format!("unknown label {label:?}; the labels are: {known}"))
         })
@@ -162,18 +167,31 @@ impl Labels {
 
 /// Labels in the order of their indices, and how many have the value of the one before.
 fn in_order(names: BTreeSet<&str>) -> (Vec<String>, usize) {
-    // The sum makes 0 of -0, which is no smaller.
-    let number = |name: &&str| name.parse().ok().map(|value: f64| value + 0.0);
-    let values: Option<Vec<f64>> =
-        names.iter().map(|name| number(name).filter(|value| value.is_finite())).collect();
+    let values: Option<Vec<f64>> = names.iter().map(|name| number(name)).collect();
     let Some(values) = values else {
         return (names.into_iter().map(String::from).collect(), 0);
     };
     let mut numbered: Vec<(f64, &str)> = values.into_iter().zip(names).collect();
-    // Stable: equal numbers stay in the order of their texts.
+    // Stable: equal numbers stay in the order of their texts, the shorter of two spellings first.
     numbered.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    numbered.dedup_by(|(_, name), (_, before)| whole(name) == whole(before));
     let respelt = numbered.windows(2).filter(|pair| pair[0].0 == pair[1].0).count();
     (numbered.into_iter().map(|(_, name)| name.to_string()).collect(), respelt)
+}
+
+/// The value of a label that is a finite number. The sum makes 0 of -0, which is no smaller.
+fn number(name: &str) -> Option<f64> {
+    name.parse().ok().map(|value: f64| value + 0.0).filter(|value| value.is_finite())
+}
+
+/// A number without a fraction that is zero, as programs write whole numbers in a column with gaps.
+fn whole(name: &str) -> &str {
+    match name.split_once('.') {
+        Some((whole, zeros)) if !whole.is_empty() && zeros.bytes().all(|digit| digit == b'0') => {
+            whole
+        }
+        _ => name,
+    }
 }
 
 #[cfg(test)]
@@ -202,8 +220,9 @@ mod tests {
 
     #[test]
     fn each_spelling_is_one_label() {
-        check(&["1", "1.0", "2", "1", "1.0"], &["1", "1.0", "2"]);
-        check(&["2", " 10 ", "+2", "-0", "2.0", "0"], &["-0", "0", "+2", "2", "2.0", "10"]);
+        check(&["1", "01", "2", "1", "01"], &["01", "1", "2"]);
+        check(&["2", " 10 ", "+2", "-0", "2e0", "0"], &["-0", "0", "+2", "2", "2e0", "10"]);
+        check(&["1.1", "1.10", "1.1.0"], &["1.1", "1.1.0", "1.10"]);
         check(&["no", "yes", "no "], &["no", "yes"]);
     }
 
@@ -215,6 +234,23 @@ mod tests {
         check(&["9", "100", "nan"], &["100", "9", "nan"]);
         check(&["9", "100", "inf"], &["100", "9", "inf"]);
         check(&["9", "100", "1e999"], &["100", "1e999", "9"]);
+    }
+
+    #[test]
+    fn a_whole_number_is_one_label_with_and_without_a_fraction_of_zeros() {
+        check(&["1", "1.0", "2.00", "1.", "2.0"], &["1", "2.0"]);
+        check(&["1.0", "0.0"], &["0.0", "1.0"]);
+        check(&["1.1", "1.10"], &["1.1", "1.10"]);
+        check(&["1", "1.0", "one"], &["1", "1.0", "one"]);
+        let index = |names: &[&str], label: &str| {
+            let names = names.iter().map(|name| name.to_string()).collect();
+            let labels = Labels { goal: Goal::Classify, names };
+            labels.index("a.tsv".as_ref(), 1, label).ok()
+        };
+        assert_eq!(index(&["0", "1"], "1.0"), Some(1));
+        assert_eq!(index(&["0.0", "1.0"], "1"), Some(1));
+        assert_eq!(index(&["0", "1"], "1.5"), None);
+        assert_eq!(index(&["1", "a"], "1.0"), None);
     }
 
     #[test]
@@ -241,7 +277,7 @@ mod tests {
         ) {
             let (Ok(names), Ok(again)) = (names(&labels), names(&shuffled)) else {
                 // One label alone.
-                prop_assert!(labels.iter().all(|label| *label == labels[0]));
+                prop_assert!(labels.iter().all(|label| whole(label) == whole(&labels[0])));
                 return Ok(());
             };
             prop_assert_eq!(&names, &again);
@@ -256,8 +292,14 @@ mod tests {
                     prop_assert!(in_order, "{:?} before {:?}", names[i], names[j]);
                 }
             }
+            // Each label has a name: its own, or that of the same whole number.
             let found: BTreeSet<&String> = labels.iter().collect();
-            prop_assert_eq!(names.iter().collect::<BTreeSet<_>>(), found);
+            prop_assert!(names.iter().all(|name| found.contains(name)));
+            let kept = Labels { goal: Goal::Classify, names };
+            for label in &labels {
+                let name = &kept.names[kept.index("a.tsv".as_ref(), 1, label).expect("a label")];
+                prop_assert!(name == label || values.is_some() && whole(name) == whole(label));
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod conll;
 mod dataset;
 mod error;
 mod labels;
+mod lines;
 mod masking;
 pub mod metrics;
 mod sample;
@@ -12,6 +13,7 @@ mod split;
 mod table;
 mod tags;
 mod template;
+mod words;
 
 pub use batches::{Batch, Batches, TokenizedSet, mix};
 pub use conll::{Sentence, TagColumn, WordFormat, read_sentences};

@@ -1,14 +1,18 @@
 //! How the tags of words mark entities.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// What the tags of words say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TagScheme {
     /// `B-X` begins an entity of type `X` and `I-X` goes on with it; `E-X` ends one and `S-X` is
-    /// one of a single word, where there are such.
+    /// one of a single word, where there are such: BIO (IOB2), IOB1, BIOES (IOBES).
     Bio,
+    /// BILOU: `B-X`, any number of `I-X` and `L-X`, or `U-X` for a single word.
+    Bilou,
+    /// BMEWO and BMES: `B-X`, any number of `M-X` and `E-X`, or `W-X` (`S-X`) for a single word.
+    Bmewo,
     /// `I-X` is in an entity: neighbours of one type are one entity.
     Io,
     /// `X` is in an entity, as in [`Io`](Self::Io), and `O` is outside.
@@ -20,21 +24,52 @@ pub enum TagScheme {
 impl TagScheme {
     /// The scheme of a data set's tags: entities, if there is an `O` or all tags have a prefix.
     pub fn of<'a>(tags: impl IntoIterator<Item = &'a str>) -> Self {
-        let (mut outside, mut bare, mut inside, mut other) = (false, false, false, false);
-        for tag in tags {
-            match Tag::new(tag) {
-                None => outside = true,
-                Some(Tag { mark: None, .. }) => bare = true,
-                Some(Tag { mark: Some('I'), .. }) => inside = true,
+        let tags: BTreeSet<&str> = tags.into_iter().collect();
+        let marks = |scheme| tags.iter().filter_map(move |tag| Tag::new(tag, scheme));
+        for scheme in [Self::Bilou, Self::Bmewo] {
+            let own = |tag: &&str| scheme.own().iter().any(|mark| tag.starts_with(*mark));
+            let is_whole = marks(scheme).all(|tag| tag.mark.is_some());
+            let is_typed = marks(scheme).all(|tag| !tag.kind.is_empty());
+            if is_whole && tags.iter().any(own) && (is_typed || tags.contains("B")) {
+                return scheme;
+            }
+        }
+        let (mut bare, mut inside, mut other) = (false, false, false);
+        for tag in marks(Self::Bio) {
+            match tag.mark {
+                None => bare = true,
+                Some('I') => inside = true,
                 Some(_) => other = true,
             }
         }
-        match (outside, bare) {
+        match (tags.contains(OUTSIDE), bare) {
             (false, true) => Self::Words,
             _ if other => Self::Bio,
             _ if inside => Self::Io,
             (_, true) => Self::Types,
             _ => Self::Words,
+        }
+    }
+
+    /// The marks that this scheme alone has.
+    fn own(self) -> &'static [char] {
+        match self {
+            Self::Bilou => &['L', 'U'],
+            Self::Bmewo => &['M', 'W'],
+            Self::Bio | Self::Io | Self::Types | Self::Words => &[],
+        }
+    }
+
+    /// What a mark means, in the letters of BIOES, if it is one.
+    fn mark(self, mark: char) -> Option<char> {
+        match (self, mark) {
+            (_, 'B') | (Self::Bmewo, 'E' | 'S') | (Self::Bilou, 'I') => Some(mark),
+            (Self::Bilou, 'L') => Some('E'),
+            (Self::Bmewo, 'M') => Some('I'),
+            (Self::Bilou, 'U') | (Self::Bmewo, 'W') => Some('S'),
+            (Self::Bilou | Self::Bmewo, _) => None,
+            (_, 'I' | 'E' | 'S') => Some(mark),
+            _ => None,
         }
     }
 }
@@ -75,13 +110,14 @@ pub fn to_io<S: AsRef<str>>(sentences: &[Vec<S>]) -> Converted {
 
 /// Gives each tag in an entity the mark for whether the entity begins with it.
 fn convert<S: AsRef<str>>(sentences: &[Vec<S>], mark: impl Fn(bool) -> char) -> Converted {
+    let scheme = TagScheme::of(sentences.iter().flatten().map(AsRef::as_ref));
     let mut changes = BTreeMap::new();
     let mut tags = Vec::with_capacity(sentences.len());
     for sentence in sentences {
         let mut open = None;
         let mut converted = Vec::with_capacity(sentence.len());
         for old in sentence.iter().map(AsRef::as_ref) {
-            let tag = Tag::new(old);
+            let tag = Tag::new(old, scheme);
             let new = match tag {
                 None => OUTSIDE.to_string(),
                 Some(tag) => {
@@ -105,24 +141,34 @@ const OUTSIDE: &str = "O";
 
 /// A tag in an entity.
 #[derive(Clone, Copy)]
-struct Tag<'a> {
-    /// `B`, `I`, `E` or `S`, if there is a prefix.
-    mark: Option<char>,
+pub(crate) struct Tag<'a> {
+    /// `B`, `I`, `E` or `S`, whatever letters the scheme has for them, if there is a prefix.
+    pub(crate) mark: Option<char>,
     /// The type; empty where the tag is a mark alone.
-    kind: &'a str,
+    pub(crate) kind: &'a str,
 }
 
 impl<'a> Tag<'a> {
-    /// Divides a tag; `None` is outside.
-    fn new(tag: &'a str) -> Option<Self> {
+    /// Divides a tag of a scheme; `None` is outside.
+    pub(crate) fn new(tag: &'a str, scheme: TagScheme) -> Option<Self> {
         if tag == OUTSIDE {
             return None;
         }
-        let (mark, kind) = tag.split_once('-').unwrap_or((tag, ""));
-        Some(match mark {
-            "B" | "I" | "E" | "S" => Self { mark: mark.chars().next(), kind },
-            _ => Self { mark: None, kind: tag },
+        let (prefix, kind) = tag.split_once('-').unwrap_or((tag, ""));
+        let mut letters = prefix.chars();
+        let mark = letters.next().filter(|_| letters.as_str().is_empty());
+        Some(match mark.and_then(|mark| scheme.mark(mark)) {
+            Some(mark) => Self { mark: Some(mark), kind },
+            None => Self { mark: None, kind: tag },
         })
+    }
+}
+
+impl Tag<'_> {
+    /// Whether a text is a tag of entities for all its form says: `O`, `B-X`, `I-X`.
+    pub(crate) fn is_of_entities(text: &str) -> bool {
+        let is_marked = |tag: Tag<'_>| tag.mark.is_some() && !tag.kind.is_empty();
+        Tag::new(text, TagScheme::Bio).is_none_or(is_marked)
     }
 }
 
@@ -176,6 +222,21 @@ mod tests {
     }
 
     #[test]
+    fn to_bio_and_to_io_of_schemes_that_mark_the_end() {
+        let bio = "B-X I-X I-X O B-X B-X I-X B-Y";
+        for (whole, letters) in [
+            ("B-X I-X L-X O U-X B-X L-X U-Y", "BILOU"),
+            ("B-X M-X E-X O W-X B-X E-X W-Y", "BMEWO"),
+            ("B-X M-X E-X O S-X B-X E-X S-Y", "BMES"),
+            ("B-X I-X E-X O S-X B-X E-X S-Y", "BIOES"),
+        ] {
+            assert_eq!(to_bio(&sentences(whole)).tags, sentences(bio), "{letters}");
+            let io = sentences("I-X I-X I-X O I-X I-X I-X I-Y");
+            assert_eq!(to_io(&sentences(whole)).tags, io, "{letters}");
+        }
+    }
+
+    #[test]
     fn to_io_joins_neighbours_of_one_type() {
         check(
             &to_io(&sentences("B-PER I-PER B-PER O B-LOC ORG")),
@@ -210,5 +271,18 @@ mod tests {
         assert_eq!(scheme("NOUN SYM X"), TagScheme::Words);
         assert_eq!(scheme("I S NOUN"), TagScheme::Words);
         assert_eq!(scheme("O"), TagScheme::Words);
+        assert_eq!(scheme("O B-PER I-PER E-PER S-PER"), TagScheme::Bio);
+        assert_eq!(scheme("O B-PER I-PER L-PER U-PER"), TagScheme::Bilou);
+        assert_eq!(scheme("O U-PER"), TagScheme::Bilou);
+        assert_eq!(scheme("B I L U O"), TagScheme::Bilou);
+        assert_eq!(scheme("O B-PER M-PER E-PER W-PER"), TagScheme::Bmewo);
+        assert_eq!(scheme("O B-PER M-PER E-PER S-PER"), TagScheme::Bmewo);
+        assert_eq!(scheme("B M E S"), TagScheme::Bmewo);
+        // Types and classes that begin like marks.
+        assert_eq!(scheme("O B-PER I-PER LOC"), TagScheme::Bio);
+        assert_eq!(scheme("O B-PER E-PER L-PER"), TagScheme::Bio);
+        assert_eq!(scheme("O MISC LOC"), TagScheme::Types);
+        assert_eq!(scheme("M W"), TagScheme::Words);
+        assert_eq!(scheme("NOUN M-X U"), TagScheme::Words);
     }
 }

@@ -51,6 +51,18 @@ fn data_files() {
         &["unknown.tsv", "line 2", "refund_statsu", "refund_status"],
     );
     fails(&bench, &format!("{eval} empty.tsv"), &["empty.tsv", "no rows"]);
+    bench.write("open.csv", "label,text\na,fine\nb,\"bad\na,fine\nb,bad\n");
+    let quote = ["open.csv", "line 3", "never closed"];
+    fails(&bench, &format!("{train} open.csv --columns label,text"), &quote);
+    let rows = "id,review,topic\n".to_string() + &"1,good film,a\n2,bad film,b\n".repeat(8);
+    bench.write("topics.csv", rows);
+    fails(&bench, &format!("{train} topics.csv"), &["line 1", "--columns review,topic"]);
+    bench.write("texts.txt", "fine\nbad\n");
+    fails(&bench, &format!("{train} texts.txt"), &["texts.txt", "no label column"]);
+    let regress = format!("{train} texts.txt --task regress");
+    fails(&bench, &regress, &["texts.txt", "no label column"]);
+    let texts = format!("{train} open.csv --task regress --columns label,text");
+    fails(&bench, &texts, &["open.csv", "line 3"]);
     assert!(!bench.path("new").exists(), "a failed command left something behind");
 }
 

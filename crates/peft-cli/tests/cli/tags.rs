@@ -45,6 +45,15 @@ fn words_are_tagged_measured_and_predicted() {
     let wanted = std::fs::read_to_string(bench.path("test.conll")).unwrap();
     let words: usize = rows.iter().map(|row| row["words"].as_array().unwrap().len()).sum();
     assert_eq!((rows.len(), words), (60, wanted.lines().filter(|l| !l.is_empty()).count()));
+    // Objects with lists of words and tags are other files of the same.
+    let lines = rows.iter().map(|row| {
+        let tags = row["tags"].as_array().unwrap();
+        assert_eq!(tags.len(), row["words"].as_array().unwrap().len());
+        format!("{row}\n")
+    });
+    bench.write("found.jsonl", lines.collect::<String>());
+    let own = bench.json("eval --model model --adapter tagger/adapter --data found.jsonl --json");
+    assert_eq!((own["f1"].as_f64(), &own["words"]), (Some(1.0), &test["words"]));
     // The printed form is that of the files, and counts the same.
     let printed = bench.run(&format!("{both} --data test.conll"));
     bench.write("found.conll", &printed.stdout);

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use crate::TagScheme;
+
 /// The outside of entities.
 const OUTSIDE: &str = "O";
 
@@ -62,16 +64,24 @@ impl EntityScores {
     /// # Panics
     /// If the sentences differ in number or length.
     pub fn new<S: AsRef<str>>(found: &[Vec<S>], wanted: &[Vec<S>]) -> Self {
-        let lengths = |sentences: &[Vec<S>]| sentences.iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(lengths(found), lengths(wanted), "each word has a tag on both sides");
+        let accuracy = accuracy(found, wanted);
+        Self::of(&entities(found), &entities(wanted), accuracy)
+    }
 
-        let tags = found.iter().flatten().zip(wanted.iter().flatten());
-        let right = tags.clone().filter(|(found, wanted)| found.as_ref() == wanted.as_ref());
-        let accuracy = ratio(right.count(), tags.count());
+    /// The scores of the tags found for sentences, in a scheme that marks where entities end, as
+    /// `seqeval` counts in its mode `strict`: only what is whole is an entity, `B-X`, any number of
+    /// `I-X` and `L-X`, or `U-X` alone (in BILOU).
+    ///
+    /// # Panics
+    /// If the sentences differ in number or length.
+    pub fn strict<S: AsRef<str>>(found: &[Vec<S>], wanted: &[Vec<S>], scheme: TagScheme) -> Self {
+        let accuracy = accuracy(found, wanted);
+        Self::of(&whole_entities(found, scheme), &whole_entities(wanted, scheme), accuracy)
+    }
 
-        let (found, wanted) = (entities(found), entities(wanted));
+    fn of(found: &HashSet<Entity<'_>>, wanted: &HashSet<Entity<'_>>, accuracy: f64) -> Self {
         let (mut all, mut by_type) = (EntityCounts::default(), BTreeMap::new());
-        for entity in wanted.union(&found) {
+        for entity in wanted.union(found) {
             let (wanted, found) = (wanted.contains(entity), found.contains(entity));
             let one = EntityCounts {
                 wanted: wanted.into(),
@@ -147,6 +157,44 @@ fn entities<S: AsRef<str>>(sentences: &[Vec<S>]) -> HashSet<Entity<'_>> {
         before = tag;
     }
     entities
+}
+
+/// The entities of sentences that are whole.
+fn whole_entities<S: AsRef<str>>(sentences: &[Vec<S>], scheme: TagScheme) -> HashSet<Entity<'_>> {
+    let mut entities = HashSet::new();
+    let mut place = 0;
+    for tags in sentences {
+        let mut open: Option<Entity<'_>> = None;
+        for tag in tags {
+            let tag = crate::tags::Tag::new(tag.as_ref(), scheme);
+            let (mark, kind) = tag.map_or((None, ""), |tag| (tag.mark, tag.kind));
+            let kind = if kind.is_empty() { "_" } else { kind };
+            let begun = open.take().filter(|entity| entity.kind == kind);
+            let end = place + 1;
+            match (mark, begun) {
+                (Some('S'), _) => {
+                    entities.insert(Entity { kind, start: place, end });
+                }
+                (Some('B'), _) => open = Some(Entity { kind, start: place, end }),
+                (Some('I'), begun) => open = begun,
+                (Some('E'), Some(entity)) => {
+                    entities.insert(Entity { end, ..entity });
+                }
+                _ => {}
+            }
+            place = end;
+        }
+    }
+    entities
+}
+
+/// The share of right tags.
+fn accuracy<S: AsRef<str>>(found: &[Vec<S>], wanted: &[Vec<S>]) -> f64 {
+    let lengths = |sentences: &[Vec<S>]| sentences.iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(lengths(found), lengths(wanted), "each word has a tag on both sides");
+    let tags = found.iter().flatten().zip(wanted.iter().flatten());
+    let right = tags.clone().filter(|(found, wanted)| found.as_ref() == wanted.as_ref());
+    ratio(right.count(), tags.count())
 }
 
 fn ratio(part: usize, of: usize) -> f64 {
@@ -237,6 +285,36 @@ mod tests {
                 ("_", [0.0; 3], 1),
             ],
         );
+    }
+
+    /// seqeval 1.2.2 with `mode="strict", scheme=BILOU`.
+    #[test]
+    fn where_the_end_is_marked_an_entity_is_whole_or_none() {
+        let wanted = "U-X O U-X B-X L-X O | O O U-X U-X | U-X B-X I-X I-X L-X U-X | \
+                      B-X I-X I-X L-X B-Y I-Y I-Y L-Y | U-Y B-Y I-Y I-Y L-Y";
+        let found = "U-X U-Y U-X B-X L-X O | O O U-X L-X | U-X B-X I-X I-X L-X I-X | \
+                     B-X I-X U-Y L-X B-Y L-Y I-Y L-Y | U-Y B-X I-Y I-Y L-Y";
+        let bmewo = |tags: &str| {
+            let letters = [("I-", "M-"), ("L-", "E-"), ("U-", "W-")];
+            letters.iter().fold(tags.to_string(), |tags, (old, new)| tags.replace(old, new))
+        };
+        for (found, wanted, scheme) in [
+            (found.to_string(), wanted.to_string(), TagScheme::Bilou),
+            (bmewo(found), bmewo(wanted), TagScheme::Bmewo),
+        ] {
+            let scores = EntityScores::strict(&sentences(&found), &sentences(&wanted), scheme);
+            let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a}, not {b}: {scores:?}");
+            near(scores.accuracy, 0.7931034482758621);
+            near(scores.all.precision(), 0.7);
+            near(scores.all.recall(), 0.5833333333333334);
+            near(scores.all.f1(), 0.6363636363636365);
+            near(scores.by_type["X"].f1(), 0.8);
+            near(scores.by_type["Y"].f1(), 0.28571428571428575);
+            assert_eq!((scores.by_type["X"].wanted, scores.by_type["Y"].wanted), (9, 3));
+        }
+        let bare =
+            EntityScores::strict(&sentences("B L O U"), &sentences("B L U U"), TagScheme::Bilou);
+        assert_eq!(bare.by_type["_"], EntityCounts { wanted: 3, found: 2, right: 2 });
     }
 
     #[test]

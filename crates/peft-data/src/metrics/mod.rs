@@ -18,7 +18,7 @@ pub use rouge::Rouge;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{Goal, Labels, Target, to_bio};
+use crate::{Goal, Labels, TagScheme, Target, to_bio};
 
 /// What a model gave for one example.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,8 +172,15 @@ impl Metrics {
         let mut put = |metric: Metric, value: f64| map.insert(metric.name().into(), json!(value));
         put(Metric::Accuracy, ratio(right, words));
         if labels.are_entities() {
-            // Types without a prefix are given one, or they would be misread.
-            let scores = EntityScores::new(&to_bio(found).tags, &to_bio(wanted).tags).all;
+            let scores = match TagScheme::of(labels.names.iter().map(String::as_str)) {
+                // seqeval reads these in its strict mode alone.
+                scheme @ (TagScheme::Bilou | TagScheme::Bmewo) => {
+                    EntityScores::strict(found, wanted, scheme)
+                }
+                // Types without a prefix are given one, or they would be misread.
+                _ => EntityScores::new(&to_bio(found).tags, &to_bio(wanted).tags),
+            };
+            let scores = scores.all;
             put(Metric::Precision, scores.precision());
             put(Metric::Recall, scores.recall());
             put(Metric::F1, scores.f1());
@@ -320,6 +327,8 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     // Expected values are scikit-learn's and SciPy's for the same data.
@@ -344,6 +353,38 @@ mod tests {
             assert!(
                 !metrics.is_not_finite(Metric::Pearson) && metrics.get(Metric::Pearson).is_none()
             );
+        }
+    }
+
+    /// seqeval's default, and of BILOU its strict mode; BMEWO is BILOU in other letters.
+    #[test]
+    fn entities_of_every_scheme_are_counted_as_seqeval_counts_them() {
+        let (wanted, found) =
+            ("B-X I-X L-X U-X U-X O | U-Y B-Y L-Y", "B-X I-X I-X U-X U-X O | U-Y B-Y L-Y");
+        let bio = "B-X I-X I-X B-X B-X O | B-Y B-Y I-Y";
+        let iob1 = "I-X I-X I-X B-X B-X O | I-Y B-Y I-Y";
+        let as_letters = |tags: &str, letters: [(&str, &str); 3]| {
+            letters.iter().fold(tags.to_string(), |tags, (old, new)| tags.replace(old, new))
+        };
+        let bmewo = [("I-", "M-"), ("L-", "E-"), ("U-", "W-")];
+        let bioes = [("I-", "I-"), ("L-", "E-"), ("U-", "S-")];
+        for (wanted, found, f1) in [
+            (wanted.to_string(), found.to_string(), 8.0 / 9.0),
+            (as_letters(wanted, bmewo), as_letters(found, bmewo), 8.0 / 9.0),
+            (as_letters(wanted, bioes), as_letters(found, bioes), 1.0),
+            (bio.to_string(), bio.replace("I-Y", "O"), 0.8),
+            (iob1.to_string(), iob1.replacen("B-X", "I-X", 1), 2.0 / 3.0),
+        ] {
+            fn sentences(tags: &str) -> Vec<Vec<&str>> {
+                tags.split(" | ").map(|sentence| sentence.split(' ').collect()).collect()
+            }
+            let (wanted, found) = (sentences(&wanted), sentences(&found));
+            let names: BTreeSet<&str> = wanted.iter().chain(&found).flatten().copied().collect();
+            let names = names.into_iter().map(String::from).collect();
+            let labels = Labels { goal: Goal::Tag, names };
+            let metrics = Metrics::of_tags(&labels, &found, &wanted, 0.0);
+            let score = metrics.get(Metric::F1).expect("entities");
+            assert!((score - f1).abs() < 1e-12, "{score}, not {f1}: {wanted:?}");
         }
     }
 

@@ -1,11 +1,11 @@
-//! Rows of TSV, CSV and JSON Lines files.
+//! Which columns of a table hold what.
 
-use std::io::{BufRead, BufReader};
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::{LabelColumn, Record, shorten};
 use crate::{Error, Result, TagColumn, Template};
 
 /// Which columns hold the text (or the two texts of a pair) and the label.
@@ -36,6 +36,12 @@ impl std::str::FromStr for Columns {
     }
 }
 
+impl fmt::Display for Columns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
 /// The part of an example that a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -53,45 +59,11 @@ fn part_named(word: &str) -> Option<Part> {
     }
 }
 
-/// Whether the labels of a file are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LabelColumn {
-    /// They are; a file without the column is an error.
-    Required,
-    /// They are, if the column is there.
-    Optional,
-    /// They are not, and need not be there.
-    Ignored,
-}
-
-impl LabelColumn {
-    fn find<T>(self, find: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
-        match self {
-            Self::Required => find().map(Some),
-            Self::Optional => Ok(find().ok()),
-            Self::Ignored => Ok(None),
-        }
-    }
-}
-
-/// One row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// Its line in the file, from 1.
-    pub line: u64,
-    /// The text.
-    pub text: String,
-    /// The second text of a pair.
-    pub pair: Option<String>,
-    /// The label, or the number of a regression; `None` where the columns name none.
-    pub label: Option<String>,
-}
-
 /// Where the parts are: text, pair, label, each a column or a key.
-struct Places<T> {
+pub(super) struct Places<T> {
     text: TextPlace<T>,
     pair: Option<T>,
-    label: Option<T>,
+    pub(super) label: Option<T>,
 }
 
 /// Where the text is: in one place, or made by a template from several, by name.
@@ -101,7 +73,7 @@ enum TextPlace<T> {
 }
 
 impl<T> Places<T> {
-    fn record(
+    pub(super) fn record(
         &self,
         layout: &Layout,
         line: u64,
@@ -127,7 +99,7 @@ impl<T> Places<T> {
 }
 
 impl Layout {
-    fn places<T>(
+    pub(super) fn places<T>(
         &self,
         label: LabelColumn,
         mut find: impl FnMut(usize, &str) -> Result<T>,
@@ -146,8 +118,14 @@ impl Layout {
         Ok(Places { text: TextPlace::Made(made), pair: None, label })
     }
 
+    /// Whether a text and a label are read, and nothing else.
+    pub(super) fn is_of_text_and_label(&self) -> bool {
+        let used = self.columns.0.iter().filter(|name| *name != "_");
+        self.template.is_none() && used.count() <= 2
+    }
+
     /// Where the parts are in a file whose first row is `first`, and whether that row is a header.
-    fn locate(
+    pub(super) fn locate(
         &self,
         path: &Path,
         first: &[String],
@@ -176,11 +154,36 @@ impl Columns {
 
     /// The column with the tags of a file with a word in each line: the one that is listed, by
     /// number or name; the usual one if the list is of texts and labels.
-    pub fn tag_column(&self) -> TagColumn {
-        match &self.0[..] {
-            [column] if part_named(column).is_none() => column.parse().unwrap_or(TagColumn::Usual),
-            _ => TagColumn::Usual,
+    ///
+    /// # Errors
+    /// If columns of words and tags are listed: where the words are goes by the file's form.
+    pub fn tag_column(&self) -> Result<TagColumn> {
+        match self.word_keys() {
+            (None, None) => Ok(TagColumn::Usual),
+            (None, Some(tags)) => Ok(tags.parse().unwrap_or(TagColumn::Usual)),
+            (Some(_), _) => {
+                let expected = "of a file with a word in each line, name the column of the tags \
+                                alone; the words are in the first, or in CoNLL-U in the second";
+                Err(Error::setting("columns", self, expected))
+            }
         }
+    }
+
+    /// The keys of words and of tags, where the list is not of texts and labels.
+    pub(crate) fn word_keys(&self) -> (Option<&str>, Option<&str>) {
+        match &self.0[..] {
+            columns if columns.iter().all(|name| name == "_" || part_named(name).is_some()) => {
+                (None, None)
+            }
+            [tags] => (None, Some(tags)),
+            [words, .., tags] => (Some(words), Some(tags)),
+            [] => (None, None),
+        }
+    }
+
+    /// Whether these are the ones that nobody chose.
+    pub(super) fn are_default(&self) -> bool {
+        *self == Self::default()
     }
 
     /// What each listed column is: by its word if all have one, else by the order text, pair,
@@ -213,15 +216,14 @@ impl Columns {
                 Some(Part::Label) => &mut label,
             };
             if place.is_some() {
-                return Err(Error::setting("columns", self.0.join(","), "names a part twice"));
+                return Err(Error::setting("columns", self, "names a part twice"));
             }
             *place = match part {
                 Some(Part::Label) => labels.find(|| find(index, name))?,
                 _ => Some(find(index, name)?),
             };
         }
-        let text = text
-            .ok_or_else(|| Error::setting("columns", self.0.join(","), "names no text column"))?;
+        let text = text.ok_or_else(|| Error::setting("columns", self, "names no text column"))?;
         Ok(Places { text: TextPlace::One(text), pair, label })
     }
 
@@ -242,7 +244,7 @@ impl Columns {
         };
         if self.0.is_empty() || needed > first.len().max(3) {
             let expected = format!("{} has {} columns", path.display(), first.len());
-            return Err(Error::setting("columns", self.0.join(","), expected));
+            return Err(Error::setting("columns", self, expected));
         }
         let numbered = |name: &str| -> Option<usize> {
             let number = name.parse().ok().filter(|number| (1..=first.len()).contains(number));
@@ -278,15 +280,14 @@ impl Columns {
 
 fn missing_column(path: &Path, name: &str, first: &[String]) -> Error {
     let shown: Vec<String> = first.iter().map(|cell| shorten(cell)).collect();
-    let reason = format!("no column {name:?}; the first row is: {}", shown.join(" | "));
-    Error::row(path, 1, reason)
-}
-
-fn shorten(text: &str) -> String {
-    if text.chars().count() <= 32 {
-        return text.into();
+    let mut reason = format!("no column {name:?}; the first row is: {}", shown.join(" | "));
+    if let [cell] = first
+        && let Some(other) = cell.chars().find(|letter| [';', '\t', ',', '|'].contains(letter))
+    {
+        let by = "columns are between commas in .csv, between tabs in files of other endings";
+        reason += &format!(" (one column, with {other:?} in it: {by})");
     }
-    text.chars().take(31).chain(['…']).collect()
+    Error::row(path, 1, reason)
 }
 
 /// How the rows of a file become texts and labels.
@@ -297,121 +298,4 @@ pub struct Layout {
     /// What the text is made of, if it is not a column as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<Template>,
-}
-
-/// Reads a data file: `.jsonl` (or `.json`, `.ndjson`) as JSON Lines, `.csv` as CSV with quoting,
-/// `.txt` as a text on each line, anything else as tab-separated without quoting.
-///
-/// # Errors
-/// If the file is missing or empty, a column is not there, a row has too few columns, is not
-/// UTF-8, or is not JSON; the line is named.
-pub fn read_records(path: &Path, layout: &Layout, label: LabelColumn) -> Result<Vec<Record>> {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
-    let records = match extension.as_str() {
-        "jsonl" | "ndjson" | "json" => json_lines(path, layout, label)?,
-        "txt" => lines(path)?,
-        "csv" => delimited(path, layout, label, b',', true)?,
-        _ => delimited(path, layout, label, b'\t', false)?,
-    };
-    if records.is_empty() {
-        return Err(Error::file(path, "no rows: the file is empty, or has only a header"));
-    }
-    Ok(records)
-}
-
-fn delimited(
-    path: &Path,
-    layout: &Layout,
-    label: LabelColumn,
-    delimiter: u8,
-    quoting: bool,
-) -> Result<Vec<Record>> {
-    let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .quoting(quoting)
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(file);
-    let mut records = Vec::new();
-    let mut places: Option<Places<usize>> = None;
-    for row in reader.byte_records() {
-        let row = row.map_err(|e| {
-            let line = e.position().map_or(0, csv::Position::line);
-            Error::row(path, line, e)
-        })?;
-        let line = row.position().map_or(0, csv::Position::line);
-        let cell = |index: &usize| -> Result<String> {
-            let bytes = row.get(*index).ok_or_else(|| {
-                let reason = format!("{} columns, but column {} is needed", row.len(), index + 1);
-                Error::row(path, line, reason)
-            })?;
-            let text = std::str::from_utf8(bytes).map_err(|e| {
-                let reason =
-                    format!("column {}: not UTF-8 from byte {}", index + 1, e.valid_up_to());
-                Error::row(path, line, reason)
-            })?;
-            Ok(text.trim_start_matches('\u{feff}').trim_end_matches('\r').to_string())
-        };
-        if places.is_none() {
-            let first = (0..row.len()).map(|index| cell(&index)).collect::<Result<Vec<_>>>()?;
-            let (found, header) = layout.locate(path, &first, label)?;
-            places = Some(found);
-            if header {
-                continue;
-            }
-        }
-        let Some(places) = &places else { continue };
-        records.push(places.record(layout, line, places.label.as_ref(), cell)?);
-    }
-    Ok(records)
-}
-
-/// Lines that are not blank, each a text.
-fn lines(path: &Path) -> Result<Vec<Record>> {
-    let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
-    let mut records = Vec::new();
-    for (index, line) in BufReader::new(file).lines().enumerate() {
-        let number = index as u64 + 1;
-        let text = line.map_err(|e| Error::row(path, number, e))?;
-        if !text.trim().is_empty() {
-            records.push(Record { line: number, text, pair: None, label: None });
-        }
-    }
-    Ok(records)
-}
-
-fn json_lines(path: &Path, layout: &Layout, label: LabelColumn) -> Result<Vec<Record>> {
-    let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
-    let places = layout.places(label, |_, name| Ok(name.to_string()))?;
-    let mut records = Vec::new();
-    for (index, line) in BufReader::new(file).split(b'\n').enumerate() {
-        let number = index as u64 + 1;
-        let line = line.map_err(|e| Error::row(path, number, e))?;
-        let text = String::from_utf8(line).map_err(|e| {
-            let at = e.utf8_error().valid_up_to();
-            Error::row(path, number, format!("not UTF-8 from byte {at}"))
-        })?;
-        if text.trim().is_empty() {
-            continue;
-        }
-        let object: serde_json::Map<String, Value> = serde_json::from_str(&text)
-            .map_err(|e| Error::row(path, number, format!("not a JSON object: {e}")))?;
-        let field = |name: &String| match object.get(name) {
-            Some(Value::String(text)) => Ok(text.clone()),
-            Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
-            Some(other) => {
-                Err(Error::row(path, number, format!("{name:?} is {other}, not a text or number")))
-            }
-            None => {
-                let keys: Vec<&str> = object.keys().map(String::as_str).collect();
-                let reason = format!("no field {name:?}; there are: {}", keys.join(", "));
-                Err(Error::row(path, number, reason))
-            }
-        };
-        let is_read = |key: &&String| label == LabelColumn::Required || object.contains_key(*key);
-        let label = places.label.as_ref().filter(is_read);
-        records.push(places.record(layout, number, label, field)?);
-    }
-    Ok(records)
 }
