@@ -9,7 +9,7 @@ use peft_format::{read_pytorch, read_safetensors};
 use peft_kernels::PackedTensor;
 
 use super::gguf::{self, Gguf};
-use super::{Precision, ShardIndex};
+use super::{Precision, ShardIndex, is_there};
 use crate::{Error, Result};
 
 /// Reads the tensors of one file.
@@ -51,7 +51,7 @@ impl Checkpoint {
         ];
         for (name, read) in forms {
             let path = directory.join(name);
-            if path.exists() {
+            if is_there(&path)? {
                 let tensors = read(&path)?;
                 return Ok(Self::from_tensors(path, tensors));
             }

@@ -8,6 +8,7 @@ mod precision;
 mod shards;
 
 pub use fields::config_fields;
+pub(crate) use fields::is_there;
 pub use file::Checkpoint;
 pub use gguf::{Gguf, TensorInfo};
 pub use loader::{LoadReport, Loader, transposed};
