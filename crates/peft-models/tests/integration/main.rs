@@ -1,8 +1,10 @@
 //! The crate's promises, by subject.
 
 mod broken_gguf;
+mod broken_tokenizer;
 mod checkpoint;
 mod generation;
 mod gguf;
 mod support;
 mod tokenizer;
+mod word_piece;
