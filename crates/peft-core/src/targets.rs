@@ -1,5 +1,8 @@
 //! Which modules a method adapts: the rules of HF PEFT, exactly.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use fancy_regex::Regex;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -318,10 +321,33 @@ struct Expression {
     regex: Regex,
 }
 
+thread_local! {
+    /// Expressions that were read: each is asked for at every module.
+    static READ: RefCell<HashMap<String, Regex>> = RefCell::default();
+}
+
+/// The most that are kept.
+const MOST_READ: usize = 1024;
+
+/// Reads an expression, or finds it among those that were read.
+fn read(expression: &str) -> std::result::Result<Regex, Box<fancy_regex::Error>> {
+    if let Some(regex) = READ.with_borrow(|read| read.get(expression).cloned()) {
+        return Ok(regex);
+    }
+    let regex = Regex::new(expression)?;
+    READ.with_borrow_mut(|read| {
+        if read.len() == MOST_READ {
+            read.clear();
+        }
+        read.insert(expression.into(), regex.clone());
+    });
+    Ok(regex)
+}
+
 impl Expression {
     fn new(field: &str, pattern: &str, regex: &str) -> Result<Self> {
         let (field, pattern) = (field.to_string(), pattern.to_string());
-        match Regex::new(regex) {
+        match read(regex) {
             Ok(regex) => Ok(Self { field, pattern, regex }),
             Err(e) => Err(Error::Pattern { field, pattern, reason: e.to_string() }),
         }

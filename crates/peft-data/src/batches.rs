@@ -162,7 +162,7 @@ impl TokenizedSet {
             return Batches(order.chunks(batch_size).map(<[_]>::to_vec).collect());
         }
         let mut batches: Vec<Vec<usize>> = Vec::new();
-        for group in order.chunks_mut(batch_size * SORTED_TOGETHER) {
+        for group in order.chunks_mut(batch_size.saturating_mul(SORTED_TOGETHER)) {
             group.sort_by_key(|&index| self.samples[index].tokens());
             match self.goal.is_over_tokens() {
                 true => batches.extend(self.of_like_size(group, batch_size)),

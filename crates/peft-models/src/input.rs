@@ -1,6 +1,6 @@
 //! Batches of token indices.
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{DType, Device, TensorData};
 use peft_core::{Row, Rows};
 
 use crate::cache::Seen;
@@ -106,12 +106,22 @@ impl ModelInput {
                 let found = data.shape().to_vec();
                 return Err(Error::Input(format!("{name} has shape {found:?}, not {shape:?}")));
             }
-            let values = data.convert::<i64>().try_into_vec::<i64>();
-            let values = values.map_err(|e| Error::Input(format!("{name}: {e:?}")))?;
-            let index = |value: i64| {
+            // What no i64 can be is refused, not converted.
+            if data.dtype().is_float() {
+                let index = |value: f64| match value.fract() == 0.0 && (0.0..1e15).contains(&value)
+                {
+                    true => Ok(value as usize),
+                    false => Err(Error::Input(format!("{name} has {value}"))),
+                };
+                return data.iter::<f64>().map(index).collect();
+            }
+            let index = |value: i128| {
                 usize::try_from(value).map_err(|_| Error::Input(format!("{name} has {value}")))
             };
-            values.into_iter().map(index).collect()
+            match data.dtype() {
+                DType::U64 => data.iter::<u64>().map(|value| index(value.into())).collect(),
+                _ => data.iter::<i64>().map(|value| index(value.into())).collect(),
+            }
         };
         let ids = numbers("input_ids", ids)?;
         let is_token = match mask {

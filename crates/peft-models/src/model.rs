@@ -70,7 +70,8 @@ impl Model {
     ) -> Result<(Self, LoadReport)> {
         let config = ModelConfig::load(directory)?;
         let mut checkpoint = Checkpoint::open(directory)?.with_precision(precision);
-        let task = task.unwrap_or(ModelTask { task: config.own_task(), seed: 0 });
+        let own = || ModelTask { task: own_task(&config, &checkpoint), seed: 0 };
+        let task = task.unwrap_or_else(own);
         Self::from_checkpoint(config, &mut checkpoint, task, device)
     }
 
@@ -110,6 +111,7 @@ impl Model {
         ModelTask { task, seed }: ModelTask,
         device: &Device,
     ) -> Result<(Self, LoadReport)> {
+        config.check()?;
         config.check_task(task)?;
         let path = checkpoint.path().display();
         let can_pack = PackedMatrix::is_supported(device);
@@ -133,11 +135,16 @@ impl Model {
             }
             _ => {}
         }
+        let is_own = task == own_task(&config, checkpoint);
         let prefix = format!("{}.", config.model_type.prefix());
         let own = config.model_type.own_prefix(task);
         let mut loader = Loader::new(checkpoint, &prefix, &own, device);
         let new = NewHead::new(seed);
         let Parts { body, head } = architectures::load(&mut loader, &config, &own, task, new)?;
+        if is_own && let Some((head, rows)) = loader.other_head() {
+            let supported = format!("{rows} labels, as {head} has rows in the checkpoint");
+            return Err(config.unsupported("id2label", supported));
+        }
         let (base, mut report) = loader.finish()?;
         let expected = |key: &str| {
             // Buffers of old versions, tables saved again where they are used, heads of
@@ -300,4 +307,9 @@ impl Model {
     pub fn infer(&self, input: &ModelInput, hooks: &dyn Hooks) -> Result<Tensor<3>> {
         self.forward(input, Forward::infer(hooks))
     }
+}
+
+/// The task of a checkpoint's own head.
+fn own_task(config: &ModelConfig, checkpoint: &Checkpoint) -> Task {
+    config.own_task_among(&checkpoint.keys().collect::<Vec<_>>())
 }

@@ -1,8 +1,10 @@
 //! Configurations that ask for something unsupported, and inputs that do not fit.
 
+use std::path::Path;
+
 use burn::tensor::{Device, TensorData};
 use peft_core::TensorMap;
-use peft_models::{Checkpoint, Model, ModelConfig, ModelInput, ModelTask, Task};
+use peft_models::{Checkpoint, Model, ModelConfig, ModelInput, ModelTask, Task, config_fields};
 use serde_json::{Value, json};
 
 const LLAMA: &str = r#"{"hidden_size": 8, "vocab_size": 11, "num_hidden_layers": 1,
@@ -59,6 +61,207 @@ fn a_field_that_asks_for_something_unsupported_is_named() {
         let error = error(model, lm, fields);
         assert!(error.contains("the checkpoint lacks"), "{error}");
     }
+}
+
+/// What loading says of a tiny base with other fields.
+fn loaded(base: &str, fields: &Value, without: &[&str]) -> Result<Model, String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/bases");
+    let mut all = config_fields(&directory.join(base)).expect("a configuration");
+    all.extend(fields.as_object().expect("an object").clone());
+    without.iter().for_each(|field| drop(all.remove(*field)));
+    let copy = tempfile::tempdir().expect("a directory");
+    let path = copy.path();
+    std::fs::write(path.join("config.json"), Value::Object(all).to_string()).expect("written");
+    let tensors = directory.join(base).join("model.safetensors");
+    std::fs::copy(tensors, path.join("model.safetensors")).expect("copied");
+    let loaded = Model::load(path, None, &Device::default());
+    loaded.map(|(model, _)| model).map_err(|e| e.to_string())
+}
+
+#[test]
+fn what_transformers_refuses_is_refused_with_the_field() {
+    let bits = json!({"quant_method": "bitsandbytes", "load_in_4bit": true});
+    let not_objects = [json!("linear"), json!([]), json!(1), json!(false), json!("")];
+    let mut refused = vec![
+        ("bert", json!({"id2label": ["a", "b", "c"]}), "id2label"),
+        ("bert", json!({"id2label": {"a": "x", "b": "y", "c": "z"}}), "id2label"),
+        ("bert", json!({"id2label": {"0": "x", "1": "y"}}), "id2label"),
+        ("bert", json!({"id2label": {"0": "x", "1": "y", "2": "z", "3": "w"}}), "id2label"),
+        ("bert-token", json!({"id2label": {"0": "x"}}), "id2label"),
+        ("bart-sequence", json!({"id2label": {"0": "x"}}), "id2label"),
+        ("gpt2-sequence", json!({"id2label": {"0": "x"}}), "id2label"),
+        ("bert", json!({"layer_norm_eps": "1e-5"}), "layer_norm_eps"),
+        ("bert", json!({"layer_norm_eps": -1e-12}), "layer_norm_eps"),
+        ("gpt2-left", json!({"layer_norm_epsilon": -1}), "layer_norm_epsilon"),
+        ("t5-left", json!({"layer_norm_epsilon": -1e-6}), "layer_norm_epsilon"),
+        ("mistral", json!({"rms_norm_eps": -1e-6}), "rms_norm_eps"),
+        ("mistral", json!({"rms_norm_eps": 1e300}), "rms_norm_eps"),
+        ("mistral", json!({"sliding_window": -1}), "sliding_window"),
+        ("mistral", json!({"sliding_window": 2.5}), "sliding_window"),
+        ("mistral", json!({"sliding_window": "x"}), "sliding_window"),
+        ("llama-linear", json!({"sliding_window": -1}), "sliding_window"),
+        ("bert", json!({"hidden_dropout_prob": 1.5}), "hidden_dropout_prob"),
+        ("bert", json!({"classifier_dropout": -0.1}), "classifier_dropout"),
+        ("gpt2-left", json!({"attn_pdrop": -0.1}), "attn_pdrop"),
+        ("bart-left", json!({"activation_dropout": 2}), "activation_dropout"),
+        ("bert", json!({"hidden_size": "32"}), "hidden_size"),
+        ("bert", json!({"hidden_size": 12.5}), "hidden_size"),
+        ("bert", json!({"num_hidden_layers": -1}), "num_hidden_layers"),
+        ("llama-linear", json!({"rope_theta": "x"}), "rope_theta"),
+        ("bert", json!({"pad_token_id": 1_000_000}), "pad_token_id"),
+        ("mistral", json!({"pad_token_id": 1u64 << 31}), "pad_token_id"),
+        ("roberta", json!({"pad_token_id": u64::MAX}), "pad_token_id"),
+        ("bert", json!({"pad_token_id": "0"}), "pad_token_id"),
+        ("t5-left", json!({"decoder_start_token_id": 1u64 << 32}), "decoder_start_token_id"),
+        ("bert", json!({"architectures": ["LlamaForCausalLM"]}), "architectures"),
+        ("bert", json!({"architectures": ["RobertaForSequenceClassification"]}), "architectures"),
+        ("bert", json!({"architectures": ["DistilBertModel"]}), "architectures"),
+        ("mistral", json!({"architectures": ["GemmaForCausalLM"]}), "architectures"),
+        ("bert", json!({"architectures": "BertModel"}), "architectures"),
+        ("mistral", json!({"quantization_config": bits}), "quantization_config = bitsandbytes"),
+        ("mistral", json!({"quantization_config": {"load_in_8bit": true}}), "= bitsandbytes"),
+        ("bert", json!({"quantization_config": {"quant_method": "gptq"}}), "= gptq"),
+        ("bert", json!({"quantization_config": {"bits": 4}}), "quantization_config = {"),
+        ("llama-linear", json!({"rope_scaling": {}}), "rope_scaling"),
+        ("llama-linear", json!({"rope_scaling": {"rope_type": null}}), "rope_scaling"),
+        ("llama-linear", json!({"rope_scaling": {"type": "linear", "factor": 0}}), "rope_scaling"),
+        ("llama-linear", json!({"rope_scaling": {"type": "linear", "factor": "2"}}), "factor"),
+    ];
+    refused.extend(
+        not_objects.map(|it| ("llama-linear", json!({"rope_scaling": it}), "rope_scaling")),
+    );
+    for (base, fields, named) in refused {
+        let error = loaded(base, &fields, &[]).expect_err(&fields.to_string());
+        assert!(error.contains(named) && error.contains("config.json"), "{base} {fields}: {error}");
+    }
+}
+
+#[test]
+fn what_transformers_takes_is_taken() {
+    let off = json!({"quant_method": "bitsandbytes", "load_in_4bit": false, "load_in_8bit": false});
+    for (base, fields) in [
+        ("bert", json!({"id2label": {"0": 0, "1": 1.5, "2": true}})),
+        ("bert", json!({"id2label": {"0": null, "01": "x", "2": "y"}})),
+        ("bert", json!({"layer_norm_eps": 0})),
+        ("bert", json!({"hidden_dropout_prob": 1})),
+        ("bert", json!({"pad_token_id": -1})),
+        ("roberta", json!({"pad_token_id": -1})),
+        ("mistral", json!({"pad_token_id": -2})),
+        ("gpt2-left", json!({"pad_token_id": 1_000_000})),
+        ("mistral", json!({"sliding_window": null})),
+        ("mistral", json!({"tie_word_embeddings": 0})),
+        ("llama-linear", json!({"attention_bias": null})),
+        ("llama-linear", json!({"sliding_window": 3})),
+        ("llama-linear", json!({"rope_scaling": {"type": "default"}})),
+        ("roberta", json!({"architectures": ["XLMRobertaForSequenceClassification"]})),
+        ("bert", json!({"architectures": ["MyOwnClassifier"]})),
+        ("bert", json!({"architectures": []})),
+        ("bert", json!({"quantization_config": off})),
+        ("gpt2-left", json!({"hidden_size": 16})),
+    ] {
+        let loaded = loaded(base, &fields, &[]);
+        assert!(loaded.is_ok(), "{base} {fields}: {loaded:?}");
+    }
+    let model = loaded("bert", &json!({"id2label": {"0": 0, "1": null, "2": "z"}}), &[]);
+    assert_eq!(model.expect("three labels").config().labels(), ["0", "LABEL_1", "z"]);
+}
+
+#[test]
+fn a_configuration_with_any_other_value_is_an_error_or_a_model() {
+    let others = [
+        Value::Null,
+        json!(0),
+        json!(-1),
+        json!(1),
+        json!(1u64 << 31),
+        json!(1u64 << 63),
+        json!(u64::MAX),
+        json!(1e300),
+        json!(-0.5),
+        json!("x"),
+        json!([]),
+        json!([1]),
+        json!({"a": 1}),
+        json!(true),
+    ];
+    let device = Device::default();
+    for base in
+        ["bert", "roberta", "distilbert-mlm", "gpt2-left", "llama-yarn", "t5-left", "bart-sequence"]
+    {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/bases");
+        let fields = config_fields(&directory.join(base)).expect("a configuration");
+        for field in fields.keys() {
+            for other in &others {
+                let Ok(model) = loaded(base, &json!({ field.as_str(): other }), &[]) else {
+                    continue;
+                };
+                let input = ModelInput::from_rows(&[&[1, 5, 2], &[2]], None, 0, &device);
+                let input = input.expect("two texts");
+                let input = match model.task() {
+                    Task::Seq2SeqLm => input.clone().with_decoder(input).expect("as many"),
+                    _ => input,
+                };
+                // Whatever comes of it, nothing panics.
+                let _ = model.infer(&input, &());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_without_a_class_is_read_by_its_head() {
+    for base in [
+        "bert",
+        "bert-mlm",
+        "bert-token",
+        "roberta",
+        "roberta-mlm",
+        "distilbert-sequence",
+        "distilbert-token",
+        "distilbert-mlm",
+        "gpt2-left",
+        "gpt2-sequence",
+        "gpt2-token",
+        "mistral",
+        "llama-sequence",
+        "llama-token",
+        "t5-left",
+        "t5-sequence",
+        "t5-token",
+        "bart-left",
+        "bart-sequence",
+    ] {
+        let [with, without] = [&[][..], &["architectures"]]
+            .map(|without| loaded(base, &json!({}), without).map(|model| model.task()));
+        assert_eq!(with, without, "{base}");
+    }
+    let two = json!({"id2label": {"0": "x", "1": "y"}});
+    let error = loaded("bert", &two, &["architectures"]).expect_err("the head has three rows");
+    assert!(error.contains("id2label"), "{error}");
+}
+
+#[test]
+fn indices_that_no_table_has_are_errors() {
+    let device = Device::default();
+    let large = |ids: TensorData| {
+        let input = ModelInput::from_data(ids, None, None, &device);
+        input.and_then(|input| loaded("bert", &json!({}), &[]).expect("a model").infer(&input, &()))
+    };
+    for ids in [
+        TensorData::new(vec![1u64 << 63, 1], [1, 2]),
+        TensorData::new(vec![u64::MAX, 1], [1, 2]),
+        TensorData::new(vec![1i64 << 31, 1], [1, 2]),
+        TensorData::new(vec![i64::MAX, 1], [1, 2]),
+        TensorData::new(vec![-1i64, 1], [1, 2]),
+        TensorData::new(vec![1e20f32, 1.0], [1, 2]),
+        TensorData::new(vec![f32::NAN, 1.0], [1, 2]),
+        TensorData::new(vec![f32::INFINITY, 1.0], [1, 2]),
+        TensorData::new(vec![0.5f64, 1.0], [1, 2]),
+    ] {
+        let error = large(ids.clone()).expect_err("no such token").to_string();
+        assert!(error.starts_with("input: "), "{ids:?}: {error}");
+    }
+    assert!(large(TensorData::new(vec![3.0f32, 1.0], [1, 2])).is_ok());
 }
 
 #[test]

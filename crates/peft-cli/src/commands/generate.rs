@@ -109,6 +109,17 @@ impl Settings {
             ("length_penalty", json!(self.length_penalty)),
             ("seed", json!(self.seed)),
         ];
+        // JSON has no such numbers.
+        let numbers = [
+            ("temperature", self.temperature),
+            ("top_p", self.top_p),
+            ("repetition_penalty", self.repetition_penalty),
+            ("length_penalty", self.length_penalty),
+        ];
+        let is_finite = |number: &Option<f64>| number.is_none_or(f64::is_finite);
+        if let Some((field, Some(number))) = numbers.iter().find(|(_, n)| !is_finite(n)) {
+            bail!("{field} = {number}: must be a finite number");
+        }
         let given = given.into_iter().filter(|(_, value)| !value.is_null());
         let fields: Map<String, Value> =
             given.map(|(field, value)| (field.to_string(), value)).collect();
@@ -168,7 +179,12 @@ impl Generate {
                 }
             }
         }
-        Ok(ExitCode::SUCCESS)
+        let failed: Vec<String> =
+            results.iter().flat_map(|(_, written)| written.failed()).collect();
+        match failed.is_empty() {
+            true => Ok(ExitCode::SUCCESS),
+            false => bail!("{}", failed.join("\n")),
+        }
     }
 
     /// Generates under each adapter of a group, all in the same batches; by adapter's number.
@@ -181,8 +197,13 @@ impl Generate {
         let model = &group.model;
         let config = self.settings.over(GenerationConfig::load(directory, model.config())?)?;
         let generator = Generator::new(model, group.hooks(), &config)?;
-        let reader = |side| self.reader(directory, model, side);
-        let readers: Vec<Reader> = group.sides.iter().map(reader).collect::<anyhow::Result<_>>()?;
+        let reader = |(slot, side): (usize, &Side)| {
+            let slots = group.slots([slot]);
+            let longest = generator.with_slots(&slots).longest_prompt();
+            self.reader(directory, model, longest, side)
+        };
+        let sides = group.sides.iter().enumerate();
+        let readers: Vec<Reader> = sides.map(reader).collect::<anyhow::Result<_>>()?;
         let most = readers.iter().map(|reader| reader.prompts.len()).max().unwrap_or(0);
         // Which beam is best is known at the end.
         let shown = watched && most == 1 && config.num_beams == 1;
@@ -191,8 +212,10 @@ impl Generate {
             .flat_map(|prompt| (0..readers.len()).map(move |slot| [slot, prompt]))
             .filter(|&[slot, prompt]| prompt < readers[slot].prompts.len())
             .collect();
-        let mut texts = vec![Vec::new(); readers.len()];
-        for batch in rows.chunks(self.batch_size) {
+        let mut texts: Vec<Vec<Generated>> = vec![Vec::new(); readers.len()];
+        let mut batches = rows.chunks(self.batch_size).map(<[_]>::to_vec).collect::<Vec<_>>();
+        batches.reverse();
+        while let Some(mut batch) = batches.pop() {
             let ids = batch.iter().map(|&[slot, prompt]| readers[slot].ids[prompt].as_slice());
             let slots = group.slots(batch.iter().map(|[slot, _]| *slot));
             let numbers: Vec<usize> = batch.iter().map(|[_, prompt]| *prompt).collect();
@@ -206,16 +229,26 @@ impl Generate {
             let generated = generator
                 .with_slots(&slots)
                 .with_numbers(&numbers)
-                .generate_with(&ids.collect::<Vec<_>>(), &mut |row, token| {
-                    screen.ends(row, token)
-                })?;
+                .generate_with(&ids.collect::<Vec<_>>(), &mut |row, token| screen.ends(row, token));
             screen.failed.map_or(Ok(()), Err)?;
-            for ([slot, _], tokens) in batch.iter().zip(&generated) {
-                let text = readers[*slot].tokenizer.decode(tokens)?;
-                texts[*slot].push(until(&self.settings.stop, text));
+            let generated = match generated {
+                Ok(generated) => generated,
+                // The others go on without it.
+                Err(peft::models::Error::Generation { text, reason, .. }) => {
+                    let [slot, prompt] = batch.remove(text);
+                    texts[slot].push((prompt, Err(reason)));
+                    batches.extend((!batch.is_empty()).then_some(batch));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            for (&[slot, prompt], tokens) in batch.iter().zip(&generated) {
+                let text = readers[slot].tokenizer.decode(tokens)?;
+                texts[slot].push((prompt, Ok(until(&self.settings.stop, text))));
             }
         }
         let written = group.sides.iter().zip(readers).zip(texts).map(|((side, reader), texts)| {
+            let texts = in_order(texts);
             let metrics = metrics(&reader.prompts, &texts);
             (side.number, Written { prompts: reader.prompts, texts, metrics, shown })
         });
@@ -223,21 +256,29 @@ impl Generate {
     }
 
     /// The prompts of an adapter.
-    fn reader(&self, directory: &Path, model: &Model, side: &Side) -> anyhow::Result<Reader> {
+    fn reader(
+        &self,
+        directory: &Path,
+        model: &Model,
+        longest: usize,
+        side: &Side,
+    ) -> anyhow::Result<Reader> {
         let task = known_task(side.task.as_ref())?;
-        let tokenizer = TextTokenizer::load(directory, model.max_tokens())?;
+        let tokenizer = TextTokenizer::load(directory, longest)?;
         let tokenizer = tokenizer.with_added(&side.added_tokens, model.config().vocab_size)?;
         let mut layout = layout(&self.columns, task);
         layout.template = self.template.clone().or(layout.template);
         let prompts = self.prompts(&layout, task.labels.goal)?;
         let texts = prompts.iter().map(|prompt| (prompt.text.clone(), prompt.pair.clone()));
         let encoded = tokenizer.encode(&texts.collect::<Vec<_>>())?;
-        let ids: Vec<Vec<u32>> = encoded.into_iter().map(|text| text.ids).collect();
-        if let Some(longest) = ids.iter().map(Vec::len).max()
-            && longest >= model.max_tokens()
-        {
-            tracing::warn!("a text was cut to the model's {longest} tokens");
+        let cut = encoded.iter().filter(|text| text.truncated).count();
+        if cut > 0 {
+            let all = encoded.len();
+            tracing::warn!(
+                "{cut} of {all} texts were cut to {longest} tokens, so that new ones fit"
+            );
         }
+        let ids: Vec<Vec<u32>> = encoded.into_iter().map(|text| text.ids).collect();
         Ok(Reader { tokenizer, prompts, ids })
     }
 
@@ -269,10 +310,20 @@ impl Generate {
     }
 }
 
+/// A prompt's number, and what follows it, or why nothing can.
+type Generated = (usize, Result<String, String>);
+
+/// By the prompts' numbers, some of which were given up before others.
+fn in_order(mut texts: Vec<Generated>) -> Vec<Result<String, String>> {
+    texts.sort_by_key(|(prompt, _)| *prompt);
+    texts.into_iter().map(|(_, text)| text).collect()
+}
+
 /// What was generated.
 struct Written {
     prompts: Vec<Prompt>,
-    texts: Vec<String>,
+    /// What follows each prompt, or why nothing can.
+    texts: Vec<Result<String, String>>,
     metrics: Option<Map<String, Value>>,
     /// Whether it was shown as it was written.
     shown: bool,
@@ -283,10 +334,21 @@ impl Written {
         let rows = self.prompts.iter().zip(&self.texts).map(|(prompt, generated)| {
             let mut row = Map::from_iter([("text".into(), json!(prompt.text))]);
             row.extend(prompt.pair.iter().map(|pair| ("pair".into(), json!(pair))));
-            row.insert("generated".into(), json!(generated));
+            row.insert("generated".into(), json!(generated.as_ref().ok()));
+            row.extend(generated.as_ref().err().map(|error| ("error".into(), json!(error))));
             row
         });
         json!({"texts": rows.collect::<Vec<_>>(), "metrics": self.metrics})
+    }
+
+    /// The prompts that nothing follows, with their numbers from 1.
+    fn failed(&self) -> impl Iterator<Item = String> {
+        let texts = self.prompts.iter().zip(&self.texts).zip(1..);
+        texts.filter_map(|((prompt, text), number)| {
+            let reason = text.as_ref().err()?;
+            let shown: String = prompt.text.chars().take(40).collect();
+            Some(format!("text {number} ({shown:?}) cannot be continued: {reason}"))
+        })
     }
 
     fn print(&self) -> io::Result<()> {
@@ -294,7 +356,8 @@ impl Written {
         if self.shown {
             writeln!(out)?;
         } else {
-            self.texts.iter().try_for_each(|text| writeln!(out, "{text}"))?;
+            let text = |text: &Result<String, String>| text.clone().unwrap_or_default();
+            self.texts.iter().try_for_each(|generated| writeln!(out, "{}", text(generated)))?;
         }
         for (name, value) in self.metrics.iter().flatten() {
             note(format_args!("{name:20} {value}"));
@@ -351,7 +414,8 @@ fn until(stops: &[String], mut text: String) -> String {
 }
 
 /// How like the references the texts are, if all have some.
-fn metrics(prompts: &[Prompt], texts: &[String]) -> Option<Map<String, Value>> {
+fn metrics(prompts: &[Prompt], texts: &[Result<String, String>]) -> Option<Map<String, Value>> {
+    let texts: Vec<&String> = texts.iter().map(|text| text.as_ref().ok()).collect::<Option<_>>()?;
     if prompts.is_empty() || prompts.iter().any(|prompt| prompt.references.is_empty()) {
         return None;
     }

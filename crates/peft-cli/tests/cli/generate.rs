@@ -1,8 +1,8 @@
 //! Language models: trained, measured, and generating.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::workbench::Workbench;
+use crate::workbench::{Workbench, text};
 
 /// Which word belongs to which letter.
 const WORDS: [(&str, &str); 6] =
@@ -146,7 +146,9 @@ fn texts_are_drawn_stopped_and_refused() {
     assert_eq!(stopped["texts"][0]["generated"], whole[..end]);
     for (arguments, part) in [
         ("generate --model model", "no prompts"),
-        ("generate --model model ab --temperature 0", "temperature"),
+        ("generate --model model ab --do-sample --temperature 0", "temperature"),
+        ("generate --model model ab --temperature nan", "temperature"),
+        ("generate --model model ab --length-penalty inf", "length_penalty"),
         ("generate --model model ab --num-beams 2 --do-sample", "do_sample"),
         ("generate --model model ab --max-new-tokens 0", "max_new_tokens"),
     ] {
@@ -160,4 +162,51 @@ fn texts_are_drawn_stopped_and_refused() {
     let error = bench.error(&format!("{train} --template {{sign"));
     assert!(error.contains("character 1"), "{error}");
     assert!(!bench.path("never").exists());
+}
+
+#[test]
+fn a_text_that_cannot_be_continued_is_named_and_the_others_are() {
+    let bench = Workbench::new();
+    bench.model_of_letters("mistral", None);
+    let path = bench.path("model/tokenizer.json");
+    let mut tokenizer: Value =
+        serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    // An index that no model has.
+    tokenizer["model"]["vocab"]["z"] = json!(1u64 << 31);
+    bench.write("model/tokenizer.json", tokenizer.to_string());
+    let generate = "generate --model model --json --max-new-tokens 3";
+    let alone = bench.json(&format!("{generate} ab cd"));
+    for more in ["", "--num-beams 2", "--batch-size 1"] {
+        let output = bench.run(&format!("{generate} ab xz cd z {more}"));
+        assert_eq!(output.status.code(), Some(1), "{more}");
+        let stderr = text(&output.stderr);
+        for part in ["text 2 (\"xz\")", "text 4 (\"z\")", "token 2147483648"] {
+            assert!(stderr.contains(part), "{more}: {stderr}");
+        }
+        let written: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let texts = written["texts"].as_array().unwrap();
+        assert_eq!(texts.len(), 4);
+        for failed in [&texts[1], &texts[3]] {
+            assert!(failed["generated"].is_null(), "{failed}");
+            assert!(failed["error"].as_str().unwrap().contains("2147483648"), "{failed}");
+        }
+        if more != "--num-beams 2" {
+            assert_eq!(json!([texts[0], texts[2]]), alone["texts"], "{more}");
+        }
+    }
+}
+
+#[test]
+fn a_long_prompt_leaves_room_for_new_tokens() {
+    let bench = Workbench::new();
+    bench.model_of_letters("gpt2-left", None);
+    let generate = "generate --model model --json";
+    // Of 12 positions, the last new token takes none.
+    for (new, kept) in [(1, 12), (5, 8), (100, 6)] {
+        let long = bench.json(&format!("{generate} --max-new-tokens {new} {}", "ab".repeat(20)));
+        let begin = &"ab".repeat(20)[..kept];
+        let short = bench.json(&format!("{generate} --max-new-tokens {new} {begin}"));
+        let [long, short] = [long, short].map(|it| it["texts"][0]["generated"].clone());
+        assert_eq!(long, short, "{new} new tokens");
+    }
 }

@@ -13,21 +13,23 @@ use crate::{Error, Result};
 /// Reads every tensor of a safetensors file.
 ///
 /// # Errors
-/// If the file is missing, truncated, or holds a type other than F64, F32, F16, BF16, I64, I32,
-/// U8 or BOOL.
+/// If the file is missing or truncated. A tensor of a type that Burn lacks, such as F8_E4M3, is
+/// passed over with a warning.
 pub fn read_safetensors(path: &Path) -> Result<TensorMap> {
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| Error::file(path, format!("not a whole safetensors file: {e}")))?;
-    file.iter()
-        .map(|(key, view)| {
-            let dtype = burn_dtype(view.dtype()).ok_or_else(|| {
-                Error::file(path, format!("{key}: type {:?} is not supported", view.dtype()))
-            })?;
-            let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape(), dtype);
-            Ok((key.to_string(), data))
-        })
-        .collect()
+    let mut tensors = TensorMap::new();
+    for (key, view) in file.iter() {
+        let Some(dtype) = burn_dtype(view.dtype()) else {
+            let (path, found) = (path.display(), view.dtype());
+            tracing::warn!("{path}: {key} is not read: its type {found:?} is not supported");
+            continue;
+        };
+        let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape(), dtype);
+        tensors.insert(key.to_string(), data);
+    }
+    Ok(tensors)
 }
 
 fn burn_dtype(dtype: Dtype) -> Option<DType> {
@@ -38,6 +40,11 @@ fn burn_dtype(dtype: Dtype) -> Option<DType> {
         Dtype::BF16 => DType::BF16,
         Dtype::I64 => DType::I64,
         Dtype::I32 => DType::I32,
+        Dtype::I16 => DType::I16,
+        Dtype::I8 => DType::I8,
+        Dtype::U64 => DType::U64,
+        Dtype::U32 => DType::U32,
+        Dtype::U16 => DType::U16,
         Dtype::U8 | Dtype::BOOL => DType::U8,
         _ => return None,
     })
@@ -55,6 +62,12 @@ pub fn write_safetensors(path: &Path, tensors: &TensorMap) -> Result<()> {
             DType::BF16 => Dtype::BF16,
             DType::I64 => Dtype::I64,
             DType::I32 => Dtype::I32,
+            DType::I16 => Dtype::I16,
+            DType::I8 => Dtype::I8,
+            DType::U64 => Dtype::U64,
+            DType::U32 => Dtype::U32,
+            DType::U16 => Dtype::U16,
+            DType::U8 => Dtype::U8,
             DType::F32 => Dtype::F32,
             other => return Err(Error::file(path, format!("{key}: cannot store {other:?}"))),
         };

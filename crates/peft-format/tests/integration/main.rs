@@ -3,6 +3,7 @@
 mod config;
 mod files;
 mod modules_to_save;
+mod pytorch;
 mod refusals;
 mod registry;
 /// The bases that the contract's own tests use.

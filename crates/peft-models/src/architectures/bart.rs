@@ -9,6 +9,7 @@ use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, Positions}
 use crate::blocks::{ProjectionPaths, Sublayer, SublayerStyle};
 use crate::body::{Body, Transformer};
 use crate::checkpoint::Loader;
+use crate::config::switch;
 use crate::head::NewHead;
 use crate::{ModelConfig, Result, Task};
 
@@ -30,6 +31,7 @@ struct BartConfig {
     classifier_dropout: f64,
     init_std: f64,
     /// Whether embeddings of words are multiplied by the root of their width.
+    #[serde(deserialize_with = "switch")]
     scale_embedding: bool,
 }
 

@@ -2,6 +2,7 @@
 
 use peft_core::{Activation, Role};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::Parts;
 use crate::blocks::{AttentionSpec, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenLinear};
@@ -9,7 +10,7 @@ use crate::blocks::{FrozenNorm, FunctionSpec, Heads, LinearForm, NormForm, Place
 use crate::blocks::{ProjectionPaths, Sublayer, SublayerStyle, Unembedding};
 use crate::body::{Body, Transformer};
 use crate::checkpoint::Loader;
-use crate::config::Architecture;
+use crate::config::{Architecture, switch};
 use crate::head::{Head, NewHead, ReadToken, SequenceHead, Transform};
 use crate::{ModelConfig, Result, Task};
 
@@ -38,7 +39,7 @@ struct BertConfig {
     /// Standard deviation of a new head.
     #[serde(default = "fiftieth")]
     initializer_range: f64,
-    #[serde(default = "yes")]
+    #[serde(default = "yes", deserialize_with = "switch")]
     tie_word_embeddings: bool,
 }
 
@@ -110,6 +111,10 @@ fn embeddings(
     let norm = FrozenNorm::load(loader, &norm_path, Role::EmbeddingNorm, None, d, form)?;
     let positions = match config.model_type {
         Architecture::Bert => Positions::Learned { table: positions, first: 0 },
+        // Positions begin behind the padding token: here at 0, and no token is padding.
+        _ if config.field("pad_token_id") == Some(&json!(-1)) => {
+            Positions::Learned { table: positions, first: 0 }
+        }
         _ => {
             let (pad, rows) = (config.pad_token_id(), fields.max_position_embeddings);
             if pad >= rows {

@@ -9,6 +9,7 @@ use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, Positions}
 use crate::blocks::{ProjectionPaths, Sublayer, SublayerStyle, Unembedding};
 use crate::body::{Body, Transformer};
 use crate::checkpoint::Loader;
+use crate::config::switch;
 use crate::head::{Head, NewHead, ReadToken, SequenceHead, Transform};
 use crate::{ModelConfig, Result, Task};
 
@@ -25,6 +26,7 @@ struct DistilBertConfig {
     attention_dropout: f64,
     seq_classif_dropout: f64,
     initializer_range: f64,
+    #[serde(deserialize_with = "switch")]
     tie_word_embeddings: bool,
 }
 

@@ -9,6 +9,7 @@ use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, Positions}
 use crate::blocks::{ProjectionPaths, Sublayer, SublayerStyle};
 use crate::body::{Body, Transformer};
 use crate::checkpoint::Loader;
+use crate::config::switch;
 use crate::head::NewHead;
 use crate::{ModelConfig, Result, Task};
 
@@ -27,8 +28,11 @@ struct Gpt2Config {
     attn_pdrop: f64,
     resid_pdrop: f64,
     classifier_dropout: Option<f64>,
+    #[serde(deserialize_with = "switch")]
     scale_attn_weights: bool,
+    #[serde(deserialize_with = "switch")]
     scale_attn_by_inverse_layer_idx: bool,
+    #[serde(deserialize_with = "switch")]
     tie_word_embeddings: bool,
     initializer_range: f64,
 }

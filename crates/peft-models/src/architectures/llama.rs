@@ -1,6 +1,8 @@
 //! Llama, Mistral and Qwen2: decoders with rotary positions, RMS norms before each sublayer, heads
 //! that share keys, and gated feed-forward networks.
 
+use std::fmt::Display;
+
 use peft_core::{Activation, Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +13,7 @@ use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, Projection
 use crate::blocks::{Rotary, RotaryScaling, Sublayer, SublayerStyle};
 use crate::body::{Body, Transformer};
 use crate::checkpoint::Loader;
-use crate::config::Architecture;
+use crate::config::{Architecture, switch};
 use crate::head::NewHead;
 use crate::{ModelConfig, Result, Task};
 
@@ -34,15 +36,15 @@ struct LlamaConfig {
     rms_norm_eps: f64,
     #[serde(default = "ten_thousand")]
     rope_theta: f64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "switch")]
     attention_bias: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "switch")]
     mlp_bias: bool,
     #[serde(default)]
     attention_dropout: f64,
     #[serde(default)]
     classifier_dropout: Option<f64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "switch")]
     tie_word_embeddings: bool,
     #[serde(default = "fiftieth")]
     initializer_range: f64,
@@ -83,9 +85,15 @@ impl LlamaConfig {
             Architecture::Qwen2 => config.field("use_sliding_window") == Some(&json!(true)),
             _ => false,
         };
-        let window = config.field("sliding_window").and_then(Value::as_u64);
-        if slides && window.is_some_and(|window| window < own.max_position_embeddings as u64) {
-            let least = own.max_position_embeddings;
+        let least = own.max_position_embeddings;
+        let window = config.field("sliding_window");
+        // One that is switched off is ignored, and a Llama without one looks at its sign alone.
+        let fits = match config.model_type {
+            _ if slides => |window: &Value, least| window.as_u64().is_some_and(|w| w >= least),
+            Architecture::Qwen2 => |_: &Value, _| true,
+            _ => |window: &Value, _| window.as_u64().is_some(),
+        };
+        if window.is_some_and(|window| !fits(window, least as u64)) {
             let supported = format!("null, or at least max_position_embeddings ({least})");
             return Err(config.unsupported("sliding_window", supported));
         }
@@ -106,15 +114,20 @@ impl LlamaConfig {
         if let Some((name, value)) = found {
             let mut value = value.clone();
             theta = value.get("rope_theta").and_then(Value::as_f64).unwrap_or(theta);
-            if let Some(fields) = value.as_object_mut() {
-                // As older files call it.
-                let older = fields.get("type").cloned().unwrap_or(json!("default"));
+            let supported = |reason: &dyn Display| {
+                let supported = format!("rope_type {} ({reason})", RotaryScaling::NAMES);
+                config.unsupported(name, supported)
+            };
+            let fields = value.as_object_mut().ok_or_else(|| supported(&"it is no object"))?;
+            // As older files call it; newer ones need not say that nothing is scaled.
+            let unsaid = (name == "rope_parameters").then(|| json!("default"));
+            if let Some(older) = fields.get("type").cloned().or(unsaid) {
                 fields.entry("rope_type").or_insert(older);
             }
-            scaling = serde_json::from_value(value).map_err(|error| {
-                let supported = format!("rope_type {} ({error})", RotaryScaling::NAMES);
-                config.unsupported(name, supported)
-            })?;
+            scaling = serde_json::from_value(value).map_err(|error| supported(&error))?;
+            if !scaling.has_positive_factor() {
+                return Err(supported(&"its factor must be a positive number"));
+            }
         }
         let head_size = self.heads(config.hidden_size).size;
         Ok(Rotary { head_size, theta, max_positions: self.max_position_embeddings, scaling })

@@ -11,6 +11,7 @@ use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, Projection
 use crate::blocks::{RelativeBias, Sublayer, SublayerStyle};
 use crate::body::{Body, Transformer};
 use crate::checkpoint::Loader;
+use crate::config::switch;
 use crate::head::{Head, NewHead};
 use crate::{ModelConfig, Result, Task};
 
@@ -32,6 +33,7 @@ struct T5Config {
     layer_norm_epsilon: f64,
     dropout_rate: f64,
     classifier_dropout: f64,
+    #[serde(deserialize_with = "switch")]
     tie_word_embeddings: bool,
     /// The length of the texts that the model was trained on.
     n_positions: usize,

@@ -73,6 +73,17 @@ pub enum RotaryScaling {
 impl RotaryScaling {
     /// The names that a configuration may use.
     pub const NAMES: &'static str = "default, linear, dynamic, yarn, llama3";
+
+    /// Whether frequencies can be divided by its factor.
+    pub fn has_positive_factor(&self) -> bool {
+        match self {
+            Self::Default => true,
+            Self::Linear { factor }
+            | Self::Dynamic { factor }
+            | Self::Yarn { factor, .. }
+            | Self::Llama3 { factor, .. } => factor.is_finite() && *factor > 0.0,
+        }
+    }
 }
 
 /// Cosines and sines of angles, `[tokens, 1, d_head / 2]`.

@@ -9,7 +9,7 @@ use peft_format::{read_pytorch, read_safetensors};
 use peft_kernels::PackedTensor;
 
 use super::gguf::{self, Gguf};
-use super::{Precision, ShardIndex, shapes};
+use super::{Precision, ShardIndex, is_there, shapes};
 use crate::{Error, Result};
 
 /// The tensors of a checkpoint, each there until it is taken.
@@ -87,7 +87,7 @@ impl Checkpoint {
         ];
         for (name, read) in forms {
             let path = directory.join(name);
-            if path.exists() {
+            if is_there(&path)? {
                 let tensors = match name.ends_with(".index.json") {
                     true => ShardIndex::load(&path)?.tensors(read)?,
                     false => read(&path)?,

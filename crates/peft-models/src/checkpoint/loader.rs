@@ -30,6 +30,8 @@ pub struct Loader<'c> {
     add: String,
     missing: Vec<String>,
     initialized: Vec<String>,
+    /// The classifier that has another number of rows in the checkpoint, and that number.
+    other_head: Option<(String, usize)>,
     /// How many tensors were there.
     taken: usize,
 }
@@ -41,8 +43,9 @@ impl<'c> Loader<'c> {
         let prefixed = checkpoint.keys().any(|key| key.starts_with(prefix));
         let add = if prefixed { prefix.to_string() } else { String::new() };
         let base = Base::new(&device.clone().without_autodiff()).with_model_prefix(own);
-        let (missing, initialized) = (Vec::new(), Vec::new());
-        Self { checkpoint, base, strip: own.into(), add, missing, initialized, taken: 0 }
+        let (missing, initialized, other_head) = (Vec::new(), Vec::new(), None);
+        let (strip, taken) = (own.into(), 0);
+        Self { checkpoint, base, strip, add, missing, initialized, other_head, taken }
     }
 
     /// The device of the model's tensors.
@@ -233,14 +236,28 @@ impl<'c> Loader<'c> {
         tensors: [(&str, &[usize]); N],
     ) -> Option<[TensorData; N]> {
         let taken = tensors.map(|(name, shape)| {
-            let data = self.checkpoint.take(&format!("{path}.{name}"))?;
-            (data.shape().to_vec() == shape).then(|| data.convert::<f32>())
+            let key = format!("{path}.{name}");
+            let data = self.checkpoint.take(&key)?;
+            let found = data.shape().to_vec();
+            if let ([rows, found_d], [expected, d]) = (&found[..], shape)
+                && found_d == d
+                && rows != expected
+            {
+                self.other_head = Some((key, *rows));
+            }
+            (found == shape).then(|| data.convert::<f32>())
         });
         if taken.iter().any(Option::is_none) {
             self.initialized.push(path.to_string());
             return None;
         }
         Some(taken.map(|data| data.expect("all are there")))
+    }
+
+    /// The key of a head's matrix that the checkpoint has with another number of rows, and that
+    /// number.
+    pub fn other_head(&self) -> Option<(&str, usize)> {
+        self.other_head.as_ref().map(|(key, rows)| (key.as_str(), *rows))
     }
 
     /// The table of words `[words, d]` of a head without a bias, as [`head`](Self::head) has it, in

@@ -9,6 +9,7 @@ mod shapes;
 mod shards;
 
 pub use fields::config_fields;
+pub(crate) use fields::is_there;
 pub use file::Checkpoint;
 pub use gguf::{Gguf, TensorInfo};
 pub use loader::{LoadReport, Loader, transposed};

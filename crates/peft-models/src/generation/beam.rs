@@ -35,6 +35,11 @@ struct Search {
     longest: usize,
 }
 
+/// What a score of so many tokens is divided by; neither 0 nor infinite, whatever the penalty.
+fn divisor(length: usize, penalty: f64) -> f32 {
+    (length as f32).powf(penalty as f32).clamp(f32::MIN_POSITIVE, f32::MAX)
+}
+
 impl Generator<'_> {
     /// As transformers searches: of each prompt's beams the best continuations are kept, twice as
     /// many as there are beams, so that enough go on where some end.
@@ -143,7 +148,7 @@ impl Search {
         if !self.open || (full && config.early_stopping == EarlyStopping::Finished) {
             return;
         }
-        let divisor = (length as f32).powf(config.length_penalty as f32);
+        let divisor = divisor(length, config.length_penalty);
         let ended = best.iter().take(beams).filter(|beam| beam.ends);
         self.finished.extend(ended.map(|beam| (beam.score / divisor, beam.tokens.clone())));
         self.finished.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -165,8 +170,8 @@ impl Search {
     fn judge(&mut self, length: usize, generator: &Generator<'_>) {
         let config = generator.config;
         let longest = config.early_stopping == EarlyStopping::Never && config.length_penalty > 0.0;
-        let length = if longest { self.longest } else { length } as f32;
-        let possible = self.running[0].score / length.powf(config.length_penalty as f32);
+        let length = if longest { self.longest } else { length };
+        let possible = self.running[0].score / divisor(length, config.length_penalty);
         let worst = match self.finished.len() == config.num_beams {
             true => self.finished.last().map_or(NONE, |(score, _)| *score),
             false => NONE,

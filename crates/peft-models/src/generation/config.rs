@@ -53,8 +53,8 @@ impl TryFrom<Value> for EarlyStopping {
 /// |---|---|---|
 /// | `max_new_tokens` | 128 (transformers: 20 tokens, the prompt's included) | maximum number of new tokens |
 /// | `do_sample` | false | sample the next token; otherwise take the most likely one |
-/// | `temperature` | 1 | logits are divided by it before sampling |
-/// | `top_k` | 50 | sample from the k most likely tokens; 0: from all |
+/// | `temperature` | 1 | logits are divided by it before sampling; any where nothing is sampled |
+/// | `top_k` | 50 | sample from the k most likely tokens; 0, or -1 as some files have it: from all |
 /// | `top_p` | 1 | sample from the most likely tokens that together have this probability |
 /// | `repetition_penalty` | 1 | logits of tokens that have occurred are divided by it (negative ones multiplied) |
 /// | `no_repeat_ngram_size` | 0 | no sequence of n tokens occurs twice; 0: any may |
@@ -63,6 +63,7 @@ impl TryFrom<Value> for EarlyStopping {
 /// | `early_stopping` | false | see [`EarlyStopping`] |
 /// | `eos_token_id` | the model's | tokens that end a text |
 /// | `pad_token_id` | the model's | pads shorter prompts |
+/// | `bos_token_id` | the model's | stands for an empty prompt |
 /// | `forced_bos_token_id`, `forced_eos_token_id` | the model's | the first token of a decoder's text, and the last one at the maximum length |
 /// | `decoder_start_token_id` | the model's | the first token of the decoder |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +76,7 @@ pub struct GenerationConfig {
     /// What scores are divided by.
     pub temperature: f64,
     /// From how many tokens to draw; 0: from all.
+    #[serde(deserialize_with = "count")]
     pub top_k: usize,
     /// From which share of the probability to draw.
     pub top_p: f64,
@@ -94,6 +96,9 @@ pub struct GenerationConfig {
     /// What shorter prompts are filled up with.
     #[serde(deserialize_with = "token_id")]
     pub pad_token_id: Option<u32>,
+    /// What stands for a prompt without tokens.
+    #[serde(deserialize_with = "token_id")]
+    pub bos_token_id: Option<u32>,
     /// The first token of a decoder's text.
     #[serde(deserialize_with = "token_id")]
     pub forced_bos_token_id: Option<u32>,
@@ -122,6 +127,7 @@ impl Default for GenerationConfig {
             early_stopping: EarlyStopping::Likely,
             eos_token_id: Vec::new(),
             pad_token_id: None,
+            bos_token_id: None,
             forced_bos_token_id: None,
             forced_eos_token_id: None,
             decoder_start_token_id: None,
@@ -146,6 +152,9 @@ const NOT_FOLLOWED: &[(&str, &[&str])] = &[
     ("min_p", &[]),
 ];
 
+/// The most beams: each is a row of the batch, with scores of all tokens.
+const MOST_BEAMS: usize = 1024;
+
 impl GenerationConfig {
     /// The `generation_config.json` of a model's directory; where there is none, what the model's
     /// own configuration says.
@@ -167,11 +176,11 @@ impl GenerationConfig {
                 tracing::warn!("{field} = {value} is ignored in generation");
             }
         }
-        let mut config: Self =
-            serde_json::from_value(Value::Object(fields)).map_err(|e| Error::file(&path, e))?;
+        let mut config: Self = config::read(&fields, &path)?;
         if config.eos_token_id.is_empty() {
             config.eos_token_id = model.eos_token_id().into_iter().collect();
         }
+        config.bos_token_id = config.bos_token_id.or(model.bos_token_id());
         config.decoder_start_token_id =
             config.decoder_start_token_id.or(model.decoder_start_token_id());
         Ok(config)
@@ -197,22 +206,28 @@ impl GenerationConfig {
         let wrong = |field: &str, value: &dyn ToString, expected: &str| {
             Err(Error::Input(format!("{field} = {}: {expected}", value.to_string())))
         };
-        let positive = [
-            ("temperature", self.temperature),
-            ("top_p", self.top_p),
-            // What scores are divided by, which are f32.
-            ("repetition_penalty", f64::from(self.repetition_penalty as f32)),
-        ];
-        for (field, value) in positive {
-            if !(value.is_finite() && value > 0.0) {
-                return wrong(field, &value, "must be a positive number");
-            }
+        let is_positive = |value: f64| value.is_finite() && value > 0.0;
+        // Whatever stands there counts only where something is drawn.
+        if self.do_sample && !is_positive(self.temperature) {
+            return wrong("temperature", &self.temperature, "must be a positive number");
         }
-        if self.top_p > 1.0 {
-            return wrong("top_p", &self.top_p, "is a probability, at most 1");
+        if self.do_sample && !(0.0..=1.0).contains(&self.top_p) {
+            return wrong("top_p", &self.top_p, "is a probability, 0 to 1");
         }
-        if !self.length_penalty.is_finite() {
-            return wrong("length_penalty", &self.length_penalty, "must be a number");
+        // What scores are divided by, which are f32.
+        if !is_positive(f64::from(self.repetition_penalty as f32)) {
+            let penalty = self.repetition_penalty;
+            return wrong("repetition_penalty", &penalty, "must be a positive number");
+        }
+        if !(self.length_penalty as f32).is_finite() {
+            return wrong(
+                "length_penalty",
+                &format!("{:?}", self.length_penalty),
+                "must be a number",
+            );
+        }
+        if self.num_beams > MOST_BEAMS {
+            return wrong("num_beams", &self.num_beams, &format!("at most {MOST_BEAMS}"));
         }
         if self.num_beams == 0 || self.max_new_tokens == 0 {
             let field = if self.num_beams == 0 { "num_beams" } else { "max_new_tokens" };
@@ -243,6 +258,13 @@ impl GenerationConfig {
         }
         Ok(())
     }
+}
+
+/// A number of tokens; a negative one stands for all.
+fn count<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<usize, D::Error> {
+    Ok(usize::try_from(i64::deserialize(deserializer)?).unwrap_or(0))
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(

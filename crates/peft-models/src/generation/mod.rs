@@ -64,7 +64,7 @@ impl<'m> Generator<'m> {
     /// that takes all of the model's positions ends there, with a warning.
     ///
     /// # Errors
-    /// If a prompt is empty or does not fit the model, or the model's scores are no numbers.
+    /// If a prompt does not fit the model, or the model's scores are no numbers.
     pub fn generate(&self, prompts: &[&[u32]]) -> Result<Vec<Vec<u32>>> {
         self.generate_with(prompts, &mut |_, _| false)
     }
@@ -89,9 +89,31 @@ impl<'m> Generator<'m> {
             let reason = format!("{prompts} texts, and slots for {named}");
             return Err(Error::Input(reason));
         }
+        let prompts = self.readable(prompts)?;
         match self.config.num_beams {
-            1 => self.one_by_one(prompts, on_token),
-            _ => self.beams(prompts),
+            1 => self.one_by_one(&prompts, on_token),
+            _ => self.beams(&prompts),
         }
+    }
+
+    /// The prompts, with the token that begins a text in the place of none.
+    ///
+    /// # Errors
+    /// If a prompt has no tokens where no token begins a text, or one that the model lacks.
+    fn readable<'p>(&'p self, prompts: &[&'p [u32]]) -> Result<Vec<&'p [u32]>> {
+        let words = self.model.config().vocab_size;
+        let readable = |(text, prompt): (usize, &&'p [u32])| {
+            let begun = match prompt.is_empty() {
+                true => self.config.bos_token_id.as_slice(),
+                false => prompt,
+            };
+            let reason = match begun.iter().find(|id| **id as usize >= words) {
+                Some(id) => format!("token {id} is outside the vocabulary of {words}"),
+                None if begun.is_empty() => "the model has no bos_token_id to begin with".into(),
+                None => return Ok(begun),
+            };
+            Err(Error::Generation { text, tokens: prompt.len(), reason })
+        };
+        prompts.iter().enumerate().map(readable).collect()
     }
 }

@@ -40,6 +40,22 @@ impl Generator<'_> {
         room.collect()
     }
 
+    /// The longest prompt behind which there are positions for the new tokens, or half of the
+    /// model's for them where they are more.
+    pub fn longest_prompt(&self) -> usize {
+        let limit = self.model.max_tokens();
+        if self.model.task() == Task::Seq2SeqLm || limit == usize::MAX {
+            return limit;
+        }
+        let base = self.model.base();
+        let site = base.sites().find(|site| site.role == Role::Embeddings);
+        let taken = site.map_or(0, |site| self.taken(site, 1)[0]);
+        let limit = limit.saturating_sub(taken);
+        // The last token takes no position.
+        let new = self.config.max_new_tokens.saturating_sub(1).min(limit / 2);
+        (limit - new).max(1)
+    }
+
     /// By text, how many positions the method takes before it.
     fn taken(&self, site: &Site, texts: usize) -> Vec<usize> {
         // A text of one token shows what is put before any.

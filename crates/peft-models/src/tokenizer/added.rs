@@ -7,6 +7,7 @@ use peft_format::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use super::TextTokenizer;
+use crate::checkpoint::is_there;
 use crate::{Error, Result};
 
 /// The file, with Hugging Face's name: `{token: index}`.
@@ -54,7 +55,7 @@ impl AddedTokens {
     /// If it is broken.
     pub fn load(directory: &Path) -> Result<Self> {
         let path = directory.join(ADDED_TOKENS);
-        if !path.exists() {
+        if !is_there(&path)? {
             return Ok(Self::default());
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;

@@ -1,24 +1,25 @@
 //! Tokenizers from Hugging Face directories.
 
 mod added;
+mod bounded;
+mod growth;
+mod guard;
 mod letters;
 mod stream;
+mod word_piece;
 mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
-use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::BertNormalizer;
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationParams};
+use tokenizers::{AddedToken, Encoding, PostProcessor, Tokenizer, TruncationParams};
 
 pub use self::added::{ADDED_TOKENS, AddedTokens};
+use self::bounded::Input;
+use self::guard::guarded;
 pub use self::stream::DecodeStream;
 pub use self::words::EncodedWords;
-use crate::checkpoint::gguf;
+use crate::checkpoint::{gguf, is_there};
 use crate::{Error, Gguf, Result, config_fields};
 
 /// One text, or two that belong together, as token indices.
@@ -55,6 +56,8 @@ pub struct TextTokenizer {
     inner: Tokenizer,
     /// That of what the model writes, where it is another; both are of letters.
     target: Option<Tokenizer>,
+    /// How many bytes a byte of text may become before it is cut into tokens.
+    growth: f64,
 }
 
 impl TextTokenizer {
@@ -68,12 +71,17 @@ impl TextTokenizer {
     pub fn load(directory: &Path, max_tokens: usize) -> Result<Self> {
         let path = directory.join("tokenizer.json");
         let vocab = directory.join("vocab.txt");
-        let (inner, target) = if path.exists() {
-            (Tokenizer::from_file(&path).map_err(|e| Error::file(&path, e))?, None)
-        } else if vocab.exists() {
-            (word_piece(&vocab, &directory.join("tokenizer_config.json"))?, None)
+        let mut growth = 1.0;
+        let (inner, target) = if is_there(&path)? {
+            let broken = |e: &dyn std::fmt::Display| Error::file(&path, e);
+            let json = std::fs::read_to_string(&path).map_err(|e| broken(&e))?;
+            growth = growth::of_file(&json).map_err(|e| broken(&e))?;
+            (guarded(|| json.parse()).map_err(|e| broken(&e))?, None)
+        } else if is_there(&vocab)? {
+            let settings = directory.join("tokenizer_config.json");
+            (guarded(|| Ok(word_piece::load(&vocab, &settings))).map_err(failed)??, None)
         } else if let Some(gguf) = Gguf::find(directory)? {
-            (gguf::tokenizer(&gguf)?, None)
+            (guarded(|| Ok(gguf::tokenizer(&gguf))).map_err(failed)??, None)
         } else if let Some([read, written]) = of_letters(directory)? {
             (read, Some(written))
         } else {
@@ -81,7 +89,7 @@ impl TextTokenizer {
                           no tables of letters (grapheme_chars, phoneme_chars)";
             return Err(Error::file(directory, reason));
         };
-        let mut tokenizer = Self { inner, target };
+        let mut tokenizer = Self { inner, target, growth };
         for part in tokenizer.parts() {
             // A saved tokenizer may pad every text to a fixed length, which is ours to decide.
             part.with_padding(None);
@@ -115,7 +123,8 @@ impl TextTokenizer {
                     }
                     _ => {}
                 }
-                part.add_tokens(&[AddedToken::from(token, false)]);
+                let added = AddedToken::from(token, false);
+                guarded(|| Ok(part.add_tokens(&[added]))).map_err(failed)?;
             }
             let found = self.written().token_to_id(token);
             if found != Some(id) {
@@ -153,7 +162,7 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.written().decode(ids, true).map_err(failed)
+        guarded(|| self.written().decode(ids, true)).map_err(failed)
     }
 
     /// The token that hides another in masked language modelling, if there is one.
@@ -177,10 +186,11 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer fails on a text.
     pub fn encode_plain(&self, texts: &[String]) -> Result<Vec<Vec<u32>>> {
-        let mut whole = self.inner.clone();
+        let mut whole = guarded(|| Ok(self.inner.clone())).map_err(failed)?;
         whole.with_truncation(None).map_err(failed)?;
-        let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let encodings = whole.encode_batch_fast(inputs, false).map_err(failed)?;
+        let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
+        let encodings =
+            self.encodings(&whole, &inputs, |whole, input| whole.encode_fast(input, false))?;
         Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
     }
 
@@ -192,14 +202,16 @@ impl TextTokenizer {
         if texts.iter().any(|(_, pair)| pair.is_some()) {
             has_room(&self.inner, self.max_tokens(), true)?;
         }
-        let inputs: Vec<EncodeInput<'_>> = texts
-            .iter()
-            .map(|(text, pair)| match pair {
-                Some(pair) => (text.as_str(), pair.as_str()).into(),
-                None => text.as_str().into(),
-            })
-            .collect();
-        let encodings = self.inner.encode_batch_fast(inputs, true).map_err(failed)?;
+        let inputs = texts.iter().map(|(text, pair)| match pair {
+            Some(pair) => Input::Pair(text, pair),
+            None => Input::Text(text),
+        });
+        self.encoded(&self.inner, &inputs.collect::<Vec<_>>())
+    }
+
+    fn encoded(&self, tokenizer: &Tokenizer, inputs: &[Input<'_>]) -> Result<Vec<Encoded>> {
+        let encodings = self
+            .encodings(tokenizer, inputs, |tokenizer, input| tokenizer.encode_fast(input, true))?;
         Ok(encodings.iter().map(Encoded::from).collect())
     }
 
@@ -208,9 +220,8 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer fails on a text.
     pub fn encode_targets(&self, texts: &[String]) -> Result<Vec<Encoded>> {
-        let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let encodings = self.written().encode_batch_fast(inputs, true).map_err(failed)?;
-        Ok(encodings.iter().map(Encoded::from).collect())
+        let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
+        self.encoded(self.written(), &inputs)
     }
 
     /// What of texts that a model should write has no token, with how often it is there.
@@ -222,8 +233,9 @@ impl TextTokenizer {
         let written = self.written();
         let unknown = ["<unk>", "[UNK]"].iter().find_map(|token| written.token_to_id(token));
         let Some(unknown) = unknown else { return Ok(found) };
-        let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let encodings = written.encode_batch(inputs, false).map_err(failed)?;
+        let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
+        let encodings =
+            self.encodings(written, &inputs, |written, input| written.encode(input, false))?;
         for (text, encoding) in texts.iter().zip(&encodings) {
             let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
             for (_, &(from, to)) in tokens.filter(|(id, _)| **id == unknown) {
@@ -238,7 +250,7 @@ impl TextTokenizer {
 /// The tokenizers of letters that a model's configuration describes.
 fn of_letters(directory: &Path) -> Result<Option<[Tokenizer; 2]>> {
     let path = directory.join("config.json");
-    match path.exists() {
+    match is_there(&path)? {
         true => letters::tokenizers(&config_fields(directory)?, &path),
         false => Ok(None),
     }
@@ -257,29 +269,4 @@ fn has_room(tokenizer: &Tokenizer, max_tokens: usize, is_pair: bool) -> Result<(
 
 fn failed(error: tokenizers::Error) -> Error {
     Error::Input(format!("tokenizer: {error}"))
-}
-
-fn word_piece(vocab: &Path, config: &Path) -> Result<Tokenizer> {
-    let broken = |e: &dyn std::fmt::Display| Error::file(vocab, e);
-    let path = vocab.to_str().ok_or_else(|| broken(&"the path is not UTF-8"))?;
-    let model =
-        WordPiece::from_file(path).unk_token("[UNK]".into()).build().map_err(|e| broken(&e))?;
-    let mut tokenizer = Tokenizer::new(model);
-    let settings: Value = match std::fs::read_to_string(config) {
-        Ok(text) => serde_json::from_str(&text).map_err(|e| Error::file(config, e))?,
-        Err(_) => Value::Null,
-    };
-    let setting = |name: &str| settings.get(name).and_then(Value::as_bool);
-    let lower_case = setting("do_lower_case").unwrap_or(true);
-    let chinese = setting("tokenize_chinese_chars").unwrap_or(true);
-    let accents = setting("strip_accents");
-    tokenizer.with_normalizer(Some(BertNormalizer::new(true, chinese, accents, lower_case)));
-    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-    let special = |token: &str| {
-        let id = tokenizer.token_to_id(token);
-        id.map(|id| (token.to_string(), id)).ok_or_else(|| broken(&format!("no {token}")))
-    };
-    let processing = BertProcessing::new(special("[SEP]")?, special("[CLS]")?);
-    tokenizer.with_post_processor(Some(processing));
-    Ok(tokenizer)
 }

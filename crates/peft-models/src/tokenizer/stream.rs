@@ -86,7 +86,7 @@ mod tests {
         }
         definition["model"]["vocab"] = vocab;
         let inner: Tokenizer = serde_json::from_value(definition).expect("a tokenizer");
-        TextTokenizer { inner, target: None }
+        TextTokenizer { inner, target: None, growth: 1.0 }
     }
 
     /// Tokens of one byte each, and one of a space and a letter.

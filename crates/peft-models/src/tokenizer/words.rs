@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use tokenizers::normalizers::{Prepend, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
-use tokenizers::{EncodeInput, NormalizedString, Normalizer, OffsetReferential, OffsetType};
+use tokenizers::{NormalizedString, Normalizer, OffsetReferential, OffsetType};
 use tokenizers::{PreTokenizedString, PreTokenizer, Tokenizer};
 
+use super::bounded::Input;
+use super::guard::guarded;
 use super::{Encoded, TextTokenizer, failed};
 use crate::Result;
 
@@ -32,12 +34,11 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer fails on a word.
     pub fn encode_words(&self, sentences: &[Vec<String>]) -> Result<Vec<EncodedWords>> {
-        let inputs: Vec<EncodeInput<'_>> =
-            sentences.iter().map(|words| words.as_slice().into()).collect();
-        // `encode_batch_fast` does not say which word a token is of.
-        let encodings = after_spaces(&self.inner)
-            .and_then(|tokenizer| tokenizer.encode_batch(inputs, true))
-            .map_err(failed)?;
+        let inputs: Vec<Input<'_>> = sentences.iter().map(|words| Input::Words(words)).collect();
+        let tokenizer = guarded(|| after_spaces(&self.inner)).map_err(failed)?;
+        // `encode_fast` does not say which word a token is of.
+        let encodings =
+            self.encodings(&tokenizer, &inputs, |tokenizer, input| tokenizer.encode(input, true))?;
         let encoded = encodings.iter().map(|encoding| EncodedWords {
             text: Encoded::from(encoding),
             words: encoding.get_word_ids().iter().map(|word| word.map(|w| w as usize)).collect(),
@@ -97,7 +98,7 @@ mod tests {
         let mut inner: Tokenizer = serde_json::from_value(definition).unwrap();
         let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
         inner.with_truncation(Some(truncation)).unwrap();
-        TextTokenizer { inner, target: None }
+        TextTokenizer { inner, target: None, growth: 1.0 }
     }
 
     fn bert(max_tokens: usize) -> TextTokenizer {

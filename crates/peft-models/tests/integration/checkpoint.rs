@@ -5,7 +5,10 @@ use std::path::Path;
 use burn::tensor::Device;
 use peft_core::TensorMap;
 use peft_format::{read_safetensors, write_safetensors};
-use peft_models::{Checkpoint, Model, ModelConfig, ModelTask, ShardIndex, Task, config_fields};
+use peft_models::{
+    Checkpoint, GenerationConfig, Model, ModelConfig, ModelTask, ShardIndex, Task, TextTokenizer,
+    config_fields,
+};
 use serde_json::{Map, Value, json};
 
 use crate::support::base;
@@ -229,4 +232,70 @@ fn an_index_is_complete_with_every_shard_it_names() {
     std::fs::write(&path, "{}").expect("written");
     let error = ShardIndex::load(&path).expect_err("it is no index").to_string();
     assert!(error.contains("no weight_map"), "{error}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_file_that_cannot_be_looked_at_is_not_one_that_is_not_there() {
+    let looped = |name: &str| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let copied = ["config.json", "model.safetensors"];
+        for file in copied.into_iter().filter(|file| *file != name) {
+            std::fs::copy(base("bert").join(file), directory.path().join(file)).expect("copied");
+        }
+        // A link to itself.
+        std::os::unix::fs::symlink(name, directory.path().join(name)).expect("a link");
+        directory
+    };
+    for name in ["config.json", "model.safetensors"] {
+        let directory = looped(name);
+        let error = Model::load(directory.path(), None, &Device::default()).map(|_| ());
+        let error = error.expect_err(name).to_string();
+        assert!(error.contains(name) && !error.contains("not there"), "{error}");
+    }
+    for name in ["tokenizer.json", "vocab.txt", "tokenizer_config.json", "added_tokens.json"] {
+        let directory = looped(name);
+        if name != "vocab.txt" && name != "tokenizer.json" {
+            std::fs::write(directory.path().join("vocab.txt"), "[UNK]\n[CLS]\n[SEP]\na\n")
+                .expect("written");
+        }
+        let error = TextTokenizer::load(directory.path(), 16).map(|_| ());
+        let error = error.expect_err(name).to_string();
+        assert!(error.contains(name) && !error.contains("not there"), "{error}");
+    }
+    let directory = looped("generation_config.json");
+    let config = ModelConfig::load(directory.path()).expect("a configuration");
+    let error = GenerationConfig::load(directory.path(), &config).expect_err("a loop").to_string();
+    assert!(error.contains("generation_config.json"), "{error}");
+}
+
+#[test]
+fn a_configuration_of_generation_is_taken_as_transformers_takes_it() {
+    let config = ModelConfig::load(&base("gpt2-left")).expect("a configuration");
+    let load = |content: &str| {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("generation_config.json"), content).expect("written");
+        GenerationConfig::load(directory.path(), &config)
+    };
+    for taken in [
+        r#"{"temperature": 0.0, "top_p": 0.0, "top_k": -1}"#,
+        r#"{"temperature": null, "top_k": null, "eos_token_id": null, "pad_token_id": -1}"#,
+        r#"{"eos_token_id": [-1, 2], "forced_bos_token_id": -1, "num_beams": 1}"#,
+    ] {
+        let config = load(taken).expect(taken);
+        config.validate().expect(taken);
+        assert_eq!((config.pad_token_id, config.forced_bos_token_id), (None, None), "{taken}");
+    }
+    for (refused, field) in [
+        (r#"{"temperature": "hot"}"#, "temperature = \"hot\""),
+        (r#"{"num_beams": -1}"#, "num_beams = -1"),
+        (r#"{"eos_token_id": "x"}"#, "eos_token_id = \"x\""),
+        (r#"{"pad_token_id": 99999999999}"#, "pad_token_id = 99999999999"),
+        (r#"{"early_stopping": 3}"#, "early_stopping"),
+        ("[]", "generation_config.json"),
+        ("{", "generation_config.json"),
+    ] {
+        let error = load(refused).expect_err(refused).to_string();
+        assert!(error.contains(field) && error.contains("generation_config.json"), "{error}");
+    }
 }

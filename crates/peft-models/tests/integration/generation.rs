@@ -204,3 +204,78 @@ fn settings_that_cannot_be_read_are_not_passed_over() {
     let error = load().unwrap_err().to_string();
     assert!(error.contains("4294967296 is no index of a token"), "{error}");
 }
+
+#[test]
+fn settings_of_drawing_count_only_where_something_is_drawn() {
+    let model = model("gpt2-left");
+    let greedy = generated(&model, &(), json!({"max_new_tokens": 4}), &PROMPTS).expect("texts");
+    for fields in [
+        json!({"temperature": 0.0}),
+        json!({"temperature": -1.0}),
+        json!({"top_p": 0.0}),
+        json!({"top_p": 7}),
+        json!({"top_k": -1}),
+    ] {
+        let mut all = fields.clone();
+        all["max_new_tokens"] = json!(4);
+        assert_eq!(generated(&model, &(), all.clone(), &PROMPTS).expect("texts"), greedy);
+        all["do_sample"] = json!(true);
+        let drawn = generated(&model, &(), all, &PROMPTS);
+        // The likeliest token is always among the likeliest.
+        let fits = ["top_k", "top_p"]
+            .iter()
+            .any(|field| fields[*field].as_f64() <= Some(0.0) && !fields[*field].is_null());
+        assert_eq!(drawn.is_ok(), fits, "{fields}: {drawn:?}");
+    }
+}
+
+#[test]
+fn no_number_of_a_setting_is_too_large() {
+    let model = model("gpt2-left");
+    for penalty in [1e300, -1e300, 1e30, -1e30, 200.0, -200.0, 0.0] {
+        let fields = json!({"num_beams": 3, "length_penalty": penalty, "max_new_tokens": 4,
+                            "eos_token_id": [1, 2, 3, 4, 5, 6, 7, 8]});
+        match generated(&model, &(), fields, &PROMPTS) {
+            Ok(texts) => assert_eq!(texts.len(), 2),
+            Err(error) => assert!(error.to_string().contains("length_penalty"), "{error}"),
+        }
+    }
+    for beams in [10_000_000, 1_u64 << 40, 1 << 63] {
+        let error = generated(&model, &(), json!({ "num_beams": beams }), &PROMPTS);
+        let error = error.expect_err("so many beams").to_string();
+        assert!(error.contains(&format!("num_beams = {beams}: at most")), "{error}");
+    }
+    let fields = json!({"max_new_tokens": usize::MAX, "no_repeat_ngram_size": usize::MAX});
+    assert!(generated(&model, &(), fields, &PROMPTS).is_ok());
+}
+
+#[test]
+fn an_empty_prompt_begins_with_the_token_that_begins_a_text() {
+    let model = model("gpt2-left");
+    let fields = json!({"max_new_tokens": 4, "bos_token_id": 3});
+    let begun = generated(&model, &(), fields.clone(), &[&[3], &[5]]).expect("texts");
+    assert_eq!(generated(&model, &(), fields, &[&[], &[5]]).expect("texts"), begun);
+    // Without one, or with a token that the model lacks, the text is named.
+    let error = generated(&model, &(), json!({}), &[&[5], &[]]).unwrap_err().to_string();
+    assert!(error.starts_with("text 1 of the batch cannot be continued after 0"), "{error}");
+    let error = generated(&model, &(), json!({}), &[&[5], &[1 << 31]]).unwrap_err().to_string();
+    assert!(error.starts_with("text 1 of the batch"), "{error}");
+    assert!(error.ends_with("token 2147483648 is outside the vocabulary of 61"), "{error}");
+}
+
+#[test]
+fn a_longest_prompt_leaves_positions_for_new_tokens() {
+    for name in ["gpt2-left", "mistral"] {
+        let model = model(name);
+        let limit = model.max_tokens();
+        for (new, expected) in [(1, limit), (5, limit - 4), (usize::MAX, limit - limit / 2)] {
+            let settings = settings(json!({ "max_new_tokens": new }));
+            let longest = Generator::new(&model, &(), &settings).expect("it fits").longest_prompt();
+            assert_eq!(longest, expected, "{name}, {new} new tokens");
+        }
+    }
+    let settings = settings(json!({}));
+    let model = model("bart-left");
+    let generator = Generator::new(&model, &(), &settings).expect("it fits");
+    assert_eq!(generator.longest_prompt(), model.max_tokens());
+}

@@ -1,13 +1,17 @@
 //! `config.json`.
 
+mod checks;
+mod own_task;
+mod values;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use peft_core::Activation;
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+pub(crate) use self::values::{id, read, switch, token_id};
 use crate::{Error, Result, config_fields};
 
 /// The architectures there are.
@@ -176,7 +180,7 @@ pub struct ModelConfig {
     #[serde(default, deserialize_with = "token_id")]
     pub pad_token_id: Option<usize>,
     /// Names of the labels by index, if the checkpoint has a head.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "values::labels")]
     pub id2label: BTreeMap<String, String>,
     /// The class that the checkpoint was saved from.
     #[serde(default)]
@@ -187,9 +191,6 @@ pub struct ModelConfig {
     #[serde(skip)]
     path: PathBuf,
 }
-
-/// The largest size of anything: two such sizes have a product.
-const LARGEST: usize = 1 << 31;
 
 impl ModelConfig {
     /// Reads the configuration of a directory, see [`config_fields`].
@@ -218,10 +219,14 @@ impl ModelConfig {
                 supported: known.join(", "),
             });
         }
-        let config: Self =
-            serde_json::from_value(Value::Object(raw.clone())).map_err(|e| Error::file(path, e))?;
-        let config = Self { raw, path: path.into(), ..config };
         let names = ["hidden_size", "n_embd", "d_model", "dim"];
+        let mut fields = raw.clone();
+        if fields.contains_key(names[0]) {
+            // The common name is the one that counts.
+            names[1..].iter().for_each(|other| drop(fields.remove(*other)));
+        }
+        let config: Self = read(&fields, path)?;
+        let config = Self { raw, path: path.into(), ..config };
         let width = names.into_iter().find(|name| config.raw.contains_key(*name));
         let (d, words) = (config.hidden_size, config.vocab_size);
         config.sizes(&[(width.unwrap_or(names[0]), d), ("vocab_size", words)])?;
@@ -235,59 +240,12 @@ impl ModelConfig {
 
     /// The fields that are an architecture's own.
     pub(crate) fn read<C: DeserializeOwned>(&self) -> Result<C> {
-        serde_json::from_value(Value::Object(self.raw.clone()))
-            .map_err(|e| Error::file(&self.path, e))
-    }
-
-    /// An error that names the field.
-    pub(crate) fn unsupported(&self, field: &str, supported: impl Into<String>) -> Error {
-        Error::Unsupported {
-            path: self.path.clone(),
-            field: field.into(),
-            value: self.raw.get(field).unwrap_or(&Value::Null).to_string(),
-            supported: supported.into(),
-        }
+        read(&self.raw, &self.path)
     }
 
     /// A field as it is in the file; `None` where it is missing or `null`.
     pub(crate) fn field(&self, field: &str) -> Option<&Value> {
         self.raw.get(field).filter(|value| !value.is_null())
-    }
-
-    /// Refuses a field that is there with another value than these.
-    pub(crate) fn only(&self, field: &str, values: &[&str]) -> Result<()> {
-        let shown = |value: &Value| value.as_str().map_or(value.to_string(), String::from);
-        match self.raw.get(field) {
-            None | Some(Value::Null) => Ok(()),
-            Some(value) if values.contains(&shown(value).as_str()) => Ok(()),
-            Some(_) => Err(self.unsupported(field, values.join(", "))),
-        }
-    }
-
-    /// Refuses an activation that is not known.
-    pub(crate) fn activation(&self, field: &str) -> Result<()> {
-        match self.raw.get(field) {
-            Some(value) if Activation::deserialize(value).is_err() => {
-                Err(self.unsupported(field, "gelu, gelu_new, gelu_pytorch_tanh, relu, silu, tanh"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses sizes that no model has.
-    pub(crate) fn sizes(&self, sizes: &[(&str, usize)]) -> Result<()> {
-        match sizes.iter().find(|(_, size)| !(1..=LARGEST).contains(size)) {
-            Some((field, _)) => Err(self.unsupported(field, format!("1 to {LARGEST}"))),
-            None => Ok(()),
-        }
-    }
-
-    /// Refuses a number of heads that does not divide the width.
-    pub(crate) fn heads(&self, field: &str, heads: usize) -> Result<()> {
-        match heads > 0 && self.hidden_size.is_multiple_of(heads) {
-            true => Ok(()),
-            false => Err(self.unsupported(field, "a divisor of hidden_size")),
-        }
     }
 
     /// The token that fills up a batch.
@@ -307,6 +265,12 @@ impl ModelConfig {
         u32::try_from(id?).ok()
     }
 
+    /// The token that a text begins with, if there is one.
+    pub fn bos_token_id(&self) -> Option<u32> {
+        let id = self.raw.get("bos_token_id").and_then(Value::as_u64);
+        id.and_then(|id| u32::try_from(id).ok())
+    }
+
     /// The token that the text of a decoder beside an encoder begins with.
     pub fn decoder_start_token_id(&self) -> Option<u32> {
         let id = self.raw.get("decoder_start_token_id").and_then(Value::as_u64);
@@ -317,37 +281,15 @@ impl ModelConfig {
         })
     }
 
-    /// The task of the checkpoint's own head, by the class that saved it.
-    pub fn own_task(&self) -> Task {
-        let class = self.architectures.iter().flatten().next().map_or("", String::as_str);
-        let labels = if self.id2label.is_empty() { 2 } else { self.id2label.len() };
-        let mut tasks = self.model_type.tasks(labels).into_iter();
-        tasks
-            .find(|task| class.ends_with(task.class_suffix(self.model_type)))
-            .unwrap_or(Task::Encode)
-    }
-
-    /// Refuses a task that models of this architecture do not have.
-    pub(crate) fn check_task(&self, task: Task) -> Result<()> {
-        let known = self.model_type.tasks(2);
-        let same = |known: &Task| std::mem::discriminant(known) == std::mem::discriminant(&task);
-        if known.iter().any(same) {
-            return Ok(());
-        }
-        let classes: Vec<String> = known.into_iter().map(|known| self.class_name(known)).collect();
-        Err(Error::Unsupported {
-            path: self.path.clone(),
-            field: "architectures".into(),
-            value: self.class_name(task),
-            supported: classes.join(", "),
-        })
+    /// The class that the checkpoint was saved from, if the configuration names one.
+    fn saved_class(&self) -> Option<&str> {
+        self.architectures.iter().flatten().next().map(String::as_str)
     }
 
     /// Names of the labels, in order.
     pub fn labels(&self) -> Vec<String> {
-        (0..self.id2label.len())
-            .filter_map(|i| self.id2label.get(&i.to_string()).cloned())
-            .collect()
+        let name = |i: usize| self.id2label.get(&i.to_string()).cloned();
+        (0..self.id2label.len()).map(|i| name(i).unwrap_or_else(|| unnamed(i))).collect()
     }
 
     /// The class in transformers for a task: `BertForSequenceClassification`.
@@ -374,7 +316,7 @@ impl ModelConfig {
             raw.entry(field).and_modify(|dtype| *dtype = json!("float32"));
         }
         if count > 0 {
-            let name = |i: usize| labels.get(i).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
+            let name = |i: usize| labels.get(i).cloned().unwrap_or_else(|| unnamed(i));
             let ids = (0..count).map(|i| (i.to_string(), json!(name(i)))).collect();
             let back = (0..count).map(|i| (name(i), json!(i))).collect();
             raw.insert("id2label".into(), Value::Object(ids));
@@ -384,18 +326,7 @@ impl ModelConfig {
     }
 }
 
-/// The index of a token; old files have -1 where there is none.
-pub(crate) fn id<T: TryFrom<i64>>(id: i64) -> std::result::Result<Option<T>, String> {
-    match id {
-        ..0 => Ok(None),
-        _ => T::try_from(id).map(Some).map_err(|_| format!("{id} is no index of a token")),
-    }
-}
-
-/// A field with the index of a token, if there is one.
-pub(crate) fn token_id<'de, D: Deserializer<'de>, T: TryFrom<i64>>(
-    deserializer: D,
-) -> std::result::Result<Option<T>, D::Error> {
-    let found: Option<i64> = Option::deserialize(deserializer)?;
-    found.map_or(Ok(None), id).map_err(D::Error::custom)
+/// What a label without a name is called, as in transformers.
+fn unnamed(label: usize) -> String {
+    format!("LABEL_{label}")
 }
