@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use peft_core::read_pytorch;
+use peft_format::read_pytorch;
 use safetensors::tensor::Metadata;
 
 use crate::{Error, Result};
