@@ -35,6 +35,7 @@ pub fn start(method: &str, fields: &mut Map<String, Value>, goal: Goal, tokenize
 fn task(goal: Goal) -> &'static str {
     match goal {
         Goal::Classify => "Classify the text.",
+        Goal::MultiLabel => "Label the text.",
         Goal::Regress => "Score the text.",
         Goal::Tag => "Label the words.",
         Goal::MaskedLm => "Fill in the words.",

@@ -73,6 +73,18 @@ impl Batch {
         Tensor::from_data(TensorData::new(classes, shape), device)
     }
 
+    /// Which of `labels` labels the texts have, `[targets, labels]`: 1 for each that it has.
+    pub fn indicators(&self, labels: usize, device: &Device) -> Tensor<2> {
+        let mut values = vec![0.0f32; self.targets.len() * labels];
+        for (row, target) in values.chunks_mut(labels.max(1)).zip(&self.targets) {
+            match target {
+                Target::Classes(classes) => classes.iter().for_each(|class| row[*class] = 1.0),
+                other => panic!("{other:?} where labels were expected"),
+            }
+        }
+        Tensor::from_data(TensorData::new(values, [self.targets.len(), labels]), device)
+    }
+
     /// The numbers, `[targets]`.
     pub fn values(&self, device: &Device) -> Tensor<1> {
         let values: Vec<f32> = self

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use peft_models::TextTokenizer;
 
+use crate::table::{Labelling, read_with};
 use crate::{
     Goal, LabelColumn, Labels, Layout, Record, Result, Sentence, TagColumn, read_records,
     read_sentences,
@@ -43,6 +44,8 @@ impl Text {
 pub enum Target {
     /// The index of a label.
     Class(usize),
+    /// The indices of the labels that it has, of which there may be several.
+    Classes(Vec<usize>),
     /// A number.
     Value(f32),
     /// The index of a label for each word.
@@ -86,6 +89,7 @@ impl Rows {
                 Self::Sentences(read_sentences(path, None, &tags)?)
             }
             Goal::MaskedLm => Self::Records(read_records(path, layout, LabelColumn::Ignored)?),
+            Goal::MultiLabel => Self::Records(read_with(path, layout, label, Labelling::Several)?),
             Goal::Classify | Goal::Regress | Goal::CausalLm | Goal::Seq2Seq => {
                 Self::Records(read_records(path, layout, label)?)
             }
@@ -249,6 +253,44 @@ mod tests {
             let texts = Dataset::unlabelled(&path, &layout, &labels());
             assert_eq!(example(texts), Example { text: pair, target: None }, "{name}");
         }
+    }
+
+    #[test]
+    fn a_text_may_have_any_number_of_labels() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let goal = Goal::MultiLabel;
+        for (name, content) in [
+            ("a.tsv", "text\tlabel\nx\tjoy,fear\ny\t\nz\tfear\n"),
+            ("b.tsv", "text\tlabel\nx\tfear|joy\ny\t\nz\tfear\n"),
+            ("c.csv", "text,label\nx,\"joy, fear\"\ny,\nz,fear\n"),
+            ("d.csv", "text,label\nx,\"[\"\"joy\"\",\"\"fear\"\"]\"\ny,[]\nz,fear\n"),
+            (
+                "e.jsonl",
+                "{\"text\": \"x\", \"label\": [\"joy\", \"fear\"]}\n\
+                 {\"text\": \"y\", \"label\": []}\n{\"text\": \"z\", \"label\": \"fear\"}\n",
+            ),
+        ] {
+            let path = write(folder.path(), name, content);
+            let data = Dataset::discover(&path, &Layout::default(), goal).expect(name);
+            assert_eq!(data.labels.names, ["fear", "joy"], "{name}");
+            let mut found: Vec<Vec<usize>> = Vec::new();
+            for example in &data.examples {
+                let Some(Target::Classes(labels)) = &example.target else { panic!("{example:?}") };
+                found.push(labels.clone());
+                found.iter_mut().for_each(|labels| labels.sort_unstable());
+            }
+            assert_eq!(found, [vec![0, 1], vec![], vec![0]], "{name}");
+            assert!(data.is_labelled());
+        }
+        // A list is no label where a text has one.
+        let path = folder.path().join("e.jsonl");
+        let error = Dataset::discover(&path, &Layout::default(), Goal::Classify);
+        let error = error.expect_err("a list").to_string();
+        assert!(error.contains("line 1") && error.contains("not a text or number"), "{error}");
+        let names = vec!["joy".to_string()];
+        let error = Dataset::load(&path, &Layout::default(), &Labels { goal, names });
+        let error = error.expect_err("unknown").to_string();
+        assert!(error.contains("line 1") && error.contains("unknown label \"fear\""), "{error}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod batches;
 mod conll;
 mod dataset;
 mod error;
+mod label_list;
 mod labels;
 mod masking;
 pub mod metrics;

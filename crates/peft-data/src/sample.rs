@@ -28,7 +28,7 @@ impl Sample {
         config: &ModelConfig,
     ) -> Result<Vec<Self>> {
         match dataset.labels.goal {
-            Goal::Classify | Goal::Regress | Goal::MaskedLm => {
+            Goal::Classify | Goal::MultiLabel | Goal::Regress | Goal::MaskedLm => {
                 let encoded = tokenizer.encode(&texts(dataset))?;
                 let targets = dataset.examples.iter().map(|e| e.target.iter().cloned().collect());
                 Ok(encoded.into_iter().zip(targets).map(|(t, g)| Self::whole(t, g)).collect())

@@ -306,9 +306,27 @@ pub struct Layout {
 /// If the file is missing or empty, a column is not there, a row has too few columns, is not
 /// UTF-8, or is not JSON; the line is named.
 pub fn read_records(path: &Path, layout: &Layout, label: LabelColumn) -> Result<Vec<Record>> {
+    read_with(path, layout, label, Labelling::One)
+}
+
+/// The labels that a row may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Labelling {
+    One,
+    /// Several, which JSON Lines may have as a list.
+    Several,
+}
+
+/// As [`read_records`].
+pub(crate) fn read_with(
+    path: &Path,
+    layout: &Layout,
+    label: LabelColumn,
+    labelling: Labelling,
+) -> Result<Vec<Record>> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     let records = match extension.as_str() {
-        "jsonl" | "ndjson" | "json" => json_lines(path, layout, label)?,
+        "jsonl" | "ndjson" | "json" => json_lines(path, layout, label, labelling)?,
         "txt" => lines(path)?,
         "csv" => delimited(path, layout, label, b',', true)?,
         _ => delimited(path, layout, label, b'\t', false)?,
@@ -381,7 +399,12 @@ fn lines(path: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-fn json_lines(path: &Path, layout: &Layout, label: LabelColumn) -> Result<Vec<Record>> {
+fn json_lines(
+    path: &Path,
+    layout: &Layout,
+    label: LabelColumn,
+    labelling: Labelling,
+) -> Result<Vec<Record>> {
     let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
     let places = layout.places(label, |_, name| Ok(name.to_string()))?;
     let mut records = Vec::new();
@@ -400,6 +423,11 @@ fn json_lines(path: &Path, layout: &Layout, label: LabelColumn) -> Result<Vec<Re
         let field = |name: &String| match object.get(name) {
             Some(Value::String(text)) => Ok(text.clone()),
             Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
+            Some(list @ Value::Array(_))
+                if labelling == Labelling::Several && places.label.as_ref() == Some(name) =>
+            {
+                Ok(list.to_string())
+            }
             Some(other) => {
                 Err(Error::row(path, number, format!("{name:?} is {other}, not a text or number")))
             }

@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Result, config_fields};
+use crate::{Error, ProblemType, Result, config_fields};
 
 /// The architectures there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -320,8 +320,7 @@ impl ModelConfig {
     /// The task of the checkpoint's own head, by the class that saved it.
     pub fn own_task(&self) -> Task {
         let class = self.architectures.iter().flatten().next().map_or("", String::as_str);
-        let labels = if self.id2label.is_empty() { 2 } else { self.id2label.len() };
-        let mut tasks = self.model_type.tasks(labels).into_iter();
+        let mut tasks = self.model_type.tasks(self.num_labels()).into_iter();
         tasks
             .find(|task| class.ends_with(task.class_suffix(self.model_type)))
             .unwrap_or(Task::Encode)
@@ -362,18 +361,22 @@ impl ModelConfig {
         untied
     }
 
-    /// `config.json` for the same body with another head, its tensors in f32.
-    pub fn to_json(&self, task: Task, labels: &[String]) -> Value {
+    /// `config.json` for the same body with another head, its tensors in f32; `problem` is what the
+    /// outputs for a text are, where that is not to be guessed from their number.
+    pub fn to_json(&self, task: Task, labels: &[String], problem: Option<ProblemType>) -> Value {
         let mut raw = self.raw.clone();
-        let count = match task {
-            Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
-            Task::Encode | Task::MaskedLm | Task::CausalLm | Task::Seq2SeqLm => 0,
-        };
         raw.insert("architectures".into(), json!([self.class_name(task)]));
         for field in ["dtype", "torch_dtype"] {
             raw.entry(field).and_modify(|dtype| *dtype = json!("float32"));
         }
-        if count > 0 {
+        // They are of the head that was here.
+        for field in ["num_labels", "problem_type"] {
+            raw.remove(field);
+        }
+        if let Some(problem) = problem {
+            raw.insert("problem_type".into(), json!(problem));
+        }
+        if let Some(count) = task.labels() {
             let name = |i: usize| labels.get(i).cloned().unwrap_or_else(|| format!("LABEL_{i}"));
             let ids = (0..count).map(|i| (i.to_string(), json!(name(i)))).collect();
             let back = (0..count).map(|i| (name(i), json!(i))).collect();

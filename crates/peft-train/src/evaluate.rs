@@ -82,7 +82,7 @@ pub fn predict(
 /// The metrics of a labelled data set.
 ///
 /// # Errors
-/// As [`predict`].
+/// As [`predict`], and if the labels are not those of the model's head.
 pub fn evaluate(
     model: &Model,
     under: Under<'_>,
@@ -90,6 +90,7 @@ pub fn evaluate(
     labels: &Labels,
     batch_size: usize,
 ) -> Result<Metrics> {
+    labels.check(model.task())?;
     match labels.goal {
         Goal::Tag => return evaluate_tags(model, under, data, labels, batch_size),
         goal if goal.is_language() => {

@@ -52,6 +52,7 @@ impl Predict {
         }
         let device = self.device.device()?;
         let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
+        loaded.check_heads()?;
         let directory = &loaded.resolved.directory;
         let labelled = loaded.each(|group, slot, side| {
             let task = known_task(side.task.as_ref())?;
@@ -91,11 +92,7 @@ impl Predict {
                 print_tags(&mut out, words, tags)?;
                 continue;
             }
-            let label = row["label"].as_str().map(String::from);
-            let label =
-                label.unwrap_or_else(|| format!("{:.4}", row["value"].as_f64().unwrap_or(0.0)));
-            let score = row.get("score").and_then(Value::as_f64);
-            let score = score.map_or(String::new(), |score| format!("{score:.4}\t"));
+            let (label, score) = shown(&row);
             let adapter = row.get("adapter").and_then(Value::as_str);
             let adapter = adapter.map_or(String::new(), |adapter| format!("{adapter}\t"));
             writeln!(out, "{adapter}{label}\t{score}{}", row["text"].as_str().unwrap_or(""))?;
@@ -113,6 +110,23 @@ impl Predict {
         }
         Ok(Dataset { examples, labels })
     }
+}
+
+/// What a text got, and with what score, as columns; a number has none. Several labels are separated
+/// by bars, as data files may have them.
+fn shown(row: &Map<String, Value>) -> (String, String) {
+    let score = |score: &Value| format!("{:.4}", score.as_f64().unwrap_or(f64::NAN));
+    if let Some(value) = row.get("value") {
+        return (score(value), String::new());
+    }
+    if let Some(Value::Array(labels)) = row.get("labels") {
+        let labels: Vec<&str> = labels.iter().filter_map(Value::as_str).collect();
+        let scores = labels.iter().filter_map(|label| row.get("scores")?.get(label));
+        let scores: Vec<String> = scores.map(score).collect();
+        return (labels.join("|"), format!("{}\t", scores.join("|")));
+    }
+    let label = row.get("label").and_then(Value::as_str).unwrap_or("").to_string();
+    (label, row.get("score").map_or(String::new(), |value| format!("{}\t", score(value))))
 }
 
 /// A word and its tag in each line, and an empty line after the sentence, as in the files.
@@ -142,6 +156,11 @@ fn name(labels: &Labels, index: usize) -> String {
     labels.names.get(index).cloned().unwrap_or(format!("LABEL_{index}"))
 }
 
+fn scores(probabilities: &[f32], labels: &Labels) -> Value {
+    let scores = probabilities.iter().enumerate();
+    Value::Object(scores.map(|(i, p)| (name(labels, i), json!(p))).collect())
+}
+
 fn row(example: &Example, output: &Output, labels: &Labels) -> Map<String, Value> {
     let mut row = Map::new();
     match &example.text {
@@ -160,9 +179,12 @@ fn row(example: &Example, output: &Output, labels: &Labels) -> Map<String, Value
             let p = output.probabilities();
             row.insert("label".into(), json!(name(labels, class)));
             row.insert("score".into(), json!(p[class]));
-            let scores = p.iter().enumerate();
-            let scores = scores.map(|(i, p)| (name(labels, i), json!(p))).collect();
-            row.insert("scores".into(), Value::Object(scores));
+            row.insert("scores".into(), scores(&p, labels));
+        }
+        Goal::MultiLabel => {
+            let classes = output.classes().into_iter().map(|class| name(labels, class));
+            row.insert("labels".into(), json!(classes.collect::<Vec<_>>()));
+            row.insert("scores".into(), scores(&output.probabilities_apart(), labels));
         }
         _ => unreachable!("refused when the outputs were made"),
     }

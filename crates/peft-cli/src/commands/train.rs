@@ -144,7 +144,7 @@ pub struct Train {
     /// Stop after this many epochs without a better metric
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     early_stopping: Option<usize>,
-    /// Metric that chooses the best epoch: accuracy, f1, f1_macro, matthews, pearson, spearman,
+    /// Metric that chooses the best epoch: accuracy, f1, f1_macro, f1_micro, matthews, pearson, spearman,
     /// perplexity, ...
     #[arg(long, value_parser = parse_metric, help_heading = "Training")]
     metric: Option<Metric>,
@@ -157,6 +157,9 @@ pub struct Train {
 enum TaskName {
     /// A label for each text
     Classify,
+    /// Any number of labels for each text, separated by commas or bars, or a JSON list
+    #[value(aliases = ["multi_label", "multilabel", "multi_label_classification"])]
+    MultiLabel,
     /// A number for each text
     Regress,
     /// A label for each word: entities, parts of speech
@@ -312,6 +315,7 @@ impl Train {
             run.seed => self.seed;
             run.data.task => self.task.map(|task| match task {
                 TaskName::Classify => Goal::Classify,
+                TaskName::MultiLabel => Goal::MultiLabel,
                 TaskName::Regress => Goal::Regress,
                 TaskName::Tag => Goal::Tag,
                 TaskName::Mlm => Goal::MaskedLm,

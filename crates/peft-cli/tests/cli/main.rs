@@ -4,6 +4,7 @@ mod bad_input;
 mod base;
 mod compose;
 mod generate;
+mod heads;
 mod language;
 mod letters;
 mod life;
