@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Device, TensorData};
-use peft::data::{Dataset, Example, Goal, Labels, Layout, Target, Text, TokenizedSet};
+use peft::data::{Answer, Dataset, Example, Goal, Labels, Layout, Target, Text, TokenizedSet};
 use peft::train::{
     AdaptedModel, AdapterPaths, RunDirectory, TASK_FILE, TaskFile, TrainData, TrainSettings,
-    Trainer, Under, evaluate, predict, predict_tags,
+    Trainer, Under, evaluate, predict, predict_answers, predict_tags,
 };
 use peft_core::TensorMap;
 use peft_format::{Adapter, AdapterConfig, merged_tensors, read_safetensors, write_safetensors};
@@ -29,7 +29,8 @@ const ARCHITECTURES: [(&str, &str); 10] = [
     ("bart", "bart-sequence"),
 ];
 
-const HEADS: [&str; 4] = ["classifier", "score", "classification_head", "lm_head"];
+const HEADS: [&str; 5] =
+    ["classifier", "pre_classifier", "score", "classification_head", "lm_head"];
 
 /// A folder with a model without a head, and a tokenizer of letters that ends a text with token 2.
 struct Bench {
@@ -51,6 +52,14 @@ impl Bench {
         let tensors = read_safetensors(&fixture.join("model.safetensors")).expect("tensors");
         let is_head = |key: &String| HEADS.iter().any(|head| key.starts_with(head));
         let mut body: TensorMap = tensors.into_iter().filter(|(key, _)| !is_head(key)).collect();
+        // The tokenizer tells the texts of a pair apart.
+        let segments =
+            body.iter_mut().find(|(key, _)| key.ends_with("token_type_embeddings.weight"));
+        if let Some((_, table)) = segments.filter(|(_, table)| table.shape()[0] == 1) {
+            let row: Vec<f32> = table.iter::<f32>().collect();
+            *table = TensorData::new(row.repeat(2), [2, row.len()]);
+            config.insert("type_vocab_size".into(), 2.into());
+        }
         if architecture == "qwen2" {
             let biased = ["q_proj", "k_proj", "v_proj"].map(|name| format!(".{name}.weight"));
             let layers: Vec<(String, usize)> = body
@@ -129,7 +138,7 @@ fn labels(goal: Goal, outputs: usize) -> Labels {
 
 /// Texts with every label.
 fn dataset(labels: &Labels) -> Dataset {
-    let outputs = labels.task().labels().expect("labels");
+    let outputs = labels.task().labels().unwrap_or(1);
     let example = |number: usize| {
         let words: Vec<&str> =
             (0..2 + number % 3).map(|i| ["a", "b", "c"][(i + number) % 3]).collect();
@@ -140,10 +149,16 @@ fn dataset(labels: &Labels) -> Dataset {
             Goal::MultiLabel if outputs > 1 => Target::Classes(vec![label, (label + 1) % outputs]),
             Goal::MultiLabel => Target::Classes(vec![label]),
             Goal::Tag => Target::Tags((0..words.len()).map(|i| (i + number) % outputs).collect()),
+            Goal::QuestionAnswering if number == 0 => Target::Answers(Vec::new()),
+            Goal::QuestionAnswering => {
+                let answer = Answer { text: words[1].into(), start: 2 };
+                Target::Answers(vec![answer])
+            }
             _ => Target::Class(label),
         };
         let text = match labels.goal {
             Goal::Tag => Text::Words(words.iter().map(|word| word.to_string()).collect()),
+            Goal::QuestionAnswering => Text::Pair("d".into(), words.join(" ")),
             _ => Text::One(words.join(" ")),
         };
         Example { text, target: Some(target) }
@@ -166,6 +181,10 @@ fn results(bench: &Bench, adapted: &AdaptedModel) -> (Vec<f32>, f64) {
         Goal::Tag => {
             let tags = predict_tags(model, under, &data, 4).expect("tags");
             tags.into_iter().flatten().map(|tag| tag.expect("no word is cut off") as f32).collect()
+        }
+        Goal::QuestionAnswering => {
+            let answers = predict_answers(model, under, &data, 4).expect("answers");
+            answers.into_iter().flat_map(|answer| [answer.start as f32, answer.score]).collect()
         }
         _ => {
             let outputs = predict(model, under, &data, 4).expect("outputs");
@@ -190,10 +209,10 @@ fn check(architecture: &'static str, shape: &str, labels: &Labels) {
     let task = adapted.task.as_ref().expect("it is beside the adapter");
     assert_eq!(task.labels, *labels, "{what}");
     let config = adapted.model.config();
-    let layer = config.model_type.output_layer(labels.task()).expect("a layer of labels");
+    let layer = config.model_type.output_layer(labels.task()).unwrap_or("qa_outputs");
     let mut sites = adapted.model.base().sites();
     let outputs = sites.find(|site| site.path == layer).map(|site| site.d_out());
-    assert_eq!(outputs, labels.task().labels(), "{what}: {layer}");
+    assert_eq!(outputs, labels.task().labels().or(Some(2)), "{what}: {layer}");
 
     let (found, loss) = results(&bench, &adapted);
     assert!(loss.is_finite(), "{what}");
@@ -218,6 +237,9 @@ fn check(architecture: &'static str, shape: &str, labels: &Labels) {
 fn every_head_can_be_trained_saved_checked_loaded_measured_and_merged() {
     for (architecture, shape) in ARCHITECTURES {
         check(architecture, shape, &labels(Goal::Regress, 1));
+        if ["bert", "roberta", "xlm-roberta", "distilbert"].contains(&architecture) {
+            check(architecture, shape, &labels(Goal::QuestionAnswering, 0));
+        }
         for outputs in [1, 2, 3, 5] {
             let goals = [Goal::Classify, Goal::MultiLabel, Goal::Tag].into_iter();
             // One label of a text is no choice, and BART has no head for tokens.
@@ -264,6 +286,7 @@ fn a_task_file_beside_another_head_is_refused_and_any_other_can_be_used() {
         Goal::MultiLabel,
         Goal::Regress,
         Goal::Tag,
+        Goal::QuestionAnswering,
         Goal::MaskedLm,
         Goal::CausalLm,
         Goal::Seq2Seq,

@@ -71,17 +71,18 @@ impl Loaded {
 
     /// Refuses a head that was drawn at random: what it gives is no result.
     pub fn check_heads(&self) -> anyhow::Result<()> {
-        let mut sides = self.groups.iter().flat_map(|group| &group.sides);
-        match sides.find(|side| !side.drawn.is_empty()) {
-            None => Ok(()),
-            Some(side) => {
-                let (model, modules) = (&self.resolved.name, side.drawn.join(", "));
-                bail!(
-                    "{model}: neither the checkpoint nor an adapter has {modules}: outputs of a \
-                     head drawn at random mean nothing; train one, or give an adapter that has it"
-                )
-            }
+        for group in &self.groups {
+            let Some(side) = group.sides.iter().find(|side| !side.drawn.is_empty()) else {
+                continue;
+            };
+            let (name, modules) = (&self.resolved.name, side.drawn.join(", "));
+            bail!(
+                "{name}: neither the checkpoint nor an adapter has {modules} for {}: outputs of a \
+                 head drawn at random mean nothing; train it, or give an adapter that has it",
+                group.model.task()
+            );
         }
+        Ok(())
     }
 
     /// What `of` gives for each adapter, with its directory, in the order in which they were named.

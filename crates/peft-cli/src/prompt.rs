@@ -38,6 +38,7 @@ fn task(goal: Goal) -> &'static str {
         Goal::MultiLabel => "Label the text.",
         Goal::Regress => "Score the text.",
         Goal::Tag => "Label the words.",
+        Goal::QuestionAnswering => "Answer the question.",
         Goal::MaskedLm => "Fill in the words.",
         Goal::CausalLm => "Continue the text.",
         Goal::Seq2Seq => "Rewrite the text.",

@@ -7,8 +7,8 @@ use peft_models::TextTokenizer;
 
 use crate::table::{Labelling, read_with};
 use crate::{
-    Goal, LabelColumn, Labels, Layout, Record, Result, Sentence, TagColumn, read_records,
-    read_sentences,
+    Answer, Goal, LabelColumn, Labels, Layout, Question, Record, Result, Sentence, TagColumn,
+    read_questions, read_records, read_sentences,
 };
 
 /// A text, as it is given.
@@ -52,6 +52,10 @@ pub enum Target {
     Tags(Vec<usize>),
     /// A text: what follows, or what is made of the other.
     Text(String),
+    /// The answers to a question, any of which is right; none where the text holds none.
+    Answers(Vec<Answer>),
+    /// The tokens that the answer begins and ends with.
+    Span([usize; 2]),
 }
 
 /// A text with what it should give.
@@ -76,6 +80,7 @@ pub struct Dataset {
 enum Rows {
     Records(Vec<Record>),
     Sentences(Vec<Sentence>),
+    Questions(Vec<Question>),
 }
 
 impl Rows {
@@ -88,6 +93,7 @@ impl Rows {
                 };
                 Self::Sentences(read_sentences(path, None, &tags)?)
             }
+            Goal::QuestionAnswering => Self::Questions(read_questions(path, label)?),
             Goal::MaskedLm => Self::Records(read_records(path, layout, LabelColumn::Ignored)?),
             Goal::MultiLabel => Self::Records(read_with(path, layout, label, Labelling::Several)?),
             Goal::Classify | Goal::Regress | Goal::CausalLm | Goal::Seq2Seq => {
@@ -100,6 +106,7 @@ impl Rows {
         match self {
             Self::Records(records) => Labels::from_records(path, goal, records),
             Self::Sentences(sentences) => Labels::from_sentences(path, sentences),
+            Self::Questions(_) => Labels::from_records(path, goal, &[]),
         }
     }
 
@@ -108,6 +115,10 @@ impl Rows {
             Self::Records(records) => records.into_iter().map(Text::from).collect(),
             Self::Sentences(sentences) => {
                 sentences.into_iter().map(|sentence| Text::Words(sentence.words)).collect()
+            }
+            Self::Questions(questions) => {
+                let pair = |question: Question| Text::Pair(question.question, question.context);
+                questions.into_iter().map(pair).collect()
             }
         }
     }
@@ -128,6 +139,13 @@ impl Rows {
                     Ok(Example { text: Text::Words(sentence.words), target })
                 })
                 .collect(),
+            Self::Questions(questions) => {
+                let example = |Question { question, context, answers }| Example {
+                    text: Text::Pair(question, context),
+                    target: answers.map(Target::Answers),
+                };
+                Ok(questions.into_iter().map(example).collect())
+            }
         }
     }
 }

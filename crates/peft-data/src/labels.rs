@@ -28,6 +28,9 @@ pub enum Goal {
     Regress,
     /// A label for each word.
     Tag,
+    /// The span of a text that answers a question.
+    #[serde(rename = "qa", alias = "question-answering", alias = "question_answering")]
+    QuestionAnswering,
     /// Words that are hidden in the text.
     #[serde(rename = "mlm")]
     MaskedLm,
@@ -42,7 +45,12 @@ impl Goal {
     /// Whether examples have labels: otherwise the text is all there is to learn.
     pub fn has_labels(self) -> bool {
         match self {
-            Self::Classify | Self::MultiLabel | Self::Regress | Self::Tag | Self::Seq2Seq => true,
+            Self::Classify
+            | Self::MultiLabel
+            | Self::Regress
+            | Self::Tag
+            | Self::QuestionAnswering
+            | Self::Seq2Seq => true,
             Self::MaskedLm | Self::CausalLm => false,
         }
     }
@@ -64,6 +72,7 @@ impl Goal {
             Self::MultiLabel => "multi-label",
             Self::Regress => "regress",
             Self::Tag => "tag",
+            Self::QuestionAnswering => "qa",
             Self::MaskedLm => "mlm",
             Self::CausalLm => "clm",
             Self::Seq2Seq => "seq2seq",
@@ -76,7 +85,7 @@ impl Goal {
             Self::Classify => Some(ProblemType::SingleLabelClassification),
             Self::MultiLabel => Some(ProblemType::MultiLabelClassification),
             Self::Regress => Some(ProblemType::Regression),
-            Self::Tag | Self::MaskedLm | Self::CausalLm | Self::Seq2Seq => None,
+            _ => None,
         }
     }
 
@@ -226,6 +235,7 @@ impl Labels {
             }
             Goal::Regress => Task::ClassifySequence { labels: 1 },
             Goal::Tag => Task::ClassifyTokens { labels: self.names.len() },
+            Goal::QuestionAnswering => Task::QuestionAnswering,
             Goal::MaskedLm => Task::MaskedLm,
             Goal::CausalLm => Task::CausalLm,
             Goal::Seq2Seq => Task::Seq2SeqLm,
@@ -273,7 +283,7 @@ impl Labels {
     pub(crate) fn target(&self, path: &Path, record: &Record) -> Result<Option<Target>> {
         let Some(label) = record.label.as_deref().map(str::trim) else { return Ok(None) };
         match self.goal {
-            Goal::Tag | Goal::MaskedLm => Ok(None),
+            Goal::Tag | Goal::QuestionAnswering | Goal::MaskedLm => Ok(None),
             Goal::CausalLm | Goal::Seq2Seq => Ok(Some(Target::Text(label.to_string()))),
             Goal::Regress => match label.parse::<f32>() {
                 Ok(value) if value.is_finite() => Ok(Some(Target::Value(value))),

@@ -112,7 +112,7 @@ impl Architecture {
             (Task::ClassifySequence { labels }, Task::ClassifyTokens { labels });
         match self {
             Self::Bert | Self::Roberta | Self::XlmRoberta | Self::DistilBert => {
-                vec![sequence, tokens, Task::MaskedLm, Task::Encode]
+                vec![sequence, tokens, Task::QuestionAnswering, Task::MaskedLm, Task::Encode]
             }
             Self::Gpt2 | Self::Llama | Self::Mistral | Self::Qwen2 => {
                 vec![sequence, tokens, Task::CausalLm, Task::Encode]
@@ -138,6 +138,8 @@ pub enum Task {
         /// The number of labels.
         labels: usize,
     },
+    /// Two logits for each token: that an answer begins there, and that it ends there.
+    QuestionAnswering,
     /// A logit of each word for each token, from what is on both sides of it.
     MaskedLm,
     /// A logit of each word for each token, of which the next is predicted.
@@ -153,6 +155,7 @@ impl Task {
             (Self::Encode, _) => "Model",
             (Self::ClassifySequence { .. }, _) => "ForSequenceClassification",
             (Self::ClassifyTokens { .. }, _) => "ForTokenClassification",
+            (Self::QuestionAnswering, _) => "ForQuestionAnswering",
             (Self::MaskedLm, _) => "ForMaskedLM",
             (Self::CausalLm, Architecture::Gpt2) => "LMHeadModel",
             (Self::CausalLm, _) => "ForCausalLM",

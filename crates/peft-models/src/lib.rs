@@ -27,5 +27,5 @@ pub use input::ModelInput;
 pub use model::{Model, ModelTask, Place};
 pub use outputs::ProblemType;
 pub use tokenizer::{
-    ADDED_TOKENS, AddedTokens, DecodeStream, Encoded, EncodedWords, TextTokenizer,
+    ADDED_TOKENS, AddedTokens, ContextWindow, DecodeStream, Encoded, EncodedWords, TextTokenizer,
 };

@@ -42,6 +42,7 @@ impl Task {
             Self::Encode => "feature extraction",
             Self::ClassifySequence { .. } => "sequence classification",
             Self::ClassifyTokens { .. } => "token classification",
+            Self::QuestionAnswering => "question answering",
             Self::MaskedLm => "masked language modelling",
             Self::CausalLm => "causal language modelling",
             Self::Seq2SeqLm => "sequence-to-sequence language modelling",
@@ -52,7 +53,7 @@ impl Task {
     pub fn labels(self) -> Option<usize> {
         match self {
             Self::ClassifySequence { labels } | Self::ClassifyTokens { labels } => Some(labels),
-            Self::Encode | Self::MaskedLm | Self::CausalLm | Self::Seq2SeqLm => None,
+            _ => None,
         }
     }
 
@@ -61,7 +62,7 @@ impl Task {
         match self {
             Self::ClassifySequence { .. } => Self::ClassifySequence { labels },
             Self::ClassifyTokens { .. } => Self::ClassifyTokens { labels },
-            Self::Encode | Self::MaskedLm | Self::CausalLm | Self::Seq2SeqLm => self,
+            _ => self,
         }
     }
 }
@@ -80,7 +81,7 @@ impl Architecture {
         match task {
             Task::ClassifySequence { .. } => Some(sequence),
             Task::ClassifyTokens { .. } => Some(tokens),
-            Task::Encode | Task::MaskedLm | Task::CausalLm | Task::Seq2SeqLm => None,
+            _ => None,
         }
     }
 }

@@ -290,6 +290,7 @@ fn task_for(directory: &Path, adapter: &Path, saved: &SavedTask) -> Result<Model
         Some(TaskType::SequenceClassification) => Task::ClassifySequence { labels },
         Some(TaskType::TokenClassification) => Task::ClassifyTokens { labels },
         Some(TaskType::FeatureExtraction) => Task::Encode,
+        Some(TaskType::QuestionAnswering) => Task::QuestionAnswering,
         Some(TaskType::CausalLm) => Task::CausalLm,
         Some(TaskType::Seq2SeqLm) => Task::Seq2SeqLm,
         // Masked language modelling has no tag.
@@ -319,6 +320,7 @@ fn own_task(model: &Model) -> Result<Option<TaskFile>> {
         },
         Task::MaskedLm => Goal::MaskedLm,
         Task::ClassifyTokens { .. } => Goal::Tag,
+        Task::QuestionAnswering => Goal::QuestionAnswering,
         Task::CausalLm => Goal::CausalLm,
         Task::Seq2SeqLm => Goal::Seq2Seq,
         Task::Encode => return Ok(None),

@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::Args;
 use peft::data::metrics::Output;
 use peft::data::{Columns, Dataset, Example, Goal, Labels, Text};
-use peft::train::{TaskFile, predict, predict_tags};
+use peft::train::{Answered, TaskFile, predict, predict_answers, predict_tags};
 use serde_json::{Map, Value, json};
 
 use crate::data::{Tokens, layout};
@@ -23,13 +23,14 @@ pub struct Predict {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Texts: .tsv, .csv, .jsonl, .txt, .conll, .conllu; labels are not read
+    /// Texts: .tsv, .csv, .jsonl, .txt, .conll, .conllu; questions: .json, .jsonl; labels are not
+    /// read
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The columns of the file [default: those of the training data]
     #[arg(long)]
     columns: Option<Columns>,
-    /// The texts
+    /// The texts; for question answering, a question and its text in turn
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
     /// Examples in a batch
@@ -66,6 +67,10 @@ impl Predict {
                     let tags = predict_tags(model, under, &data, batch)?;
                     dataset.examples.iter().zip(tags).map(|(e, t)| tagged(e, &t, labels)).collect()
                 }
+                Goal::QuestionAnswering => {
+                    let answers = predict_answers(model, under, &data, batch)?;
+                    dataset.examples.iter().zip(answers).map(|(e, a)| answered(e, &a)).collect()
+                }
                 _ => {
                     let outputs = predict(model, under, &data, batch)?;
                     let pairs = dataset.examples.iter().zip(&outputs);
@@ -93,23 +98,54 @@ impl Predict {
                 continue;
             }
             let (label, score) = shown(&row);
+            let text = row.get("text").or(row.get("question")).and_then(Value::as_str);
+            let text = text.unwrap_or_default();
             let adapter = row.get("adapter").and_then(Value::as_str);
             let adapter = adapter.map_or(String::new(), |adapter| format!("{adapter}\t"));
-            writeln!(out, "{adapter}{label}\t{score}{}", row["text"].as_str().unwrap_or(""))?;
+            writeln!(out, "{adapter}{label}\t{score}{text}")?;
         }
         Ok(ExitCode::SUCCESS)
     }
 
     fn dataset(&self, task: &TaskFile) -> anyhow::Result<Dataset> {
         let labels = task.labels.clone();
-        let texts = self.texts.iter().map(|text| Text::new(labels.goal, text.clone()));
-        let mut examples: Vec<Example> = texts.map(|text| Example { text, target: None }).collect();
+        let texts: Vec<Text> = match labels.goal {
+            Goal::QuestionAnswering => {
+                let (pairs, rest) = self.texts.as_chunks();
+                if !rest.is_empty() {
+                    bail!("a question needs a text: give QUESTION TEXT, or a file with --data");
+                }
+                let pair =
+                    |[question, text]: &[String; 2]| Text::Pair(question.clone(), text.clone());
+                pairs.iter().map(pair).collect()
+            }
+            goal => self.texts.iter().map(|text| Text::new(goal, text.clone())).collect(),
+        };
+        let mut examples: Vec<Example> =
+            texts.into_iter().map(|text| Example { text, target: None }).collect();
         if let Some(path) = &self.data {
             let layout = layout(&self.columns, task);
             examples.extend(Dataset::unlabelled(path, &layout, &labels)?.examples);
         }
         Ok(Dataset { examples, labels })
     }
+}
+
+/// The likeliest answer to a question; where it begins is counted in characters, as in data files.
+fn answered(example: &Example, answer: &Answered) -> Map<String, Value> {
+    let (question, context) = match &example.text {
+        Text::Pair(question, context) => (question.as_str(), context.as_str()),
+        Text::One(question) => (question.as_str(), ""),
+        Text::Words(_) => ("", ""),
+    };
+    let before = context.get(..answer.start).unwrap_or_default();
+    Map::from_iter([
+        ("question".into(), json!(question)),
+        ("answer".into(), json!(answer.text)),
+        ("answer_start".into(), json!(before.chars().count())),
+        ("score".into(), json!(answer.score)),
+        ("no_answer".into(), json!(answer.none)),
+    ])
 }
 
 /// What a text got, and with what score, as columns; a number has none. Several labels are separated
@@ -125,7 +161,8 @@ fn shown(row: &Map<String, Value>) -> (String, String) {
         let scores: Vec<String> = scores.map(score).collect();
         return (labels.join("|"), format!("{}\t", scores.join("|")));
     }
-    let label = row.get("label").and_then(Value::as_str).unwrap_or("").to_string();
+    let label =
+        row.get("answer").or(row.get("label")).and_then(Value::as_str).unwrap_or("").to_string();
     (label, row.get("score").map_or(String::new(), |value| format!("{}\t", score(value))))
 }
 

@@ -164,6 +164,10 @@ enum TaskName {
     Regress,
     /// A label for each word: entities, parts of speech
     Tag,
+    /// The span of a text that answers a question: SQuAD's JSON, or JSON Lines with question,
+    /// context and answers
+    #[value(aliases = ["question-answering", "question_answering"])]
+    Qa,
     /// Masked language modelling: hidden words in the texts themselves
     Mlm,
     /// Causal language modelling: the texts themselves, or their continuations
@@ -318,6 +322,7 @@ impl Train {
                 TaskName::MultiLabel => Goal::MultiLabel,
                 TaskName::Regress => Goal::Regress,
                 TaskName::Tag => Goal::Tag,
+                TaskName::Qa => Goal::QuestionAnswering,
                 TaskName::Mlm => Goal::MaskedLm,
                 TaskName::Clm => Goal::CausalLm,
                 TaskName::Seq2seq => Goal::Seq2Seq,

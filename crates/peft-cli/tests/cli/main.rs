@@ -10,6 +10,7 @@ mod letters;
 mod life;
 mod packed;
 mod pipes;
+mod questions;
 mod resume;
 mod tags;
 mod workbench;

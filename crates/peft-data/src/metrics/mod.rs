@@ -9,6 +9,7 @@ mod ngrams;
 mod recorded;
 mod rouge;
 mod several;
+mod squad;
 
 pub use bleu::Bleu;
 pub use chrf::chrf;
@@ -16,6 +17,7 @@ pub use entities::{EntityCounts, EntityScores};
 pub use exact_match::exact_match;
 pub use rouge::Rouge;
 pub use several::LabelCounts;
+pub use squad::SquadScores;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -62,7 +64,8 @@ impl Output {
 pub enum Metric {
     /// The share of right labels; of texts whose labels are all right, where there may be several.
     Accuracy,
-    /// F1 of the second label, where there are two; of entities, where words are tagged.
+    /// F1 of the second label, where there are two; of entities, where words are tagged; of the words
+    /// of answers.
     F1,
     /// The share of found entities that are right.
     Precision,
@@ -80,6 +83,8 @@ pub enum Metric {
     Spearman,
     /// The mean squared error; less is better.
     MeanSquaredError,
+    /// The share of questions whose answer is right, word for word.
+    ExactMatch,
     /// How many words a language model is in doubt between, `exp` of its loss; less is better.
     Perplexity,
     /// The loss; less is better.
@@ -94,6 +99,7 @@ impl Metric {
             Goal::Tag => Self::Accuracy,
             Goal::Classify => Self::Accuracy,
             Goal::MultiLabel => Self::F1Micro,
+            Goal::QuestionAnswering => Self::F1,
             Goal::Regress => Self::Spearman,
             Goal::MaskedLm | Goal::CausalLm | Goal::Seq2Seq => Self::Perplexity,
         }
@@ -112,6 +118,7 @@ impl Metric {
             Self::Pearson => "pearson",
             Self::Spearman => "spearman",
             Self::MeanSquaredError => "mean_squared_error",
+            Self::ExactMatch => "exact_match",
             Self::Perplexity => "perplexity",
             Self::Loss => "loss",
         }
@@ -203,6 +210,21 @@ impl Metrics {
             put(Metric::Recall, scores.recall());
             put(Metric::F1, scores.f1());
         }
+        Self(map)
+    }
+
+    /// The metrics of answers: of each question the one found, and the right ones, of which there
+    /// may be none.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn of_answers(found: &[&str], wanted: &[Vec<&str>], loss: f64) -> Self {
+        let scores = SquadScores::new(found, wanted);
+        let mut map = Map::new();
+        map.insert("examples".into(), json!(wanted.len()));
+        map.insert("loss".into(), json!(loss));
+        map.insert(Metric::ExactMatch.name().into(), json!(scores.exact_match));
+        map.insert(Metric::F1.name().into(), json!(scores.f1));
         Self(map)
     }
 

@@ -2,6 +2,7 @@
 
 mod added;
 mod letters;
+mod questions;
 mod stream;
 mod words;
 
@@ -16,6 +17,7 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationParams};
 
 pub use self::added::{ADDED_TOKENS, AddedTokens};
+pub use self::questions::ContextWindow;
 pub use self::stream::DecodeStream;
 pub use self::words::EncodedWords;
 use crate::checkpoint::gguf;
