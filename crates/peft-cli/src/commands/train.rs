@@ -356,6 +356,11 @@ impl Train {
             run.train.metric => self.metric.map(Some);
             run.train.checkpoint_every => self.checkpoint_every;
         }
+        if run.data.task == Goal::QuestionAnswering
+            && (self.columns.is_some() || self.template.is_some())
+        {
+            bail!("--task qa has no columns: a question has the fields question, context, answers");
+        }
         if !self.adapters.leave_out.is_empty() {
             bail!("--leave-out is for using an adapter; in training it is a setting of the method");
         }

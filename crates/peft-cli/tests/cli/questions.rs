@@ -101,6 +101,9 @@ fn a_question_and_its_text_may_be_given_as_arguments() {
     let columns: Vec<&str> = printed.trim_end().split('\t').collect();
     assert_eq!((columns.len(), columns[2]), (3, "which"), "{printed}");
     assert!("hill".contains(columns[0]) && !columns[0].is_empty(), "{printed}");
+    let columns = "train --model model --task qa --train train.json --columns 1,2 --out other";
+    let error = bench.error(columns);
+    assert!(error.contains("--task qa has no columns"), "{error}");
     let error = bench.error(predict);
     assert!(error.contains("a question needs a text"), "{error}");
 }
