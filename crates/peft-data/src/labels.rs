@@ -268,7 +268,8 @@ impl Labels {
             (Some(wanted), Some(found)) if wanted != found => match self.goal {
                 Goal::Regress => refuse("goal", self.goal.name().into(), "has one output"),
                 _ => {
-                    let what = format!("{wanted} labels have names");
+                    let what =
+                        if wanted == 1 { "1 name".into() } else { format!("{wanted} names") };
                     refuse("names", self.names.join(", "), &what)
                 }
             },

@@ -62,8 +62,8 @@ fn a_task_file_of_another_head_is_an_error_that_names_both() {
     let path = bench.path("run/adapter/task.json");
     let whole: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     for (field, value, expected) in [
-        ("names", json!(["neg", "pos"]), "2 labels have names"),
-        ("names", json!(["neg", "neu", "pos", "good"]), "4 labels have names"),
+        ("names", json!(["neg", "pos"]), "neg, pos: 2 names; the head"),
+        ("names", json!(["neg", "neu", "pos", "good"]), "good: 4 names; the head"),
         ("names", json!(["neg", "neu", "neu"]), "\"neu\" twice"),
         ("goal", json!("regress"), "goal = regress: has one output"),
         ("goal", json!("tag"), "goal = tag: needs a head for token classification"),

@@ -22,10 +22,10 @@ impl LabelCounts {
         let mut counts = vec![[0.0; 3]; labels];
         let mut right = 0;
         for (found, wanted) in found.iter().zip(wanted) {
-            for label in 0..labels {
+            for (label, counts) in counts.iter_mut().enumerate() {
                 let (is_found, is_wanted) = (found.contains(&label), wanted.contains(&label));
                 let both = is_found && is_wanted;
-                for (count, one) in counts[label].iter_mut().zip([both, is_found, is_wanted]) {
+                for (count, one) in counts.iter_mut().zip([both, is_found, is_wanted]) {
                     *count += f64::from(u8::from(one));
                 }
             }

@@ -121,7 +121,8 @@ mod tests {
     fn a_pair_that_fits_is_one_window_as_it_is_encoded_otherwise() {
         let (tokenizer, _folder) = tokenizer(9);
         let pair = ("a b".to_string(), "é c d".to_string());
-        let windows = tokenizer.encode_questions(&[pair.clone()]).expect("encoded").remove(0);
+        let pairs = std::slice::from_ref(&pair);
+        let windows = tokenizer.encode_questions(pairs).expect("encoded").remove(0);
         let [window] = &windows[..] else { panic!("{windows:?}") };
         let text = tokenizer.encode(&[(pair.0, Some(pair.1))]).expect("encoded").remove(0);
         assert_eq!(window.text, text);
