@@ -68,6 +68,14 @@ impl LoadedData {
         let task = ModelTask { task: self.train.labels.task(), seed: run.seed };
         let (model, report) = Model::load_in(&resolved.directory, Some(task), run.load_in, device)?;
         tracing::info!(new = ?report.initialized, unused = ?report.unused, "loaded");
+        let problem = model.config().problem_type()?;
+        if self.goal() == Goal::Classify && problem == Goal::MultiLabel.problem_type() {
+            tracing::warn!(
+                "{}: problem_type is multi_label_classification, which --task multi-label trains; \
+                 here a text has one label",
+                resolved.name
+            );
+        }
         Ok((model, report))
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use burn::module::Module;
 use burn::tensor::Device;
 use peft::core::{AdapterPool, Hooks, Slots, Stack};
@@ -47,9 +48,10 @@ impl Loaded {
         if let [paths] = &runs[..] {
             let (resolved, adapted) = model.load(paths, device)?;
             let (task, added_tokens) = (adapted.task, adapted.added_tokens);
+            let drawn = adapted.drawn;
             let method = adapted.adapter.map(|adapter| adapter.method.valid());
             let method = method.map_or(Method::None, Method::One);
-            let sides = vec![Side { number: 0, task, added_tokens }];
+            let sides = vec![Side { number: 0, task, added_tokens, drawn }];
             let group = Group { model: adapted.model, method, sides };
             return Ok(Self { resolved, runs, groups: vec![group] });
         }
@@ -65,6 +67,22 @@ impl Loaded {
     /// Whether there are several adapters, each with an output of its own.
     pub fn are_several(&self) -> bool {
         self.runs.len() > 1
+    }
+
+    /// Refuses a head that was drawn at random: what it gives is no result.
+    pub fn check_heads(&self) -> anyhow::Result<()> {
+        for group in &self.groups {
+            let Some(side) = group.sides.iter().find(|side| !side.drawn.is_empty()) else {
+                continue;
+            };
+            let (name, modules) = (&self.resolved.name, side.drawn.join(", "));
+            bail!(
+                "{name}: neither the checkpoint nor an adapter has {modules} for {}: outputs of a \
+                 head drawn at random mean nothing; train it, or give an adapter that has it",
+                group.model.task()
+            );
+        }
+        Ok(())
     }
 
     /// What `of` gives for each adapter, with its directory, in the order in which they were named.

@@ -35,8 +35,10 @@ pub fn start(method: &str, fields: &mut Map<String, Value>, goal: Goal, tokenize
 fn task(goal: Goal) -> &'static str {
     match goal {
         Goal::Classify => "Classify the text.",
+        Goal::MultiLabel => "Label the text.",
         Goal::Regress => "Score the text.",
         Goal::Tag => "Label the words.",
+        Goal::QuestionAnswering => "Answer the question.",
         Goal::MaskedLm => "Fill in the words.",
         Goal::CausalLm => "Continue the text.",
         Goal::Seq2Seq => "Rewrite the text.",

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::masking::{Masked, Masking};
 use crate::sample::Sample;
-use crate::{Dataset, Example, Goal, Result, Target, Text};
+use crate::{Dataset, Example, Goal, Result, Target, Text, Window};
 
 /// A data set as token indices.
 #[derive(Debug, Clone)]
@@ -73,6 +73,28 @@ impl Batch {
         Tensor::from_data(TensorData::new(classes, shape), device)
     }
 
+    /// The tokens that answers begin and end with, `[targets, 2]`.
+    pub fn spans(&self, device: &Device) -> Tensor<2, Int> {
+        let of = |target: &Target| match target {
+            Target::Span(span) => span.map(|token| token as i64),
+            other => panic!("{other:?} where a span was expected"),
+        };
+        let spans: Vec<i64> = self.targets.iter().flat_map(of).collect();
+        Tensor::from_data(TensorData::new(spans, [self.targets.len(), 2]), device)
+    }
+
+    /// Which of `labels` labels the texts have, `[targets, labels]`: 1 for each that it has.
+    pub fn indicators(&self, labels: usize, device: &Device) -> Tensor<2> {
+        let mut values = vec![0.0f32; self.targets.len() * labels];
+        for (row, target) in values.chunks_mut(labels.max(1)).zip(&self.targets) {
+            match target {
+                Target::Classes(classes) => classes.iter().for_each(|class| row[*class] = 1.0),
+                other => panic!("{other:?} where labels were expected"),
+            }
+        }
+        Tensor::from_data(TensorData::new(values, [self.targets.len(), labels]), device)
+    }
+
     /// The numbers, `[targets]`.
     pub fn values(&self, device: &Device) -> Tensor<1> {
         let values: Vec<f32> = self
@@ -121,7 +143,7 @@ impl TokenizedSet {
         Ok(Self { samples, targets, goal, pairs, pad, masking, expected_targets })
     }
 
-    /// The number of examples.
+    /// The number of examples; of questions, that of the windows of their texts.
     pub fn len(&self) -> usize {
         self.samples.len()
     }
@@ -252,6 +274,12 @@ impl TokenizedSet {
         &self.samples[index].words
     }
 
+    /// The part of a question's text that a sample has; `None` where there are no questions. A
+    /// question whose text is long has several.
+    pub fn window(&self, index: usize) -> Option<&Window> {
+        self.samples[index].window.as_ref()
+    }
+
     /// What the examples should give, in the order of the data set.
     pub fn targets(&self) -> &[Option<Target>] {
         &self.targets
@@ -311,6 +339,7 @@ mod tests {
             places: (0..length).collect(),
             targets: vec![Target::Class(0); length],
             words: Vec::new(),
+            window: None,
         };
         let samples: Vec<Sample> = lengths.iter().map(sample).collect();
         let targets = vec![None; samples.len()];

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use peft_models::TextTokenizer;
 
-use crate::table::{Objects, check_labels};
+use crate::table::{Labelling, Objects, check_labels, read_with};
 use crate::{
-    Error, Goal, LabelColumn, Labels, Layout, Record, Result, Sentence, TagColumn, read_records,
-    read_sentences, words,
+    Answer, Error, Goal, LabelColumn, Labels, Layout, Question, Record, Result, Sentence,
+    TagColumn, read_questions, read_records, read_sentences, words,
 };
 
 /// A text, as it is given.
@@ -44,12 +44,18 @@ impl Text {
 pub enum Target {
     /// The index of a label.
     Class(usize),
+    /// The indices of the labels that it has, of which there may be several.
+    Classes(Vec<usize>),
     /// A number.
     Value(f32),
     /// The index of a label for each word.
     Tags(Vec<usize>),
     /// A text: what follows, or what is made of the other.
     Text(String),
+    /// The answers to a question, any of which is right; none where the text holds none.
+    Answers(Vec<Answer>),
+    /// The tokens that the answer begins and ends with.
+    Span([usize; 2]),
 }
 
 /// A text with what it should give.
@@ -74,6 +80,7 @@ pub struct Dataset {
 enum Rows {
     Records(Vec<Record>),
     Sentences(Vec<Sentence>),
+    Questions(Vec<Question>),
 }
 
 impl Rows {
@@ -84,7 +91,9 @@ impl Rows {
                 (None, LabelColumn::Ignored) => read_sentences(path, None, &TagColumn::None)?,
                 (None, _) => read_sentences(path, None, &layout.columns.tag_column()?)?,
             }),
+            Goal::QuestionAnswering => Self::Questions(read_questions(path, label)?),
             Goal::MaskedLm => Self::Records(read_records(path, layout, LabelColumn::Ignored)?),
+            Goal::MultiLabel => Self::Records(read_with(path, layout, label, Labelling::Several)?),
             Goal::Classify | Goal::Regress | Goal::CausalLm | Goal::Seq2Seq => {
                 Self::Records(read_records(path, layout, label)?)
             }
@@ -108,6 +117,7 @@ impl Rows {
         match self {
             Self::Records(records) => Labels::from_records(path, goal, records),
             Self::Sentences(sentences) => Labels::from_sentences(path, sentences),
+            Self::Questions(_) => Labels::from_records(path, goal, &[]),
         }
     }
 
@@ -116,6 +126,10 @@ impl Rows {
             Self::Records(records) => records.into_iter().map(Text::from).collect(),
             Self::Sentences(sentences) => {
                 sentences.into_iter().map(|sentence| Text::Words(sentence.words)).collect()
+            }
+            Self::Questions(questions) => {
+                let pair = |question: Question| Text::Pair(question.question, question.context);
+                questions.into_iter().map(pair).collect()
             }
         }
     }
@@ -136,6 +150,13 @@ impl Rows {
                     Ok(Example { text: Text::Words(sentence.words), target })
                 })
                 .collect(),
+            Self::Questions(questions) => {
+                let example = |Question { question, context, answers }| Example {
+                    text: Text::Pair(question, context),
+                    target: answers.map(Target::Answers),
+                };
+                Ok(questions.into_iter().map(example).collect())
+            }
         }
     }
 }
@@ -266,6 +287,44 @@ mod tests {
             let texts = Dataset::unlabelled(&path, &layout, &labels());
             assert_eq!(example(texts), Example { text: pair, target: None }, "{name}");
         }
+    }
+
+    #[test]
+    fn a_text_may_have_any_number_of_labels() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let goal = Goal::MultiLabel;
+        for (name, content) in [
+            ("a.tsv", "text\tlabel\nx\tjoy,fear\ny\t\nz\tfear\n"),
+            ("b.tsv", "text\tlabel\nx\tfear|joy\ny\t\nz\tfear\n"),
+            ("c.csv", "text,label\nx,\"joy, fear\"\ny,\nz,fear\n"),
+            ("d.csv", "text,label\nx,\"[\"\"joy\"\",\"\"fear\"\"]\"\ny,[]\nz,fear\n"),
+            (
+                "e.jsonl",
+                "{\"text\": \"x\", \"label\": [\"joy\", \"fear\"]}\n\
+                 {\"text\": \"y\", \"label\": []}\n{\"text\": \"z\", \"label\": \"fear\"}\n",
+            ),
+        ] {
+            let path = write(folder.path(), name, content);
+            let data = Dataset::discover(&path, &Layout::default(), goal).expect(name);
+            assert_eq!(data.labels.names, ["fear", "joy"], "{name}");
+            let mut found: Vec<Vec<usize>> = Vec::new();
+            for example in &data.examples {
+                let Some(Target::Classes(labels)) = &example.target else { panic!("{example:?}") };
+                found.push(labels.clone());
+                found.iter_mut().for_each(|labels| labels.sort_unstable());
+            }
+            assert_eq!(found, [vec![0, 1], vec![], vec![0]], "{name}");
+            assert!(data.is_labelled());
+        }
+        // A list is no label where a text has one.
+        let path = folder.path().join("e.jsonl");
+        let error = Dataset::discover(&path, &Layout::default(), Goal::Classify);
+        let error = error.expect_err("a list").to_string();
+        assert!(error.contains("line 1") && error.contains("not a text or number"), "{error}");
+        let names = vec!["joy".to_string()];
+        let error = Dataset::load(&path, &Layout::default(), &Labels { goal, names });
+        let error = error.expect_err("unknown").to_string();
+        assert!(error.contains("line 1") && error.contains("unknown label \"fear\""), "{error}");
     }
 
     #[test]

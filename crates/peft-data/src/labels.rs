@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use peft_models::Task;
+use peft_models::{ProblemType, Task};
 use serde::{Deserialize, Serialize};
 
+use crate::label_list::LabelList;
 use crate::{Error, Record, Result, Sentence, TagScheme, Target};
 
 /// What is learned.
@@ -15,10 +16,21 @@ pub enum Goal {
     /// One of several labels.
     #[default]
     Classify,
+    /// Any number of several labels.
+    #[serde(
+        rename = "multi-label",
+        alias = "multi_label",
+        alias = "multilabel",
+        alias = "multi_label_classification"
+    )]
+    MultiLabel,
     /// A number.
     Regress,
     /// A label for each word.
     Tag,
+    /// The span of a text that answers a question.
+    #[serde(rename = "qa", alias = "question-answering", alias = "question_answering")]
+    QuestionAnswering,
     /// Words that are hidden in the text.
     #[serde(rename = "mlm")]
     MaskedLm,
@@ -33,14 +45,48 @@ impl Goal {
     /// Whether examples have labels: otherwise the text is all there is to learn.
     pub fn has_labels(self) -> bool {
         match self {
-            Self::Classify | Self::Regress | Self::Tag | Self::Seq2Seq => true,
+            Self::Classify
+            | Self::MultiLabel
+            | Self::Regress
+            | Self::Tag
+            | Self::QuestionAnswering
+            | Self::Seq2Seq => true,
             Self::MaskedLm | Self::CausalLm => false,
         }
     }
 
     /// Whether a model is asked about tokens, not about a text as a whole.
     pub fn is_over_tokens(self) -> bool {
-        !matches!(self, Self::Classify | Self::Regress)
+        !matches!(self, Self::Classify | Self::MultiLabel | Self::Regress)
+    }
+
+    /// Whether its labels have names.
+    pub fn has_names(self) -> bool {
+        matches!(self, Self::Classify | Self::MultiLabel | Self::Tag)
+    }
+
+    /// Its name, as in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classify => "classify",
+            Self::MultiLabel => "multi-label",
+            Self::Regress => "regress",
+            Self::Tag => "tag",
+            Self::QuestionAnswering => "qa",
+            Self::MaskedLm => "mlm",
+            Self::CausalLm => "clm",
+            Self::Seq2Seq => "seq2seq",
+        }
+    }
+
+    /// What transformers calls it, of a whole text's outputs.
+    pub fn problem_type(self) -> Option<ProblemType> {
+        match self {
+            Self::Classify => Some(ProblemType::SingleLabelClassification),
+            Self::MultiLabel => Some(ProblemType::MultiLabelClassification),
+            Self::Regress => Some(ProblemType::Regression),
+            _ => None,
+        }
     }
 
     /// Whether the answers are words of the model's vocabulary.
@@ -51,12 +97,60 @@ impl Goal {
 
 /// The goal with the names of its labels, kept with the adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "LabelsFields", into = "LabelsFields")]
 pub struct Labels {
     /// The goal.
     pub goal: Goal,
     /// The labels by index; only classes have names.
-    #[serde(default)]
     pub names: Vec<String>,
+}
+
+/// The same in a file, where the goal may also be said as transformers says it.
+#[derive(Serialize, Deserialize)]
+struct LabelsFields {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    goal: Option<Goal>,
+    #[serde(default)]
+    names: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    problem_type: Option<ProblemType>,
+}
+
+impl From<Labels> for LabelsFields {
+    fn from(Labels { goal, names }: Labels) -> Self {
+        let is_usual = matches!(goal, Goal::Classify | Goal::Regress);
+        let problem_type = goal.problem_type().filter(|_| !is_usual);
+        Self { goal: Some(goal), names, problem_type }
+    }
+}
+
+impl TryFrom<LabelsFields> for Labels {
+    type Error = String;
+
+    fn try_from(fields: LabelsFields) -> std::result::Result<Self, String> {
+        let LabelsFields { goal, names, problem_type } = fields;
+        let of_problem = problem_type.map(|problem| match problem {
+            ProblemType::Regression => Goal::Regress,
+            ProblemType::SingleLabelClassification => Goal::Classify,
+            ProblemType::MultiLabelClassification => Goal::MultiLabel,
+        });
+        let goal = match (goal, of_problem) {
+            (None, None) => return Err("missing field `goal`".into()),
+            (Some(goal), None) | (None, Some(goal)) => goal,
+            // Several labels a text are a classification too.
+            (Some(Goal::Classify), Some(Goal::MultiLabel)) => Goal::MultiLabel,
+            (Some(goal), Some(of_problem)) if goal == of_problem => goal,
+            (Some(goal), Some(of_problem)) => {
+                let (goal, other) = (goal.name(), of_problem.name());
+                return Err(format!("goal = {goal}, but problem_type is that of {other}"));
+            }
+        };
+        let mut seen = BTreeSet::new();
+        match names.iter().find(|name| !seen.insert(name.as_str())) {
+            Some(name) => Err(format!("names has {name:?} twice")),
+            None => Ok(Self { goal, names }),
+        }
+    }
 }
 
 impl Labels {
@@ -67,12 +161,14 @@ impl Labels {
     /// # Errors
     /// If a row has no label, or there are fewer than two.
     pub fn from_records(path: &Path, goal: Goal, records: &[Record]) -> Result<Self> {
-        if goal != Goal::Classify {
-            return Ok(Self { goal, names: Vec::new() });
+        match goal {
+            Goal::Classify => {}
+            Goal::MultiLabel => return Self::several_from_records(path, records),
+            _ => return Ok(Self { goal, names: Vec::new() }),
         }
         let mut names = BTreeSet::new();
         for record in records {
-            let label = record.label.as_deref().unwrap_or("").trim();
+            let label = label_of(record)?;
             if label.is_empty() {
                 return Err(Error::row(path, record.line, "the label is empty"));
             }
@@ -87,6 +183,25 @@ impl Labels {
             );
         }
         Self::named(path, goal, names)
+    }
+
+    /// The labels that occur in `records`, of which a row may have several.
+    fn several_from_records(path: &Path, records: &[Record]) -> Result<Self> {
+        let cells: Vec<(u64, &str)> = records
+            .iter()
+            .map(|record| Ok((record.line, label_of(record)?)))
+            .collect::<Result<_>>()?;
+        let separator = LabelList::separator(cells.iter().map(|(_, cell)| *cell));
+        let mut names = BTreeSet::new();
+        for (line, cell) in cells {
+            let found = LabelList::parse(cell, separator);
+            names.extend(found.map_err(|reason| Error::row(path, line, reason))?);
+        }
+        if names.is_empty() {
+            return Err(Error::file(path, "no row has a label"));
+        }
+        let (names, _) = in_order(names.iter().map(String::as_str).collect());
+        Ok(Self { goal: Goal::MultiLabel, names })
     }
 
     /// The tags that occur in `sentences`, sorted as labels are.
@@ -116,12 +231,50 @@ impl Labels {
     /// What a model is loaded for to give these.
     pub fn task(&self) -> Task {
         match self.goal {
-            Goal::Classify => Task::ClassifySequence { labels: self.names.len() },
+            Goal::Classify | Goal::MultiLabel => {
+                Task::ClassifySequence { labels: self.names.len() }
+            }
             Goal::Regress => Task::ClassifySequence { labels: 1 },
             Goal::Tag => Task::ClassifyTokens { labels: self.names.len() },
+            Goal::QuestionAnswering => Task::QuestionAnswering,
             Goal::MaskedLm => Task::MaskedLm,
             Goal::CausalLm => Task::CausalLm,
             Goal::Seq2Seq => Task::Seq2SeqLm,
+        }
+    }
+
+    /// With a name for each output of a task, `LABEL_0` and so on, where there are none.
+    pub fn with_names_for(mut self, task: Task) -> Self {
+        if self.goal.has_names() && self.names.is_empty() {
+            let labels = task.labels().unwrap_or(0);
+            self.names = (0..labels).map(|label| format!("LABEL_{label}")).collect();
+        }
+        self
+    }
+
+    /// Refuses a task whose outputs are not these.
+    ///
+    /// # Errors
+    /// If the task is another, or has another number of outputs; both are named.
+    pub fn check(&self, task: Task) -> Result<()> {
+        let wanted = self.task();
+        let refuse = |setting: &str, value: String, what: &str| {
+            Err(Error::setting(setting, value, format!("{what}; the head is for {task}")))
+        };
+        if std::mem::discriminant(&wanted) != std::mem::discriminant(&task) {
+            let what = format!("needs a head for {}", wanted.kind());
+            return refuse("goal", self.goal.name().into(), &what);
+        }
+        match (wanted.labels(), task.labels()) {
+            (Some(wanted), Some(found)) if wanted != found => match self.goal {
+                Goal::Regress => refuse("goal", self.goal.name().into(), "has one output"),
+                _ => {
+                    let what =
+                        if wanted == 1 { "1 name".into() } else { format!("{wanted} names") };
+                    refuse("names", self.names.join(", "), &what)
+                }
+            },
+            _ => Ok(()),
         }
     }
 
@@ -132,13 +285,23 @@ impl Labels {
     pub(crate) fn target(&self, path: &Path, record: &Record) -> Result<Option<Target>> {
         let Some(label) = record.label.as_deref().map(str::trim) else { return Ok(None) };
         match self.goal {
-            Goal::Tag | Goal::MaskedLm => Ok(None),
+            Goal::Tag | Goal::QuestionAnswering | Goal::MaskedLm => Ok(None),
             Goal::CausalLm | Goal::Seq2Seq => Ok(Some(Target::Text(label.to_string()))),
             Goal::Regress => match label.parse::<f32>() {
                 Ok(value) if value.is_finite() => Ok(Some(Target::Value(value))),
                 _ => Err(Error::row(path, record.line, format!("{label:?} is not a number"))),
             },
             Goal::Classify => Ok(Some(Target::Class(self.index(path, record.line, label)?))),
+            Goal::MultiLabel => {
+                let found = match self.names.iter().any(|name| name == label) {
+                    // A name may hold what separates others.
+                    true => Ok(vec![label.to_string()]),
+                    false => LabelList::parse(label, LabelList::separator([label])),
+                };
+                let found = found.map_err(|reason| Error::row(path, record.line, reason))?;
+                let index = |label: &String| self.index(path, record.line, label);
+                Ok(Some(Target::Classes(found.iter().map(index).collect::<Result<_>>()?)))
+            }
         }
     }
 
@@ -163,6 +326,14 @@ impl Labels {
             Error::row(path, line, format!("unknown label {label:?}; the labels are: {known}"))
         })
     }
+}
+
+fn label_of(record: &Record) -> Result<&str> {
+    record
+        .label
+        .as_deref()
+        .map(str::trim)
+        .ok_or_else(|| Error::setting("columns", "", "names no label column, which training needs"))
 }
 
 /// Labels in the order of their indices, and how many have the value of the one before.

@@ -1,10 +1,43 @@
 //! One example as token indices.
 
-use peft_models::{Encoded, EncodedWords, ModelConfig, TextTokenizer};
+use std::ops::Range;
+use std::sync::Arc;
 
-use crate::{Dataset, Error, Example, Goal, Result, Target, Text};
+use peft_models::{ContextWindow, Encoded, EncodedWords, ModelConfig, TextTokenizer};
 
-/// An example as token indices.
+use crate::{Answer, Dataset, Error, Example, Goal, Result, Target, Text};
+
+/// A part of the text of a question that fits into a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// The index of the example in its data set.
+    pub example: usize,
+    /// The whole text.
+    pub context: Arc<str>,
+    /// For each token, the bytes of the text that it is of; `None` for other tokens.
+    pub tokens: Vec<Option<Range<usize>>>,
+}
+
+impl Window {
+    /// The tokens that an answer begins and ends with; the first of all, which is no part of the
+    /// text, where there is none, or not here.
+    fn span(&self, answers: &[Answer]) -> [usize; 2] {
+        // As in SQuAD's training data, which has one: the others are for measuring.
+        let Some(Answer { text, start }) = answers.first() else { return [0, 0] };
+        let end = start + text.len();
+        let place = |is_it: &dyn Fn(&Range<usize>) -> bool| {
+            self.tokens.iter().position(|bytes| bytes.as_ref().is_some_and(is_it))
+        };
+        let begins = place(&|bytes| bytes.start <= *start && *start < bytes.end);
+        let ends = place(&|bytes| bytes.start < end && end <= bytes.end);
+        match (begins, ends) {
+            (Some(begins), Some(ends)) if begins <= ends => [begins, ends],
+            _ => [0, 0],
+        }
+    }
+}
+
+/// An example as token indices, or a window of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     /// The text; what is learned of a causal language model is part of it.
@@ -18,6 +51,8 @@ pub(crate) struct Sample {
     pub(crate) targets: Vec<Target>,
     /// Of a task over words: the word at each of `places`.
     pub(crate) words: Vec<usize>,
+    /// Of a question: the part of its text.
+    pub(crate) window: Option<Window>,
 }
 
 impl Sample {
@@ -28,7 +63,7 @@ impl Sample {
         config: &ModelConfig,
     ) -> Result<Vec<Self>> {
         match dataset.labels.goal {
-            Goal::Classify | Goal::Regress | Goal::MaskedLm => {
+            Goal::Classify | Goal::MultiLabel | Goal::Regress | Goal::MaskedLm => {
                 let encoded = tokenizer.encode(&texts(dataset))?;
                 let targets = dataset.examples.iter().map(|e| e.target.iter().cloned().collect());
                 Ok(encoded.into_iter().zip(targets).map(|(t, g)| Self::whole(t, g)).collect())
@@ -41,6 +76,25 @@ impl Sample {
                 let encoded = tokenizer.encode_words(&texts.collect::<Vec<_>>())?;
                 let examples = encoded.into_iter().zip(&dataset.examples);
                 Ok(examples.map(|(words, example)| Self::tagged(words, example)).collect())
+            }
+            Goal::QuestionAnswering => {
+                let pairs: Vec<(String, String)> = texts(dataset)
+                    .into_iter()
+                    .map(|(question, context)| (question, context.unwrap_or_default()))
+                    .collect();
+                let encoded = tokenizer.encode_questions(&pairs)?.into_iter().enumerate();
+                let examples = encoded.zip(pairs).flat_map(|((example, windows), (_, context))| {
+                    let (context, target) =
+                        (Arc::<str>::from(context), &dataset.examples[example].target);
+                    windows.into_iter().map(move |ContextWindow { text, context: tokens }| {
+                        Self::asked(
+                            text,
+                            Window { example, context: context.clone(), tokens },
+                            target,
+                        )
+                    })
+                });
+                Ok(examples.collect())
             }
             Goal::CausalLm => {
                 let end = config.eos_token_id();
@@ -71,7 +125,19 @@ impl Sample {
     }
 
     fn whole(text: Encoded, targets: Vec<Target>) -> Self {
-        Self { text, decoder: None, places: Vec::new(), targets, words: Vec::new() }
+        let (places, words) = (Vec::new(), Vec::new());
+        Self { text, decoder: None, places, targets, words, window: None }
+    }
+
+    /// An answer may begin and end at any token.
+    fn asked(text: Encoded, window: Window, target: &Option<Target>) -> Self {
+        let span = match target {
+            Some(Target::Answers(answers)) => Some(Target::Span(window.span(answers))),
+            _ => None,
+        };
+        let places = (0..text.ids.len()).collect();
+        let whole = Self::whole(text, span.into_iter().collect());
+        Self { places, window: Some(window), ..whole }
     }
 
     /// A word's label is that of its first token.
@@ -111,7 +177,7 @@ impl Sample {
         let places: Vec<usize> = (from - 1..text.ids.len().saturating_sub(1)).collect();
         let next = |&place: &usize| Target::Class(text.ids[place + 1] as usize);
         let targets = places.iter().map(next).collect();
-        Self { text, decoder: None, places, targets, words: Vec::new() }
+        Self { places, ..Self::whole(text, targets) }
     }
 
     /// A text and what the decoder should make of it.
@@ -129,7 +195,7 @@ impl Sample {
             wanted.into_iter().map(|id| Target::Class(id as usize)).collect();
         let places = (0..targets.len()).collect();
         let text = Encoded { truncated, ..text };
-        Self { text, decoder: Some(before), places, targets, words: Vec::new() }
+        Self { decoder: Some(before), places, ..Self::whole(text, targets) }
     }
 }
 

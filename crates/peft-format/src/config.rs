@@ -106,14 +106,20 @@ impl AdapterConfig {
         Ok(config)
     }
 
-    /// With a task, and with the modules that are saved for it beside those that are already: the
-    /// head of a classifier, as HF PEFT calls it, or as `base` does where it has a head of another
+    /// With a task, and with the modules that are saved for it beside those that are already: that of
+    /// question answering, or the head of a classifier, as HF PEFT calls it, or as `base` does where it has a head of another
     /// name.
     pub fn with_task(mut self, task: TaskType, base: &Base) -> Self {
         self.task_type = Some(task);
-        if matches!(task, TaskType::SequenceClassification | TaskType::TokenClassification) {
-            let own = std::mem::take(&mut self.modules_to_save);
-            self.modules_to_save = classifier_names(base);
+        let head = match task {
+            TaskType::SequenceClassification | TaskType::TokenClassification => {
+                classifier_names(base)
+            }
+            TaskType::QuestionAnswering => vec![ANSWERS.to_string()],
+            _ => Vec::new(),
+        };
+        if !head.is_empty() {
+            let own = std::mem::replace(&mut self.modules_to_save, head);
             let others = own.into_iter().filter(|name| !self.modules_to_save.contains(name));
             let others: Vec<String> = others.collect();
             self.modules_to_save.extend(others);
@@ -248,6 +254,8 @@ impl AdapterConfig {
 /// What the head of a classifier is called in the reference, whatever the model; T5's and BART's has
 /// another name, and there it stays as it was initialised.
 const CLASSIFIERS: [&str; 2] = ["classifier", "score"];
+/// And for that of question answering.
+const ANSWERS: &str = "qa_outputs";
 
 fn classifier_names(base: &Base) -> Vec<String> {
     let usual = CLASSIFIERS.map(String::from);

@@ -12,10 +12,10 @@ mod files;
 mod keys;
 mod merge;
 mod registry;
+mod saved_task;
 
 pub use accounting::{Accounting, SiteCounts};
 pub use adapter::Adapter;
-pub use adapters::SavedTask;
 pub use composition::Composition;
 pub use config::{AdapterConfig, TaskType};
 pub use directory::{ADAPTER_CONFIG, ADAPTER_START, ADAPTER_WEIGHTS, AdapterCheck};
@@ -25,3 +25,4 @@ pub use files::{
 };
 pub use merge::{merged_tensors, tensors_under, unmerged_tensors};
 pub use registry::{MethodEntry, Registry};
+pub use saved_task::SavedTask;

@@ -150,6 +150,9 @@ impl Head {
     }
 }
 
+/// The layer that gives the start and the end of an answer, as transformers calls it.
+pub(crate) const ANSWER_LAYER: &str = "qa_outputs";
+
 /// Heads that a checkpoint may lack: then weights are of `N(0, std)`, biases 0 and gains 1, from a
 /// seed of their own so that they do not depend on anything else that is random.
 pub(crate) struct NewHead {

@@ -12,6 +12,7 @@ mod generation;
 mod head;
 mod input;
 mod model;
+mod outputs;
 mod tokenizer;
 
 pub use cache::Cache;
@@ -24,6 +25,7 @@ pub use forward::Forward;
 pub use generation::{EarlyStopping, GenerationConfig, Generator, OnToken};
 pub use input::ModelInput;
 pub use model::{Model, ModelTask, Place};
+pub use outputs::ProblemType;
 pub use tokenizer::{
-    ADDED_TOKENS, AddedTokens, DecodeStream, Encoded, EncodedWords, TextTokenizer,
+    ADDED_TOKENS, AddedTokens, ContextWindow, DecodeStream, Encoded, EncodedWords, TextTokenizer,
 };

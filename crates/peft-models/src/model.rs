@@ -192,6 +192,7 @@ impl Model {
             Task::Encode => Some(TaskType::FeatureExtraction),
             Task::ClassifySequence { .. } => Some(TaskType::SequenceClassification),
             Task::ClassifyTokens { .. } => Some(TaskType::TokenClassification),
+            Task::QuestionAnswering => Some(TaskType::QuestionAnswering),
             Task::CausalLm => Some(TaskType::CausalLm),
             Task::Seq2SeqLm => Some(TaskType::Seq2SeqLm),
             Task::MaskedLm => None,
@@ -215,7 +216,8 @@ impl Model {
     }
 
     /// The output under a method: hidden states `[batch, tokens, d]`, logits
-    /// `[batch, 1, labels]` of a sequence, `[batch, tokens, labels]` of tokens, or
+    /// `[batch, 1, labels]` of a sequence, `[batch, tokens, labels]` of tokens (the two of an
+    /// answer's start and end), or
     /// `[batch, tokens, words]` of a language model; where there is a decoder, of its tokens.
     /// Virtual tokens have outputs too. What stands at padding means nothing.
     ///

@@ -7,7 +7,9 @@ use burn::tensor::Device;
 use peft_core::{AdapterPool, BoxedMethod};
 use peft_data::{Goal, Labels, Layout};
 use peft_format::{Adapter, AdapterCheck, Composition, Registry, SavedTask, TaskType};
-use peft_models::{AddedTokens, Model, ModelConfig, ModelTask, Precision, Task};
+use peft_models::{
+    AddedTokens, LoadReport, Model, ModelConfig, ModelTask, Precision, ProblemType, Task,
+};
 
 use crate::{Error, Result, TASK_FILE, TaskFile};
 
@@ -23,6 +25,9 @@ pub struct AdaptedModel {
     pub task: Option<TaskFile>,
     /// The tokens that the adapters add to the tokenizer.
     pub added_tokens: AddedTokens,
+    /// The modules of the head that neither the checkpoint nor an adapter has: they are drawn at
+    /// random, and outputs mean nothing.
+    pub drawn: Vec<String>,
 }
 
 impl AdaptedModel {
@@ -39,29 +44,32 @@ impl AdaptedModel {
         device: &Device,
     ) -> Result<Self> {
         let Some(last) = adapters.last() else {
-            let (model, _) = Model::load_in(directory, None, precision, device)?;
-            let task = own_task(&model);
+            let (model, report) = Model::load_in(directory, None, precision, device)?;
+            let drawn = drawn(&report, &SavedTask::default(), directory);
+            let task = own_task(&model)?;
             let added_tokens = AddedTokens::default();
-            return Ok(Self { model, adapter: None, task, added_tokens });
+            return Ok(Self { model, adapter: None, task, added_tokens, drawn });
         };
-        let model = model_for(directory, last, precision, device)?;
+        let Host { model, drawn } = Host::load(directory, adapters, last, precision, device)?;
         let adapter = adapters.load(&model, registry, device)?;
         let task = adapters.task(&model)?;
         let added_tokens = adapters.added_tokens()?;
-        Ok(Self { model, adapter: Some(adapter), task, added_tokens })
+        Ok(Self { model, adapter: Some(adapter), task, added_tokens, drawn })
     }
 
     /// Checks an adapter against a model, key by key.
     ///
     /// # Errors
-    /// If either is broken; problems with keys are returned.
+    /// If either is broken, or its `task.json` is of another head; problems with keys are returned.
     pub fn check(
         directory: &Path,
         adapter: &Path,
         registry: &Registry,
         device: &Device,
     ) -> Result<AdapterCheck> {
-        let model = model_for(directory, adapter, Precision::Stored, device)?;
+        let paths = AdapterPaths::one(adapter);
+        let Host { model, .. } = Host::load(directory, &paths, adapter, Precision::Stored, device)?;
+        paths.task(&model)?;
         Ok(Adapter::check(adapter, registry, model.base(), device)?)
     }
 }
@@ -90,11 +98,23 @@ impl AdapterPaths {
         self.fusion.as_ref().or(self.adapters.last())
     }
 
+    /// The task of `last`, and the head that it, or the adapter below it, has.
+    fn saved(&self, last: &Path) -> Result<SavedTask> {
+        let saved = SavedTask::load(last)?;
+        match (&self.fusion, self.adapters.last()) {
+            (Some(_), Some(below)) => Ok(saved.above(SavedTask::load(below)?)),
+            _ => Ok(saved),
+        }
+    }
+
     /// What the outputs of `model` under the adapters mean, where that is known.
+    ///
+    /// # Errors
+    /// If `task.json` is broken, or of another head.
     fn task(&self, model: &Model) -> Result<Option<TaskFile>> {
         match self.last().filter(|last| last.join(TASK_FILE).exists()) {
-            Some(last) => Ok(Some(TaskFile::load(last)?)),
-            None => Ok(own_task(model)),
+            Some(last) => Ok(Some(TaskFile::load_for(last, model.task())?)),
+            None => own_task(model),
         }
     }
 
@@ -180,6 +200,8 @@ pub struct Side {
     pub task: Option<TaskFile>,
     /// The tokens that it adds to the tokenizer.
     pub added_tokens: AddedTokens,
+    /// The modules of its head that are drawn at random, as in [`AdaptedModel`].
+    pub drawn: Vec<String>,
 }
 
 impl SideBySide {
@@ -195,24 +217,27 @@ impl SideBySide {
         precision: Precision,
         device: &Device,
     ) -> Result<Vec<Self>> {
-        let mut groups: Vec<(ModelTask, Vec<usize>)> = Vec::new();
+        let mut groups: Vec<(ModelTask, Vec<(usize, SavedTask)>)> = Vec::new();
         for (number, paths) in adapters.iter().enumerate() {
             let Some(last) = paths.last() else { continue };
-            let task = task_for(directory, last)?;
+            let saved = paths.saved(last)?;
+            let task = task_for(directory, last, &saved)?;
             match groups.iter_mut().find(|(known, _)| *known == task) {
-                Some((_, numbers)) => numbers.push(number),
-                None => groups.push((task, vec![number])),
+                Some((_, members)) => members.push((number, saved)),
+                None => groups.push((task, vec![(number, saved)])),
             }
         }
-        let load = |(task, numbers): (ModelTask, Vec<usize>)| {
-            let (model, _) = Model::load_in(directory, Some(task), precision, device)?;
+        let load = |(task, members): (ModelTask, Vec<(usize, SavedTask)>)| {
+            let (model, report) = Model::load_in(directory, Some(task), precision, device)?;
             let (mut methods, mut sides) = (Vec::new(), Vec::new());
-            for number in numbers {
+            for (number, saved) in members {
                 let paths = &adapters[number];
                 let adapter = paths.load(&model, registry, device)?;
                 methods.push(BoxedMethod::new(adapter.method.valid()));
                 let task = paths.task(&model)?;
-                sides.push(Side { number, task, added_tokens: paths.added_tokens()? });
+                let (added_tokens, drawn) =
+                    (paths.added_tokens()?, drawn(&report, &saved, directory));
+                sides.push(Side { number, task, added_tokens, drawn });
             }
             Ok(Self { model, pool: AdapterPool::new(methods), sides })
         };
@@ -220,52 +245,87 @@ impl SideBySide {
     }
 }
 
-fn model_for(
-    directory: &Path,
-    adapter: &Path,
-    precision: Precision,
-    device: &Device,
-) -> Result<Model> {
-    let task = task_for(directory, adapter)?;
-    Ok(Model::load_in(directory, Some(task), precision, device)?.0)
+/// The model of an adapter.
+struct Host {
+    model: Model,
+    /// Of its head, what neither the checkpoint nor the adapter has.
+    drawn: Vec<String>,
+}
+
+impl Host {
+    /// Loads the model in `directory` for adapters, of which `last` has the head.
+    fn load(
+        directory: &Path,
+        adapters: &AdapterPaths,
+        last: &Path,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Self> {
+        let saved = adapters.saved(last)?;
+        let task = task_for(directory, last, &saved)?;
+        let (model, report) = Model::load_in(directory, Some(task), precision, device)?;
+        Ok(Self { drawn: drawn(&report, &saved, directory), model })
+    }
+}
+
+/// What of a head neither the checkpoint nor the adapter has, which is warned of.
+fn drawn(report: &LoadReport, saved: &SavedTask, directory: &Path) -> Vec<String> {
+    let drawn: Vec<String> =
+        report.initialized.iter().filter(|module| !saved.has(module)).cloned().collect();
+    if !drawn.is_empty() {
+        let (modules, directory) = (drawn.join(", "), directory.display());
+        tracing::warn!(
+            "{directory}: the checkpoint has no {modules} of this size, nor has an adapter: drawn \
+             at random, so that outputs mean nothing before training"
+        );
+    }
+    drawn
 }
 
 /// What a model is loaded for to be under an adapter.
-fn task_for(directory: &Path, adapter: &Path) -> Result<ModelTask> {
-    let own = ModelConfig::load(directory)?.own_task();
-    let own_labels = match own {
-        Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
-        _ => 2,
-    };
-    let saved = SavedTask::load(adapter)?;
-    let labels = saved.labels.unwrap_or(own_labels);
+fn task_for(directory: &Path, adapter: &Path, saved: &SavedTask) -> Result<ModelTask> {
+    let config = ModelConfig::load(directory)?;
+    let (own, labels) = (config.own_task(), config.num_labels());
     let task = match saved.task {
         Some(TaskType::SequenceClassification) => Task::ClassifySequence { labels },
         Some(TaskType::TokenClassification) => Task::ClassifyTokens { labels },
         Some(TaskType::FeatureExtraction) => Task::Encode,
+        Some(TaskType::QuestionAnswering) => Task::QuestionAnswering,
         Some(TaskType::CausalLm) => Task::CausalLm,
         Some(TaskType::Seq2SeqLm) => Task::Seq2SeqLm,
         // Masked language modelling has no tag.
         _ if adapter.join(TASK_FILE).exists() => TaskFile::load(adapter)?.labels.task(),
         _ => own,
     };
+    // A saved head has the size that it has.
+    let layer = config.model_type.output_layer(task);
+    let outputs = layer.and_then(|layer| saved.outputs(layer));
+    let task = outputs.map_or(task, |outputs| task.with_labels(outputs));
     Ok(ModelTask { task, seed: 0 })
 }
 
-/// The labels of a checkpoint with a head of its own.
-fn own_task(model: &Model) -> Option<TaskFile> {
-    let (goal, names) = match model.task() {
-        Task::ClassifySequence { labels: 1 } => (Goal::Regress, Vec::new()),
-        Task::ClassifySequence { .. } => (Goal::Classify, model.config().labels()),
-        Task::MaskedLm => (Goal::MaskedLm, Vec::new()),
-        Task::ClassifyTokens { .. } => (Goal::Tag, model.config().labels()),
-        Task::CausalLm => (Goal::CausalLm, Vec::new()),
-        Task::Seq2SeqLm => (Goal::Seq2Seq, Vec::new()),
-        Task::Encode => return None,
+/// What a model's outputs mean by its configuration. The names there are of the checkpoint's own
+/// head: one of another size has labels without names.
+fn own_task(model: &Model) -> Result<Option<TaskFile>> {
+    let (config, task) = (model.config(), model.task());
+    let is_own = task.labels() == Some(config.num_labels());
+    let problem = if is_own { config.problem_type()? } else { None };
+    let goal = match task {
+        Task::ClassifySequence { labels } => match (problem, labels) {
+            (Some(ProblemType::MultiLabelClassification), _) => Goal::MultiLabel,
+            (Some(ProblemType::Regression), 1) | (None, 1) => Goal::Regress,
+            // A number for each output is none of the goals.
+            (Some(ProblemType::Regression), _) => return Ok(None),
+            _ => Goal::Classify,
+        },
+        Task::MaskedLm => Goal::MaskedLm,
+        Task::ClassifyTokens { .. } => Goal::Tag,
+        Task::QuestionAnswering => Goal::QuestionAnswering,
+        Task::CausalLm => Goal::CausalLm,
+        Task::Seq2SeqLm => Goal::Seq2Seq,
+        Task::Encode => return Ok(None),
     };
-    Some(TaskFile {
-        labels: Labels { goal, names },
-        layout: Layout::default(),
-        max_length: model.max_tokens(),
-    })
+    let names = if is_own && goal.has_names() { config.labels() } else { Vec::new() };
+    let labels = Labels { goal, names }.with_names_for(task);
+    Ok(Some(TaskFile { labels, layout: Layout::default(), max_length: model.max_tokens() }))
 }

@@ -6,11 +6,12 @@ use peft_data::metrics::{Metrics, Output};
 use peft_data::{Goal, Labels, Target, TokenizedSet};
 use peft_models::{Forward, Model};
 
+use crate::answers::evaluate_answers;
 use crate::loss::loss;
 use crate::{Error, Result};
 
 /// What is random in data is the same in every evaluation.
-const EVALUATION: u64 = 0;
+pub(crate) const EVALUATION: u64 = 0;
 
 /// The method, or the adapter of a pool, under which a model is evaluated.
 #[derive(Clone, Copy)]
@@ -36,11 +37,11 @@ impl<'a> Under<'a> {
         Self { probe: Some(probe), ..self }
     }
 
-    fn slots(&self, rows: usize) -> Slots {
+    pub(crate) fn slots(&self, rows: usize) -> Slots {
         self.slot.map_or(Slots::default(), |slot| Slots::all(Some(slot), rows))
     }
 
-    fn forward<'b>(&self, memo: &'b Memo, slots: &'b Slots) -> Forward<'b>
+    pub(crate) fn forward<'b>(&self, memo: &'b Memo, slots: &'b Slots) -> Forward<'b>
     where
         'a: 'b,
     {
@@ -82,7 +83,7 @@ pub fn predict(
 /// The metrics of a labelled data set.
 ///
 /// # Errors
-/// As [`predict`].
+/// As [`predict`], and if the labels are not those of the model's head.
 pub fn evaluate(
     model: &Model,
     under: Under<'_>,
@@ -90,8 +91,10 @@ pub fn evaluate(
     labels: &Labels,
     batch_size: usize,
 ) -> Result<Metrics> {
+    labels.check(model.task())?;
     match labels.goal {
         Goal::Tag => return evaluate_tags(model, under, data, labels, batch_size),
+        Goal::QuestionAnswering => return evaluate_answers(model, under, data, batch_size),
         goal if goal.is_language() => {
             return evaluate_language(model, under, data, goal, batch_size);
         }

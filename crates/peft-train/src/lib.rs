@@ -1,12 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 mod adapted;
+mod answers;
 mod error;
 mod evaluate;
 mod loss;
 mod run;
 
 pub use adapted::{AdaptedModel, AdapterPaths, Side, SideBySide};
+pub use answers::{Answered, predict_answers};
 pub use error::{Error, Result};
 pub use evaluate::{Under, evaluate, predict, predict_tags};
 pub use run::{

@@ -255,7 +255,7 @@ fn what_else_is_random_in_the_process_and_a_run_do_not_disturb_each_other() {
         let alone = drawn();
         device.seed(seed);
         let run = RunDirectory::new(bench.path(&seed.to_string()));
-        bench.train(pissa.clone(), false, settings(3), &run, false).expect("trained");
+        bench.train(pissa.clone(), false, settings(3), &run, false, ()).expect("trained");
         assert_eq!(drawn(), alone, "the run has drawn, or set the seed");
         runs.push(std::fs::read(run.adapter().join(ADAPTER_WEIGHTS)).expect("there"));
     }

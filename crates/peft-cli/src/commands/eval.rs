@@ -45,6 +45,7 @@ impl Eval {
         }
         let device = self.device.device()?;
         let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
+        loaded.check_heads()?;
         let directory = &loaded.resolved.directory;
         let results = loaded.each(|group, slot, side| {
             let task = known_task(side.task.as_ref())?;

@@ -19,7 +19,8 @@ use crate::output::{print_json, stdout};
 ///
 /// Reads `input_ids` and, if present, `attention_mask` and `token_type_ids`, each
 /// `[batch, tokens]`; writes `logits` (`[batch, labels]`, or `[batch, tokens, labels]` of a token
-/// classifier), or `last_hidden_state` of a bare encoder.
+/// classifier), or `last_hidden_state` of a bare encoder; for question answering, `start_logits` and
+/// `end_logits` too (`[batch, tokens]`), which are the two outputs of `logits`.
 #[derive(Args)]
 pub struct Forward {
     #[command(flatten)]
@@ -83,13 +84,21 @@ impl Forward {
         };
         let output = model.forward(&input, How::infer(hooks).with_slots(&slots))?;
         let [batch, _, width] = output.dims();
+        let mut tensors = TensorMap::new();
+        if model.task() == Task::QuestionAnswering {
+            for (name, side) in [("start_logits", 0), ("end_logits", 1)] {
+                let side = output.clone().narrow(2, side, 1).squeeze_dim::<2>(2);
+                tensors.insert(name.into(), side.into_data());
+            }
+        }
         let (name, data) = match model.task() {
             Task::Encode => ("last_hidden_state", output.into_data()),
             Task::ClassifySequence { .. } => ("logits", output.reshape([batch, width]).into_data()),
             _ => ("logits", output.into_data()),
         };
         let shape = data.shape().to_vec();
-        write_safetensors(&self.out, &TensorMap::from([(name.to_string(), data)]))?;
+        tensors.insert(name.into(), data);
+        write_safetensors(&self.out, &tensors)?;
         if self.json {
             print_json(&json!({"out": self.out, "tensor": name, "shape": shape}))?;
         } else {

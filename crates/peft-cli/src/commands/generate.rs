@@ -153,6 +153,7 @@ impl Generate {
         }
         let device = self.device.device()?;
         let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
+        loaded.check_heads()?;
         // One text is shown as it is written, to somebody who watches.
         let watched = !self.json && !loaded.are_several() && std::io::stdout().is_terminal();
         let mut written = Vec::new();

@@ -97,8 +97,9 @@ pub fn write_model(
         write_atomically(&out.join("tokenizer.json"), |file| writeln!(file, "{tokenizer}"))?;
     }
     AddedTokens::load(from)?.with(&adapted.added_tokens)?.save(out)?;
-    let labels = task.map_or_else(|| model.config().labels(), |task| task.labels.names.clone());
-    let config = model.config_for(tensors).to_json(model.task(), &labels);
+    let names = task.map_or(&[][..], |task| &task.labels.names);
+    let problem = task.and_then(|task| task.labels.goal.problem_type());
+    let config = model.config_for(tensors).to_json(model.task(), names, problem);
     let config = serde_json::to_string_pretty(&config)?;
     write_atomically(&out.join("config.json"), |file| writeln!(file, "{config}"))?;
     Ok(())

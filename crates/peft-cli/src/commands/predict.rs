@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::Args;
 use peft::data::metrics::Output;
 use peft::data::{Columns, Dataset, Example, Goal, Labels, Text};
-use peft::train::{TaskFile, predict, predict_tags};
+use peft::train::{Answered, TaskFile, predict, predict_answers, predict_tags};
 use serde_json::{Map, Value, json};
 
 use crate::data::{Tokens, layout};
@@ -23,13 +23,14 @@ pub struct Predict {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Texts: .tsv, .csv, .jsonl, .txt, .conll, .conllu; labels are not read
+    /// Texts: .tsv, .csv, .jsonl, .txt, .conll, .conllu; questions: .json, .jsonl; labels are not
+    /// read
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The columns of the file [default: those of the training data]
     #[arg(long)]
     columns: Option<Columns>,
-    /// The texts
+    /// The texts; for question answering, a question and its text in turn
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
     /// Examples in a batch
@@ -52,6 +53,7 @@ impl Predict {
         }
         let device = self.device.device()?;
         let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
+        loaded.check_heads()?;
         let directory = &loaded.resolved.directory;
         let labelled = loaded.each(|group, slot, side| {
             let task = known_task(side.task.as_ref())?;
@@ -64,6 +66,10 @@ impl Predict {
                 Goal::Tag => {
                     let tags = predict_tags(model, under, &data, batch)?;
                     dataset.examples.iter().zip(tags).map(|(e, t)| tagged(e, &t, labels)).collect()
+                }
+                Goal::QuestionAnswering => {
+                    let answers = predict_answers(model, under, &data, batch)?;
+                    dataset.examples.iter().zip(answers).map(|(e, a)| answered(e, &a)).collect()
                 }
                 _ => {
                     let outputs = predict(model, under, &data, batch)?;
@@ -91,28 +97,73 @@ impl Predict {
                 print_tags(&mut out, words, tags)?;
                 continue;
             }
-            let label = row["label"].as_str().map(String::from);
-            let label =
-                label.unwrap_or_else(|| format!("{:.4}", row["value"].as_f64().unwrap_or(0.0)));
-            let score = row.get("score").and_then(Value::as_f64);
-            let score = score.map_or(String::new(), |score| format!("{score:.4}\t"));
+            let (label, score) = shown(&row);
+            let text = row.get("text").or(row.get("question")).and_then(Value::as_str);
+            let text = text.unwrap_or_default();
             let adapter = row.get("adapter").and_then(Value::as_str);
             let adapter = adapter.map_or(String::new(), |adapter| format!("{adapter}\t"));
-            writeln!(out, "{adapter}{label}\t{score}{}", row["text"].as_str().unwrap_or(""))?;
+            writeln!(out, "{adapter}{label}\t{score}{text}")?;
         }
         Ok(ExitCode::SUCCESS)
     }
 
     fn dataset(&self, task: &TaskFile) -> anyhow::Result<Dataset> {
         let labels = task.labels.clone();
-        let texts = self.texts.iter().map(|text| Text::new(labels.goal, text.clone()));
-        let mut examples: Vec<Example> = texts.map(|text| Example { text, target: None }).collect();
+        let texts: Vec<Text> = match labels.goal {
+            Goal::QuestionAnswering => {
+                let (pairs, rest) = self.texts.as_chunks();
+                if !rest.is_empty() {
+                    bail!("a question needs a text: give QUESTION TEXT, or a file with --data");
+                }
+                let pair =
+                    |[question, text]: &[String; 2]| Text::Pair(question.clone(), text.clone());
+                pairs.iter().map(pair).collect()
+            }
+            goal => self.texts.iter().map(|text| Text::new(goal, text.clone())).collect(),
+        };
+        let mut examples: Vec<Example> =
+            texts.into_iter().map(|text| Example { text, target: None }).collect();
         if let Some(path) = &self.data {
             let layout = layout(&self.columns, task);
             examples.extend(Dataset::unlabelled(path, &layout, &labels)?.examples);
         }
         Ok(Dataset { examples, labels })
     }
+}
+
+/// The likeliest answer to a question; where it begins is counted in characters, as in data files.
+fn answered(example: &Example, answer: &Answered) -> Map<String, Value> {
+    let (question, context) = match &example.text {
+        Text::Pair(question, context) => (question.as_str(), context.as_str()),
+        Text::One(question) => (question.as_str(), ""),
+        Text::Words(_) => ("", ""),
+    };
+    let before = context.get(..answer.start).unwrap_or_default();
+    Map::from_iter([
+        ("question".into(), json!(question)),
+        ("answer".into(), json!(answer.text)),
+        ("answer_start".into(), json!(before.chars().count())),
+        ("score".into(), json!(answer.score)),
+        ("no_answer".into(), json!(answer.none)),
+    ])
+}
+
+/// What a text got, and with what score, as columns; a number has none. Several labels are separated
+/// by bars, as data files may have them.
+fn shown(row: &Map<String, Value>) -> (String, String) {
+    let score = |score: &Value| format!("{:.4}", score.as_f64().unwrap_or(f64::NAN));
+    if let Some(value) = row.get("value") {
+        return (score(value), String::new());
+    }
+    if let Some(Value::Array(labels)) = row.get("labels") {
+        let labels: Vec<&str> = labels.iter().filter_map(Value::as_str).collect();
+        let scores = labels.iter().filter_map(|label| row.get("scores")?.get(label));
+        let scores: Vec<String> = scores.map(score).collect();
+        return (labels.join("|"), format!("{}\t", scores.join("|")));
+    }
+    let label =
+        row.get("answer").or(row.get("label")).and_then(Value::as_str).unwrap_or("").to_string();
+    (label, row.get("score").map_or(String::new(), |value| format!("{}\t", score(value))))
 }
 
 /// A word and its tag in each line, and an empty line after the sentence, as in the files.
@@ -142,6 +193,11 @@ fn name(labels: &Labels, index: usize) -> String {
     labels.names.get(index).cloned().unwrap_or(format!("LABEL_{index}"))
 }
 
+fn scores(probabilities: &[f32], labels: &Labels) -> Value {
+    let scores = probabilities.iter().enumerate();
+    Value::Object(scores.map(|(i, p)| (name(labels, i), json!(p))).collect())
+}
+
 fn row(example: &Example, output: &Output, labels: &Labels) -> Map<String, Value> {
     let mut row = Map::new();
     match &example.text {
@@ -160,9 +216,12 @@ fn row(example: &Example, output: &Output, labels: &Labels) -> Map<String, Value
             let p = output.probabilities();
             row.insert("label".into(), json!(name(labels, class)));
             row.insert("score".into(), json!(p[class]));
-            let scores = p.iter().enumerate();
-            let scores = scores.map(|(i, p)| (name(labels, i), json!(p))).collect();
-            row.insert("scores".into(), Value::Object(scores));
+            row.insert("scores".into(), scores(&p, labels));
+        }
+        Goal::MultiLabel => {
+            let classes = output.classes().into_iter().map(|class| name(labels, class));
+            row.insert("labels".into(), json!(classes.collect::<Vec<_>>()));
+            row.insert("scores".into(), scores(&output.probabilities_apart(), labels));
         }
         _ => unreachable!("refused when the outputs were made"),
     }

@@ -144,7 +144,7 @@ pub struct Train {
     /// Stop after this many epochs without a better metric
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     early_stopping: Option<usize>,
-    /// Metric that chooses the best epoch: accuracy, f1, f1_macro, matthews, pearson, spearman,
+    /// Metric that chooses the best epoch: accuracy, f1, f1_macro, f1_micro, matthews, pearson, spearman,
     /// perplexity, ...
     #[arg(long, value_parser = parse_metric, help_heading = "Training")]
     metric: Option<Metric>,
@@ -157,10 +157,17 @@ pub struct Train {
 enum TaskName {
     /// A label for each text
     Classify,
+    /// Any number of labels for each text, separated by commas or bars, or a JSON list
+    #[value(aliases = ["multi_label", "multilabel", "multi_label_classification"])]
+    MultiLabel,
     /// A number for each text
     Regress,
     /// A label for each word: entities, parts of speech
     Tag,
+    /// The span of a text that answers a question: SQuAD's JSON, or JSON Lines with question,
+    /// context and answers
+    #[value(aliases = ["question-answering", "question_answering"])]
+    Qa,
     /// Masked language modelling: hidden words in the texts themselves
     Mlm,
     /// Causal language modelling: the texts themselves, or their continuations
@@ -312,8 +319,10 @@ impl Train {
             run.seed => self.seed;
             run.data.task => self.task.map(|task| match task {
                 TaskName::Classify => Goal::Classify,
+                TaskName::MultiLabel => Goal::MultiLabel,
                 TaskName::Regress => Goal::Regress,
                 TaskName::Tag => Goal::Tag,
+                TaskName::Qa => Goal::QuestionAnswering,
                 TaskName::Mlm => Goal::MaskedLm,
                 TaskName::Clm => Goal::CausalLm,
                 TaskName::Seq2seq => Goal::Seq2Seq,
@@ -346,6 +355,11 @@ impl Train {
             run.train.early_stopping => self.early_stopping.map(Some);
             run.train.metric => self.metric.map(Some);
             run.train.checkpoint_every => self.checkpoint_every;
+        }
+        if run.data.task == Goal::QuestionAnswering
+            && (self.columns.is_some() || self.template.is_some())
+        {
+            bail!("--task qa has no columns: a question has the fields question, context, answers");
         }
         if !self.adapters.leave_out.is_empty() {
             bail!("--leave-out is for using an adapter; in training it is a setting of the method");

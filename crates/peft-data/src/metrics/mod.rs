@@ -8,12 +8,16 @@ mod ngrams;
 #[cfg(test)]
 mod recorded;
 mod rouge;
+mod several;
+mod squad;
 
 pub use bleu::Bleu;
 pub use chrf::chrf;
 pub use entities::{EntityCounts, EntityScores};
 pub use exact_match::exact_match;
 pub use rouge::Rouge;
+pub use several::LabelCounts;
+pub use squad::SquadScores;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -41,20 +45,34 @@ impl Output {
         let sum: f32 = powers.iter().sum();
         powers.into_iter().map(|p| p / sum).collect()
     }
+
+    /// The labels that are more likely than not, where a text may have any number of them.
+    pub fn classes(&self) -> Vec<usize> {
+        let likely = self.logits.iter().enumerate().filter(|(_, logit)| **logit > 0.0);
+        likely.map(|(label, _)| label).collect()
+    }
+
+    /// The probability of each label by itself.
+    pub fn probabilities_apart(&self) -> Vec<f32> {
+        self.logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect()
+    }
 }
 
 /// A metric that a run can be judged by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// The share of right labels.
+    /// The share of right labels; of texts whose labels are all right, where there may be several.
     Accuracy,
-    /// F1 of the second label, where there are two; of entities, where words are tagged.
+    /// F1 of the second label, where there are two; of entities, where words are tagged; of the words
+    /// of answers.
     F1,
     /// The share of found entities that are right.
     Precision,
     /// The share of entities that were found.
     Recall,
+    /// F1 of all labels together, where a text may have several.
+    F1Micro,
     /// The mean of every label's F1.
     F1Macro,
     /// Matthews' correlation coefficient.
@@ -65,6 +83,8 @@ pub enum Metric {
     Spearman,
     /// The mean squared error; less is better.
     MeanSquaredError,
+    /// The share of questions whose answer is right, word for word.
+    ExactMatch,
     /// How many words a language model is in doubt between, `exp` of its loss; less is better.
     Perplexity,
     /// The loss; less is better.
@@ -78,6 +98,8 @@ impl Metric {
             Goal::Tag if labels.are_entities() => Self::F1,
             Goal::Tag => Self::Accuracy,
             Goal::Classify => Self::Accuracy,
+            Goal::MultiLabel => Self::F1Micro,
+            Goal::QuestionAnswering => Self::F1,
             Goal::Regress => Self::Spearman,
             Goal::MaskedLm | Goal::CausalLm | Goal::Seq2Seq => Self::Perplexity,
         }
@@ -90,11 +112,13 @@ impl Metric {
             Self::F1 => "f1",
             Self::Precision => "precision",
             Self::Recall => "recall",
+            Self::F1Micro => "f1_micro",
             Self::F1Macro => "f1_macro",
             Self::Matthews => "matthews",
             Self::Pearson => "pearson",
             Self::Spearman => "spearman",
             Self::MeanSquaredError => "mean_squared_error",
+            Self::ExactMatch => "exact_match",
             Self::Perplexity => "perplexity",
             Self::Loss => "loss",
         }
@@ -138,6 +162,14 @@ impl Metrics {
                 }
                 put(Metric::F1Macro, counts.f1_macro());
                 put(Metric::Matthews, counts.matthews());
+            }
+            Goal::MultiLabel => {
+                let found: Vec<Vec<usize>> = outputs.iter().map(Output::classes).collect();
+                let wanted: Vec<Vec<usize>> = targets.iter().map(classes).collect();
+                let counts = LabelCounts::new(labels.names.len(), &found, &wanted);
+                put(Metric::Accuracy, counts.accuracy());
+                put(Metric::F1Micro, counts.f1_micro());
+                put(Metric::F1Macro, counts.f1_macro());
             }
             Goal::Regress => {
                 let found: Vec<f64> = outputs.iter().map(|o| f64::from(o.logits[0])).collect();
@@ -188,6 +220,21 @@ impl Metrics {
         Self(map)
     }
 
+    /// The metrics of answers: of each question the one found, and the right ones, of which there
+    /// may be none.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn of_answers(found: &[&str], wanted: &[Vec<&str>], loss: f64) -> Self {
+        let scores = SquadScores::new(found, wanted);
+        let mut map = Map::new();
+        map.insert("examples".into(), json!(wanted.len()));
+        map.insert("loss".into(), json!(loss));
+        map.insert(Metric::ExactMatch.name().into(), json!(scores.exact_match));
+        map.insert(Metric::F1.name().into(), json!(scores.f1));
+        Self(map)
+    }
+
     /// The metrics of a language model: over `examples` texts it was asked for `tokens` tokens, found
     /// `right` of them, with a mean loss (in nats) for each.
     pub fn of_language(examples: usize, tokens: usize, right: usize, loss: f64) -> Self {
@@ -221,6 +268,13 @@ fn class(target: &Target) -> usize {
     match target {
         Target::Class(class) => *class,
         other => panic!("{other:?} where a label was expected"),
+    }
+}
+
+fn classes(target: &Target) -> Vec<usize> {
+    match target {
+        Target::Classes(classes) => classes.clone(),
+        other => panic!("{other:?} where labels were expected"),
     }
 }
 

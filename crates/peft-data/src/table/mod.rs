@@ -84,8 +84,26 @@ fn extension(path: &Path) -> String {
 /// UTF-8, or is not JSON, if a quote swallows rows, or the first row looks like a header of other
 /// columns; the line is named.
 pub fn read_records(path: &Path, layout: &Layout, label: LabelColumn) -> Result<Vec<Record>> {
+    read_with(path, layout, label, Labelling::One)
+}
+
+/// The labels that a row may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Labelling {
+    One,
+    /// Several, which objects may have as a list.
+    Several,
+}
+
+/// As [`read_records`].
+pub(crate) fn read_with(
+    path: &Path,
+    layout: &Layout,
+    label: LabelColumn,
+    labelling: Labelling,
+) -> Result<Vec<Record>> {
     let records = match Written::of(path) {
-        Written::Objects(objects) => objects.records(path, layout, label)?,
+        Written::Objects(objects) => objects.records(path, layout, label, labelling)?,
         Written::Cells(form) => form.records(path, layout, label)?,
         Written::Lines => texts(path)?,
     };

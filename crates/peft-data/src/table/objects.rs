@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{LabelColumn, Layout, Record, extension};
+use super::{LabelColumn, Labelling, Layout, Record, extension};
 use crate::{Error, Result, lines};
 
 /// A file whose rows are objects, by its extension.
@@ -62,6 +62,7 @@ impl Objects {
         path: &Path,
         layout: &Layout,
         label: LabelColumn,
+        labelling: Labelling,
     ) -> Result<Vec<Record>> {
         let mut wanted = Vec::new();
         let places = layout.places(label, |_, name| {
@@ -73,7 +74,14 @@ impl Objects {
             let is_read =
                 |key: &&String| label == LabelColumn::Required || object.contains_key(*key);
             let key = places.label.as_ref().filter(is_read);
-            places.record(layout, line, key, |name| text(path, line, &object, name))
+            places.record(layout, line, key, |name| match object.get(name) {
+                Some(list @ Value::Array(_))
+                    if labelling == Labelling::Several && places.label.as_ref() == Some(name) =>
+                {
+                    Ok(list.to_string())
+                }
+                _ => text(path, line, &object, name),
+            })
         })
     }
 }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use head::{AdaptersHead, HEAD_CONFIG, HEAD_WEIGHTS};
 use peft_core::{
-    AdaptersModel, Base, BoxedMethod, Dialect, Exchange, Method, ModulesToSave, TensorMap,
+    AdaptersModel, Base, BoxedMethod, Dialect, Exchange, Method, ModulesToSave, Role, SiteKind,
+    TensorMap,
 };
 use serde_json::{Map, Value, json};
 
-use crate::directory::weights_in;
 use crate::files::read_tensors;
 use crate::{
     ADAPTER_CONFIG, Adapter, AdapterConfig, Error, Registry, Result, TaskType, write_atomically,
@@ -27,40 +27,6 @@ const INVERSE: &str = "inv_adapter_inverse";
 const FUSION_CONFIG: &str = "adapter_fusion_config.json";
 const FUSION_WEIGHTS: [&str; 2] =
     ["model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"];
-
-/// The task of an adapter directory, in either layout.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SavedTask {
-    /// The task, if it is known.
-    pub task: Option<TaskType>,
-    /// The number of outputs of the saved head, if there is one.
-    pub labels: Option<usize>,
-}
-
-impl SavedTask {
-    /// Reads what is known without the model.
-    ///
-    /// # Errors
-    /// If a file is missing or broken.
-    pub fn load(directory: &Path) -> Result<Self> {
-        if let Some(theirs) = AdaptersDirectory::open(directory)? {
-            let task = theirs.task();
-            let labels = match &theirs.head {
-                Some(head) => outputs(&head.tensors()?, ""),
-                None => None,
-            };
-            return Ok(Self { task, labels });
-        }
-        let path = directory.join(ADAPTER_CONFIG);
-        let fields = read_object(&path)?;
-        let task = fields.get("task_type").cloned().unwrap_or_default();
-        let task = serde_json::from_value(task.clone())
-            .map_err(|e| peft_core::Error::config("task_type", task, e.to_string()))?;
-        let tensors = read_tensors(&weights_in(directory))?;
-        let labels = ["base_model.model.", "base_model."];
-        Ok(Self { task, labels: labels.iter().find_map(|prefix| outputs(&tensors, prefix)) })
-    }
-}
 
 impl Adapter {
     /// The model that the adapter in `directory` names as its base, in either layout: a Hugging Face
@@ -88,17 +54,6 @@ impl Adapter {
             _ => base.to_string(),
         }))
     }
-}
-
-/// The layers that give the labels of a text or its tokens, as transformers calls them.
-const LABELS: [&str; 4] =
-    ["classifier", "classifier.out_proj", "score", "classification_head.out_proj"];
-
-fn outputs(tensors: &TensorMap, prefix: &str) -> Option<usize> {
-    let head = LABELS.iter().find_map(|name| tensors.get(&format!("{prefix}{name}.weight")))?;
-    // A shape without values may say anything.
-    let shape = head.shape().to_vec();
-    shape.first().copied().filter(|_| !shape.contains(&0))
 }
 
 /// A directory in `adapters`' layout.
@@ -151,7 +106,7 @@ impl AdaptersDirectory {
         Ok(Some(Self { path, name, config, model, weights, head }))
     }
 
-    fn task(&self) -> Option<TaskType> {
+    pub(crate) fn task(&self) -> Option<TaskType> {
         // The library's own classes have heads of every kind.
         if self.model.has_flexible_heads() {
             return self.head.as_ref().and_then(AdaptersHead::task);
@@ -160,6 +115,7 @@ impl AdaptersDirectory {
         let tasks = [
             ("ForSequenceClassification", TaskType::SequenceClassification),
             ("ForTokenClassification", TaskType::TokenClassification),
+            ("ForQuestionAnswering", TaskType::QuestionAnswering),
             ("ForCausalLM", TaskType::CausalLm),
             ("LMHeadModel", TaskType::CausalLm),
             ("ForConditionalGeneration", TaskType::Seq2SeqLm),
@@ -214,6 +170,11 @@ impl AdaptersDirectory {
         Ok(tensors)
     }
 
+    /// The tensors of the head, if there is one.
+    pub(crate) fn head_tensors(&self) -> Result<TensorMap> {
+        self.head.as_ref().map_or_else(|| Ok(TensorMap::new()), AdaptersHead::tensors)
+    }
+
     /// The file with the method's tensors, for messages.
     pub(crate) fn weights(&self) -> &Path {
         &self.weights
@@ -264,7 +225,7 @@ impl Adapter {
         };
         let (head, own) = (saved.map_or_else(TensorMap::new, written), written(method));
         if !head.is_empty() {
-            let labels = outputs(&head, "");
+            let labels = self.labels(base);
             let names: Map<String, Value> =
                 (0..labels.unwrap_or(0)).map(|i| (format!("LABEL_{i}"), Value::from(i))).collect();
             write_safetensors(&directory.join(HEAD_WEIGHTS[0]), &head)?;
@@ -291,6 +252,16 @@ impl Adapter {
             fields.insert("adapter_names".into(), names);
         }
         write_object(&directory.join(path), &fields)
+    }
+
+    /// The number of labels of a classifier: the outputs of its head's last layer.
+    fn labels(&self, base: &Base) -> Option<usize> {
+        use TaskType::{QuestionAnswering, SequenceClassification, TokenClassification};
+        self.config.task_type.filter(|task| {
+            matches!(task, SequenceClassification | TokenClassification | QuestionAnswering)
+        })?;
+        let layers = base.sites().filter(|site| site.kind == SiteKind::Linear);
+        layers.filter(|site| site.role == Role::Head).last().map(|site| site.d_out())
     }
 }
 

@@ -58,7 +58,30 @@ fn a_head_without_values_says_nothing_of_labels() {
         let tensors = TensorMap::from([("base_model.model.classifier.weight".into(), head)]);
         write_safetensors(&directory.path().join(ADAPTER_WEIGHTS), &tensors).expect("written");
         let saved = SavedTask::load(directory.path()).expect("it can be read");
-        assert_eq!(saved.labels, labels, "{shape:?}");
+        assert_eq!(saved.outputs("classifier"), labels, "{shape:?}");
+    }
+}
+
+#[test]
+fn a_head_is_found_by_its_whole_path_behind_any_prefix() {
+    let directory = tempdir().expect("a directory");
+    std::fs::write(directory.path().join(ADAPTER_CONFIG), "{\"peft_type\": \"LORA\"}")
+        .expect("it is written");
+    for prefix in ["base_model.model.", "base_model.", "", "_orig_mod.base_model.model."] {
+        let tensor = |outputs: usize| TensorData::new(vec![0.0f32; 2 * outputs], [outputs, 2]);
+        let tensors = TensorMap::from([
+            (format!("{prefix}pre_classifier.weight"), tensor(7)),
+            (format!("{prefix}classification_head.out_proj.weight"), tensor(3)),
+            (format!("{prefix}model.layers.0.score.lora_A.weight"), tensor(5)),
+        ]);
+        write_safetensors(&directory.path().join(ADAPTER_WEIGHTS), &tensors).expect("written");
+        let saved = SavedTask::load(directory.path()).expect("it can be read");
+        assert_eq!(saved.outputs("classification_head.out_proj"), Some(3), "{prefix:?}");
+        for other in ["classifier", "score", "out_proj.weight"] {
+            assert_eq!(saved.outputs(other), None, "{prefix:?} {other}");
+            assert!(!saved.has(other), "{prefix:?} {other}");
+        }
+        assert!(saved.has("pre_classifier"));
     }
 }
 

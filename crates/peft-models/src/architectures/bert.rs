@@ -11,7 +11,7 @@ use crate::blocks::{ProjectionPaths, Sublayer, SublayerStyle, Unembedding};
 use crate::body::{Body, Transformer};
 use crate::checkpoint::Loader;
 use crate::config::{Architecture, switch};
-use crate::head::{Head, NewHead, ReadToken, SequenceHead, Transform};
+use crate::head::{ANSWER_LAYER, Head, NewHead, ReadToken, SequenceHead, Transform};
 use crate::{ModelConfig, Result, Task};
 
 /// The fields of `config.json` that are these architectures' own; names and defaults as there.
@@ -212,6 +212,10 @@ fn head(
                 labels: labels.into(),
                 dropout: [if is_bert { 0.0 } else { dropout }, dropout],
             })
+        }
+        Task::QuestionAnswering => {
+            let labels = new.linear(loader, ANSWER_LAYER, [d, 2]).into();
+            Head::Tokens { labels, dropout: 0.0 }
         }
         Task::MaskedLm => {
             let own_act = fields.hidden_act;

@@ -10,7 +10,7 @@ use crate::blocks::{ProjectionPaths, Sublayer, SublayerStyle, Unembedding};
 use crate::body::{Body, Transformer};
 use crate::checkpoint::Loader;
 use crate::config::switch;
-use crate::head::{Head, NewHead, ReadToken, SequenceHead, Transform};
+use crate::head::{ANSWER_LAYER, Head, NewHead, ReadToken, SequenceHead, Transform};
 use crate::{ModelConfig, Result, Task};
 
 /// The fields of `config.json` that are this architecture's own; names and defaults as there.
@@ -25,6 +25,7 @@ struct DistilBertConfig {
     dropout: f64,
     attention_dropout: f64,
     seq_classif_dropout: f64,
+    qa_dropout: f64,
     initializer_range: f64,
     #[serde(deserialize_with = "switch")]
     tie_word_embeddings: bool,
@@ -41,6 +42,7 @@ impl Default for DistilBertConfig {
             dropout: 0.1,
             attention_dropout: 0.1,
             seq_classif_dropout: 0.2,
+            qa_dropout: 0.1,
             initializer_range: 0.02,
             tie_word_embeddings: true,
         }
@@ -92,6 +94,10 @@ pub(super) fn load(
         Task::ClassifyTokens { labels } => Head::Tokens {
             labels: new.linear(loader, "classifier", [d, labels]).into(),
             dropout: fields.dropout,
+        },
+        Task::QuestionAnswering => Head::Tokens {
+            labels: new.linear(loader, ANSWER_LAYER, [d, 2]).into(),
+            dropout: fields.qa_dropout,
         },
         Task::MaskedLm => {
             let dense = new.linear(loader, "vocab_transform", [d, d]);

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::values::{id, read, switch, token_id};
-use crate::{Error, Result, config_fields};
+use crate::{Error, ProblemType, Result, config_fields};
 
 /// The architectures there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -116,7 +116,7 @@ impl Architecture {
             (Task::ClassifySequence { labels }, Task::ClassifyTokens { labels });
         match self {
             Self::Bert | Self::Roberta | Self::XlmRoberta | Self::DistilBert => {
-                vec![sequence, tokens, Task::MaskedLm, Task::Encode]
+                vec![sequence, tokens, Task::QuestionAnswering, Task::MaskedLm, Task::Encode]
             }
             Self::Gpt2 | Self::Llama | Self::Mistral | Self::Qwen2 => {
                 vec![sequence, tokens, Task::CausalLm, Task::Encode]
@@ -142,6 +142,8 @@ pub enum Task {
         /// The number of labels.
         labels: usize,
     },
+    /// Two logits for each token: that an answer begins there, and that it ends there.
+    QuestionAnswering,
     /// A logit of each word for each token, from what is on both sides of it.
     MaskedLm,
     /// A logit of each word for each token, of which the next is predicted.
@@ -157,6 +159,7 @@ impl Task {
             (Self::Encode, _) => "Model",
             (Self::ClassifySequence { .. }, _) => "ForSequenceClassification",
             (Self::ClassifyTokens { .. }, _) => "ForTokenClassification",
+            (Self::QuestionAnswering, _) => "ForQuestionAnswering",
             (Self::MaskedLm, _) => "ForMaskedLM",
             (Self::CausalLm, Architecture::Gpt2) => "LMHeadModel",
             (Self::CausalLm, _) => "ForCausalLM",
@@ -304,18 +307,22 @@ impl ModelConfig {
         untied
     }
 
-    /// `config.json` for the same body with another head, its tensors in f32.
-    pub fn to_json(&self, task: Task, labels: &[String]) -> Value {
+    /// `config.json` for the same body with another head, its tensors in f32; `problem` is what the
+    /// outputs for a text are, where that is not to be guessed from their number.
+    pub fn to_json(&self, task: Task, labels: &[String], problem: Option<ProblemType>) -> Value {
         let mut raw = self.raw.clone();
-        let count = match task {
-            Task::ClassifySequence { labels } | Task::ClassifyTokens { labels } => labels,
-            Task::Encode | Task::MaskedLm | Task::CausalLm | Task::Seq2SeqLm => 0,
-        };
         raw.insert("architectures".into(), json!([self.class_name(task)]));
         for field in ["dtype", "torch_dtype"] {
             raw.entry(field).and_modify(|dtype| *dtype = json!("float32"));
         }
-        if count > 0 {
+        // They are of the head that was here.
+        for field in ["num_labels", "problem_type"] {
+            raw.remove(field);
+        }
+        if let Some(problem) = problem {
+            raw.insert("problem_type".into(), json!(problem));
+        }
+        if let Some(count) = task.labels() {
             let name = |i: usize| labels.get(i).cloned().unwrap_or_else(|| unnamed(i));
             let ids = (0..count).map(|i| (i.to_string(), json!(name(i)))).collect();
             let back = (0..count).map(|i| (name(i), json!(i))).collect();

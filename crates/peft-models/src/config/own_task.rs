@@ -16,7 +16,7 @@ impl ModelConfig {
                 _ => Task::Encode,
             };
         };
-        let mut tasks = self.model_type.tasks(self.own_labels()).into_iter();
+        let mut tasks = self.model_type.tasks(self.num_labels()).into_iter();
         tasks
             .find(|task| class.ends_with(task.class_suffix(self.model_type)))
             .unwrap_or(Task::Encode)
@@ -27,7 +27,7 @@ impl ModelConfig {
         if self.saved_class().is_some() {
             return self.own_task();
         }
-        let labels = self.own_labels();
+        let labels = self.num_labels();
         let (sequence, tokens) =
             (Task::ClassifySequence { labels }, Task::ClassifyTokens { labels });
         let has = |begin: &str| keys.iter().any(|key| key.starts_with(begin));
@@ -56,10 +56,5 @@ impl ModelConfig {
         };
         let head = heads.iter().find(|(begin, _)| has(begin));
         head.map_or_else(|| self.own_task(), |(_, task)| *task)
-    }
-
-    /// The outputs of the checkpoint's own classifier.
-    fn own_labels(&self) -> usize {
-        if self.id2label.is_empty() { 2 } else { self.id2label.len() }
     }
 }

@@ -5,6 +5,7 @@ mod bounded;
 mod growth;
 mod guard;
 mod letters;
+mod questions;
 mod stream;
 mod word_piece;
 mod words;
@@ -17,6 +18,7 @@ use tokenizers::{AddedToken, Encoding, PostProcessor, Tokenizer, TruncationParam
 pub use self::added::{ADDED_TOKENS, AddedTokens};
 use self::bounded::Input;
 use self::guard::guarded;
+pub use self::questions::ContextWindow;
 pub use self::stream::DecodeStream;
 pub use self::words::EncodedWords;
 use crate::checkpoint::{gguf, is_there};

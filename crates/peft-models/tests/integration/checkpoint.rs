@@ -179,7 +179,7 @@ fn a_configuration_is_written_for_tensors_in_f32() {
         fields.remove(other);
         fields.insert(field.into(), json!("bfloat16"));
         let config = ModelConfig::from_fields(fields, "config.json".as_ref()).expect("a model");
-        let written = config.to_json(Task::Encode, &[]);
+        let written = config.to_json(Task::Encode, &[], None);
         assert_eq!((&written[field], written.get(other)), (&json!("float32"), None));
     }
 }

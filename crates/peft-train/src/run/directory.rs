@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use peft_data::{Labels, Layout};
 use peft_format::write_atomically;
+use peft_models::Task;
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Outcome, checkpoint, history};
@@ -38,6 +39,18 @@ impl TaskFile {
         let path = adapter.join(TASK_FILE);
         let text = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
         serde_json::from_str(&text).map_err(|e| Error::file(&path, e))
+    }
+
+    /// Reads the file of an adapter whose head is for this task. Labels without names get those
+    /// that transformers gives them.
+    ///
+    /// # Errors
+    /// If it is missing or broken, or its goal or its names are those of another head.
+    pub fn load_for(adapter: &Path, task: Task) -> Result<Self> {
+        let file = Self::load(adapter)?;
+        let labels = file.labels.with_names_for(task);
+        labels.check(task).map_err(|error| Error::file(adapter.join(TASK_FILE), error))?;
+        Ok(Self { labels, ..file })
     }
 
     /// Writes the file into an adapter's directory.

@@ -76,7 +76,7 @@ impl<'m> Trainer<'m> {
     /// A run that trains `adapter` over `model` and writes to `directory`.
     ///
     /// # Errors
-    /// If the settings make no sense.
+    /// If the settings make no sense, or the task is not that of the model's head.
     pub fn new(
         model: &'m Model,
         adapter: Adapter,
@@ -86,6 +86,7 @@ impl<'m> Trainer<'m> {
         seed: u64,
     ) -> Result<Self> {
         settings.validate()?;
+        task.labels.check(model.task())?;
         let device = model.base().device().clone();
         let config = serde_json::Value::Object(adapter.config.to_fields());
         let below = frozen::fingerprint(&adapter.method, model.base());
