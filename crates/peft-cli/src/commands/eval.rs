@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::data::{Tokens, layout};
 use crate::loaded::Loaded;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
-use crate::output::{print_json, stdout};
+use crate::output::{print_json, shown, stdout};
 
 /// Measure an adapter on labelled texts; without --adapter, the model's own head.
 #[derive(Args)]
@@ -63,7 +63,7 @@ impl Eval {
             _ if self.json => {
                 let each = results
                     .iter()
-                    .map(|(adapter, metrics)| json!({"adapter": adapter, "metrics": metrics}));
+                    .map(|(adapter, metrics)| json!({"adapter": adapter.map(|path| shown(path)), "metrics": metrics}));
                 print_json(&json!({"adapters": each.collect::<Vec<_>>()}))?;
             }
             _ => {

@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use crate::data::layout;
 use crate::loaded::{Group, Loaded};
-use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
-use crate::output::{note, print_json, stdout};
+use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task, number};
+use crate::output::{note, print_json, shown, stdout};
 
 /// Continue texts (causal language models) or transform them (encoder-decoders). Texts are given as
 /// arguments, in a file, or both.
@@ -67,16 +67,16 @@ struct Settings {
     #[arg(long)]
     do_sample: bool,
     /// Sampling temperature: logits are divided by it
-    #[arg(long)]
+    #[arg(long, value_parser = number, allow_hyphen_values = true)]
     temperature: Option<f64>,
     /// Sample from the k most likely tokens; 0 for all
     #[arg(long, value_name = "TOKENS")]
     top_k: Option<usize>,
     /// Sample from the most likely tokens that together have this probability
-    #[arg(long, value_name = "PROBABILITY")]
+    #[arg(long, value_parser = number, allow_hyphen_values = true, value_name = "PROBABILITY")]
     top_p: Option<f64>,
     /// Above 1: tokens that have occurred become less likely
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_parser = number, allow_hyphen_values = true, value_name = "FACTOR")]
     repetition_penalty: Option<f64>,
     /// No sequence of n tokens occurs twice
     #[arg(long, value_name = "TOKENS")]
@@ -85,7 +85,7 @@ struct Settings {
     #[arg(long, value_name = "BEAMS")]
     num_beams: Option<usize>,
     /// Above 0: favours longer beams
-    #[arg(long, value_name = "POWER")]
+    #[arg(long, value_parser = number, allow_hyphen_values = true, value_name = "POWER")]
     length_penalty: Option<f64>,
     /// Stop at this text; may be given several times
     #[arg(long, value_name = "TEXT")]
@@ -154,7 +154,7 @@ impl Generate {
             _ if self.json => {
                 let each = results.iter().map(|(adapter, written)| {
                     let mut fields = written.json();
-                    fields["adapter"] = json!(adapter);
+                    fields["adapter"] = json!(adapter.map(|path| shown(path)));
                     fields
                 });
                 print_json(&json!({"adapters": each.collect::<Vec<_>>()}))?;

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::data::{Tokens, layout};
 use crate::loaded::Loaded;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
-use crate::output::{Stdout, print_json, stdout};
+use crate::output::{Stdout, print_json, shown, stdout};
 
 /// Label texts, or their words: texts given as arguments, in a file, or both.
 #[derive(Args)]
@@ -76,7 +76,7 @@ impl Predict {
         let labelled = labelled.into_iter().flat_map(|(adapter, rows)| {
             let named = adapter.filter(|_| loaded.are_several());
             rows.into_iter().map(move |mut row| {
-                row.extend(named.map(|adapter| ("adapter".into(), json!(adapter))));
+                row.extend(named.map(|adapter| ("adapter".into(), json!(shown(adapter)))));
                 row
             })
         });
@@ -91,14 +91,15 @@ impl Predict {
                 print_tags(&mut out, words, tags)?;
                 continue;
             }
-            let label = row["label"].as_str().map(String::from);
-            let label =
-                label.unwrap_or_else(|| format!("{:.4}", row["value"].as_f64().unwrap_or(0.0)));
+            let number = || row.get("value").and_then(Value::as_f64).unwrap_or(f64::NAN);
+            let label = row.get("label").and_then(Value::as_str).map(String::from);
+            let label = label.unwrap_or_else(|| format!("{:.4}", number()));
             let score = row.get("score").and_then(Value::as_f64);
             let score = score.map_or(String::new(), |score| format!("{score:.4}\t"));
             let adapter = row.get("adapter").and_then(Value::as_str);
             let adapter = adapter.map_or(String::new(), |adapter| format!("{adapter}\t"));
-            writeln!(out, "{adapter}{label}\t{score}{}", row["text"].as_str().unwrap_or(""))?;
+            let text = row.get("text").and_then(Value::as_str).unwrap_or("");
+            writeln!(out, "{adapter}{label}\t{score}{text}")?;
         }
         Ok(ExitCode::SUCCESS)
     }

