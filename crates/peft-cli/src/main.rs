@@ -7,6 +7,7 @@ mod builtin;
 mod commands;
 mod data;
 mod heatmap;
+mod input;
 mod loaded;
 mod models;
 mod options;

@@ -11,7 +11,7 @@ use peft::models::Precision;
 use peft::train::{AdaptedModel, AdapterPaths, RunDirectory, TaskFile};
 use serde_json::{Map, Value};
 
-use crate::models::{CONFIG, ResolvedModel, resolve};
+use crate::models::{ResolvedModel, is_model, resolve};
 
 /// The model, unless a flag or an adapter names one.
 pub const DEFAULT_MODEL: &str = "minilm";
@@ -109,7 +109,7 @@ fn beside(base: &str, adapter: &Path) -> Option<ResolvedModel> {
     }
     let adapter = std::fs::canonicalize(adapter).ok()?;
     let directory = adapter.ancestors().take(LEVELS).map(|above| above.join(base));
-    let directory = directory.into_iter().find(|path| path.join(CONFIG).is_file())?;
+    let directory = directory.into_iter().find(|path| is_model(path))?;
     Some(ResolvedModel { name: base.into(), directory })
 }
 

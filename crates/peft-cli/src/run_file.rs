@@ -335,8 +335,11 @@ mod tests {
         changed(&|run| run.train.epochs = 7, "train.epochs = 7, which was 3");
         changed(&|run| run.train.lr = Some(0.5), "train.lr = 0.5, which was 0.001");
         changed(&|run| run.method = "ia3".into(), "method = \"ia3\", which was \"lora\"");
-        changed(&|run| run.data.train = Some("a.tsv".into()), "data.train = \"a.tsv\", which was null");
-        changed(&|run| run.load_in = Precision::F16, "load_in = ");
+        changed(
+            &|run| run.data.train = Some("a.tsv".into()),
+            "data.train = \"a.tsv\", which was null",
+        );
+        changed(&|run| run.load_in = Precision::Half, "load_in = ");
         changed(&|run| run.model = Some("other".into()), "model = \"other\"");
         let rank = |run: &mut RunFile| drop(run.method_settings.insert("r".into(), 3.into()));
         changed(&rank, "method_settings.r = 3, which was 8");

@@ -188,7 +188,8 @@ fn a_run_that_is_stopped_anywhere_goes_on_to_the_same_adapter() {
     bench.run(six_steps(), &whole, false).expect("trained");
     for after in 1..8 {
         let run = RunDirectory::new(bench.path(&format!("after-{after}")));
-        let error = bench.observed(six_steps(), &run, false, StopAfter(after)).expect_err("stopped");
+        let error =
+            bench.observed(six_steps(), &run, false, StopAfter(after)).expect_err("stopped");
         let Error::Stopped { step, total: 6, .. } = error else { panic!("{error}") };
         // It is asked after each step, and at the end of an epoch.
         assert_eq!(step, [1, 2, 2, 3, 4, 4, 5][after - 1]);
@@ -213,8 +214,7 @@ fn a_damaged_run_directory_is_an_error_or_makes_no_difference() {
             let middle = content.len() / 2;
             let mut flipped = content.clone();
             flipped.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 1);
-            let damages =
-                [Some(flipped), Some(content[..middle].to_vec()), Some(Vec::new()), None];
+            let damages = [Some(flipped), Some(content[..middle].to_vec()), Some(Vec::new()), None];
             for (number, damage) in damages.into_iter().enumerate() {
                 if damage.as_ref() == Some(&content) {
                     continue;

@@ -26,6 +26,7 @@ pub struct Fetch {
 impl Fetch {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let found = resolve(&self.model, self.offline)?;
+        found.check_is_whole()?;
         if self.json {
             print_json(&json!({"model": found.name, "directory": shown(&found.directory)}))?;
         } else {

@@ -14,6 +14,7 @@ use peft::train::Side;
 use serde_json::{Map, Value, json};
 
 use crate::data::layout;
+use crate::input::Input;
 use crate::loaded::{Group, Loaded};
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task, number};
 use crate::output::{note, print_json, shown, stdout};
@@ -29,7 +30,7 @@ pub struct Generate {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Texts, with or without references: .tsv, .csv, .jsonl, .txt
+    /// Texts, with or without references: .tsv, .csv, .jsonl, .txt, `-` for standard input
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The columns of the file [default: those of the training data]
@@ -133,20 +134,21 @@ struct Prompt {
 }
 
 impl Generate {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub fn run(mut self) -> anyhow::Result<ExitCode> {
         if self.texts.is_empty() && self.data.is_none() {
             bail!("no prompts: give texts, or a file with --data");
         }
         if self.batch_size == 0 {
             bail!("--batch-size must be at least 1");
         }
+        let input = Input::beside(self.data.as_deref(), &mut self.texts)?;
         let device = self.device.device()?;
         let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
         // One text is shown as it is written, to somebody who watches.
         let watched = !self.json && !loaded.are_several() && std::io::stdout().is_terminal();
-        let mut written = Vec::new();
+        let (directory, mut written) = (&loaded.resolved.directory, Vec::new());
         for group in &loaded.groups {
-            written.extend(self.write(&loaded.resolved.directory, group, watched)?);
+            written.extend(self.write(directory, group, input.as_ref(), watched)?);
         }
         let results = loaded.in_order(written);
         match &results[..] {
@@ -176,12 +178,13 @@ impl Generate {
         &self,
         directory: &Path,
         group: &Group,
+        input: Option<&Input>,
         watched: bool,
     ) -> anyhow::Result<Vec<(usize, Written)>> {
         let model = &group.model;
         let config = self.settings.over(GenerationConfig::load(directory, model.config())?)?;
         let generator = Generator::new(model, group.hooks(), &config)?;
-        let reader = |side| self.reader(directory, model, side);
+        let reader = |side| self.reader(directory, model, side, input);
         let readers: Vec<Reader> = group.sides.iter().map(reader).collect::<anyhow::Result<_>>()?;
         let most = readers.iter().map(|reader| reader.prompts.len()).max().unwrap_or(0);
         // Which beam is best is known at the end.
@@ -223,13 +226,19 @@ impl Generate {
     }
 
     /// The prompts of an adapter.
-    fn reader(&self, directory: &Path, model: &Model, side: &Side) -> anyhow::Result<Reader> {
+    fn reader(
+        &self,
+        directory: &Path,
+        model: &Model,
+        side: &Side,
+        input: Option<&Input>,
+    ) -> anyhow::Result<Reader> {
         let task = known_task(side.task.as_ref())?;
         let tokenizer = TextTokenizer::load(directory, model.max_tokens())?;
         let tokenizer = tokenizer.with_added(&side.added_tokens, model.config().vocab_size)?;
         let mut layout = layout(&self.columns, task);
         layout.template = self.template.clone().or(layout.template);
-        let prompts = self.prompts(&layout, task.labels.goal)?;
+        let prompts = self.prompts(input, &layout, task.labels.goal)?;
         let texts = prompts.iter().map(|prompt| (prompt.text.clone(), prompt.pair.clone()));
         let encoded = tokenizer.encode(&texts.collect::<Vec<_>>())?;
         let ids: Vec<Vec<u32>> = encoded.into_iter().map(|text| text.ids).collect();
@@ -241,16 +250,22 @@ impl Generate {
         Ok(Reader { tokenizer, prompts, ids })
     }
 
-    fn prompts(&self, layout: &Layout, goal: Goal) -> anyhow::Result<Vec<Prompt>> {
+    fn prompts(
+        &self,
+        input: Option<&Input>,
+        layout: &Layout,
+        goal: Goal,
+    ) -> anyhow::Result<Vec<Prompt>> {
         let alone = |text: &String| Prompt { text: text.clone(), pair: None, references: vec![] };
         let mut prompts: Vec<Prompt> = self.texts.iter().map(alone).collect();
-        let Some(path) = &self.data else { return Ok(prompts) };
+        let Some(input) = input else { return Ok(prompts) };
         let labels = peft::data::Labels { goal, names: Vec::new() };
         let mut places = HashMap::new();
         for (place, text) in self.texts.iter().enumerate() {
             places.entry((text.clone(), None)).or_insert(place);
         }
-        for Example { text, target } in Dataset::perhaps_labelled(path, layout, &labels)?.examples {
+        let read = |path: &Path| Dataset::perhaps_labelled(path, layout, &labels);
+        for Example { text, target } in input.read(goal, false, read)?.examples {
             let (text, pair) = match text {
                 Text::One(text) => (text, None),
                 Text::Pair(text, pair) => (text, Some(pair)),

@@ -1,7 +1,7 @@
 //! `peft predict`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -12,6 +12,7 @@ use peft::train::{TaskFile, predict, predict_tags};
 use serde_json::{Map, Value, json};
 
 use crate::data::{Tokens, layout};
+use crate::input::Input;
 use crate::loaded::Loaded;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
 use crate::output::{Stdout, print_json, shown, stdout};
@@ -23,7 +24,7 @@ pub struct Predict {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Texts: .tsv, .csv, .jsonl, .txt, .conll, .conllu; labels are not read
+    /// Texts: .tsv, .csv, .jsonl, .txt, .conll, .conllu, `-` for standard input; labels are not read
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The columns of the file [default: those of the training data]
@@ -43,19 +44,20 @@ pub struct Predict {
 }
 
 impl Predict {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub fn run(mut self) -> anyhow::Result<ExitCode> {
         if self.texts.is_empty() && self.data.is_none() {
             bail!("no texts to label: give texts, or a file with --data");
         }
         if self.batch_size == 0 {
             bail!("--batch-size must be at least 1");
         }
+        let input = Input::beside(self.data.as_deref(), &mut self.texts)?;
         let device = self.device.device()?;
         let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
         let directory = &loaded.resolved.directory;
         let labelled = loaded.each(|group, slot, side| {
             let task = known_task(side.task.as_ref())?;
-            let dataset = self.dataset(task)?;
+            let dataset = self.dataset(input.as_ref(), task)?;
             let (model, added) = (&group.model, &side.added_tokens);
             let tokens = Tokens::load(directory, task.max_length, model, added)?;
             let data = tokens.of(&dataset)?;
@@ -104,13 +106,14 @@ impl Predict {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn dataset(&self, task: &TaskFile) -> anyhow::Result<Dataset> {
+    fn dataset(&self, input: Option<&Input>, task: &TaskFile) -> anyhow::Result<Dataset> {
         let labels = task.labels.clone();
         let texts = self.texts.iter().map(|text| Text::new(labels.goal, text.clone()));
         let mut examples: Vec<Example> = texts.map(|text| Example { text, target: None }).collect();
-        if let Some(path) = &self.data {
+        if let Some(input) = input {
             let layout = layout(&self.columns, task);
-            examples.extend(Dataset::unlabelled(path, &layout, &labels)?.examples);
+            let read = |path: &Path| Dataset::unlabelled(path, &layout, &labels);
+            examples.extend(input.read(labels.goal, false, read)?.examples);
         }
         Ok(Dataset { examples, labels })
     }

@@ -351,11 +351,7 @@ impl Train {
     }
 
     /// The run file with flags over it; of a run that is resumed, its own.
-    fn resolved(
-        &self,
-        saved: Option<&RunFile>,
-        registry: &Registry,
-    ) -> anyhow::Result<RunFile> {
+    fn resolved(&self, saved: Option<&RunFile>, registry: &Registry) -> anyhow::Result<RunFile> {
         let mut run = match (&self.run_file, saved) {
             (Some(path), _) => RunFile::load(path, registry)?,
             (None, Some(saved)) => saved.clone(),

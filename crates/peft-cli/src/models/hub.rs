@@ -11,7 +11,7 @@ use crate::output::note;
 
 const TOKENIZERS: &[&str] = &["tokenizer.json", "vocab.txt"];
 /// In the order in which they are looked for when a model is loaded.
-const WEIGHTS: &[&str] = &[
+pub(super) const WEIGHTS: &[&str] = &[
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",

@@ -6,6 +6,7 @@ mod stream;
 mod words;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::Value;
@@ -267,12 +268,17 @@ fn word_piece(vocab: &Path, config: &Path) -> Result<Tokenizer> {
     let mut tokenizer = Tokenizer::new(model);
     let settings: Value = match std::fs::read_to_string(config) {
         Ok(text) => serde_json::from_str(&text).map_err(|e| Error::file(config, e))?,
-        Err(_) => Value::Null,
+        Err(e) if e.kind() == ErrorKind::NotFound => Value::Null,
+        Err(e) => return Err(Error::file(config, e)),
     };
-    let setting = |name: &str| settings.get(name).and_then(Value::as_bool);
-    let lower_case = setting("do_lower_case").unwrap_or(true);
-    let chinese = setting("tokenize_chinese_chars").unwrap_or(true);
-    let accents = setting("strip_accents");
+    let setting = |name: &str| match settings.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(value)) => Ok(Some(*value)),
+        Some(other) => Err(Error::file(config, format!("{name} = {other}: must be true or false"))),
+    };
+    let lower_case = setting("do_lower_case")?.unwrap_or(true);
+    let chinese = setting("tokenize_chinese_chars")?.unwrap_or(true);
+    let accents = setting("strip_accents")?;
     tokenizer.with_normalizer(Some(BertNormalizer::new(true, chinese, accents, lower_case)));
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     let special = |token: &str| {

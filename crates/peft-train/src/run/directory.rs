@@ -143,7 +143,8 @@ impl RunDirectory {
     /// claimed: what is written to it would be lost, or be among what another run writes.
     pub(crate) fn check_is_there(&self) -> Result<()> {
         let path = self.path.join(LOCK);
-        let gone = || Error::file(&self.path, "was removed, or replaced, while the run wrote to it");
+        let gone =
+            || Error::file(&self.path, "was removed, or replaced, while the run wrote to it");
         let Some(lock) = &self.lock else { return Ok(()) };
         let there = std::fs::metadata(&path).map_err(|_| gone())?;
         let locked = lock.metadata().map_err(|e| Error::file(&path, e))?;

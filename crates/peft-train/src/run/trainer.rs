@@ -150,7 +150,8 @@ impl<'m> Trainer<'m> {
                 return Err(Error::setting("metric", metric.name(), needs));
             }
         }
-        if let Some(position) = checkpoint::position(&self.directory.checkpoint())?.filter(|_| resume)
+        if let Some(position) =
+            checkpoint::position(&self.directory.checkpoint())?.filter(|_| resume)
         {
             self.check_fingerprint(&position, data)?;
         }
@@ -162,7 +163,8 @@ impl<'m> Trainer<'m> {
         let base = self.model.base();
         let sets = [Some(&data.train), data.valid.as_ref(), data.test.as_ref()];
         let sets = sets.map(|set| set.map(TokenizedSet::fingerprint));
-        serde_json::json!([self.fingerprint, sets, base.num_weights(), base.num_bytes()]).to_string()
+        serde_json::json!([self.fingerprint, sets, base.num_weights(), base.num_bytes()])
+            .to_string()
     }
 
     fn check_fingerprint(&self, position: &Position, data: &TrainData) -> Result<()> {
