@@ -305,7 +305,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("run.toml");
         for entry in registry.methods() {
-            let run = RunFile { method: entry.name.into(), ..RunFile::default() };
+            let model = Some("model".into());
+            let run = RunFile { model, method: entry.name.into(), ..RunFile::default() };
             let (whole, config) = run.complete(&registry, "model").expect(entry.name);
             assert_eq!(whole.train.lr, Some(config.method.learning_rate()), "{}", entry.name);
             let set = |(_, value): &(String, Value)| !value.is_null();

@@ -30,7 +30,7 @@ fn control_characters_of_files_and_arguments_are_escaped() {
     let task = bench.path("run/adapter/task.json");
     let content = std::fs::read_to_string(&task).unwrap();
     let labels: Value = serde_json::from_str(&content).unwrap();
-    let first = labels["labels"][0].as_str().expect("a label").to_string();
+    let first = labels["names"][0].as_str().expect("a label").to_string();
     let named = content.replace(&format!("\"{first}\""), "\"\\u001b]0;T\\u0007\\u009b31m\"");
     std::fs::write(&task, named).unwrap();
     bench.write("v.tsv", "text\tlabel\nx\tnone of these\n");
