@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use peft::data::{Columns, Dataset, Goal, Layout, TokenizedSet, split, subset};
 use peft::models::{AddedTokens, LoadReport, Model, ModelConfig, ModelTask, TextTokenizer};
-use peft::train::{RunDirectory, TaskFile, TrainData};
+use peft::train::{TaskFile, TrainData};
 
 use crate::builtin::write_builtin;
 use crate::models::ResolvedModel;
@@ -20,13 +20,16 @@ pub struct LoadedData {
 
 impl LoadedData {
     /// The files of a run, read and split.
-    pub fn new(run: &RunFile, directory: &RunDirectory) -> anyhow::Result<Self> {
+    pub fn new(run: &RunFile) -> anyhow::Result<Self> {
         let data = &run.data;
-        let built_in = data.train.is_none();
-        let folder = directory.path().join("data");
-        let built_in_file = |name: &str| built_in.then(|| folder.join(name));
-        if built_in {
-            write_builtin(&folder)?;
+        // Nothing is written into the run directory before all is known to be right.
+        let folder = match data.train {
+            Some(_) => None,
+            None => Some(tempfile::tempdir()?),
+        };
+        let built_in_file = |name: &str| folder.as_ref().map(|folder| folder.path().join(name));
+        if let Some(folder) = &folder {
+            write_builtin(folder.path())?;
         }
         let file = |given: &Option<PathBuf>, name| given.clone().or_else(|| built_in_file(name));
         let train = file(&data.train, "train.tsv").context("no training data")?;

@@ -2,10 +2,12 @@
 // They panic on a closed pipe; `output` does not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod backend;
 mod builtin;
 mod commands;
 mod data;
 mod heatmap;
+mod input;
 mod loaded;
 mod models;
 mod options;
@@ -14,7 +16,9 @@ mod plot;
 mod progress;
 mod prompt;
 mod run_file;
+mod stop;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -24,6 +28,7 @@ use crate::commands::{
     check, convert, devices, eval, fetch, forward, generate, inspect, merge, methods, observe,
     predict, train, unmerge,
 };
+use crate::output::stdout;
 
 /// Every operation allocates and frees large tensors: an allocator that keeps their blocks saves a
 /// third of a training step.
@@ -77,7 +82,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    backend::read_no_files();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return shown(&error),
+    };
     let level = [
         "warn",
         "peft=info,peft_core=info,peft_data=info,peft_models=info,peft_train=info,warn",
@@ -87,7 +96,9 @@ fn main() -> ExitCode {
         .unwrap_or_else(|_| EnvFilter::new(level[usize::from(cli.verbose).min(2)]));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(output::stderr)
+        // Colours are escape sequences, and would be in files where standard error is one.
+        .with_ansi(false)
         .without_time()
         .with_target(false)
         // It would be to standard error, which may be what has failed.
@@ -109,11 +120,33 @@ fn main() -> ExitCode {
         Command::Methods(command) => command.run(),
         Command::Devices(command) => command.run(),
     };
+    // A line that was begun may still be held back.
+    let result = result.and_then(|code| {
+        stdout().flush()?;
+        Ok(code)
+    });
     match result {
         Ok(code) => code,
         Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::note(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Shows a help text, or what is wrong with the flags.
+fn shown(error: &clap::Error) -> ExitCode {
+    let code = ExitCode::from(error.exit_code() as u8);
+    if error.use_stderr() {
+        output::note(error.render().to_string().trim_end());
+        return code;
+    }
+    match error.print() {
+        Ok(()) => code,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(format_args!("error: standard output: {error}"));
             ExitCode::FAILURE
         }
     }

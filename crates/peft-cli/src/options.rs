@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use burn::tensor::Device;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use peft::format::{Adapter, Composition};
+use peft::format::{Adapter, Composition, Registry};
 use peft::models::Precision;
-use peft::train::{AdaptedModel, AdapterPaths, TaskFile};
+use peft::train::{AdaptedModel, AdapterPaths, RunDirectory, TaskFile};
 use serde_json::{Map, Value};
 
-use crate::models::{ResolvedModel, resolve};
+use crate::models::{ResolvedModel, is_model, resolve};
 
 /// The model, unless a flag or an adapter names one.
 pub const DEFAULT_MODEL: &str = "minilm";
@@ -77,9 +78,12 @@ pub fn model_of<'a>(
     let resolved = match (name, adapters.last()) {
         (Some(name), _) => resolve(name, offline)?,
         (None, None) => resolve(DEFAULT_MODEL, offline)?,
-        (None, Some((adapter, Some(base)))) => resolve(base, offline).with_context(|| {
-            format!("{}: made for {base}; --model can name another", adapter.display())
-        })?,
+        (None, Some((adapter, Some(base)))) => {
+            let found = beside(base, adapter).map_or_else(|| resolve(base, offline), Ok);
+            found.with_context(|| {
+                format!("{}: made for {base}; --model can name another", adapter.display())
+            })?
+        }
         (None, Some((adapter, None))) => {
             bail!("{}: does not say what model it is for: give --model", adapter.display())
         }
@@ -94,6 +98,21 @@ pub fn model_of<'a>(
     Ok(resolved)
 }
 
+/// How far above an adapter its base is looked for: beside a run directory, that is.
+const LEVELS: usize = 4;
+
+/// The directory of a base that an adapter names by a relative path, which was that of another
+/// working directory: in one of the directories above the adapter.
+fn beside(base: &str, adapter: &Path) -> Option<ResolvedModel> {
+    if Path::new(base).is_absolute() || Path::new(base).exists() {
+        return None;
+    }
+    let adapter = std::fs::canonicalize(adapter).ok()?;
+    let directory = adapter.ancestors().take(LEVELS).map(|above| above.join(base));
+    let directory = directory.into_iter().find(|path| is_model(path))?;
+    Some(ResolvedModel { name: base.into(), directory })
+}
+
 /// Whether `name` is the model's: the same name, or another path to its directory.
 fn is_called(model: &ResolvedModel, name: &str) -> bool {
     let directory = || std::fs::canonicalize(&model.directory).ok();
@@ -103,18 +122,30 @@ fn is_called(model: &ResolvedModel, name: &str) -> bool {
 /// Which adapters.
 #[derive(Args)]
 pub struct AdapterOptions {
-    /// An adapter's directory; several are composed in order, the first nearest to the model
-    #[arg(long = "adapter", value_name = "DIR")]
+    /// An adapter's directory, or a run's; several are composed in order, the first nearest to the
+    /// model
+    #[arg(long = "adapter", value_name = "DIR", value_parser = adapter_parser())]
     pub adapters: Vec<PathBuf>,
     /// How several adapters become one
     #[arg(long, requires = "adapters")]
     pub compose: Option<ComposeName>,
     /// The directory of a trained fusion, for --compose fuse
-    #[arg(long, value_name = "DIR", requires = "compose")]
+    #[arg(long, value_name = "DIR", requires = "compose", value_parser = adapter_parser())]
     pub fusion: Option<PathBuf>,
     /// Layers in which the adapter is not used, from 0: `0,1` (AdapterDrop)
     #[arg(long, value_name = "LAYERS", requires = "adapters", value_delimiter = ',')]
     pub leave_out: Vec<usize>,
+}
+
+/// The directory of an adapter; a run directory stands for the adapter in it.
+pub fn adapter_parser() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(RunDirectory::adapter_in)
+}
+
+/// A number: `nan` and `inf` are none.
+pub fn number(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_string())?;
+    if number.is_finite() { Ok(number) } else { Err("must be finite".into()) }
 }
 
 /// How several adapters become one.
@@ -203,10 +234,27 @@ pub struct SettingOptions {
 }
 
 impl SettingOptions {
-    /// The settings, the last one of a key winning.
-    pub fn fields(&self) -> Map<String, Value> {
-        self.settings.iter().cloned().collect()
+    /// The settings of a method, under their names in its file.
+    pub fn fields(&self, registry: &Registry, method: &str) -> anyhow::Result<Map<String, Value>> {
+        canonical(registry, method, self.settings.iter().cloned())
     }
+}
+
+/// Settings of a method under their names in its file, each of them once.
+pub fn canonical(
+    registry: &Registry,
+    method: &str,
+    settings: impl IntoIterator<Item = (String, Value)>,
+) -> anyhow::Result<Map<String, Value>> {
+    let mut fields = Map::new();
+    for (key, value) in settings {
+        let field = registry.canonical(method, &key);
+        if let Some(other) = fields.get(field) {
+            bail!("{key} = {value}: {field} is set to {other} already; set it once");
+        }
+        fields.insert(field.into(), value);
+    }
+    Ok(fields)
 }
 
 /// Lists of module names may be written without brackets and quotes.

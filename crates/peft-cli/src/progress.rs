@@ -1,4 +1,4 @@
-//! The progress bar of a run.
+//! The progress of a run.
 
 use std::time::{Duration, Instant};
 
@@ -6,23 +6,44 @@ use indicatif::{ProgressBar, ProgressStyle};
 use peft::data::metrics::Metric;
 use peft::train::{Entry, Observer};
 
-/// A bar with loss, metric, tokens per second and time left; silent where standard error is no
-/// terminal.
+use crate::output::note;
+use crate::stop::Stop;
+
+/// A line for each epoch, and on a terminal a bar with loss, metric, tokens per second and time left.
 pub struct Progress {
     /// What judges epochs.
     metric: Metric,
+    /// Whether nothing is shown.
+    quiet: bool,
+    stop: Stop,
     bar: ProgressBar,
     started: Instant,
     tokens: usize,
     judged: Option<String>,
     loss: Option<f32>,
+    /// The losses of the epoch's steps.
+    losses: Vec<f32>,
 }
 
 impl Progress {
-    /// The bar of a run whose epochs `metric` judges.
-    pub fn new(metric: Metric) -> Self {
-        let (bar, started) = (ProgressBar::hidden(), Instant::now());
-        Self { metric, bar, started, tokens: 0, judged: None, loss: None }
+    /// The progress of a run whose epochs `metric` judges, and which `stop` ends.
+    pub fn new(metric: Metric, stop: Stop) -> Self {
+        Self {
+            metric,
+            quiet: false,
+            stop,
+            bar: ProgressBar::hidden(),
+            started: Instant::now(),
+            tokens: 0,
+            judged: None,
+            loss: None,
+            losses: Vec::new(),
+        }
+    }
+
+    /// The same where nothing is shown, if `quiet`.
+    pub fn quiet(self, quiet: bool) -> Self {
+        Self { quiet, ..self }
     }
 
     fn show(&self) {
@@ -35,6 +56,10 @@ impl Progress {
 
 impl Observer for Progress {
     fn begin(&mut self, done: usize, total: usize) {
+        self.started = Instant::now();
+        if self.quiet {
+            return;
+        }
         self.bar = ProgressBar::new(total as u64);
         let template = "{bar:24} {pos}/{len} steps  {msg}  {elapsed} of {duration}, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -43,7 +68,6 @@ impl Observer for Progress {
         self.bar.set_position(done as u64);
         self.bar.reset_eta();
         self.bar.enable_steady_tick(Duration::from_millis(500));
-        self.started = Instant::now();
     }
 
     fn entry(&mut self, entry: &Entry) {
@@ -52,16 +76,31 @@ impl Observer for Progress {
                 self.tokens += tokens;
                 // Smoothed: single batches jump.
                 self.loss = Some(self.loss.map_or(*loss, |old| 0.9 * old + 0.1 * loss));
+                self.losses.push(*loss);
                 self.bar.inc(1);
             }
-            Entry::Valid { epoch, metrics, .. } => {
-                let value = metrics.get(self.metric).unwrap_or(f64::NAN);
-                let judged = format!("{} {value:.4}", self.metric.name());
-                self.bar.println(format!("epoch {epoch}: {judged}"));
-                self.judged = Some(judged);
+            Entry::Valid { metrics, .. } => {
+                let value = metrics.get(self.metric);
+                self.judged = value.map(|value| format!("{} {value:.4}", self.metric.name()));
             }
         }
         self.show();
+    }
+
+    fn epoch(&mut self, epoch: usize, epochs: usize) {
+        let losses = std::mem::take(&mut self.losses);
+        let loss = losses.iter().sum::<f32>() / losses.len().max(1) as f32;
+        let judged = self.judged.as_ref().map_or(String::new(), |judged| format!(", {judged}"));
+        let line = format!("epoch {epoch} of {epochs}: loss {loss:.4}{judged}");
+        match self.bar.is_hidden() {
+            _ if self.quiet => {}
+            true => note(line),
+            false => self.bar.println(line),
+        }
+    }
+
+    fn stops(&mut self) -> bool {
+        self.stop.is_asked()
     }
 
     fn end(&mut self) {

@@ -1,14 +1,19 @@
 //! Run files: a training run in one TOML file.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use peft::data::{Columns, Goal, Layout, Template};
-use peft::format::Composition;
+use peft::format::{AdapterConfig, Composition, Registry};
 use peft::models::Precision;
 use peft::train::TrainSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::models::hub_name;
+use crate::options::{DEFAULT_MODEL, canonical};
+use crate::prompt;
 
 /// A training run. Flags of the same names win over it.
 ///
@@ -158,22 +163,209 @@ impl RunFile {
     }
 
     /// Reads a run file; paths in it are relative to the working directory, as flags are.
-    pub fn load(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let mut run: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
-        let is_null = |value: &&mut Value| **value == NULL;
-        run.method_settings.values_mut().filter(is_null).for_each(|value| *value = Value::Null);
+    pub fn load(path: &Path, registry: &Registry) -> anyhow::Result<Self> {
+        let shown = || path.display().to_string();
+        let text = std::fs::read_to_string(path).with_context(shown)?;
+        let mut run: Self = toml::from_str(&text).with_context(shown)?;
+        for (key, value) in &mut run.method_settings {
+            if !is_finite(value) {
+                bail!("{}: method_settings.{key}: must be finite", shown());
+            }
+            named_nulls(value);
+        }
+        run.method_settings =
+            canonical(registry, &run.method, run.method_settings).with_context(shown)?;
         Ok(run)
     }
 
     /// The file's text.
     pub fn to_text(&self) -> anyhow::Result<String> {
+        let data = &self.data;
+        let paths = [&data.train, &data.valid, &data.test].into_iter().flatten();
+        if let Some(path) = paths.chain(&self.adapters).find(|path| path.to_str().is_none()) {
+            bail!("{}: the path is not UTF-8, and a run file cannot name it", path.display());
+        }
         let mut run = self.clone();
-        let nulls = run.method_settings.values_mut().filter(|value| value.is_null());
-        nulls.for_each(|value| *value = NULL.into());
+        run.method_settings.values_mut().for_each(nulls_by_name);
         Ok(toml::to_string_pretty(&run)?)
     }
+
+    /// The run over the model of this name with everything that the method has by default, and the
+    /// configuration of its adapter: what was run can be read and gone on with, whatever becomes of
+    /// the defaults.
+    pub fn complete(
+        &self,
+        registry: &Registry,
+        model: &str,
+    ) -> anyhow::Result<(Self, AdapterConfig)> {
+        let mut run = Self { model: Some(model.into()), ..self.clone() };
+        prompt::start(&run.method, &mut run.method_settings, run.data.task, model);
+        let config = AdapterConfig::configure(registry, &run.method, run.method_settings.clone())?;
+        for (field, value) in config.method.to_fields() {
+            if !value.is_null() {
+                run.method_settings.entry(field).or_insert(value);
+            }
+        }
+        run.train.lr.get_or_insert(config.method.learning_rate());
+        Ok((run, config))
+    }
+
+    /// Refuses to go on with the run that `saved` describes under other settings.
+    pub fn refuse_changes(&self, saved: &Self, registry: &Registry) -> anyhow::Result<()> {
+        let of_saved = saved.model.as_deref().unwrap_or(DEFAULT_MODEL);
+        let all = |run: &Self| -> anyhow::Result<Value> {
+            let model = hub_name(run.model.as_deref().unwrap_or(of_saved));
+            let (run, config) = run.complete(registry, model)?;
+            // Whether it is written out or not.
+            let method_settings = config.method.to_fields();
+            Ok(serde_json::to_value(Self { method_settings, ..run })?)
+        };
+        let mut changes = Vec::new();
+        differences("", &all(saved)?, &all(self)?, &mut changes);
+        match changes.is_empty() {
+            true => Ok(()),
+            false => bail!(
+                "the run was started with other settings: {}; resume with the same, or start in \
+                 another directory",
+                changes.join(", ")
+            ),
+        }
+    }
+}
+
+/// The fields of two objects that differ, with both values.
+fn differences(name: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            for key in keys {
+                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                let value = |fields: &Map<String, Value>| fields.get(key).cloned();
+                let [old, new] = [value(old), value(new)].map(Option::unwrap_or_default);
+                differences(&name, &old, &new, found);
+            }
+        }
+        _ if old == new || is_same_path(old, new) => {}
+        _ => found.push(format!("{name} = {new}, which was {old}")),
+    }
+}
+
+/// Whether two values are paths to the same file.
+fn is_same_path(a: &Value, b: &Value) -> bool {
+    let whole = |path: &Value| std::fs::canonicalize(path.as_str()?).ok();
+    whole(a).is_some() && whole(a) == whole(b)
 }
 
 /// TOML has no null.
 const NULL: &str = "null";
+
+/// Whether a value of a TOML file is a number, if it is one: `nan` and `inf` are read as null, which
+/// TOML has not.
+fn is_finite(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Array(values) => values.iter().all(is_finite),
+        Value::Object(fields) => fields.values().all(is_finite),
+        _ => true,
+    }
+}
+
+fn named_nulls(value: &mut Value) {
+    each_value(value, &|value| {
+        if *value == NULL {
+            *value = Value::Null;
+        }
+    });
+}
+
+fn nulls_by_name(value: &mut Value) {
+    each_value(value, &|value| {
+        if value.is_null() {
+            *value = NULL.into();
+        }
+    });
+}
+
+/// Changes every value within one.
+fn each_value(value: &mut Value, change: &impl Fn(&mut Value)) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(|value| each_value(value, change)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| each_value(value, change)),
+        _ => change(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_run_file_of_any_method_is_read_back_as_the_same_run() {
+        let registry = peft::registry();
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run.toml");
+        for entry in registry.methods() {
+            let model = Some("model".into());
+            let run = RunFile { model, method: entry.name.into(), ..RunFile::default() };
+            let (whole, config) = run.complete(&registry, "model").expect(entry.name);
+            assert_eq!(whole.train.lr, Some(config.method.learning_rate()), "{}", entry.name);
+            let set = |(_, value): &(String, Value)| !value.is_null();
+            for (field, value) in config.method.to_fields().into_iter().filter(set) {
+                assert_eq!(whole.method_settings.get(&field), Some(&value), "{}", entry.name);
+            }
+            std::fs::write(&path, whole.to_text().expect(entry.name)).expect("written");
+            let read = RunFile::load(&path, &registry).expect(entry.name);
+            let (again, of_read) = read.complete(&registry, "model").expect(entry.name);
+            assert_eq!(again, whole, "{}", entry.name);
+            assert_eq!(of_read.to_fields(), config.to_fields(), "{}", entry.name);
+            run.refuse_changes(&read, &registry).expect(entry.name);
+            read.refuse_changes(&run, &registry).expect(entry.name);
+        }
+    }
+
+    #[test]
+    fn every_setting_that_differs_is_named_with_both_values() {
+        let registry = peft::registry();
+        let saved = RunFile::default();
+        let changed = |change: &dyn Fn(&mut RunFile), shown: &str| {
+            let mut run = saved.clone();
+            change(&mut run);
+            let error = run.refuse_changes(&saved, &registry).expect_err(shown).to_string();
+            assert!(error.contains("other settings") && error.contains(shown), "{error}");
+        };
+        changed(&|run| run.train.epochs = 7, "train.epochs = 7, which was 3");
+        changed(&|run| run.train.lr = Some(0.5), "train.lr = 0.5, which was 0.001");
+        changed(&|run| run.method = "ia3".into(), "method = \"ia3\", which was \"lora\"");
+        changed(
+            &|run| run.data.train = Some("a.tsv".into()),
+            "data.train = \"a.tsv\", which was null",
+        );
+        changed(&|run| run.load_in = Precision::Half, "load_in = ");
+        changed(&|run| run.model = Some("other".into()), "model = \"other\"");
+        let rank = |run: &mut RunFile| drop(run.method_settings.insert("r".into(), 3.into()));
+        changed(&rank, "method_settings.r = 3, which was 8");
+        // What is as by default, or under its short name, is the same.
+        let mut run = saved.clone();
+        run.method_settings.insert("r".into(), 8.into());
+        run.model = Some(DEFAULT_MODEL.into());
+        run.train.lr = Some(1e-3);
+        run.refuse_changes(&saved, &registry).expect("the same");
+    }
+
+    #[test]
+    fn what_is_not_finite_or_set_twice_is_refused_by_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run.toml");
+        let cases = [
+            ("lora_alpha = nan", "lora_alpha"),
+            ("lora_dropout = -inf", "lora_dropout"),
+            ("rank_pattern = { query = inf }", "rank_pattern"),
+            ("r = 4\nrank = 8", "r is set to 4 already"),
+        ];
+        for (settings, shown) in cases {
+            std::fs::write(&path, format!("[method_settings]\n{settings}\n")).expect("written");
+            let error = RunFile::load(&path, &peft::registry()).expect_err(settings);
+            assert!(format!("{error:#}").contains(shown), "{error:#}");
+        }
+    }
+}

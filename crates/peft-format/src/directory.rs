@@ -246,9 +246,13 @@ fn fits(path: PathBuf, problems: &[KeyProblem]) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    let shown: Vec<String> = problems.iter().take(8).map(ToString::to_string).collect();
+    let shown: Vec<String> = problems.iter().take(2).map(ToString::to_string).collect();
     let more = problems.len() - shown.len();
-    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let more = if more > 0 {
+        format!("; and {more} more, which `peft check` lists")
+    } else {
+        String::new()
+    };
     Err(Error::Keys { path, problems: shown.join("; ") + &more })
 }
 

@@ -26,6 +26,8 @@ pub struct MethodEntry {
     pub card: MethodCard,
     /// The type of the configuration, which a tag belongs to.
     config: TypeId,
+    /// Other names of fields.
+    aliases: &'static [(&'static str, &'static str)],
     fields: fn() -> Vec<String>,
     build: BuildConfig,
     from_adapters: FromAdapters,
@@ -82,6 +84,7 @@ impl Registry {
             preset,
             card: MethodConfig::card(&config),
             config: type_id,
+            aliases: C::ALIASES,
             fields: field_names::<C>,
             build: build::<C>,
             from_adapters: |config, base| {
@@ -111,6 +114,13 @@ impl Registry {
         let mut all = entry.preset.clone();
         all.extend(fields);
         (entry.build)(all)
+    }
+
+    /// The name that a field of the method `name` has in files: `r` for `rank`. Any other name as it
+    /// is.
+    pub fn canonical<'f>(&self, name: &str, field: &'f str) -> &'f str {
+        let aliases = self.entries.get(name).map_or(&[][..], |entry| entry.aliases);
+        aliases.iter().find(|(alias, _)| *alias == field).map_or(field, |(_, of)| of)
     }
 
     /// The configuration in a file whose tag is `peft_type`.

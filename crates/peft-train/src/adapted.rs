@@ -173,9 +173,14 @@ impl AdapterPaths {
                 ));
             }
         };
+        let layers = base.sites().filter_map(|site| site.layer).max().map_or(0, |last| last + 1);
+        if let Some(layer) = self.leave_out.iter().find(|layer| **layer >= layers) {
+            let expected = format!("the model has {layers} layers, counted from 0");
+            return Err(Error::setting("leave_out", layer, expected));
+        }
         Ok(match self.leave_out[..] {
             [] => adapter,
-            _ => adapter.leave_out(&self.leave_out, model.base()),
+            _ => adapter.leave_out(&self.leave_out, base),
         })
     }
 }

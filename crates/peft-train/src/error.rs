@@ -16,6 +16,28 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A file is not what it was when it was written.
+    #[error("{path}: damaged: not what was written (by its SHA-256)")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A run was asked to stop, and can be resumed from its checkpoint.
+    #[error("{path}: stopped after {step} of {total} steps")]
+    Stopped {
+        /// The run directory.
+        path: PathBuf,
+        /// The steps done.
+        step: usize,
+        /// The steps that the run has.
+        total: usize,
+    },
+    /// What a model puts out, or a metric of it, is infinite or no number.
+    #[error("the {quantity} of the model under this adapter is not finite")]
+    NotFinite {
+        /// What is not finite: the output, or a metric.
+        quantity: String,
+    },
     /// A line of a run's log is broken.
     #[error("{path}, line {line}: not an entry of a run")]
     Log {
@@ -56,7 +78,7 @@ pub enum Error {
     Diverged {
         /// The step.
         step: usize,
-        /// What is not finite: the loss, or the metric of the validation data.
+        /// What is not finite: the loss, the metric of the validation data, or a parameter.
         quantity: String,
     },
     /// The data cannot be read, or a text does not fit the model.
@@ -77,6 +99,11 @@ impl Error {
     /// A [`File`](Self::File) error.
     pub fn file(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
         Self::File { path: path.into(), reason: reason.to_string() }
+    }
+
+    /// A [`Damaged`](Self::Damaged) error.
+    pub(crate) fn damaged(path: impl Into<PathBuf>) -> Self {
+        Self::Damaged { path: path.into() }
     }
 
     /// A [`Setting`](Self::Setting) error.

@@ -56,7 +56,8 @@ impl<'a> Under<'a> {
 /// The outputs for every example, in the order of the data set.
 ///
 /// # Errors
-/// If an input does not fit the model, or the task has no output for a text as a whole.
+/// If an input does not fit the model, the task has no output for a text as a whole, or an output is
+/// infinite or no number.
 pub fn predict(
     model: &Model,
     under: Under<'_>,
@@ -73,7 +74,7 @@ pub fn predict(
         }
         let slots = under.slots(indices.len());
         let logits = batch.logits(model, under.forward(&memo, &slots))?;
-        for (row, index) in rows(logits).into_iter().zip(indices) {
+        for (row, index) in rows(logits)?.into_iter().zip(indices) {
             outputs[*index].logits = row;
         }
     }
@@ -83,7 +84,8 @@ pub fn predict(
 /// The metrics of a labelled data set.
 ///
 /// # Errors
-/// As [`predict`], and if the labels are not those of the model's head.
+/// As [`predict`], if the labels are not those of the model's head, or if a metric is infinite or no
+/// number.
 pub fn evaluate(
     model: &Model,
     under: Under<'_>,
@@ -110,17 +112,18 @@ pub fn evaluate(
         let logits = batch.logits(model, under.forward(&memo, &slots))?;
         let mean = loss(labels.goal, logits.clone(), &batch).into_scalar::<f32>();
         total += f64::from(mean) * indices.len() as f64;
-        outputs.extend(rows(logits).into_iter().map(|logits| Output { logits }));
+        outputs.extend(rows(logits)?.into_iter().map(|logits| Output { logits }));
         targets.extend(batch.targets);
     }
-    Ok(Metrics::new(labels, &outputs, &targets, total / data.len().max(1) as f64))
+    finite(Metrics::new(labels, &outputs, &targets, total / data.len().max(1) as f64))
 }
 
 /// The index of the most likely label of each word of each example, in the order of the data set;
 /// `None` for a word that was cut off.
 ///
 /// # Errors
-/// If an input does not fit the model, or the task is not over words.
+/// If an input does not fit the model, the task is not over words, or an output is infinite or no
+/// number.
 pub fn predict_tags(
     model: &Model,
     under: Under<'_>,
@@ -148,6 +151,9 @@ fn tags(
         }
         let slots = under.slots(indices.len());
         let logits = batch.logits(model, under.forward(&memo, &slots))?;
+        if !logits.clone().is_finite().all().into_scalar::<bool>() {
+            return Err(Error::NotFinite { quantity: "output".into() });
+        }
         let labels = logits.clone().argmax(1).into_data().convert::<i64>();
         let mut labels = labels.iter::<i64>();
         for &index in indices {
@@ -184,7 +190,7 @@ fn evaluate_tags(
         named.0.push(found.collect::<Vec<_>>());
         named.1.push(wanted.iter().map(|&label| name(label)).collect::<Vec<_>>());
     }
-    Ok(Metrics::of_tags(labels, &named.0, &named.1, loss))
+    finite(Metrics::of_tags(labels, &named.0, &named.1, loss))
 }
 
 /// The metrics of a language model over the tokens that it is asked for.
@@ -211,13 +217,34 @@ fn evaluate_language(
         total += f64::from(mean) * batch.targets.len() as f64;
         asked += batch.targets.len();
     }
-    Ok(Metrics::of_language(data.len(), asked, right, total / asked.max(1) as f64))
+    finite(Metrics::of_language(data.len(), asked, right, total / asked.max(1) as f64))
 }
 
-/// The rows of `[targets, labels]` logits.
-fn rows(logits: Tensor<2>) -> Vec<Vec<f32>> {
+/// The rows of `[targets, labels]` logits, which must be numbers: of others any label could be the
+/// likeliest.
+fn rows(logits: Tensor<2>) -> Result<Vec<Vec<f32>>> {
     let [_, labels] = logits.dims();
     let values: Vec<f32> =
         logits.into_data().convert::<f32>().try_into_vec().expect("converted to f32");
-    values.chunks(labels).map(<[f32]>::to_vec).collect()
+    match values.iter().all(|value| value.is_finite()) {
+        true => Ok(values.chunks(labels).map(<[f32]>::to_vec).collect()),
+        false => Err(Error::NotFinite { quantity: "output".into() }),
+    }
+}
+
+/// Metrics of which each is a number.
+fn finite(metrics: Metrics) -> Result<Metrics> {
+    match metrics.as_map().iter().find(|(_, value)| value.is_null()) {
+        Some((name, _)) => Err(Error::NotFinite { quantity: name.clone() }),
+        None => Ok(metrics),
+    }
+}
+
+/// The metrics that a data set with these labels has, of no examples.
+pub(crate) fn metrics_of(labels: &Labels) -> Metrics {
+    match labels.goal {
+        Goal::Tag => Metrics::of_tags(labels, &[], &[], 0.0),
+        goal if goal.is_language() => Metrics::of_language(0, 0, 0, 0.0),
+        _ => Metrics::new(labels, &[], &[], 0.0),
+    }
 }

@@ -144,22 +144,191 @@ fn a_directory_that_another_run_has_is_refused() {
 }
 
 #[test]
-fn a_metric_that_is_not_finite_is_named() {
-    let bench = Bench::new();
-    // The only step of the epoch has a finite loss, and leaves a head that is not.
-    for metric in [None, Some(Metric::Loss), Some(Metric::F1Macro)] {
-        let run = RunDirectory::new(bench.path(&format!("{metric:?}")));
-        let settings = TrainSettings { lr: Some(1e300), metric, ..settings(1) };
+fn what_is_not_finite_is_never_a_result() {
+    let mut bench = Bench::new();
+    let diverges = |bench: &Bench, name: &str, metric, rate, quantity: &str| {
+        let run = RunDirectory::new(bench.path(&format!("{name}-{metric:?}")));
+        let settings = TrainSettings { lr: Some(rate), metric, ..settings(1) };
         let error = bench.run(settings, &run, false).expect_err("diverged");
         assert!(matches!(error, Error::Diverged { step: 1, .. }), "{error}");
-        let shown = "the loss of the validation data is not finite at step 1: lower";
-        assert!(error.to_string().starts_with(shown), "{error}");
+        assert!(error.to_string().starts_with(&format!("the {quantity}")), "{error}");
+        assert!(error.to_string().contains("is not finite at step 1: lower"), "{error}");
+        assert!(!run.adapter().exists() && !run.result().exists() && !run.has_checkpoint());
+    };
+    // The only step of the epoch has a finite loss, and leaves a head that is not, or a finite one
+    // whose outputs are not.
+    for metric in [None, Some(Metric::Loss), Some(Metric::F1Macro)] {
+        diverges(&bench, "head", metric, 1e300, "parameter ");
+        diverges(&bench, "outputs", metric, 3e38, "output of the validation data");
     }
+    bench.data.valid = None;
+    diverges(&bench, "alone", None, 1e300, "parameter ");
+    bench.data.test = Some(bench.data.train.clone());
+    diverges(&bench, "tested", None, 1e300, "parameter ");
+    // What is measured of a finite adapter is finite too.
+    let run = RunDirectory::new(bench.path("test"));
+    let rate = TrainSettings { lr: Some(3e38), ..settings(1) };
+    let error = bench.run(rate, &run, false).expect_err("diverged").to_string();
+    assert!(error.contains("output of the model under this adapter is not finite"), "{error}");
+    assert!(!run.result().exists());
+    bench.data.valid = bench.data.test.take();
     // One that the task does not have is another matter.
     let run = RunDirectory::new(bench.path("unknown"));
     let settings = TrainSettings { metric: Some(Metric::Perplexity), ..settings(1) };
     let error = bench.run(settings, &run, false).expect_err("no such metric").to_string();
     assert!(error.starts_with("metric = perplexity: this task has"), "{error}");
+}
+
+/// Stops after so many steps.
+struct StopAfter(usize);
+
+impl Observer for StopAfter {
+    fn stops(&mut self) -> bool {
+        self.0 = self.0.saturating_sub(1);
+        self.0 == 0
+    }
+}
+
+/// Three epochs of two steps, each with dropout and its own data.
+fn six_steps() -> TrainSettings {
+    TrainSettings { batch_size: 2, lr: Some(1e-2), ..settings(3) }
+}
+
+fn adapter_of(run: &RunDirectory) -> Vec<u8> {
+    std::fs::read(run.adapter().join("adapter_model.safetensors")).expect("an adapter")
+}
+
+#[test]
+fn a_run_that_is_stopped_anywhere_goes_on_to_the_same_adapter() {
+    let bench = Bench::new();
+    let whole = RunDirectory::new(bench.path("whole"));
+    bench.run(six_steps(), &whole, false).expect("trained");
+    for after in 1..8 {
+        let run = RunDirectory::new(bench.path(&format!("after-{after}")));
+        let error =
+            bench.observed(six_steps(), &run, false, StopAfter(after)).expect_err("stopped");
+        let Error::Stopped { step, total: 6, .. } = error else { panic!("{error}") };
+        // It is asked after each step, and at the end of an epoch.
+        assert_eq!(step, [1, 2, 2, 3, 4, 4, 5][after - 1]);
+        assert!(run.has_checkpoint() && !run.result().exists());
+        bench.run(six_steps(), &run, true).expect("resumed");
+        assert!(adapter_of(&run) == adapter_of(&whole), "stopped after step {step}");
+        assert_eq!(run.entries().expect("a log"), whole.entries().expect("a log"));
+    }
+}
+
+#[test]
+fn a_damaged_run_directory_is_an_error_or_makes_no_difference() {
+    let bench = Bench::new();
+    let whole = RunDirectory::new(bench.path("whole"));
+    bench.run(six_steps(), &whole, false).expect("trained");
+    let stopped = RunDirectory::new(bench.path("stopped"));
+    bench.observed(six_steps(), &stopped, false, StopAfter(5)).expect_err("stopped");
+    let mut refused = 0;
+    for origin in [&stopped, &whole] {
+        for (file, content) in contents(origin.path()) {
+            let name = file.strip_prefix(origin.path()).expect("inside").display().to_string();
+            let middle = content.len() / 2;
+            let mut flipped = content.clone();
+            flipped.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 1);
+            let damages = [Some(flipped), Some(content[..middle].to_vec()), Some(Vec::new()), None];
+            for (number, damage) in damages.into_iter().enumerate() {
+                if damage.as_ref() == Some(&content) {
+                    continue;
+                }
+                let run = RunDirectory::new(bench.path("damaged"));
+                for (path, content) in contents(origin.path()) {
+                    let path = run.path().join(path.strip_prefix(origin.path()).expect("inside"));
+                    std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+                    std::fs::write(path, content).expect("written");
+                }
+                match damage {
+                    Some(damage) => std::fs::write(run.path().join(&name), damage),
+                    None => std::fs::remove_file(run.path().join(&name)),
+                }
+                .expect("damaged");
+                match bench.run(six_steps(), &run, true) {
+                    Ok(_) if run.result().exists() => {
+                        let same = adapter_of(&run) == adapter_of(&whole);
+                        assert!(same, "{name}, damage {number}: another adapter");
+                    }
+                    Ok(_) => panic!("{name}, damage {number}: no result"),
+                    Err(_) => refused += 1,
+                }
+                std::fs::remove_dir_all(run.path()).expect("removed");
+            }
+        }
+    }
+    assert!(refused > 30, "{refused} damages were noticed");
+}
+
+#[test]
+fn of_epochs_with_like_values_the_one_with_the_least_loss_is_kept() {
+    let bench = Bench::new();
+    let run = RunDirectory::new(bench.path("run"));
+    // Too small a rate to change a label.
+    let settings = TrainSettings { lr: Some(1e-5), ..settings(3) };
+    let outcome = bench.run(settings, &run, false).expect("trained");
+    let valid = run.entries().expect("a log").into_iter().filter_map(|entry| match entry {
+        Entry::Valid { epoch, metrics, .. } => Some((epoch, metrics)),
+        Entry::Step { .. } => None,
+    });
+    let valid: Vec<_> = valid.collect();
+    let values: Vec<f64> =
+        valid.iter().filter_map(|(_, metrics)| metrics.get(Metric::Accuracy)).collect();
+    assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
+    let least = valid.iter().min_by(|a, b| {
+        let loss = |(_, metrics): &(usize, peft_data::metrics::Metrics)| {
+            metrics.get(Metric::Loss).expect("a loss")
+        };
+        loss(a).total_cmp(&loss(b))
+    });
+    assert_eq!(Some(outcome.best_epoch), least.map(|(epoch, _)| *epoch));
+    assert_ne!(outcome.best_epoch, 1, "the loss falls");
+}
+
+#[test]
+fn what_can_be_known_before_is_refused_before_anything_is_written() {
+    let mut bench = Bench::new();
+    bench.data.valid = None;
+    let mistakes = [
+        TrainSettings { early_stopping: Some(1), ..settings(1) },
+        TrainSettings { metric: Some(Metric::Accuracy), ..settings(1) },
+        TrainSettings { metric: Some(Metric::Pearson), ..settings(1) },
+    ];
+    for settings in mistakes {
+        let run = RunDirectory::new(bench.path("run"));
+        let error = bench.run(settings, &run, false).expect_err("a mistake");
+        assert!(matches!(error, Error::Setting { .. }), "{error}");
+        assert!(!run.path().exists(), "{error}");
+    }
+}
+
+#[test]
+fn a_run_directory_that_is_removed_under_way_is_an_error() {
+    struct Remove(PathBuf);
+    impl Observer for Remove {
+        fn entry(&mut self, _: &Entry) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+    let bench = Bench::new();
+    let run = RunDirectory::new(bench.path("run"));
+    let error = bench.observed(settings(1), &run, false, Remove(run.path().into()));
+    let error = error.expect_err("removed").to_string();
+    assert!(error.contains("was removed"), "{error}");
+    assert!(!run.path().exists(), "it was made again");
+}
+
+#[test]
+fn what_a_killed_process_left_is_removed_by_the_next_run() {
+    let bench = Bench::new();
+    let run = RunDirectory::new(bench.path("run"));
+    bench.observed(six_steps(), &run, false, StopAfter(5)).expect_err("stopped");
+    let left = ["", "best", "checkpoint"].map(|name| run.path().join(name).join(".writing-abc"));
+    left.iter().for_each(|path| std::fs::write(path, "half").expect("written"));
+    bench.run(six_steps(), &run, true).expect("resumed");
+    assert!(left.iter().all(|path| !path.exists()));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use peft::train::AdaptedModel;
 
-use crate::options::{DeviceOptions, ModelOptions};
+use crate::options::{DeviceOptions, ModelOptions, adapter_parser};
 use crate::output::{print_json, stdout};
 
 /// Check an adapter directory against a model.
@@ -19,7 +19,7 @@ pub struct Check {
     #[command(flatten)]
     model: ModelOptions,
     /// The adapter's directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = adapter_parser())]
     adapter: PathBuf,
     /// Print one JSON object
     #[arg(long)]

@@ -10,8 +10,9 @@ use peft::core::Method;
 use peft::train::{AdapterPaths, TASK_FILE};
 use serde_json::json;
 
-use crate::options::{DeviceOptions, ModelOptions};
-use crate::output::{print_json, refuse_used, stdout};
+use super::merge::keep_files;
+use crate::options::{DeviceOptions, ModelOptions, adapter_parser};
+use crate::output::{print_json, refuse_used, shown, stdout, write_new};
 
 /// Rewrite an adapter for the other library: Hugging Face PEFT, or adapter-hub/adapters.
 #[derive(Args)]
@@ -19,7 +20,7 @@ pub struct Convert {
     #[command(flatten)]
     model: ModelOptions,
     /// The adapter's directory, in either layout
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = adapter_parser())]
     adapter: PathBuf,
     /// The layout to write
     #[arg(long, value_name = "LAYOUT")]
@@ -54,22 +55,25 @@ impl Convert {
         let model = adapted.model;
         // A prefix still in training (`adapters` keeps its network) is written as it is used.
         adapter.method.finish();
-        match self.to {
-            LayoutName::Peft => adapter.save(&self.out, model.base())?,
-            LayoutName::Adapters => {
-                let name = adapter.config.base_model_name_or_path.clone();
-                let described = model.adapters_model(&name.unwrap_or(resolved.name));
-                adapter.save_as_adapters(&self.out, &self.name, &described, model.base())?;
+        write_new(&self.out, || {
+            // First: a directory that says it is an adapter has all of it.
+            keep_files(&self.adapter, &self.out)?;
+            adapted.added_tokens.save(&self.out)?;
+            if let (true, Some(task)) = (self.adapter.join(TASK_FILE).exists(), &adapted.task) {
+                task.save(&self.out)?;
             }
-        }
-        adapted.added_tokens.save(&self.out)?;
-        if self.adapter.join(TASK_FILE).exists()
-            && let Some(task) = &adapted.task
-        {
-            task.save(&self.out)?;
-        }
+            match self.to {
+                LayoutName::Peft => adapter.save(&self.out, model.base())?,
+                LayoutName::Adapters => {
+                    let name = adapter.config.base_model_name_or_path.clone();
+                    let described = model.adapters_model(&name.unwrap_or(resolved.name));
+                    adapter.save_as_adapters(&self.out, &self.name, &described, model.base())?;
+                }
+            }
+            Ok(())
+        })?;
         if self.json {
-            print_json(&json!({"out": self.out, "method": adapter.config.method.name()}))?;
+            print_json(&json!({"out": shown(&self.out), "method": adapter.config.method.name()}))?;
         } else {
             writeln!(stdout(), "{}: {}", self.out.display(), adapter.config.method.name())?;
         }

@@ -1,7 +1,7 @@
 //! `peft eval`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -11,9 +11,10 @@ use peft::train::evaluate;
 use serde_json::json;
 
 use crate::data::{Tokens, layout};
+use crate::input::Input;
 use crate::loaded::Loaded;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
-use crate::output::{print_json, stdout};
+use crate::output::{print_json, shown, stdout};
 
 /// Measure an adapter on labelled texts; without --adapter, the model's own head.
 #[derive(Args)]
@@ -22,7 +23,7 @@ pub struct Eval {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Labelled texts: .tsv, .csv, .jsonl
+    /// Labelled texts: .tsv, .csv, .jsonl, ..., `-` for standard input
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// The columns of the file [default: those of the training data]
@@ -43,6 +44,7 @@ impl Eval {
         if self.batch_size == 0 {
             bail!("--batch-size must be at least 1");
         }
+        let input = Input::open(&self.data)?;
         let device = self.device.device()?;
         let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
         loaded.check_heads()?;
@@ -50,7 +52,8 @@ impl Eval {
         let results = loaded.each(|group, slot, side| {
             let task = known_task(side.task.as_ref())?;
             let layout = layout(&self.columns, task);
-            let data = Dataset::load(&self.data, &layout, &task.labels)?;
+            let read = |path: &Path| Dataset::load(path, &layout, &task.labels);
+            let data = input.read(task.labels.goal, true, read)?;
             if !data.is_labelled() {
                 bail!("{}: the columns name no label, which evaluation needs", self.data.display());
             }
@@ -64,7 +67,7 @@ impl Eval {
             _ if self.json => {
                 let each = results
                     .iter()
-                    .map(|(adapter, metrics)| json!({"adapter": adapter, "metrics": metrics}));
+                    .map(|(adapter, metrics)| json!({"adapter": adapter.map(|path| shown(path)), "metrics": metrics}));
                 print_json(&json!({"adapters": each.collect::<Vec<_>>()}))?;
             }
             _ => {

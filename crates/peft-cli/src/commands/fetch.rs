@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::models::resolve;
-use crate::output::{print_json, stdout};
+use crate::output::{print_json, shown, stdout};
 
 /// Fetch a model into the cache and print where it is.
 #[derive(Args)]
@@ -26,8 +26,9 @@ pub struct Fetch {
 impl Fetch {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let found = resolve(&self.model, self.offline)?;
+        found.check_is_whole()?;
         if self.json {
-            print_json(&json!({"model": found.name, "directory": found.directory}))?;
+            print_json(&json!({"model": found.name, "directory": shown(&found.directory)}))?;
         } else {
             writeln!(stdout(), "{}", found.directory.display())?;
         }

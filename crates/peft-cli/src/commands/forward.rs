@@ -13,7 +13,7 @@ use peft::models::{Forward as How, ModelInput, Task};
 use serde_json::json;
 
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions};
-use crate::output::{print_json, stdout};
+use crate::output::{print_json, shown, stdout};
 
 /// Run a model on token indices from a safetensors file.
 ///
@@ -100,7 +100,7 @@ impl Forward {
         tensors.insert(name.into(), data);
         write_safetensors(&self.out, &tensors)?;
         if self.json {
-            print_json(&json!({"out": self.out, "tensor": name, "shape": shape}))?;
+            print_json(&json!({"out": shown(&self.out), "tensor": name, "shape": shape}))?;
         } else {
             writeln!(stdout(), "{}: {name} {shape:?}", self.out.display())?;
         }

@@ -14,9 +14,10 @@ use peft::train::Side;
 use serde_json::{Map, Value, json};
 
 use crate::data::layout;
+use crate::input::Input;
 use crate::loaded::{Group, Loaded};
-use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
-use crate::output::{note, print_json, stdout};
+use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task, number};
+use crate::output::{note, print_json, shown, stdout};
 
 /// Continue texts (causal language models) or transform them (encoder-decoders). Texts are given as
 /// arguments, in a file, or both.
@@ -29,7 +30,7 @@ pub struct Generate {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Texts, with or without references: .tsv, .csv, .jsonl, .txt
+    /// Texts, with or without references: .tsv, .csv, .jsonl, .txt, `-` for standard input
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The columns of the file [default: those of the training data]
@@ -67,16 +68,16 @@ struct Settings {
     #[arg(long)]
     do_sample: bool,
     /// Sampling temperature: logits are divided by it
-    #[arg(long)]
+    #[arg(long, value_parser = number, allow_hyphen_values = true)]
     temperature: Option<f64>,
     /// Sample from the k most likely tokens; 0 for all
     #[arg(long, value_name = "TOKENS")]
     top_k: Option<usize>,
     /// Sample from the most likely tokens that together have this probability
-    #[arg(long, value_name = "PROBABILITY")]
+    #[arg(long, value_parser = number, allow_hyphen_values = true, value_name = "PROBABILITY")]
     top_p: Option<f64>,
     /// Above 1: tokens that have occurred become less likely
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_parser = number, allow_hyphen_values = true, value_name = "FACTOR")]
     repetition_penalty: Option<f64>,
     /// No sequence of n tokens occurs twice
     #[arg(long, value_name = "TOKENS")]
@@ -85,7 +86,7 @@ struct Settings {
     #[arg(long, value_name = "BEAMS")]
     num_beams: Option<usize>,
     /// Above 0: favours longer beams
-    #[arg(long, value_name = "POWER")]
+    #[arg(long, value_parser = number, allow_hyphen_values = true, value_name = "POWER")]
     length_penalty: Option<f64>,
     /// Stop at this text; may be given several times
     #[arg(long, value_name = "TEXT")]
@@ -144,21 +145,22 @@ struct Prompt {
 }
 
 impl Generate {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub fn run(mut self) -> anyhow::Result<ExitCode> {
         if self.texts.is_empty() && self.data.is_none() {
             bail!("no prompts: give texts, or a file with --data");
         }
         if self.batch_size == 0 {
             bail!("--batch-size must be at least 1");
         }
+        let input = Input::beside(self.data.as_deref(), &mut self.texts)?;
         let device = self.device.device()?;
         let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
         loaded.check_heads()?;
         // One text is shown as it is written, to somebody who watches.
         let watched = !self.json && !loaded.are_several() && std::io::stdout().is_terminal();
-        let mut written = Vec::new();
+        let (directory, mut written) = (&loaded.resolved.directory, Vec::new());
         for group in &loaded.groups {
-            written.extend(self.write(&loaded.resolved.directory, group, watched)?);
+            written.extend(self.write(directory, group, input.as_ref(), watched)?);
         }
         let results = loaded.in_order(written);
         match &results[..] {
@@ -166,7 +168,7 @@ impl Generate {
             _ if self.json => {
                 let each = results.iter().map(|(adapter, written)| {
                     let mut fields = written.json();
-                    fields["adapter"] = json!(adapter);
+                    fields["adapter"] = json!(adapter.map(|path| shown(path)));
                     fields
                 });
                 print_json(&json!({"adapters": each.collect::<Vec<_>>()}))?;
@@ -193,6 +195,7 @@ impl Generate {
         &self,
         directory: &Path,
         group: &Group,
+        input: Option<&Input>,
         watched: bool,
     ) -> anyhow::Result<Vec<(usize, Written)>> {
         let model = &group.model;
@@ -201,7 +204,7 @@ impl Generate {
         let reader = |(slot, side): (usize, &Side)| {
             let slots = group.slots([slot]);
             let longest = generator.with_slots(&slots).longest_prompt();
-            self.reader(directory, model, longest, side)
+            self.reader(directory, model, longest, side, input)
         };
         let sides = group.sides.iter().enumerate();
         let readers: Vec<Reader> = sides.map(reader).collect::<anyhow::Result<_>>()?;
@@ -263,13 +266,14 @@ impl Generate {
         model: &Model,
         longest: usize,
         side: &Side,
+        input: Option<&Input>,
     ) -> anyhow::Result<Reader> {
         let task = known_task(side.task.as_ref())?;
         let tokenizer = TextTokenizer::load(directory, longest)?;
         let tokenizer = tokenizer.with_added(&side.added_tokens, model.config().vocab_size)?;
         let mut layout = layout(&self.columns, task);
         layout.template = self.template.clone().or(layout.template);
-        let prompts = self.prompts(&layout, task.labels.goal)?;
+        let prompts = self.prompts(input, &layout, task.labels.goal)?;
         let texts = prompts.iter().map(|prompt| (prompt.text.clone(), prompt.pair.clone()));
         let encoded = tokenizer.encode(&texts.collect::<Vec<_>>())?;
         let cut = encoded.iter().filter(|text| text.truncated).count();
@@ -283,16 +287,22 @@ impl Generate {
         Ok(Reader { tokenizer, prompts, ids })
     }
 
-    fn prompts(&self, layout: &Layout, goal: Goal) -> anyhow::Result<Vec<Prompt>> {
+    fn prompts(
+        &self,
+        input: Option<&Input>,
+        layout: &Layout,
+        goal: Goal,
+    ) -> anyhow::Result<Vec<Prompt>> {
         let alone = |text: &String| Prompt { text: text.clone(), pair: None, references: vec![] };
         let mut prompts: Vec<Prompt> = self.texts.iter().map(alone).collect();
-        let Some(path) = &self.data else { return Ok(prompts) };
+        let Some(input) = input else { return Ok(prompts) };
         let labels = peft::data::Labels { goal, names: Vec::new() };
         let mut places = HashMap::new();
         for (place, text) in self.texts.iter().enumerate() {
             places.entry((text.clone(), None)).or_insert(place);
         }
-        for Example { text, target } in Dataset::perhaps_labelled(path, layout, &labels)?.examples {
+        let read = |path: &Path| Dataset::perhaps_labelled(path, layout, &labels);
+        for Example { text, target } in input.read(goal, false, read)?.examples {
             let (text, pair) = match text {
                 Text::One(text) => (text, None),
                 Text::Pair(text, pair) => (text, Some(pair)),

@@ -35,8 +35,9 @@ pub struct Inspect {
 impl Inspect {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let device = self.device.device()?;
-        let fields = self.settings.fields();
-        let config = AdapterConfig::configure(&peft::registry(), &self.method, fields)?;
+        let registry = peft::registry();
+        let fields = self.settings.fields(&registry, &self.method)?;
+        let config = AdapterConfig::configure(&registry, &self.method, fields)?;
         let resolved = self.model.resolve([])?;
         let task = ModelTask { task: Task::ClassifySequence { labels: self.labels }, seed: 0 };
         // Values are not looked at, neither the model's nor those that the method starts from.

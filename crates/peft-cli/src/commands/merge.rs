@@ -4,16 +4,18 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::Args;
+use anyhow::{Context, bail};
+use burn::tensor::DType;
+use clap::{Args, ValueEnum};
 use peft::core::TensorMap;
 use peft::format::{merged_tensors, write_atomically, write_safetensors};
 use peft::models::{AddedTokens, Gguf};
 use peft::train::{AdaptedModel, AdapterPaths};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::options::{DeviceOptions, ModelOptions};
-use crate::output::{print_json, refuse_used, stdout};
+use crate::models::is_kept;
+use crate::options::{DeviceOptions, ModelOptions, adapter_parser};
+use crate::output::{print_json, refuse_used, shown, stdout, write_new};
 
 /// Fold an adapter into its model.
 ///
@@ -25,16 +27,68 @@ pub struct Merge {
     #[command(flatten)]
     model: ModelOptions,
     /// The adapter's directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = adapter_parser())]
     adapter: PathBuf,
     /// The directory to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// The type of the tensors that are written
+    #[arg(long, default_value = "f32")]
+    dtype: TypeName,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     device: DeviceOptions,
+}
+
+/// A type of numbers.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TypeName {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl TypeName {
+    /// Tensors in this type. What it has no number for is an error.
+    fn of(self, tensors: TensorMap) -> anyhow::Result<TensorMap> {
+        let dtype = match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        };
+        let converted = tensors.into_iter().map(|(key, data)| {
+            if !data.dtype().is_float() {
+                return Ok((key, data));
+            }
+            let data = data.convert_dtype(dtype);
+            if !data.iter::<f32>().all(f32::is_finite) {
+                bail!("{key}: holds values that are not finite, or not in {}", self.name());
+            }
+            Ok((key, data))
+        });
+        converted.collect()
+    }
+
+    /// What transformers calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+
+    /// Says in a `config.json` that the tensors have it, in the field that is there.
+    fn note_in(self, config: &mut Value) {
+        let Some(fields) = config.as_object_mut() else { return };
+        // The newer name first; older versions of transformers know the other.
+        let mut known = ["dtype", "torch_dtype"].into_iter().filter(|f| fields.contains_key(*f));
+        let field = known.next().unwrap_or("torch_dtype");
+        fields.remove("torch_dtype");
+        fields.insert(field.into(), self.name().into());
+    }
 }
 
 impl Merge {
@@ -47,31 +101,21 @@ impl Merge {
         let [held, full] = [base.num_bytes(), 4 * base.num_weights()].map(|n| n as f64 / 1e6);
         if held < full {
             tracing::warn!(
-                "the base's {held:.0} MB of packed weights are merged and written in full \
-                 precision, {full:.0} MB of f32"
+                "the base's {held:.0} MB of packed weights are merged in full precision, \
+                 {full:.0} MB of f32"
             );
         }
         let tensors = merged_tensors(adapter, base)?;
-        write_model(&self.out, &resolved.directory, &adapted, &tensors)?;
+        let (from, count) = (&resolved.directory, tensors.len());
+        write_new(&self.out, || write_model(&self.out, from, &adapted, tensors, self.dtype))?;
         if self.json {
-            print_json(&json!({"out": self.out, "tensors": tensors.len()}))?;
+            print_json(&json!({"out": shown(&self.out), "tensors": count}))?;
         } else {
-            writeln!(stdout(), "{}: {} tensors", self.out.display(), tensors.len())?;
+            writeln!(stdout(), "{}: {count} tensors", self.out.display())?;
         }
         Ok(ExitCode::SUCCESS)
     }
 }
-
-/// Files that are copied unchanged.
-const KEPT_FILES: &[&str] = &[
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-];
 
 /// Writes a checkpoint directory for the model of `adapted` with other tensors and the tokens that
 /// were added, configuration last.
@@ -79,17 +123,14 @@ pub fn write_model(
     out: &Path,
     from: &Path,
     adapted: &AdaptedModel,
-    tensors: &TensorMap,
+    tensors: TensorMap,
+    dtype: TypeName,
 ) -> anyhow::Result<()> {
     let (model, task) = (&adapted.model, adapted.task.as_ref());
-    write_safetensors(&out.join("model.safetensors"), tensors)?;
-    for name in KEPT_FILES {
-        let file = from.join(name);
-        if file.exists() {
-            let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
-            write_atomically(&out.join(name), |file| file.write_all(&bytes))?;
-        }
-    }
+    let config = model.config_for(&tensors);
+    let tensors = dtype.of(tensors)?;
+    write_safetensors(&out.join("model.safetensors"), &tensors)?;
+    keep_files(from, out)?;
     if !from.join("tokenizer.json").exists()
         && let Some(gguf) = Gguf::find(from)?
     {
@@ -99,8 +140,25 @@ pub fn write_model(
     AddedTokens::load(from)?.with(&adapted.added_tokens)?.save(out)?;
     let names = task.map_or(&[][..], |task| &task.labels.names);
     let problem = task.and_then(|task| task.labels.goal.problem_type());
-    let config = model.config_for(tensors).to_json(model.task(), names, problem);
+    let mut config = config.to_json(model.task(), names, problem);
+    dtype.note_in(&mut config);
     let config = serde_json::to_string_pretty(&config)?;
     write_atomically(&out.join("config.json"), |file| writeln!(file, "{config}"))?;
+    Ok(())
+}
+
+/// Copies what belongs to every model, or adapter, that is made from the one in `from`.
+pub fn keep_files(from: &Path, out: &Path) -> anyhow::Result<()> {
+    if !from.is_dir() {
+        return Ok(());
+    }
+    for entry in from.read_dir().with_context(|| from.display().to_string())? {
+        let path = entry.with_context(|| from.display().to_string())?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).filter(|name| is_kept(name));
+        if let Some(name) = name.filter(|_| path.is_file()) {
+            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            write_atomically(&out.join(name), |file| file.write_all(&bytes))?;
+        }
+    }
     Ok(())
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::data::{Tokens, layout};
 use crate::heatmap::Heatmap;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, adapter_name, known_task};
-use crate::output::{print_json, stdout};
+use crate::output::{print_json, shown, stdout};
 
 /// Show what gates and fusions decide on texts, and plot it.
 ///
@@ -98,7 +98,7 @@ impl Observe {
             print_json(&json!({
                 "adapters": adapters.collect::<Vec<_>>(),
                 "observations": observations,
-                "plot": self.plot,
+                "plot": self.plot.as_deref().map(shown),
             }))?;
         } else {
             let mut out = stdout();

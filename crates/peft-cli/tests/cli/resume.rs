@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::workbench::Workbench;
+use crate::workbench::{Workbench, text};
 
 const TRAIN: &str = "train --model model --train train.tsv --valid test.tsv --test test.tsv \
                      --epochs 4 --batch-size 8 --lr 1e-2 --set rank=4 --set dropout=0.1 \
@@ -189,4 +189,121 @@ fn a_finished_run_that_was_cut_off_before_its_plot_gets_it_when_it_is_resumed() 
     std::fs::remove_file(bench.path("run/metrics.jsonl")).unwrap();
     assert_eq!(bench.json(&format!("{train} --resume")), outcome);
     assert!(std::fs::read(&path).unwrap() == plot, "the plot was drawn again");
+}
+
+/// Starts a command and waits until its run has a checkpoint.
+fn started(bench: &Workbench, train: &str, run: &str) -> std::process::Child {
+    let child = bench.command(train).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !bench.path(run).join("checkpoint/position.json").exists() {
+        assert!(Instant::now() < deadline, "no checkpoint was written");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+#[test]
+fn a_resume_that_is_refused_changes_nothing() {
+    let bench = Workbench::new();
+    let train = format!("{TRAIN} --out run").replace("--epochs 4", "--epochs 40");
+    let mut child = started(&bench, &train, "run");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let settings = std::fs::read_to_string(bench.path("run/run.toml")).unwrap();
+    // It says what the method does by default, too.
+    for whole in ["r = 4", "lora_alpha = 8", "lr = 0.01", "model = \"model\""] {
+        assert!(settings.contains(whole), "{whole} is not in {settings}");
+    }
+    for (change, named) in [
+        ("--lr 0.5", "train.lr = 0.5, which was 0.01"),
+        ("--epochs 3", "train.epochs = 3, which was 40"),
+        ("--set rank=8", "method_settings.r = 8, which was 4"),
+        ("--method ia3", "method = \"ia3\", which was \"lora\""),
+        ("--train test.tsv", "data.train = \"test.tsv\""),
+        ("--metric pearson", "train.metric"),
+        ("--metric pearson --epochs 40", "train.metric"),
+        ("--load-in f32", "load_in"),
+        ("--seed 7", "seed = 7, which was 0"),
+    ] {
+        let error = bench.error(&format!("train --out run --resume {change}"));
+        assert!(error.contains("other settings") && error.contains(named), "{change}: {error}");
+        let error = bench.error(&format!("train --out run {change}"));
+        assert!(error.contains("already holds a run"), "{change}: {error}");
+        assert_eq!(std::fs::read_to_string(bench.path("run/run.toml")).unwrap(), settings);
+    }
+    // What was the same is not another setting, under its other name neither.
+    let same = "--lr 0.01 --set r=4 --train ./train.tsv --json";
+    bench.json(&format!("train --out run --resume {same}"));
+    // Nor does a finished run take others.
+    let error = bench.error("train --out run --resume --lr 0.5");
+    assert!(error.contains("train.lr = 0.5, which was 0.01"), "{error}");
+    bench.json(&format!("train --out run --resume {same}"));
+}
+
+#[test]
+fn a_mistake_that_is_found_late_leaves_no_run_behind() {
+    let bench = Workbench::new();
+    let train = "train --model model --train train.tsv --max-length 24 --out run";
+    let built_in = "train --model model --max-length 24 --out run";
+    for train in [train, built_in] {
+        for mistake in ["--metric pearson", "--set target_modules=nothing", "--set r=0"] {
+            bench.error(&format!("{train} {mistake}"));
+            assert!(!bench.path("run").exists(), "{train} {mistake} left something behind");
+        }
+    }
+    bench.error(&format!("{train} --early-stopping 1"));
+    bench.error(&format!("{train} --metric accuracy"));
+    assert!(!bench.path("run").exists());
+}
+
+#[test]
+fn only_a_run_is_resumed() {
+    let bench = Workbench::new();
+    for name in ["typo", "empty"] {
+        if name == "empty" {
+            std::fs::create_dir(bench.path(name)).unwrap();
+        }
+        let error = bench.error(&format!("train --model model --resume --out {name}"));
+        assert!(error.contains("no run to resume"), "{error}");
+        let left = bench.path(name).read_dir().map_or(0, Iterator::count);
+        assert_eq!(left, 0, "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_asked_to_end_does_so_at_a_checkpoint_and_says_how_to_go_on() {
+    let bench = Workbench::new();
+    let train = format!("{TRAIN} --checkpoint-every 1000").replace("--checkpoint-every 3 ", "");
+    let train = train.replace("--epochs 4", "--epochs 12").replace(" --json", "");
+    let whole = bench.run(&format!("{train} --out whole"));
+    assert!(whole.status.success(), "{}", text(&whole.stderr));
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let run = format!("run {signal}");
+        let mut command = bench.command(&train);
+        let child = command
+            .args(["--out", &run])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !bench.path(&run).join("checkpoint").exists() {
+            assert!(Instant::now() < deadline, "no checkpoint was written");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let id = child.id().to_string();
+        std::process::Command::new("kill").args(["-s", signal, &id]).status().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        let go_on = format!("to go on: peft train --out 'run {signal}' --resume");
+        assert!(said.contains(&go_on), "{said}");
+        let resumed = bench.command("train --resume").args(["--out", &run]).output().unwrap();
+        assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+        for file in ["adapter/adapter_model.safetensors", "metrics.jsonl"] {
+            let read = |run: &str| std::fs::read(bench.path(run).join(file)).unwrap();
+            assert!(read("whole") == read(&run), "{signal}: another {file}");
+        }
+    }
 }

@@ -1,9 +1,13 @@
 //! Files that are either whole or not there.
 
-use std::io::{BufWriter, Write};
+use std::ffi::OsStr;
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::Path;
 
 use crate::{Error, Result};
+
+/// How the name of a file begins that is not whole yet.
+const UNFINISHED: &str = ".writing-";
 
 /// Writes a file under a temporary name beside `path` and renames it: a reader, or a run cut off
 /// at any moment, sees the old file or the new one, and the new one outlives a loss of power.
@@ -21,7 +25,7 @@ pub fn write_atomically(
     };
     std::fs::create_dir_all(directory).map_err(|e| failed(&e))?;
     let mut file = tempfile::Builder::new()
-        .prefix(".writing-")
+        .prefix(UNFINISHED)
         .permissions_of_a_new_file()
         .tempfile_in(directory)
         .map_err(|e| failed(&e))?;
@@ -33,6 +37,32 @@ pub fn write_atomically(
     sync_directory(directory).map_err(|e| failed(&e))
 }
 
+/// Removes what [`write_atomically`] left in a directory, if it is there, where its process was
+/// killed. Nobody else may be writing there.
+///
+/// # Errors
+/// If the directory cannot be read, or a file not be removed.
+pub fn remove_unfinished(directory: &Path) -> Result<()> {
+    let failed = |path: &Path, e| Error::file(path, format!("cannot be tidied up: {e}"));
+    let entries = match directory.read_dir() {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(directory, e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| failed(directory, e))?;
+        if is_unfinished(&entry.file_name()) {
+            std::fs::remove_file(entry.path()).map_err(|e| failed(&entry.path(), e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file has a name that [`write_atomically`] gives to what is not whole yet.
+pub fn is_unfinished(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes())
+}
+
 /// Makes sure that the names in a directory outlive a loss of power: a file that was synced may
 /// still be without the name that it was given.
 ///
@@ -40,7 +70,6 @@ pub fn write_atomically(
 /// If the directory cannot be read, or the disk fails.
 #[cfg(unix)]
 pub fn sync_directory(directory: &Path) -> std::io::Result<()> {
-    use std::io::ErrorKind;
     match std::fs::File::open(directory)?.sync_all() {
         // Some file systems have nothing to do there, and say so.
         Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),

@@ -4,7 +4,7 @@ mod atomic;
 mod pytorch;
 mod tensors;
 
-pub use atomic::{sync_directory, write_atomically};
+pub use atomic::{is_unfinished, remove_unfinished, sync_directory, write_atomically};
 pub use pytorch::read_pytorch;
 pub use tensors::{read_safetensors, write_safetensors};
 

@@ -1,5 +1,6 @@
 //! Checkpoints: all that a run needs to go on as if it had never stopped.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -10,6 +11,7 @@ use peft_format::{sync_directory, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::History;
+use super::sums::Sums;
 use crate::{Error, Result};
 
 /// Where a run is.
@@ -24,8 +26,10 @@ pub(crate) struct Position {
     pub epochs: usize,
     /// Batches of the current epoch done.
     pub batches: usize,
-    /// The best value of the metric, and the epoch (from 1) that had it.
-    pub best: Option<(f64, usize)>,
+    /// The best epoch.
+    pub best: Option<Best>,
+    /// What the lines of the log up to here are known by.
+    pub log: String,
     /// Seconds spent training before.
     pub seconds: f64,
     /// Tokens trained on before.
@@ -33,6 +37,25 @@ pub(crate) struct Position {
     /// Whether the settings are those of this run.
     pub fingerprint: String,
 }
+
+/// The epoch whose adapter is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Best {
+    /// Its number, from 1.
+    pub epoch: usize,
+    /// Its value of the metric.
+    pub value: f64,
+    /// Its loss, which decides between epochs of like value.
+    pub loss: f64,
+    /// What the file with its adapter is known by.
+    pub digest: String,
+}
+
+const POSITION: &str = "position.json";
+const METHOD: &str = "method.bpk";
+const OPTIMIZER: &str = "optimizer.bpk";
+/// What a checkpoint is made of.
+const FILES: [&str; 3] = [METHOD, OPTIMIZER, POSITION];
 
 /// Writes a checkpoint over the last one; at any moment, one without power too, a whole one is
 /// there, and the lines of the log up to it.
@@ -48,25 +71,44 @@ pub(crate) fn save(
     let failed = |e: &dyn std::fmt::Display| Error::file(directory, format!("checkpoint: {e}"));
     let next = directory.with_extension("next");
     let old = directory.with_extension("old");
-    let _ = std::fs::remove_dir_all(&next);
+    removed(&next)?;
     std::fs::create_dir_all(&next).map_err(|e| failed(&e))?;
     // Burn syncs its files, and their names, before it gives back; so does `write_atomically`.
-    method.clone().into_record().save(next.join("method.bpk")).map_err(|e| failed(&e))?;
-    optimizer.save(next.join("optimizer.bpk")).map_err(|e| failed(&e))?;
+    method.clone().into_record().save(next.join(METHOD)).map_err(|e| failed(&e))?;
+    optimizer.save(next.join(OPTIMIZER)).map_err(|e| failed(&e))?;
     let text = serde_json::to_string_pretty(position).map_err(|e| failed(&e))?;
-    write_atomically(&next.join("position.json"), |file| writeln!(file, "{text}"))?;
+    write_atomically(&next.join(POSITION), |file| writeln!(file, "{text}"))?;
+    Sums::of(&next, &FILES)?.save(&next)?;
     // A directory cannot be replaced in one step: the old one stays until the new one is there. Where
     // the run was cut off between the two, it is the only one.
     if directory.exists() {
-        let _ = std::fs::remove_dir_all(&old);
+        removed(&old)?;
         std::fs::rename(directory, &old).map_err(|e| failed(&e))?;
     }
     std::fs::rename(&next, directory).map_err(|e| failed(&e))?;
     if let Some(run) = directory.parent() {
         sync_directory(run).map_err(|e| failed(&e))?;
     }
-    let _ = std::fs::remove_dir_all(&old);
-    Ok(())
+    removed(&old)
+}
+
+/// Removes a directory, if it is there.
+pub(crate) fn removed(directory: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(Error::file(directory, format!("cannot be removed: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The position of the checkpoint, whose files are as they were written; `None` if there is none.
+pub(crate) fn position(directory: &Path) -> Result<Option<Position>> {
+    let Some(directory) = kept(directory) else { return Ok(None) };
+    Sums::check_all(&directory, &FILES)?;
+    let path = directory.join(POSITION);
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
+    serde_json::from_str(&text).map(Some).map_err(|e| Error::file(&path, e))
 }
 
 /// The position of the checkpoint, and the method and optimizer there; `None` if there is none.
@@ -75,14 +117,12 @@ pub(crate) fn load(
     method: &Stack,
     optimizer: &ModuleOptimizer,
 ) -> Result<Option<(Position, Stack, ModuleOptimizer)>> {
+    let Some(position) = position(directory)? else { return Ok(None) };
     let Some(directory) = kept(directory) else { return Ok(None) };
-    let path = directory.join("position.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
-    let position = serde_json::from_str(&text).map_err(|e| Error::file(&path, e))?;
-    let path = directory.join("method.bpk");
+    let path = directory.join(METHOD);
     let record = ModuleRecord::load(&path).map_err(|e| Error::file(&path, e))?;
     let method = method.clone().try_load_record(record).map_err(|e| Error::file(&path, e))?;
-    let path = directory.join("optimizer.bpk");
+    let path = directory.join(OPTIMIZER);
     let optimizer = optimizer.clone().load(&path).map_err(|e| Error::file(&path, e))?;
     Ok(Some((position, method, optimizer)))
 }
@@ -90,19 +130,15 @@ pub(crate) fn load(
 /// Where the last whole checkpoint is, if there is one.
 pub(crate) fn kept(directory: &Path) -> Option<PathBuf> {
     let places = [directory.to_path_buf(), directory.with_extension("old")];
-    places.into_iter().find(|place| place.join("position.json").exists())
+    // One that lacks a file is damaged, and not one that is not there.
+    places.into_iter().find(|place| place.is_dir())
 }
 
 /// Removes the checkpoint of a finished run.
-pub(crate) fn remove(directory: &Path) {
-    for extension in ["", "next", "old"] {
-        let path = if extension.is_empty() {
-            directory.to_path_buf()
-        } else {
-            directory.with_extension(extension)
-        };
-        let _ = std::fs::remove_dir_all(path);
-    }
+pub(crate) fn remove(directory: &Path) -> Result<()> {
+    removed(directory)?;
+    removed(&directory.with_extension("next"))?;
+    removed(&directory.with_extension("old"))
 }
 
 #[cfg(test)]
@@ -157,10 +193,41 @@ mod tests {
         assert_eq!(bench.step(), Some(2));
         bench.save(3).expect("saved");
         assert_eq!(bench.step(), Some(3));
-        remove(&bench.path("checkpoint"));
+        remove(&bench.path("checkpoint")).expect("removed");
         let left = bench.folder.path().read_dir().expect("a directory").flatten();
         let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
         assert_eq!(left, ["metrics.jsonl"]);
+    }
+
+    #[test]
+    fn a_checkpoint_with_any_byte_changed_or_any_file_gone_is_an_error_and_never_another_one() {
+        let bench = Bench::new();
+        bench.save(1).expect("saved");
+        let directory = bench.path("checkpoint");
+        let failed = || {
+            let error = load(&directory, &bench.method, &bench.optimizer).map(|_| ());
+            error.expect_err("damaged").to_string()
+        };
+        for entry in directory.read_dir().expect("a directory") {
+            let path = entry.expect("an entry").path();
+            let whole = std::fs::read(&path).expect("there");
+            for at in (0..whole.len()).step_by(whole.len().div_ceil(64)) {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 4;
+                std::fs::write(&path, &damaged).expect("written");
+                assert!(failed().contains(&*directory.to_string_lossy()), "{}", failed());
+                // Without what ends the last line nothing is missing.
+                if whole[at..] != *b"\n" {
+                    std::fs::write(&path, &whole[..at]).expect("written");
+                    failed();
+                }
+            }
+            std::fs::remove_file(&path).expect("removed");
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            assert!(failed().contains(&name), "{}", failed());
+            std::fs::write(&path, &whole).expect("written");
+        }
+        assert_eq!(bench.step(), Some(1));
     }
 
     /// The run was cut off between the two names, and is again before the next one has its own.

@@ -1,15 +1,16 @@
 //! The directory that a run writes.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use peft_data::{Labels, Layout};
-use peft_format::write_atomically;
+use peft_format::{ADAPTER_CONFIG, remove_unfinished, write_atomically};
 use peft_models::Task;
 use serde::{Deserialize, Serialize};
 
+use super::sums::Sums;
 use super::{Entry, Outcome, checkpoint, history};
 use crate::{Error, Result};
 
@@ -64,6 +65,22 @@ impl TaskFile {
     }
 }
 
+/// The file that is locked while a process writes to the directory.
+const LOCK: &str = "run.lock";
+
+/// Whether two files are one.
+#[cfg(unix)]
+fn is_same(a: &Metadata, b: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// Elsewhere than on Unix a file that is open cannot be replaced.
+#[cfg(not(unix))]
+fn is_same(_: &Metadata, _: &Metadata) -> bool {
+    true
+}
+
 /// Where a run keeps what.
 ///
 /// | path | what |
@@ -71,6 +88,7 @@ impl TaskFile {
 /// | `adapter/` | the trained adapter, in HF PEFT's layout, with `task.json`; `added_tokens.json` |
 /// | `metrics.jsonl` | a line for each step and each evaluation |
 /// | `result.json` | what came of it |
+/// | `SHA256SUMS` | digests of the result and the adapter; `checkpoint/` has another, of its files |
 /// | `checkpoint/`, `best/` | while the run is not finished: all that is needed to go on, and the best adapter so far |
 /// | `run.lock` | locked while a process writes to the directory; it stays, and holds nothing |
 /// | `run.toml` | the settings, for a program that starts runs: a trainer does not write it |
@@ -95,6 +113,7 @@ impl RunDirectory {
     /// [`Error::InUse`] if another run is writing to it; [`Error::Used`] if one has, unless `resume`
     /// says that it goes on.
     pub fn claim(self, resume: bool) -> Result<Self> {
+        let is_new = self.lock.is_none();
         let (lock, is_used) = match &self.lock {
             // The settings there are the claimant's own.
             Some(lock) => (lock.clone(), self.holds_results()),
@@ -103,12 +122,19 @@ impl RunDirectory {
         if is_used && !resume {
             return Err(Error::Used { path: self.path });
         }
+        if is_new {
+            // Of a process that was killed while it wrote.
+            let places = [self.adapter(), self.best(), self.checkpoint(), self.path.join("data")];
+            for directory in places.iter().chain([&self.path]).filter(|path| path.is_dir()) {
+                remove_unfinished(directory)?;
+            }
+        }
         Ok(Self { lock: Some(lock), ..self })
     }
 
     fn locked(&self) -> Result<File> {
         std::fs::create_dir_all(&self.path).map_err(|e| Error::file(&self.path, e))?;
-        let path = self.path.join("run.lock");
+        let path = self.path.join(LOCK);
         // Never removed: another process may have it open, and would lock what nobody else sees.
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(|e| Error::file(&path, e))?;
@@ -124,6 +150,18 @@ impl RunDirectory {
             }
             Err(TryLockError::Error(e)) => Err(Error::file(&path, e)),
         }
+    }
+
+    /// Refuses to go on where the directory was removed, or replaced by another, since it was
+    /// claimed: what is written to it would be lost, or be among what another run writes.
+    pub(crate) fn check_is_there(&self) -> Result<()> {
+        let path = self.path.join(LOCK);
+        let gone =
+            || Error::file(&self.path, "was removed, or replaced, while the run wrote to it");
+        let Some(lock) = &self.lock else { return Ok(()) };
+        let there = std::fs::metadata(&path).map_err(|_| gone())?;
+        let locked = lock.metadata().map_err(|e| Error::file(&path, e))?;
+        if is_same(&there, &locked) { Ok(()) } else { Err(gone()) }
     }
 
     /// The directory.
@@ -144,6 +182,14 @@ impl RunDirectory {
     /// Whether there is a checkpoint to resume from.
     pub fn has_checkpoint(&self) -> bool {
         checkpoint::kept(&self.checkpoint()).is_some()
+    }
+
+    /// The directory of an adapter where `path` is that of a run, whose adapter is meant; any other
+    /// path as it is.
+    pub fn adapter_in(path: PathBuf) -> PathBuf {
+        let adapter = Self::new(&path).adapter();
+        let is_run = !path.join(ADAPTER_CONFIG).exists() && adapter.join(ADAPTER_CONFIG).exists();
+        if is_run { adapter } else { path }
     }
 
     /// The best adapter so far.
@@ -169,11 +215,14 @@ impl RunDirectory {
     /// What came of the run, if it is finished.
     ///
     /// # Errors
-    /// If the file is broken.
+    /// If the file is broken, or the result or the adapter has changed since it was written.
     pub fn outcome(&self) -> Result<Option<Outcome>> {
         let path = self.result();
         match std::fs::read(&path) {
             Ok(bytes) => {
+                if let Some(sums) = Sums::load(&self.path)? {
+                    sums.check(&self.path, &[])?;
+                }
                 serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::file(&path, e))
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use peft_data::metrics::Metrics;
 use peft_format::write_atomically;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
@@ -50,6 +51,8 @@ impl Entry {
 pub struct History {
     path: PathBuf,
     entries: Vec<Entry>,
+    /// Of the lines.
+    digest: Sha256,
     pub(super) file: std::fs::File,
 }
 
@@ -63,12 +66,14 @@ impl History {
     pub fn open(path: &Path, keep: impl Fn(&Entry) -> bool) -> Result<Self> {
         let mut entries = read(path)?;
         entries.retain(keep);
+        let mut digest = Sha256::new();
+        entries.iter().for_each(|entry| digest.update(line(entry)));
         write_atomically(path, |file| {
             entries.iter().try_for_each(|entry| writeln!(file, "{}", line(entry)))
         })?;
         let file = std::fs::OpenOptions::new().append(true).open(path);
         let file = file.map_err(|e| Error::file(path, e))?;
-        Ok(Self { path: path.into(), entries, file })
+        Ok(Self { path: path.into(), entries, digest, file })
     }
 
     /// The history up to a step.
@@ -94,9 +99,16 @@ impl History {
     /// # Errors
     /// If it cannot be written.
     pub fn push(&mut self, entry: Entry) -> Result<()> {
-        writeln!(self.file, "{}", line(&entry)).map_err(|e| Error::file(&self.path, e))?;
+        let line = line(&entry);
+        writeln!(self.file, "{line}").map_err(|e| Error::file(&self.path, e))?;
+        self.digest.update(line);
         self.entries.push(entry);
         Ok(())
+    }
+
+    /// What the lines are known by.
+    pub(crate) fn digest(&self) -> String {
+        format!("{:x}", self.digest.clone().finalize())
     }
 
     /// The lines.

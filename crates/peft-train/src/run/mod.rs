@@ -3,12 +3,14 @@
 mod calibration;
 mod checkpoint;
 mod directory;
+mod finite;
 mod frozen;
 mod gradients;
 mod history;
 mod observer;
 mod schedule;
 mod settings;
+mod sums;
 mod trainer;
 
 pub use calibration::CalibrationBatches;

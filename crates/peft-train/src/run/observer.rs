@@ -15,6 +15,17 @@ pub trait Observer {
         let _ = entry;
     }
 
+    /// An epoch of `epochs` is done, counted from 1, and the validation data are evaluated.
+    fn epoch(&mut self, epoch: usize, epochs: usize) {
+        let _ = (epoch, epochs);
+    }
+
+    /// Whether training should stop now: asked after each step. It does at a checkpoint, with
+    /// [`Error::Stopped`](crate::Error::Stopped).
+    fn stops(&mut self) -> bool {
+        false
+    }
+
     /// Training is over; the adapter that is kept has yet to be written and tested.
     fn end(&mut self) {}
 }

@@ -15,9 +15,12 @@ use peft_format::Adapter;
 use peft_models::{AddedTokens, Forward, Model};
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{self, Position};
-use super::{Entry, History, Observer, RunDirectory, TaskFile, TrainSettings, frozen, gradients};
-use crate::evaluate::{Under, evaluate};
+use super::checkpoint::{self, Best, Position};
+use super::sums::{self, Sums};
+use super::{
+    Entry, History, Observer, RunDirectory, TaskFile, TrainSettings, finite, frozen, gradients,
+};
+use crate::evaluate::{Under, evaluate, metrics_of};
 use crate::loss::loss;
 use crate::{Error, Result};
 
@@ -116,21 +119,28 @@ impl<'m> Trainer<'m> {
         Self { observer: Box::new(observer), ..self }
     }
 
-    /// Trains, from the last checkpoint if `resume` says so and there is one; of a run that is
-    /// finished, `resume` gives the outcome again.
+    /// With the run directory claimed, for who writes into it before [`run`](Self::run).
     ///
     /// # Errors
-    /// If the directory holds a run that is not to be resumed, or one is writing to it; if the loss or
-    /// a metric is not finite, a file cannot be read or written, or a checkpoint is of other settings.
-    pub fn run(mut self, data: &TrainData, resume: bool) -> Result<Outcome> {
-        let settings = self.settings.clone();
-        let metric = settings.judge(&self.task.labels);
-        let epoch_batches =
-            data.train.shuffled(settings.batch_size, self.groups(), self.seed, 0).len();
-        let steps_per_epoch = epoch_batches.div_ceil(settings.accumulate);
-        let total = steps_per_epoch * settings.epochs;
-        if total == 0 {
+    /// As [`RunDirectory::claim`].
+    pub fn claim(mut self, resume: bool) -> Result<Self> {
+        self.directory = self.directory.claim(resume)?;
+        Ok(self)
+    }
+
+    /// Checks all that can be known before the first step. Nothing is written.
+    ///
+    /// # Errors
+    /// If there is nothing to train on, a setting needs validation data that are not there or is a
+    /// metric that the task has not, or there is a checkpoint to resume that is damaged or of other
+    /// settings.
+    pub fn check(&self, data: &TrainData, resume: bool) -> Result<()> {
+        let settings = &self.settings;
+        if data.train.is_empty() {
             return Err(Error::setting("train", "no examples", "there must be at least one"));
+        }
+        if let Some(metric) = settings.metric {
+            has_metric(metric, &metrics_of(&self.task.labels))?;
         }
         if data.valid.is_none() {
             let needs = "needs validation data";
@@ -141,15 +151,63 @@ impl<'m> Trainer<'m> {
                 return Err(Error::setting("metric", metric.name(), needs));
             }
         }
-        self.fingerprint.push_str(&data.train.fingerprint());
+        if let Some(position) =
+            checkpoint::position(&self.directory.checkpoint())?.filter(|_| resume)
+        {
+            self.check_fingerprint(&position, data)?;
+        }
+        Ok(())
+    }
+
+    /// What must be the same where a run goes on.
+    fn fingerprint(&self, data: &TrainData) -> String {
+        let base = self.model.base();
+        let sets = [Some(&data.train), data.valid.as_ref(), data.test.as_ref()];
+        let sets = sets.map(|set| set.map(TokenizedSet::fingerprint));
+        serde_json::json!([self.fingerprint, sets, base.num_weights(), base.num_bytes()])
+            .to_string()
+    }
+
+    fn check_fingerprint(&self, position: &Position, data: &TrainData) -> Result<()> {
+        match position.fingerprint == self.fingerprint(data) {
+            true => Ok(()),
+            false => Err(Error::file(
+                self.directory.checkpoint(),
+                "was written by a run with other settings; resume with the same, or start in \
+                 another directory",
+            )),
+        }
+    }
+
+    /// Trains, from the last checkpoint if `resume` says so and there is one; of a run that is
+    /// finished, `resume` gives the outcome again.
+    ///
+    /// # Errors
+    /// If the directory holds a run that is not to be resumed, or one is writing to it; if the loss or
+    /// a metric is not finite, a file cannot be read or written, or a checkpoint is of other settings.
+    pub fn run(mut self, data: &TrainData, resume: bool) -> Result<Outcome> {
+        if self.directory.is_used() {
+            // What another run is writing is not looked at.
+            self.directory = self.directory.claim(resume)?;
+        }
+        self.check(data, resume)?;
+        let settings = self.settings.clone();
+        let metric = settings.judge(&self.task.labels);
+        let epoch_batches =
+            data.train.shuffled(settings.batch_size, self.groups(), self.seed, 0).len();
+        let steps_per_epoch = epoch_batches.div_ceil(settings.accumulate);
+        let total = steps_per_epoch * settings.epochs;
         self.directory = self.directory.claim(resume)?;
         if let Some(outcome) = self.directory.outcome()? {
             return Ok(outcome);
         }
-        let mut state = self.start(resume)?;
+        let mut state = self.start(data, resume)?;
         self.groups_of_rates = groups_of_rates(&state.method);
         let kept = (state.position.step, state.position.epochs);
         let mut history = History::until(&self.directory.metrics(), kept.0, kept.1)?;
+        if kept.0 > 0 && history.digest() != state.position.log {
+            return Err(Error::damaged(self.directory.metrics()));
+        }
         self.observer.begin(state.position.step, total);
         let started = Instant::now();
         let before = state.position.seconds;
@@ -167,8 +225,12 @@ impl<'m> Trainer<'m> {
                 state.position.batches = to;
                 state.position.seconds = before + started.elapsed().as_secs_f64();
                 let is_due = state.position.step.is_multiple_of(settings.checkpoint_every);
-                if is_due && to < batches.len() {
-                    self.checkpoint(&state, &history)?;
+                let stops = self.observer.stops();
+                if (is_due || stops) && to < batches.len() {
+                    self.checkpoint(&mut state, &history)?;
+                    if stops {
+                        return Err(self.stopped(&state, total));
+                    }
                 }
             }
             state.position.batches = 0;
@@ -181,13 +243,23 @@ impl<'m> Trainer<'m> {
                 history.push(entry)?;
             }
             state.position.seconds = before + started.elapsed().as_secs_f64();
-            self.checkpoint(&state, &history)?;
+            self.checkpoint(&mut state, &history)?;
+            self.observer.epoch(state.position.epochs, settings.epochs);
+            let is_last = state.position.epochs == settings.epochs;
+            if self.observer.stops() && !is_last && !self.stops_early(&state.position) {
+                return Err(self.stopped(&state, total));
+            }
         }
         self.observer.end();
         self.finish(state, data, &history)
     }
 
-    fn start(&self, resume: bool) -> Result<State> {
+    fn stopped(&mut self, state: &State, total: usize) -> Error {
+        self.observer.end();
+        Error::Stopped { path: self.directory.path().into(), step: state.position.step, total }
+    }
+
+    fn start(&self, data: &TrainData, resume: bool) -> Result<State> {
         let optimizer = AdamWConfig::new()
             .with_epsilon(1e-8)
             .with_weight_decay(self.settings.weight_decay as f32)
@@ -196,17 +268,11 @@ impl<'m> Trainer<'m> {
         if resume {
             let found = checkpoint::load(&self.directory.checkpoint(), &method, &optimizer)?;
             if let Some((position, method, optimizer)) = found {
-                if position.fingerprint != self.fingerprint {
-                    return Err(Error::file(
-                        self.directory.checkpoint(),
-                        "was written by a run with other settings; resume with the same, or \
-                         start in another directory",
-                    ));
-                }
+                self.check_fingerprint(&position, data)?;
                 return Ok(State { position, method, optimizer });
             }
         }
-        let position = Position { fingerprint: self.fingerprint.clone(), ..Position::default() };
+        let position = Position { fingerprint: self.fingerprint(data), ..Position::default() };
         Ok(State { position, method, optimizer })
     }
 
@@ -311,41 +377,59 @@ impl<'m> Trainer<'m> {
     /// Evaluates on the validation data, and keeps the adapter if it is the best so far.
     fn judge(&self, state: &mut State, valid: &TokenizedSet, metric: Metric) -> Result<Metrics> {
         let (labels, batch) = (&self.task.labels, self.settings.eval_batch_size);
+        self.check_finite(&state.method, state.position.step)?;
         let hooks = state.method.valid();
-        let metrics = evaluate(self.model, Under::method(&hooks), valid, labels, batch)?;
-        // An accuracy is finite even of outputs that are no numbers; their loss is not.
-        let mut judging = [metric, Metric::Loss].into_iter();
-        if let Some(metric) = judging.find(|metric| metrics.is_not_finite(*metric)) {
-            let quantity = format!("{} of the validation data", metric.name());
-            return Err(Error::Diverged { step: state.position.step, quantity });
-        }
-        let value = metrics.get(metric).ok_or_else(|| {
-            let known: Vec<&str> = metrics.as_map().keys().map(String::as_str).collect();
-            let expected = format!("this task has {}", known.join(", "));
-            Error::setting("metric", metric.name(), expected)
+        let metrics = evaluate(self.model, Under::method(&hooks), valid, labels, batch);
+        let metrics = metrics.map_err(|error| match error {
+            Error::NotFinite { quantity } => {
+                let quantity = format!("{quantity} of the validation data");
+                Error::Diverged { step: state.position.step, quantity }
+            }
+            error => error,
         })?;
-        if state.position.best.is_none_or(|(best, _)| metric.better(value, best)) {
-            state.position.best = Some((value, state.position.epochs));
-            self.save(&state.method, &self.directory.best())?;
+        let value = has_metric(metric, &metrics)?;
+        let loss = metrics.get(Metric::Loss).unwrap_or(0.0);
+        let is_better = state.position.best.as_ref().is_none_or(|best| {
+            let is_like = value == best.value && Metric::Loss.better(loss, best.loss);
+            metric.better(value, best.value) || is_like
+        });
+        if is_better {
+            let directory = self.directory.best();
+            self.save(&state.method, &directory)?;
+            let digest = sums::digest_of(&directory.join(peft_format::ADAPTER_WEIGHTS))?;
+            let epoch = state.position.epochs;
+            state.position.best = Some(Best { epoch, value, loss, digest });
         }
         Ok(metrics)
     }
 
     fn stops_early(&self, position: &Position) -> bool {
-        match (self.settings.early_stopping, position.best) {
-            (Some(patience), Some((_, best))) => position.epochs >= best + patience,
+        match (self.settings.early_stopping, &position.best) {
+            (Some(patience), Some(best)) => position.epochs >= best.epoch + patience,
             _ => false,
         }
     }
 
-    fn checkpoint(&self, state: &State, history: &History) -> Result<()> {
+    fn checkpoint(&self, state: &mut State, history: &History) -> Result<()> {
+        self.check_finite(&state.method, state.position.step)?;
+        self.directory.check_is_there()?;
+        state.position.log = history.digest();
         let directory = self.directory.checkpoint();
         let State { position, method, optimizer } = state;
         checkpoint::save(&directory, position, method, optimizer, history)
     }
 
+    /// Refuses parameters that a step has made infinite or no numbers.
+    fn check_finite(&self, method: &Stack, step: usize) -> Result<()> {
+        match finite::first_not_finite(method) {
+            Some(path) => Err(Error::Diverged { step, quantity: format!("parameter {path}") }),
+            None => Ok(()),
+        }
+    }
+
     fn save(&self, method: &Stack, directory: &std::path::Path) -> Result<()> {
         let adapter = Adapter { config: self.adapter.config.clone(), method: method.clone() };
+        self.directory.check_is_there()?;
         // First, so that an adapter with its configuration is an adapter with its task.
         self.task.save(directory)?;
         self.added_tokens.save(directory)?;
@@ -354,13 +438,15 @@ impl<'m> Trainer<'m> {
 
     fn finish(&mut self, state: State, data: &TrainData, history: &History) -> Result<Outcome> {
         let State { position, mut method, .. } = state;
-        let best_epoch = position.best.map_or(position.epochs, |(_, epoch)| epoch);
-        if best_epoch != position.epochs {
-            method = self.best_method(&method)?;
+        let best_epoch = position.best.as_ref().map_or(position.epochs, |best| best.epoch);
+        if let Some(best) = position.best.as_ref().filter(|best| best.epoch != position.epochs) {
+            method = self.best_method(&method, &best.digest)?;
         }
+        warn_of_a_rise(history.entries());
         // What is dropped at the end was trained too.
         let trainable = num_trainable(&method);
         method.finish();
+        self.check_finite(&method, position.step)?;
         self.save(&method, &self.directory.adapter())?;
         let valid = history.entries().iter().find_map(|entry| match entry {
             Entry::Valid { epoch, metrics, .. } if *epoch == best_epoch => Some(metrics.clone()),
@@ -384,15 +470,25 @@ impl<'m> Trainer<'m> {
         };
         let path = self.directory.result();
         let text = serde_json::to_string_pretty(&outcome).map_err(|e| Error::file(&path, e))?;
-        peft_format::write_atomically(&path, |file| writeln!(file, "{text}"))?;
-        checkpoint::remove(&self.directory.checkpoint());
-        let _ = std::fs::remove_dir_all(self.directory.best());
+        let text = text + "\n";
+        let directory = self.directory.path();
+        let adapter = [peft_format::ADAPTER_WEIGHTS, peft_format::ADAPTER_CONFIG];
+        let adapter = adapter.map(|name| format!("adapter/{name}"));
+        let sums = Sums::of(directory, &adapter.each_ref().map(String::as_str))?;
+        // Before the result, which says that the run is finished.
+        sums.with("result.json", text.as_bytes()).save(directory)?;
+        peft_format::write_atomically(&path, |file| file.write_all(text.as_bytes()))?;
+        checkpoint::remove(&self.directory.checkpoint())?;
+        checkpoint::removed(&self.directory.best())?;
         Ok(outcome)
     }
 
     /// The best epoch's method, read back from its file into the shape of the last one.
-    fn best_method(&self, last: &Stack) -> Result<Stack> {
+    fn best_method(&self, last: &Stack, digest: &str) -> Result<Stack> {
         let path = self.directory.best().join(peft_format::ADAPTER_WEIGHTS);
+        if sums::digest_of(&path)? != digest {
+            return Err(Error::damaged(path));
+        }
         let mut tensors = peft_format::read_safetensors(&path)?;
         let dialect = self.adapter.config.method.dialect();
         let mut file = peft_core::Exchange::read(&mut tensors).in_dialect(dialect);
@@ -402,6 +498,34 @@ impl<'m> Trainer<'m> {
             Some(problem) => Err(Error::file(path, problem)),
             None => Ok(method),
         }
+    }
+}
+
+/// The value of a metric that a run is to be judged by.
+fn has_metric(metric: Metric, metrics: &Metrics) -> Result<f64> {
+    metrics.get(metric).ok_or_else(|| {
+        let known = metrics.as_map().keys().map(String::as_str).filter(|name| *name != "examples");
+        let expected = format!("this task has {}", known.collect::<Vec<_>>().join(", "));
+        Error::setting("metric", metric.name(), expected)
+    })
+}
+
+/// Says so where the loss has risen instead of fallen: an adapter is kept all the same.
+fn warn_of_a_rise(entries: &[Entry]) {
+    const STEPS: usize = 8;
+    let losses = entries.iter().filter_map(|entry| match entry {
+        Entry::Step { loss, .. } => Some(f64::from(*loss)),
+        Entry::Valid { .. } => None,
+    });
+    let losses: Vec<f64> = losses.collect();
+    let (Some(first), true) = (losses.first(), losses.len() > 1) else { return };
+    let last = &losses[losses.len().saturating_sub(STEPS).max(1)..];
+    let last = last.iter().sum::<f64>() / last.len() as f64;
+    if last > 2.0 * first {
+        tracing::warn!(
+            "the loss has risen from {first:.4} to {last:.4}: the learning rate is too high, or \
+             the data are hard to fit"
+        );
     }
 }
 
