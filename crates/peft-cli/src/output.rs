@@ -9,7 +9,7 @@ use std::fmt::{self, Display};
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use peft::format::{is_unfinished, remove_unfinished};
 use serde::Serialize;
 
@@ -121,9 +121,11 @@ pub fn write_new<T>(
     let written = write();
     if written.is_err() {
         // What cannot be removed either says no more than the error.
-        let _ = std::fs::remove_dir_all(directory);
-        if was_there {
-            let _ = std::fs::create_dir(directory);
+        for entry in directory.read_dir().into_iter().flatten().flatten() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+        if !was_there {
+            let _ = std::fs::remove_dir(directory);
         }
     }
     written
@@ -132,7 +134,10 @@ pub fn write_new<T>(
 /// Refuses to write into a directory that already holds something, other than what a command that
 /// was killed had not yet named.
 pub fn refuse_used(directory: &Path) -> anyhow::Result<()> {
-    let Ok(entries) = directory.read_dir() else { return Ok(()) };
+    let entries = match directory.read_dir() {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| directory.display().to_string())?,
+    };
     let mut names = entries.flatten().map(|entry| entry.file_name());
     if names.any(|name| !is_unfinished(&name)) {
         bail!("{} is not empty: nothing is overwritten, choose another --out", directory.display());
