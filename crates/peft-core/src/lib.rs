@@ -35,11 +35,11 @@ pub use activation::Activation;
 pub use attention::{ExtraKeys, KeyValues, RowKeys};
 pub use base::{Base, BaseSite};
 pub use calibration::{Calibration, base_gradients, layer_inputs};
-pub use compose::{AdapterPool, Average, Composition, GateNames, Gated, PerLayer, Stack};
+pub use compose::{AdapterPool, Average, Composition, GateKind, Gated, PerLayer, Stack};
 pub use context::{Encode, InitContext, LossContext, Progress, StepContext};
 pub use edit::{
-    Edit, Edits, Gate, LinearLayer, LowRank, Magnitude, NormEdit, NormLayer, OutputMap, Replaced,
-    Rotate, Routed, Scale, Side, Sparse, TableEdit, TableRows, VectorEdit, WeightMap,
+    Edit, Edits, Gate, GateOn, LinearLayer, LowRank, Magnitude, NormEdit, NormLayer, OutputMap,
+    Replaced, Rotate, Routed, Scale, Side, Sparse, TableEdit, TableRows, VectorEdit, WeightMap,
 };
 pub use erased::BoxedMethod;
 pub use error::{Error, Result};

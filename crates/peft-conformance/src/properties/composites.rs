@@ -2,9 +2,9 @@
 
 use burn::module::Module;
 use peft_core::{
-    Adapter, AdapterPool, BoxedMethod, Composition, EmptyPass, Error, ExtraKeys, GateNames, Gated,
-    Hooks, Insert, KeyValues, Method, PerLayer, Site, SiteKind, Slots, Stack, merge_obstacle,
-    tensors_under,
+    Adapter, AdapterPool, BoxedMethod, Composition, EmptyPass, Error, ExtraKeys, GateKind, GateOn,
+    Gated, Hooks, Insert, KeyValues, Method, PerLayer, Site, SiteKind, Slots, Stack,
+    merge_obstacle, tensors_under,
 };
 use peft_models::Forward;
 
@@ -117,15 +117,16 @@ fn gated(subject: &Subject, adapter: &Adapter) -> Option<Stack> {
         let keys = method.attention(site, pass);
         !method.norm(site, pass).is_none()
             || !method.table(site, pass).is_keep()
-            || matches!(keys, ExtraKeys::Some(KeyValues { gate: Some(_), .. }))
+            || matches!(keys, ExtraKeys::Some(KeyValues { gates, .. }) if !gates.is_empty())
     };
     let sites: Vec<_> = base.sites().filter(|site| acts(site)).collect();
     if base.sites().any(|site| has_none(site)) {
         return None;
     }
-    let names = GateNames { peft: "gate", adapters: "gates.{}" };
+    let kind =
+        GateKind { peft: "gate", adapters: "gates.{}", on: GateOn::Change, bias: Some(40.0) };
     let sites = sites.into_iter().map(|site| (&**site, 1));
-    let gated = Gated::new(method.clone(), names, sites, Some(40.0), base, base.device());
+    let gated = Gated::new(method.clone(), kind, sites, base, base.device());
     let methods = saved.into_iter().chain([BoxedMethod::new(gated)]).collect();
     Some(Stack::new(methods))
 }

@@ -10,7 +10,7 @@ mod stack;
 
 pub use adapters::Composition;
 pub use average::Average;
-pub use gated::{GateNames, Gated};
+pub use gated::{GateKind, Gated};
 pub use per_layer::PerLayer;
 pub use pool::AdapterPool;
 pub(crate) use refuse::{Acts, refuse_stack};

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use burn::module::{Module, ParamId};
 use peft_core::{
-    Adapter, AdapterConfig, Base, Composition, Edit, Edits, Gate, Hooks, InitContext, LowRank,
-    Magnitude, MemoKey, Method, MethodConfig, ModuleNames, Pass, Replaced, Result, Role, Routed,
-    Scale, Site, Targets, merge_obstacle,
+    Adapter, AdapterConfig, Base, Composition, Edit, Edits, Hooks, InitContext, LowRank, Magnitude,
+    MemoKey, Method, MethodConfig, ModuleNames, Pass, Replaced, Result, Role, Routed, Scale, Site,
+    Targets, merge_obstacle,
 };
 use peft_lora::{LoraBias, LoraConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::support::{Doubled, Fixed, bert, device, linears, random};
+use crate::support::{Doubled, Fixed, bert, device, gate, linears, random};
 
 const IN: usize = 6;
 const OUT: usize = 10;
@@ -38,8 +38,7 @@ fn replaced() -> Edits {
 }
 
 fn gated(edits: Edits) -> Edits {
-    Edit::Gated(Gate { weight: random([IN, 1]), bias: random([1]), name: "gate".into() }, edits)
-        .into()
+    Edit::Gated(gate(IN), edits).into()
 }
 
 fn mean(edits: Edits) -> Edits {

@@ -197,7 +197,7 @@ impl Hooks for PrefixTuning {
             key: part(0),
             value: part(1),
             dropout: self.dropout,
-            gate: None,
+            gates: Vec::new(),
         })
     }
 
