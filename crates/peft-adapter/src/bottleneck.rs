@@ -139,15 +139,22 @@ struct Wired<'a> {
 }
 
 impl SublayerFunction for Wired<'_> {
-    fn forward(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
-        let Wiring { parallel, residual, residual_before_norm, .. } = self.wiring;
-        let input = self.reads(end, pass);
-        let residual = match residual {
-            ResidualBeforeNorm::Input if !parallel => input.clone(),
-            ResidualBeforeNorm::PostAdd if !parallel => end.output.clone() + end.residual.clone(),
-            _ => end.output.clone(),
-        };
-        let update = self.adapter.update(input, self.shared, pass);
+    fn update(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        self.adapter.update(self.reads(end, pass), self.shared, pass)
+    }
+
+    fn residual(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        match self.wiring.residual {
+            _ if self.wiring.parallel => end.output.clone(),
+            ResidualBeforeNorm::Output => end.output.clone(),
+            ResidualBeforeNorm::Input => self.reads(end, pass),
+            ResidualBeforeNorm::PostAdd => end.output.clone() + end.residual.clone(),
+        }
+    }
+
+    fn join(&self, update: Tensor<2>, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        let Wiring { parallel, residual_before_norm, .. } = self.wiring;
+        let residual = self.residual(end, pass);
         self.adapter.join(update, residual, residual_before_norm && !parallel)
     }
 

@@ -102,9 +102,10 @@ struct Fused<'a> {
 }
 
 impl SublayerFunction for Fused<'_> {
-    fn forward(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+    fn update(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
         let Self { layer, config, members } = self;
-        let added = members.iter().map(|member| member.forward(end, pass) - end.output.clone());
+        // Gates beside the adapters mean nothing here, as in the reference.
+        let added = members.iter().map(|member| member.ungated().update(end, pass));
         let added: Vec<Tensor<2>> = added.collect();
         let query = if config.query_before_ln { end.output.clone() } else { self.reads(end, pass) };
         let query = match &layer.query {
@@ -124,14 +125,19 @@ impl SublayerFunction for Fused<'_> {
             None => z,
         };
         let before = config.value_before_softmax;
+        let residual = self.residual(end, pass);
         let terms = added.into_iter().enumerate().map(|(n, z)| {
-            let z = if config.residual_before { z + end.output.clone() } else { z };
+            let z = if config.residual_before { z + residual.clone() } else { z };
             let z = if before { valued(z) } else { z };
             z * attention.clone().narrow(1, n, 1)
         });
         let context = terms.reduce(|sum, term| sum + term).expect("a fusion has adapters");
         let context = if before { context } else { valued(context) };
-        if config.residual_before { context } else { end.output.clone() + context }
+        if config.residual_before { context - residual } else { context }
+    }
+
+    fn residual(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        self.members.last().unwrap_or(&Insert::None).residual(end, pass)
     }
 
     fn reads(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {

@@ -1,10 +1,10 @@
 //! A fusion is the attention of its equation.
 
 use burn::tensor::{Device, Distribution, Tensor, Tolerance, activation::softmax};
-use peft_adapter::{Bottleneck, BottleneckConfig, Fuse, FusionConfig};
+use peft_adapter::{Bottleneck, BottleneckConfig, Fuse, FusionConfig, ResidualBeforeNorm};
 use peft_core::{
-    Base, BoxedMethod, EmptyPass, Exchange, Hooks, InitContext, Method, MethodConfig, Pass, Probe,
-    Role, SiteKind, SublayerEnd, TensorMap,
+    Base, BoxedMethod, EmptyPass, Exchange, GateKind, GateOn, Gated, Hooks, InitContext, Method,
+    MethodConfig, Pass, Probe, Role, SiteKind, SublayerEnd, TensorMap,
 };
 
 const D: usize = 8;
@@ -21,20 +21,24 @@ fn base() -> Base {
 
 /// An adapter in the second layer only.
 fn adapter(base: &Base) -> Bottleneck {
-    let config = BottleneckConfig {
-        bottleneck_size: Some(4),
-        leave_out: vec![0],
-        ..BottleneckConfig::default()
-    };
+    adapter_of(&BottleneckConfig::default(), base)
+}
+
+fn adapter_of(config: &BottleneckConfig, base: &Base) -> Bottleneck {
+    let config =
+        BottleneckConfig { bottleneck_size: Some(4), leave_out: vec![0], ..config.clone() };
     config.init(&InitContext::new(base, &Device::default())).expect("it fits")
 }
 
 fn fusion(base: &Base, below: &[Bottleneck]) -> Fuse {
+    let below = below.iter().map(|method| BoxedMethod::new(method.clone())).collect();
+    fusion_of(&FusionConfig::default(), base, below)
+}
+
+fn fusion_of(config: &FusionConfig, base: &Base, below: Vec<BoxedMethod>) -> Fuse {
     let device = Device::default();
-    let context = InitContext::new(base, &device);
-    let mut fusion = FusionConfig::default().init(&context).expect("it fits");
-    let left = fusion.adopt(below.iter().map(|m| BoxedMethod::new(m.clone())).collect());
-    assert!(left.is_empty(), "it takes all of them");
+    let mut fusion = config.init(&InitContext::new(base, &device)).expect("it fits");
+    assert!(fusion.adopt(below).is_empty(), "it takes all of them");
     fusion
 }
 
@@ -77,6 +81,44 @@ fn the_output_is_that_of_the_equation() {
     let seen = probe.observations();
     assert_eq!((seen.len(), seen[0].name.as_str(), seen[0].count), (1, "fusion", 5));
     assert!((seen[0].mean.iter().sum::<f64>() - 1.0).abs() < 1e-5);
+}
+
+/// As in adapter-hub/adapters, whose fusion has what an adapter computes before its gate, its norm and
+/// its residual.
+#[test]
+fn what_is_fused_is_added_to_the_residual_of_the_last_adapter() {
+    let base = base();
+    let site = base.sites().nth(1).expect("there are two");
+    let parts = EmptyPass::new(&Device::default());
+    let pass = parts.pass();
+    let end = SublayerEnd::new(site, None, &(), states());
+    let sum = end.output.clone() + end.residual.clone();
+    let kind = GateKind { peft: "gate", adapters: "{}.gate", on: GateOn::Change, bias: None };
+    for (residual, ln_after, start) in [
+        (ResidualBeforeNorm::Output, true, end.output.clone()),
+        (ResidualBeforeNorm::Input, false, sum.clone()),
+        (ResidualBeforeNorm::PostAdd, true, sum.clone()),
+    ] {
+        let config =
+            BottleneckConfig { residual_before_ln: residual, ln_after, ..Default::default() };
+        let adapter = adapter_of(&config, &base);
+        let update = adapter.update(site, sum.clone(), &pass).expect("it is there");
+        let method = BoxedMethod::new(adapter);
+        let gated =
+            Gated::new(("pfeiffer", method.clone()), kind, [(&**site, 1)], &base, base.device());
+        let gated = gated.expect("it acts there alone");
+        for method in [method, BoxedMethod::new(gated)] {
+            // Of one adapter the attention is one, and without a value nothing else is done to it.
+            for residual_before in [false, true] {
+                let config =
+                    FusionConfig { value: false, residual_before, ..FusionConfig::default() };
+                let fusion = fusion_of(&config, &base, vec![method.clone()]);
+                let found = fusion.sublayer(site, &pass).forward(&end, &pass);
+                let expected = (start.clone() + update.clone()).into_data();
+                found.into_data().assert_approx_eq(&expected, Tolerance::<f32>::absolute(1e-5));
+            }
+        }
+    }
 }
 
 #[test]

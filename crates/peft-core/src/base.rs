@@ -33,6 +33,7 @@ pub struct Base {
     device: Device,
     model_prefix: String,
     adapters_feed_forward: [Role; 2],
+    adapters_self_prefix: &'static str,
     buffers: TensorMap,
 }
 
@@ -44,6 +45,7 @@ impl Base {
             device: device.clone(),
             model_prefix: String::new(),
             adapters_feed_forward: [Role::FeedForwardUp, Role::FeedForwardDown],
+            adapters_self_prefix: "self_prefix",
             buffers: TensorMap::new(),
         }
     }
@@ -58,6 +60,12 @@ impl Base {
     /// model, where these are not the first and the second.
     pub fn set_adapters_feed_forward(&mut self, roles: [Role; 2]) {
         self.adapters_feed_forward = roles;
+    }
+
+    /// Says what adapter-hub/adapters calls the prefix of self-attention in this architecture:
+    /// `self_prefix`, unless it is said.
+    pub fn set_adapters_self_prefix(&mut self, name: &'static str) {
+        self.adapters_self_prefix = name;
     }
 
     /// Adds a tensor of the checkpoint that no method sees.
@@ -279,6 +287,11 @@ impl Base {
     /// Whether there is an encoder and a decoder.
     pub fn is_encoder_decoder(&self) -> bool {
         self.sites().any(|site| site.role == Role::DecoderEmbeddings)
+    }
+
+    /// What adapter-hub/adapters calls the prefix of self-attention.
+    pub fn adapters_self_prefix(&self) -> &'static str {
+        self.adapters_self_prefix
     }
 
     /// The projections that adapter-hub/adapters calls `intermediate` and `output`.

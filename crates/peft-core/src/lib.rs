@@ -43,11 +43,12 @@ pub use activation::Activation;
 pub use adapters::{AdaptersModel, AdaptersModules};
 pub use base::{Base, BaseSite};
 pub use calibration::{Calibration, base_gradients, layer_inputs};
-pub use compose::{Acts, AdapterPool, Average, GateNames, Gated, PerLayer, Stack, refuse_stack};
+pub use compose::{Acts, AdapterPool, Average, GateKind, Gated, PerLayer, Stack, refuse_stack};
 pub use context::{Encode, InitContext, LossContext, Progress, StepContext};
 pub use edit::{
-    Change, Edit, Edits, Gate, LinearLayer, LowRank, Magnitude, NormEdit, NormLayer, OutputMap,
-    Replaced, Rotate, Routed, Scale, Side, Sparse, TableEdit, TableRows, VectorEdit, WeightMap,
+    Change, Edit, Edits, Gate, GateOn, LinearLayer, LowRank, Magnitude, NormEdit, NormLayer,
+    OutputMap, Replaced, Rotate, Routed, Scale, Side, Sparse, TableEdit, TableRows, VectorEdit,
+    WeightMap,
 };
 pub use error::{Error, Result};
 pub use exchange::{Dialect, Exchange, Key, KeyProblem, Layout, TensorMap, TensorSpec};

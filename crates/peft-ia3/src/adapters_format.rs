@@ -35,8 +35,12 @@ pub(crate) fn write(config: &Ia3Config, base: &Base) -> Result<Value> {
         Ok(modules) => modules,
         Err(reason) => return refuse(reason),
     };
+    let alpha = match config.alpha.fract() == 0.0 && config.alpha.abs() < 1e15 {
+        true => json!(config.alpha as i64),
+        false => json!(config.alpha),
+    };
     Ok(json!({
-        "alpha": 1,
+        "alpha": alpha,
         "architecture": "lora",
         "attn_matrices": modules.attn_matrices,
         "composition_mode": "scale",
@@ -77,14 +81,12 @@ impl AdaptersIa3 {
         if self.r != 1 {
             return unsupported("r", self.r.to_string());
         }
-        // It multiplies the scale by alpha; here the scale is what the file holds.
-        if self.alpha != 1.0 {
-            return unsupported("alpha", self.alpha.to_string());
-        }
         let attn_matrices = self.modules.fused(base);
         let target_modules = Some(self.modules.paths(base));
         let targets = Targets { target_modules, ..Targets::default() };
         let feedforward_modules = Some(ModuleNames::List(Vec::new()));
-        Ok(Ia3Config { targets, feedforward_modules, attn_matrices, ..Ia3Config::default() })
+        let alpha = self.alpha;
+        let config = Ia3Config { targets, feedforward_modules, alpha, ..Ia3Config::default() };
+        Ok(Ia3Config { attn_matrices, ..config })
     }
 }

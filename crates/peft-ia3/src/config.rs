@@ -21,8 +21,9 @@ const DEFAULT_ROLES: &[Role] =
 /// | `feedforward_modules` (`feedforward`) | feed-forward down | the targets whose input is scaled, not their output: names for the end of a path, or a regular expression for the whole of it |
 /// | `init_ia3_weights` (`init`) | true | start at ones; false: at values from `N(0, 1)`, which is not the base; for tests |
 /// | `attn_matrices` (`matrices`) | none | of a projection that is query, key and value in one: which of `q`, `k`, `v` are scaled, as in adapter-hub/adapters; none: all, as in HF PEFT |
+/// | `ia3_alpha` (`alpha`) | 1 | a constant factor on the scales, as in adapter-hub/adapters, and on the parts that have none beside `attn_matrices`; under a gate it has no effect |
 /// | `fan_in_fan_out` | false | says that the checkpoint stores `[d_in, d_out]`; the model knows, so it is written, not needed |
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ia3Config {
     /// What is scaled.
@@ -33,6 +34,9 @@ pub struct Ia3Config {
     /// The parts of a fused projection that are scaled.
     #[serde(skip_serializing_if = "AttentionMatrices::is_empty")]
     pub attn_matrices: AttentionMatrices,
+    /// A constant factor on the scales.
+    #[serde(rename = "ia3_alpha", skip_serializing_if = "is_one")]
+    pub alpha: f64,
     /// Whether the checkpoint stores the weights as `[d_in, d_out]`.
     pub fan_in_fan_out: bool,
     /// Whether the scales start at one.
@@ -46,10 +50,15 @@ impl Default for Ia3Config {
             targets: Targets::default(),
             feedforward_modules: None,
             attn_matrices: AttentionMatrices::default(),
+            alpha: 1.0,
             fan_in_fan_out: false,
             init: true,
         }
     }
+}
+
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
 }
 
 impl Ia3Config {
@@ -108,6 +117,7 @@ impl MethodConfig for Ia3Config {
         ("feedforward", "feedforward_modules"),
         ("init", "init_ia3_weights"),
         ("matrices", "attn_matrices"),
+        ("alpha", "ia3_alpha"),
     ];
     const CARD: MethodCard = MethodCard {
         functions: &[ComputationFunction::Parameter],
@@ -119,7 +129,8 @@ impl MethodConfig for Ia3Config {
     type Method = Ia3;
 
     fn card(&self) -> MethodCard {
-        let formats = if self.attn_matrices.is_empty() { Self::CARD.formats } else { "adapters" };
+        let is_pefts = self.attn_matrices.is_empty() && self.alpha == 1.0;
+        let formats = if is_pefts { Self::CARD.formats } else { "adapters" };
         MethodCard { formats, ..Self::CARD }
     }
 
@@ -157,6 +168,9 @@ impl MethodConfig for Ia3Config {
                 format!("{name:?}"),
                 "must be one of target_modules too",
             ));
+        }
+        if !self.alpha.is_finite() {
+            return Err(Error::config("ia3_alpha", self.alpha, "must be a number"));
         }
         self.targets.validate()?;
         if let Some(ModuleNames::Pattern(_)) = &self.feedforward_modules {

@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution, Tensor};
-use peft_core::{Base, Edits, Exchange, Hooks, Key, Layout, Method, Pass, Result, Scale, Site};
+use peft_core::{
+    AttentionMatrices, AttentionMatrix, Base, Edit, Edits, Exchange, Hooks, Key, Layout, Method,
+    Pass, Result, Scale, Site,
+};
 
 use crate::Ia3Config;
 
@@ -15,6 +18,8 @@ use crate::Ia3Config;
 /// y = (x W + b) ⊙ l        W' = W diag(l), b' = b ⊙ l    l: [d_out]
 /// y = (x ⊙ l) W + b        W' = diag(l) W, b' = b        l: [d_in], a feed-forward layer
 /// ```
+///
+/// With `alpha`, `alpha l` stands for `l`.
 ///
 /// Created with [`Ia3Config`].
 #[derive(Module, Debug)]
@@ -35,6 +40,11 @@ pub struct Ia3Layer {
     /// The columns of each part of a fused projection; none for the whole.
     #[module(skip)]
     parts: Vec<Range<usize>>,
+    /// The columns of its other parts, which `alpha` alone scales.
+    #[module(skip)]
+    others: Vec<Range<usize>>,
+    #[module(skip)]
+    alpha: f64,
 }
 
 impl Ia3 {
@@ -53,7 +63,11 @@ impl Ia3 {
                 Tensor::random([width], Distribution::Normal(0.0, 1.0), device)
             };
             let scale = Param::from_tensor(scale);
-            layers[site.index] = Some(Ia3Layer { scale, of_input, parts });
+            let alpha = config.alpha;
+            let all: AttentionMatrices = AttentionMatrix::ALL.into_iter().collect();
+            let mut others = all.columns(site);
+            others.retain(|columns| alpha != 1.0 && !parts.is_empty() && !parts.contains(columns));
+            layers[site.index] = Some(Ia3Layer { scale, of_input, parts, others, alpha });
         }
         Ok(Self { layers })
     }
@@ -66,7 +80,10 @@ impl Ia3 {
 
 impl Ia3Layer {
     fn edits(&self) -> Edits {
-        let scale = self.scale.val();
+        let scale = match self.alpha {
+            1.0 => self.scale.val(),
+            alpha => self.scale.val() * alpha,
+        };
         if self.of_input {
             return Scale::input(scale).into();
         }
@@ -75,9 +92,13 @@ impl Ia3Layer {
         }
         let of = |(place, columns): (usize, &Range<usize>)| {
             let scale = scale.clone().narrow(0, place * columns.len(), columns.len());
-            Scale::output(scale).of_columns(columns.clone()).into()
+            Scale::output(scale).of_columns(columns.clone())
         };
-        self.parts.iter().enumerate().map(of).collect()
+        let others = self.others.iter().map(|columns| {
+            let factor = Tensor::full([columns.len()], self.alpha, &scale.device());
+            Scale::output(factor).of_columns(columns.clone())
+        });
+        self.parts.iter().enumerate().map(of).chain(others).map(Edit::from).collect()
     }
 }
 

@@ -58,6 +58,12 @@ conformance!(
 );
 
 conformance!(
+    with_a_factor,
+    Ia3Config { alpha: -1.5, ..Ia3Config::default() },
+    Expect { identity_at_init: false, ..Expect::default() }
+);
+
+conformance!(
     random,
     Ia3Config { init: false, ..Ia3Config::default() },
     Expect { identity_at_init: false, ..Expect::default() }
@@ -116,7 +122,15 @@ fn adapters_configuration_is_read_and_written() {
     let mut lora = file.clone();
     lora["composition_mode"] = "add".into();
     assert!(read(&lora).is_none(), "that is LoRA");
-    for (field, value) in [("alpha", json!(2)), ("r", json!(4)), ("use_gating", json!(true))] {
+    for alpha in [json!(2), json!(1.5), json!(-3)] {
+        let mut scaled = file.clone();
+        scaled["alpha"] = alpha;
+        let config = read(&scaled).expect("it is (IA)³").expect("it is supported");
+        assert_eq!(Some(config.alpha), scaled["alpha"].as_f64());
+        assert_eq!(config.to_adapters(base).expect("it has (IA)³"), scaled);
+    }
+    // A gate is beside (IA)³, not in it.
+    for (field, value) in [("r", json!(4)), ("use_gating", json!(true))] {
         let mut other = file.clone();
         other[field] = value.clone();
         assert_eq!(
@@ -183,6 +197,40 @@ fn parts_of_a_fused_projection_are_scaled() {
     assert_eq!(values(bias.expect("there is one")), factors.map(|factor| 3.0 * factor));
     let change = change_at(&ia3, site, &parts.pass());
     assert_eq!((change.weight, change.bias, change.rank), (16, 4, 4));
+}
+
+#[test]
+fn alpha_scales_the_parts_without_scales_too() {
+    let base = fused();
+    let site = base.sites().next().expect("there is one");
+    let scaled = |json: Value| {
+        let config: Ia3Config = serde_json::from_value(json).expect("it can be read");
+        let ia3 = config.init(&InitContext::new(&base, &Device::default())).expect("it fits");
+        let parts = EmptyPass::new(base.device());
+        let entry = base.at(site);
+        let layer = LinearLayer::new(site, base.weight(site), entry.bias.as_ref());
+        let (weight, bias) = ia3.linear(site, &parts.pass()).dense(&layer);
+        let values = |tensor: Tensor<1>| tensor.into_data().try_into_vec::<f32>().expect("floats");
+        let l = values(ia3.layer(site).expect("it is scaled").scale.val());
+        let found = values(weight.narrow(0, 3, 1).squeeze_dim(0));
+        let bias = values(bias.expect("there is one"));
+        assert_eq!(bias, found.iter().map(|factor| 3.0 * factor).collect::<Vec<_>>());
+        (found, l)
+    };
+    let random = |alpha: f64, matrices: Value| json!({"init_ia3_weights": false, "ia3_alpha": alpha, "attn_matrices": matrices});
+    let (found, l) = scaled(random(2.5, json!(["v"])));
+    assert_eq!(found, [2.5, 2.5, 2.5, 2.5, 2.5 * l[0], 2.5 * l[1]]);
+    let (found, l) = scaled(random(2.5, json!(["q", "k", "v"])));
+    assert_eq!(found, l.iter().map(|l| 2.5 * l).collect::<Vec<_>>());
+    let (found, l) = scaled(random(-0.5, json!([])));
+    assert_eq!(found, l.iter().map(|l| -0.5 * l).collect::<Vec<_>>());
+    // Without it they stay as they are.
+    let (found, l) = scaled(random(1.0, json!(["v"])));
+    assert_eq!(found, [1.0, 1.0, 1.0, 1.0, l[0], l[1]]);
+
+    let config = Ia3Config { alpha: f64::NAN, ..Ia3Config::default() };
+    assert_eq!(text(config.validate().err()), "ia3_alpha = NaN: must be a number");
+    assert_eq!(Ia3Config { alpha: 2.0, ..Ia3Config::default() }.card().formats, "adapters");
 }
 
 #[test]

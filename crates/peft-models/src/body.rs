@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use peft_core::Rows;
 
-use crate::blocks::{Context, EmbeddedText, Embeddings, EncodedText, FrozenNorm};
+use crate::blocks::{Causality, Context, EmbeddedText, Embeddings, EncodedText, FrozenNorm};
 use crate::blocks::{RelativeBias, Rotary, Sublayer};
 use crate::cache::Seen;
 use crate::forward::Run;
@@ -45,8 +45,8 @@ pub(crate) struct Transformer {
     pub(crate) norm: Option<FrozenNorm>,
     pub(crate) rotary: Option<Rotary>,
     pub(crate) relative: Option<RelativeBias>,
-    /// Whether a token sees those before it only.
-    pub(crate) causal: bool,
+    /// Which tokens a token sees.
+    pub(crate) causality: Causality,
     /// After the norm.
     pub(crate) dropout: f64,
 }
@@ -65,9 +65,11 @@ impl Body {
     /// What the head is given.
     pub(crate) fn forward(&self, input: &ModelInput, packed: bool, run: Run<'_>) -> Result<Hidden> {
         match self {
-            Self::Single(stack) if run.cache.is_some() && !stack.causal => Err(Error::Input(
-                "only a causal model can use a cache: the tokens of this one see later ones".into(),
-            )),
+            Self::Single(stack) if run.cache.is_some() && stack.causality == Causality::None => {
+                let reason =
+                    "only a causal model can use a cache: the tokens of this one see later ones";
+                Err(Error::Input(reason.into()))
+            }
             Self::Single(stack) => stack.forward(input.text(), packed, None, run),
             Self::EncoderDecoder { encoder, decoder, start } => {
                 let moved;
@@ -103,8 +105,8 @@ impl Body {
 impl Transformer {
     /// Tokens that see each other, and layers with nothing after them.
     pub(crate) fn new(embeddings: Embeddings, layers: Vec<Vec<Sublayer>>) -> Self {
-        let (norm, rotary, relative) = (None, None, None);
-        Self { embeddings, layers, norm, rotary, relative, causal: false, dropout: 0.0 }
+        let (norm, rotary, relative, causality) = (None, None, None, Causality::None);
+        Self { embeddings, layers, norm, rotary, relative, causality, dropout: 0.0 }
     }
 
     /// The last layer's output.
@@ -119,7 +121,7 @@ impl Transformer {
         let run = run.over(&rows);
         let mut context = Context::new(rows.device());
         context.encoded = encoded;
-        context.causal = self.causal;
+        context.causality = self.causality;
         let rotary = self.rotary.as_ref();
         context.angles = rotary.map(|rotary| rotary.angles(&rows.positions(), rows.device()));
         context.relative = self.relative.as_ref();

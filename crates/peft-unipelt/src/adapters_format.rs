@@ -2,33 +2,50 @@
 
 use peft_adapter::BottleneckConfig;
 use peft_core::{Base, Error, MethodConfig, Result};
+use peft_ia3::Ia3Config;
 use peft_lora::LoraConfig;
 use peft_prefix::PrefixTuningConfig;
 use serde_json::{Map, Value, json};
 
-use crate::UniPeltConfig;
+use crate::{Part, UniPeltConfig};
 
 const LIBRARY: &str = "adapter-hub/adapters";
 const GATING: &str = "use_gating";
+const SHARED: &str = "shared_gating";
 
 /// What `config` says in that library's terms.
 pub(crate) fn write(config: &UniPeltConfig, base: &Base) -> Result<Value> {
+    let refuse = |reason: &str| Err(Error::no_format(UniPeltConfig::NAME, LIBRARY, reason));
+    if config.lora.is_some() && config.ia3.is_some() {
+        return refuse("to it LoRA and (IA)³ are one method, and a union has a method once");
+    }
+    let adapters: Vec<&BottleneckConfig> = config.adapter.iter().map(|part| &part.config).collect();
+    let beside = |(place, one): (usize, &&BottleneckConfig)| {
+        adapters[..place].iter().all(|other| {
+            let differ = |of: fn(&BottleneckConfig) -> bool| of(one) != of(other);
+            let apart =
+                differ(|config| config.mh_adapter) && differ(|config| config.output_adapter);
+            apart || !one.leave_out.is_empty() || !other.leave_out.is_empty()
+        })
+    };
+    if !adapters.iter().enumerate().all(beside) {
+        return refuse(
+            "it takes two configurations of adapters if one is for the attention sublayers and the \
+             other for the feed-forward ones, or one leaves a layer out",
+        );
+    }
     let mut parts = Vec::new();
-    if let Some(prefix) = &config.prefix {
-        parts.push(prefix.to_adapters(base)?);
-    }
-    if let Some(adapter) = &config.adapter {
-        parts.push(adapter.to_adapters(base)?);
-    }
-    if let Some(lora) = &config.lora {
-        parts.push(lora.to_adapters(base)?);
-    }
-    for part in &mut parts {
-        part[GATING] = Value::Bool(config.use_gating);
+    for (field, gated, of_part) in config.parts() {
+        let mut fields = of_part.to_adapters(base)?;
+        fields[GATING] = gated.into();
+        if field == "prefix" {
+            fields[SHARED] = config.shared_gating.into();
+        }
+        parts.push(fields);
     }
     match parts.len() {
         // A part with a gate is a method there too.
-        1 if config.use_gating => Ok(parts.remove(0)),
+        1 if parts[0][GATING] == Value::Bool(true) => Ok(parts.remove(0)),
         _ => Ok(json!({"architecture": "union", "configs": parts})),
     }
 }
@@ -45,71 +62,38 @@ pub(crate) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<Un
 }
 
 fn read_parts(configs: &[Value], base: &Base) -> Result<UniPeltConfig> {
-    let unsupported = |value: &Value| {
-        let (field, value, origin) = ("configs".into(), value.to_string(), LIBRARY.into());
-        Err(Error::Unsupported { field, value, origin })
-    };
-    let mut found = UniPeltConfig { prefix: None, adapter: None, lora: None, use_gating: false };
-    let mut gates = Vec::new();
-    for part in configs {
-        let Value::Object(fields) = part else { return unsupported(part) };
-        let mut fields = fields.clone();
-        let own_gates = fields.get("shared_gating") == Some(&Value::Bool(false));
-        if own_gates && fields.get(GATING) == Some(&Value::Bool(true)) {
-            // A prefix has one gate here, not one for its keys and another for its values.
-            let (field, value, origin) = ("shared_gating".into(), "false".into(), LIBRARY.into());
-            return Err(Error::Unsupported { field, value, origin });
-        }
-        gates.push(fields.insert(GATING.into(), Value::Bool(false)) == Some(Value::Bool(true)));
-        if found.prefix.is_none()
-            && let Some(prefix) = PrefixTuningConfig::from_adapters(&fields, base)
-        {
-            found.prefix = Some(prefix?);
-        } else if found.adapter.is_none()
-            && let Some(adapter) = BottleneckConfig::from_adapters(&fields, base)
-        {
-            found.adapter = Some(adapter?);
-        } else if found.lora.is_none()
-            && let Some(lora) = LoraConfig::from_adapters(&fields, base)
-        {
-            found.lora = Some(lora?);
+    let is_gated = |config: &Value| config[GATING] == Value::Bool(true);
+    let mut found = UniPeltConfig::empty();
+    found.use_gating = configs.iter().any(is_gated);
+    for config in configs {
+        // That is said of the part, and its method is read without it.
+        let use_gating = (is_gated(config) != found.use_gating).then_some(false);
+        let shared = !is_gated(config) || config[SHARED] != Value::Bool(false);
+        let mut fields = config.as_object().cloned().unwrap_or_default();
+        fields.insert(GATING.into(), false.into());
+        let second = if let Some(config) = PrefixTuningConfig::from_adapters(&fields, base) {
+            found.shared_gating = shared;
+            found.prefix.replace(Part { config: config?, use_gating }).map(|_| "prefixes")
+        } else if let Some(config) = BottleneckConfig::from_adapters(&fields, base) {
+            found.adapter.push(Part { config: config?, use_gating });
+            None
+        } else if let Some(config) = LoraConfig::from_adapters(&fields, base) {
+            found.lora.replace(Part { config: config?, use_gating }).map(|_| "LoRAs")
+        } else if let Some(config) = Ia3Config::from_adapters(&fields, base) {
+            found.ia3.replace(Part { config: config?, use_gating }).map(|_| "(IA)³s")
         } else {
-            return unsupported(part);
+            return unsupported(config.to_string());
+        };
+        if let Some(kind) = second {
+            return unsupported(format!("(a union of two {kind}, which it cannot load itself)"));
         }
     }
-    found.use_gating = gates.contains(&true);
-    if gates.contains(&!found.use_gating) {
-        return Err(Error::config(GATING, "true and false", "all parts have gates, or none has"));
+    if found.lora.is_some() && found.ia3.is_some() {
+        return unsupported("(a union of LoRA and (IA)³, which it cannot load itself)".into());
     }
     Ok(found)
 }
 
-#[cfg(test)]
-mod tests {
-    use burn::tensor::Device;
-
-    use super::*;
-
-    #[test]
-    fn a_prefix_with_two_gates_is_refused_by_name() {
-        let base = Base::new(&Device::default());
-        let gated = |shared: bool| {
-            let config = json!({
-                "architecture": "prefix_tuning",
-                "flat": true,
-                "prefix_length": 3,
-                "bottleneck_size": 8,
-                "non_linearity": "tanh",
-                "dropout": 0.0,
-                "use_gating": true,
-                "shared_gating": shared,
-            });
-            let Value::Object(config) = config else { unreachable!("an object") };
-            let read = read(&config, &base).expect("it has a gate");
-            read.map(|config| config.use_gating).map_err(|error| error.to_string())
-        };
-        assert_eq!(gated(true), Ok(true));
-        let error = gated(false).expect_err("there is one gate here");
-        assert!(error.starts_with("shared_gating = false in adapter-hub"), "{error}");
-    }
+fn unsupported<T>(value: String) -> Result<T> {
+    Err(Error::Unsupported { field: "configs".into(), value, origin: LIBRARY.into() })
 }

@@ -1,16 +1,14 @@
 //! Hybrids have the properties that every method must have.
 
-use burn::tensor::{Device, Tensor};
-use peft_adapter::{BottleneckConfig, ReductionFactor};
-use peft_conformance::{Expect, HostKind, conformance};
-use peft_core::{
-    Base, Dialect, Exchange, Hooks, InitContext, LinearLayer, Memo, Method, MethodConfig, Mode,
-    Pass, Probe, Role, Rows, Slots, configure,
-};
+use burn::tensor::Device;
+use peft_adapter::{BottleneckConfig, ReductionFactor, ResidualBeforeNorm};
+use peft_conformance::{Expect, Host, HostKind, conformance};
+use peft_core::{AttentionMatrices, InitContext, MethodConfig, configure};
 use peft_format::Registry;
+use peft_ia3::Ia3Config;
 use peft_lora::LoraConfig;
 use peft_prefix::PrefixTuningConfig;
-use peft_unipelt::UniPeltConfig;
+use peft_unipelt::{Part, UniPeltConfig};
 use serde_json::{Map, Value, json};
 
 const HIDDEN: usize = 24;
@@ -38,11 +36,17 @@ fn lora() -> LoraConfig {
     LoraConfig { rank: RANK, alpha: 7.0, ..LoraConfig::default() }
 }
 
+fn matrices() -> AttentionMatrices {
+    serde_json::from_value(json!(["q", "v"])).expect("they can be read")
+}
+
+const INNER: usize = 40;
+/// Outputs of keys and values, inputs of the second feed-forward layer.
+const IA3_VALUES: usize = LAYERS * (2 * HIDDEN + INNER);
+const IA3_GATES: usize = LAYERS * (2 * (HIDDEN + 1) + INNER + 1);
 const PREFIX_VALUES: usize = PREFIX * 2 * LAYERS * HIDDEN;
 const ADAPTER_VALUES: usize = LAYERS * (2 * HIDDEN * BOTTLENECK + BOTTLENECK + HIDDEN);
 const LORA_VALUES: usize = LAYERS * 2 * RANK * 2 * HIDDEN;
-/// One at each attention, at each feed-forward sublayer, at each query and value.
-const GATES: usize = LAYERS * 4 * (HIDDEN + 1);
 
 fn trains(trainable: usize) -> Expect {
     Expect {
@@ -55,60 +59,123 @@ fn trains(trainable: usize) -> Expect {
     }
 }
 
+/// One gate for each of its sites at each head, feed-forward sublayer, query and value.
+fn gates(per_layer: usize) -> usize {
+    LAYERS * per_layer * (HIDDEN + 1)
+}
+
+/// A part without gates.
+fn ungated<C>(config: C) -> Part<C> {
+    Part { config, use_gating: Some(false) }
+}
+
 conformance!(
     unipelt,
     UniPeltConfig {
-        prefix: Some(prefix()),
-        adapter: Some(adapter()),
-        lora: Some(lora()),
-        use_gating: true
+        prefix: Some(prefix().into()),
+        adapter: vec![adapter().into()],
+        lora: Some(lora().into()),
+        ..UniPeltConfig::empty()
     },
     Expect {
         dropout: Some(&["prefix.dropout", "adapter.dropout", "lora.lora_dropout"]),
-        ..trains(PREFIX_VALUES + ADAPTER_VALUES + LORA_VALUES + GATES)
+        ..trains(PREFIX_VALUES + ADAPTER_VALUES + LORA_VALUES + gates(4))
     }
 );
 
 conformance!(
     mam,
     UniPeltConfig {
-        prefix: Some(prefix()),
-        adapter: Some(BottleneckConfig {
-            is_parallel: true,
-            original_ln_before: false,
-            ..adapter()
-        }),
-        lora: None,
-        use_gating: false
+        prefix: Some(prefix().into()),
+        adapter: vec![
+            BottleneckConfig { is_parallel: true, original_ln_before: false, ..adapter() }.into()
+        ],
+        use_gating: false,
+        ..UniPeltConfig::empty()
     },
     trains(PREFIX_VALUES + ADAPTER_VALUES)
 );
 
 conformance!(
+    some_parts_with_gates,
+    UniPeltConfig {
+        prefix: Some(prefix().into()),
+        adapter: vec![ungated(adapter())],
+        ia3: Some(Ia3Config::default().into()),
+        shared_gating: false,
+        ..UniPeltConfig::empty()
+    },
+    Expect {
+        // (IA)³ has none.
+        dropout: Some(&[]),
+        ..trains(PREFIX_VALUES + ADAPTER_VALUES + IA3_VALUES + gates(2) + IA3_GATES)
+    }
+);
+
+conformance!(
+    two_adapters,
+    UniPeltConfig {
+        adapter: vec![
+            adapter().into(),
+            ungated(BottleneckConfig { mh_adapter: true, output_adapter: false, ..adapter() }),
+        ],
+        ..UniPeltConfig::empty()
+    },
+    Expect { dropout: None, ..trains(2 * ADAPTER_VALUES + gates(1)) }
+);
+
+conformance!(
+    gated_adapters_behind_their_own_norm,
+    UniPeltConfig {
+        adapter: vec![
+            BottleneckConfig {
+                residual_before_ln: ResidualBeforeNorm::Input,
+                ln_after: true,
+                ..adapter()
+            }
+            .into()
+        ],
+        ..UniPeltConfig::empty()
+    },
+    Expect {
+        dropout: Some(&["adapter.dropout"]),
+        ..trains(ADAPTER_VALUES + LAYERS * 2 * HIDDEN + gates(1))
+    }
+);
+
+conformance!(
+    gated_ia3,
+    UniPeltConfig {
+        ia3: Some(Ia3Config { alpha: 1.5, ..Ia3Config::default() }.into()),
+        ..UniPeltConfig::empty()
+    },
+    // Gates that are half open halve what is scaled.
+    Expect { dropout: Some(&[]), ..trains(IA3_VALUES + IA3_GATES) }
+);
+
+conformance!(
     gated_lora,
-    UniPeltConfig { prefix: None, adapter: None, lora: Some(lora()), use_gating: true },
+    UniPeltConfig { lora: Some(lora().into()), ..UniPeltConfig::empty() },
     Expect {
         identity_at_init: true,
         dropout: Some(&["lora.lora_dropout"]),
-        ..trains(LORA_VALUES + LAYERS * 2 * (HIDDEN + 1))
+        ..trains(LORA_VALUES + gates(2))
     }
 );
 
 conformance!(
     gated_parts_of_a_fused_projection,
     UniPeltConfig {
-        prefix: None,
-        adapter: None,
-        lora: Some(LoraConfig {
-            attn_matrices: serde_json::from_value(json!(["q", "v"])).expect("they can be read"),
-            ..lora()
-        }),
-        use_gating: true
+        lora: Some(LoraConfig { attn_matrices: matrices(), ..lora() }.into()),
+        ia3: Some(Ia3Config { attn_matrices: matrices(), ..Ia3Config::default() }.into()),
+        ..UniPeltConfig::empty()
     },
     Expect {
-        dropout: Some(&["lora.lora_dropout"]),
+        // (IA)³ has none.
+        dropout: Some(&[]),
         // The others have projections of their own.
         unfit: &[HostKind::Bert, HostKind::Llama, HostKind::T5],
+        identity_at_init: false,
         ..Expect::default()
     }
 );
@@ -119,12 +186,64 @@ fn fields(value: Value) -> Map<String, Value> {
 }
 
 #[test]
+fn a_part_says_for_itself_whether_it_has_gates() {
+    let config = configure::<UniPeltConfig>(fields(json!({
+        "prefix": {"use_gating": true},
+        "adapter": [{"use_gating": null}, {"mh_adapter": true, "output_adapter": false}],
+        "lora": {"r": 2, "use_gating": false},
+        "use_gating": true,
+    })));
+    let config = config.expect("it makes sense");
+    let gated: Vec<bool> = config.adapter.iter().map(|part| config.is_gated(part)).collect();
+    assert_eq!(gated, [true, true]);
+    assert!(!config.is_gated(config.lora.as_ref().expect("there is one")));
+    let written = serde_json::to_value(&config).expect("it can be written");
+    assert_eq!(written["lora"]["use_gating"], json!(false));
+    assert_eq!(written["adapter"].as_array().map(Vec::len), Some(2));
+    assert_eq!(serde_json::from_value::<UniPeltConfig>(written).ok(), Some(config));
+    let default = serde_json::to_value(UniPeltConfig::default()).expect("it can be written");
+    assert!(default["adapter"].is_object() && default["ia3"].is_null());
+
+    let refused = |json: Value| configure::<UniPeltConfig>(fields(json)).expect_err("it is wrong");
+    let error = refused(json!({"lora": {"use_gating": "no"}})).to_string();
+    assert!(error.contains("use_gating = \"no\": must be true or false"), "{error}");
+    let error = refused(json!({"prefix": null, "shared_gating": false})).to_string();
+    assert_eq!(error, "shared_gating = false: is of a prefix with gates, and there is none");
+    let nothing = json!({"prefix": null, "adapter": null, "lora": null});
+    let error = refused(nothing).to_string();
+    assert_eq!(error, "lora = null: one of prefix, adapter, lora and ia3 must be there");
+}
+
+#[test]
+fn adapters_in_the_place_of_each_other_are_refused() {
+    let host = Host::new(&Device::default());
+    let refused = |adapters: Value| {
+        let config = json!({"prefix": null, "lora": null, "adapter": adapters});
+        let config = configure::<UniPeltConfig>(fields(config)).expect("no model is known yet");
+        let device = Device::default();
+        let method = config.init(&InitContext::new(host.model.base(), &device));
+        method.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let both = json!({"mh_adapter": true});
+    let expected = "adapter = (a list): two of them are at bert.encoder.layer.0.output; tell them \
+                    apart by mh_adapter, output_adapter and leave_out";
+    assert_eq!(refused(json!([{}, both])), Err(expected.into()));
+    assert_eq!(refused(json!([{"leave_out": [0]}, {"leave_out": [1]}])), Ok(()));
+    let attention = |field: &str, value: Value| {
+        json!([
+            {field: value},
+            {"mh_adapter": true, "output_adapter": false, field: value},
+        ])
+    };
+    let expected = "adapter.inv_adapter = (given): only one of several adapters has it";
+    assert_eq!(refused(attention("inv_adapter", json!("nice"))), Err(expected.into()));
+    let expected = "adapter.shared_phm_rule = (given): only one of several adapters has it";
+    assert_eq!(refused(attention("phm_layer", json!(true))), Err(expected.into()));
+}
+
+#[test]
 fn what_would_lie_outside_of_the_gates_is_refused() {
     let cases = [
-        (
-            json!({"adapter": {"inv_adapter": "nice"}}),
-            "adapter.inv_adapter = (given): acts at the embeddings, where there is no gate",
-        ),
         (
             json!({"adapter": {"train_norms": true}}),
             "adapter.train_norms = (given): acts at norms, where there is no gate",
@@ -146,58 +265,7 @@ fn what_would_lie_outside_of_the_gates_is_refused() {
         config.insert("use_gating".into(), false.into());
         configure::<UniPeltConfig>(config).expect("without gates it is one part beside others");
     }
-}
-
-/// A projection `[4, 6]` that is query, key and value in one.
-fn fused() -> Base {
-    let device = Device::default();
-    let mut base = Base::new(&device);
-    let weight = Tensor::<2>::ones([4, 6], &device);
-    base.conv1d("h.0.attn.c_attn", Role::QueryKeyValue, Some(0), weight, None);
-    base
-}
-
-#[test]
-fn each_part_of_a_fused_projection_has_a_gate() {
-    let base = fused();
-    // As adapter-hub/adapters writes a LoRA with gates, outside of a union.
-    let file = fields(json!({
-        "alpha": 2, "architecture": "lora", "attn_matrices": ["q", "v"], "composition_mode": "add",
-        "dropout": 0.0, "dtype": null, "init_weights": "lora", "init_weights_seed": null,
-        "intermediate_lora": false, "leave_out": [], "output_lora": false, "r": 2,
-        "selfattn_lora": true, "use_dora": false, "use_gating": true, "vera_b": null,
-        "vera_d": null,
-    }));
-    let mut registry = Registry::new();
-    registry.register::<LoraConfig>().register::<UniPeltConfig>();
-    let config =
-        registry.configure_adapters(&file, &base).expect("it is supported").expect("a LoRA");
-    assert_eq!(config.name(), "unipelt");
-    let config = configure::<UniPeltConfig>(config.to_fields()).expect("it is one");
-    assert_eq!(config.to_adapters(&base).expect("that library has it"), Value::Object(file));
-
-    let device = Device::default();
-    let mut method = config.init(&InitContext::new(&base, &device)).expect("it fits");
-    let site = base.sites().next().expect("there is one");
-    let (rows, slots, memo) = (Rows::packed(&[3, 2], &device), Slots::default(), Memo::new());
-    let probe = Probe::default();
-    let (mode, watched) = (Mode::Infer, Some(&probe));
-    let pass = Pass { rows: &rows, slots: &slots, mode, memo: &memo, probe: watched };
-    let layer = LinearLayer::new(site, base.weight(site), None);
-    method.linear(site, &pass).apply(&layer, Tensor::ones([5, 4], &device), &pass);
-    let seen = probe.observations();
-    let seen: Vec<(&str, usize)> = seen.iter().map(|o| (o.name.as_str(), o.count)).collect();
-    assert_eq!(seen, [("lora_gate.0", 2), ("lora_gate.1", 2)]);
-    let mut described = Exchange::describe().in_dialect(Dialect::adapters("task"));
-    method.exchange(&mut described, &base);
-    let found: Vec<(String, Vec<usize>)> =
-        described.into_specs().into_iter().map(|spec| (spec.key, spec.shape)).collect();
-    let key = |name: &str| format!("h.0.attn.c_attn.loras.task.{name}");
-    let expected = [
-        (key("lora_A"), vec![4, 4]),
-        (key("lora_B"), vec![4, 2]),
-        (key("gate.weight"), vec![2, 4]),
-        (key("gate.bias"), vec![2]),
-    ];
-    assert_eq!(found, expected);
+    // What acts at the embeddings does so in full.
+    let config = fields(json!({"adapter": {"inv_adapter": "nice"}}));
+    configure::<UniPeltConfig>(config).expect("that library has it too");
 }

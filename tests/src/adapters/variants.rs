@@ -87,8 +87,47 @@ fn of_language_models(model: &Model) -> Vec<Variant> {
         adapters("prefix", "prefix", everywhere),
         adapters("lora", "lora", matrices),
     ];
-    // The library's GPT-2 has no room for so long a prefix before these bases' 12 positions, and
-    // a gate for each matrix of a fused projection.
+    let short = json!({
+        "num_virtual_tokens": 2,
+        "shift_positions": false,
+        "encoder_prefix": true,
+        "cross_prefix": true,
+    });
+    let scaled = |alpha: f64, more: Value| {
+        let mut fields = json!({"feedforward_modules": [], "ia3_alpha": alpha});
+        if fused {
+            fields["attn_matrices"] = json!(["k", "v"]);
+        }
+        let targets = model
+            .base()
+            .linears()
+            .filter(|site| matches!(site.role, Role::Key | Role::Value | Role::QueryKeyValue));
+        fields["target_modules"] = targets.map(|site| site.path.clone()).collect();
+        let more = more.as_object().cloned().unwrap_or_default();
+        fields.as_object_mut().expect("an object").extend(more);
+        fields
+    };
+    let gated = json!({
+        "prefix": short,
+        "adapter": {"reduction_factor": 4},
+        "lora": if fused { json!({"attn_matrices": ["q", "v"]}) } else { json!({}) },
+        "shared_gating": false,
+    });
+    let ia3 = |gated: bool| {
+        json!({
+            "prefix": null,
+            "adapter": {"reduction_factor": 4, "use_gating": !gated},
+            "lora": null,
+            "ia3": scaled(1.5, json!({"use_gating": gated})),
+        })
+    };
+    all.extend([
+        adapters("ia3-alpha", "ia3", scaled(0.5, json!({}))),
+        adapters("unipelt-two-gates", "unipelt", gated),
+        adapters("unipelt-ia3", "unipelt", ia3(true)),
+        adapters("unipelt-ia3-apart", "unipelt", ia3(false)),
+    ]);
+    // The library's GPT-2 has no room for so long a prefix before these bases' 12 positions.
     if !fused {
         all.extend([adapters("mam", "mam", json!({})), adapters("unipelt", "unipelt", json!({}))]);
     }
@@ -213,6 +252,25 @@ fn others_for_adapters() -> Vec<Variant> {
         "target_modules": ["key", "value", "intermediate.dense"],
         "feedforward_modules": [],
     });
+    let two_gates = json!({
+        "prefix": prefix,
+        "adapter": {"use_gating": false},
+        "shared_gating": false,
+    });
+    let two_adapters = json!({
+        "prefix": null,
+        "lora": null,
+        "adapter": [
+            {"mh_adapter": true, "output_adapter": false, "use_gating": false},
+            {"ln_after": true, "residual_before_ln": "post_add", "inv_adapter": "nice"},
+        ],
+    });
+    let gated_ia3 = json!({"prefix": null, "adapter": null, "lora": null, "ia3": outputs});
+    let gated_adapter = json!({
+        "prefix": null,
+        "lora": null,
+        "adapter": {"residual_before_ln": false, "scaling": "channel", "mh_adapter": true},
+    });
     vec![
         adapters("prefix", "prefix", prefix.clone()),
         adapters("prefix-projection", "prefix", projected),
@@ -222,6 +280,10 @@ fn others_for_adapters() -> Vec<Variant> {
         adapters("lora", "lora", json!({"target_modules": query_value, "r": 4, "lora_alpha": 8})),
         adapters("mam", "mam", json!({})),
         adapters("unipelt", "unipelt", json!({})),
+        adapters("unipelt-two-gates", "unipelt", two_gates),
+        adapters("unipelt-two-adapters", "unipelt", two_adapters),
+        adapters("gated-ia3", "unipelt", gated_ia3),
+        adapters("gated-adapter", "unipelt", gated_adapter),
         adapters("encoder-prefix", "prefix", prefix).over_encoder(),
         adapters("encoder-prompt", "prompt", prompt).over_encoder(),
         adapters("encoder-unipelt", "unipelt", json!({})).over_encoder(),

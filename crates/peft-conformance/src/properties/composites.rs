@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use peft_core::{
-    AdapterPool, BoxedMethod, EmptyPass, Error, ExtraKeys, GateNames, Gated, Hooks, Insert,
+    AdapterPool, BoxedMethod, EmptyPass, Error, ExtraKeys, GateKind, GateOn, Gated, Hooks, Insert,
     KeyValues, Method, PerLayer, Site, SiteKind, Slots, Stack, merge_obstacle,
 };
 use peft_format::{Adapter, Composition, tensors_under};
@@ -117,12 +117,13 @@ fn gated(subject: &Subject, adapter: &Adapter) -> Option<Stack> {
     let has_none = |site: &Site| {
         let keys = method.attention(site, pass);
         matches!(site.kind, SiteKind::Norm | SiteKind::Embedding) && acts(site)
-            || matches!(keys, ExtraKeys::Some(KeyValues { gate: Some(_), .. }))
+            || matches!(keys, ExtraKeys::Some(KeyValues { gates, .. }) if !gates.is_empty())
     };
-    let names = GateNames { peft: "gate", adapters: "gates.{}" };
+    let kind =
+        GateKind { peft: "gate", adapters: "gates.{}", on: GateOn::Change, bias: Some(40.0) };
     let sites = base.sites().filter(|site| acts(site)).map(|site| (&**site, 1));
     let name = subject.name();
-    let gated = Gated::new((name, method.clone()), names, sites, Some(40.0), base, base.device());
+    let gated = Gated::new((name, method.clone()), kind, sites, base, base.device());
     match (gated, base.sites().find(|site| has_none(site))) {
         (Ok(gated), None) => {
             let methods = saved.into_iter().chain([BoxedMethod::new(gated)]).collect();

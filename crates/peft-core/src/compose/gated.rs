@@ -4,19 +4,23 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution, Tensor};
 
 use super::Composite;
-use crate::edit::{Answer, Gate};
+use crate::edit::{Answer, Gate, GateOn};
 use crate::{
     Base, BoxedMethod, EmptyPass, Error, Exchange, Hooks, Insert, Key, Layout, Pass, Result, Site,
     SiteKind, Stage, Tokens,
 };
 
-/// How a gate is called in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GateNames {
-    /// After the site's path: `lora_gate`.
+/// The gates of a method: how they are called in a file, what they multiply, and how they start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GateKind {
+    /// The name after the site's path: `lora_gate`.
     pub peft: &'static str,
     /// The same in adapter-hub/adapters' files, where `{}` is the adapter's name: `loras.{}.gate`.
     pub adapters: &'static str,
+    /// What they multiply of a linear layer.
+    pub on: GateOn,
+    /// Where `b` starts; without it, as PyTorch starts a linear layer.
+    pub bias: Option<f64>,
 }
 
 /// A method whose effect is scaled by a learned gate at each of its sites, one value per example
@@ -26,7 +30,10 @@ pub struct GateNames {
 ///
 /// where `f` is the model, `f'` the model under the method, and `x` (`[tokens, d]`) what the method
 /// reads. The mean runs over all positions of the batch, padding included, as in the reference.
-/// Keys and values that a method puts before the text are scaled by `g` themselves.
+/// Keys and values that a method puts before the text are scaled by `g` themselves, and so are the
+/// outputs of a linear layer under gates [on the output](GateOn::Output). At the end of a sublayer
+/// it is the [update](crate::SublayerFunction::update) that is scaled. What a method does to the
+/// embeddings has no gate.
 ///
 /// It cannot be merged, as `g` depends on the input.
 #[derive(Module, Debug)]
@@ -35,10 +42,10 @@ pub struct Gated {
     /// By [`Site::index`].
     gates: Vec<Option<Gates>>,
     #[module(skip)]
-    names: GateNames,
+    kind: GateKind,
 }
 
-/// The gates at one site: one, or one for each part of a fused projection.
+/// The gates at one site: one, or one for each part of what the method does there.
 #[derive(Module, Debug)]
 struct Gates {
     /// `[d, gates]`.
@@ -49,17 +56,17 @@ struct Gates {
 
 impl Gated {
     /// Puts gates beside a method, which comes with its name, at each of `sites`, where it reads
-    /// vectors of width [`Site::d_in`]: one for the site, or as many as the number beside it says, one
-    /// for each edit that the method has there. `w` starts from `N(0, 0.02)`, `b` from `bias`.
+    /// vectors of width [`Site::d_in`]: as many as the number beside it says, which is one, one for
+    /// each edit of a linear layer, or two at an attention, for keys and for values. `w` starts from
+    /// `N(0, 0.02)`.
     ///
     /// # Errors
     /// If the method acts where there is no gate, at a norm or an embedding above all, or has other
     /// parts at a site than there are gates.
     pub fn new<'s>(
         (name, method): (&str, BoxedMethod),
-        names: GateNames,
+        kind: GateKind,
         sites: impl IntoIterator<Item = (&'s Site, usize)>,
-        bias: Option<f64>,
         base: &Base,
         device: &Device,
     ) -> Result<Self> {
@@ -67,8 +74,7 @@ impl Gated {
         let mut counts = vec![0; base.len()];
         for (site, count) in sites {
             let d = site.d_in();
-            // Where no bias is given, as PyTorch starts a linear layer.
-            let bias = match bias {
+            let bias = match kind.bias {
                 Some(bias) => Tensor::full([count], bias, device),
                 None => {
                     let bound = 1.0 / (d as f64).sqrt();
@@ -93,7 +99,7 @@ impl Gated {
                 reason: format!("{name} acts at {}, {reason}", site.path),
             });
         }
-        Ok(Self { methods: vec![method], gates, names })
+        Ok(Self { methods: vec![method], gates, kind })
     }
 
     /// The gates at a site.
@@ -104,9 +110,10 @@ impl Gated {
         let one = |number: usize| Gate {
             weight: weight.clone().narrow(1, number, 1),
             bias: bias.clone().narrow(0, number, 1),
+            on: self.kind.on,
             name: match count {
-                1 => self.names.peft.into(),
-                _ => format!("{}.{number}", self.names.peft),
+                1 => self.kind.peft.into(),
+                _ => format!("{}.{number}", self.kind.peft),
             },
         };
         Some((0..count).map(one).collect())
@@ -127,7 +134,8 @@ fn refuses(method: &BoxedMethod, site: &Site, count: usize, pass: &Pass<'_>) -> 
             if keys.is_gated() {
                 return Some("where it has a gate already".into());
             }
-            (!keys.is_none(), 1)
+            // One for both, or one for keys and one for values.
+            (!keys.is_none(), 2)
         }
         SiteKind::Sublayer => (!matches!(method.sublayer(site, pass), Insert::None), 1),
     };
@@ -165,8 +173,8 @@ impl Composite for Gated {
                 continue;
             };
             let key = |name: &str| {
-                Key::from(site.key(&format!("{}.{name}", self.names.peft)))
-                    .adapters(format!("{}.{}.{name}", site.path, self.names.adapters))
+                Key::from(site.key(&format!("{}.{name}", self.kind.peft)))
+                    .adapters(format!("{}.{}.{name}", site.path, self.kind.adapters))
             };
             file.param(key("weight"), &mut gates.weight, Layout::Transposed);
             file.param(key("bias"), &mut gates.bias, Layout::AsIs);

@@ -8,7 +8,7 @@ mod refuse;
 mod stack;
 
 pub use average::Average;
-pub use gated::{GateNames, Gated};
+pub use gated::{GateKind, Gated};
 pub use per_layer::PerLayer;
 pub use pool::AdapterPool;
 pub use refuse::{Acts, refuse_stack};

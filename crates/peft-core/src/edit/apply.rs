@@ -3,7 +3,8 @@
 
 use burn::tensor::{Tensor, module::linear};
 
-use super::{Edit, Edits, Scale, Side, TableEdit};
+use super::forms::placed;
+use super::{Edit, Edits, GateOn, LowRank, Scale, Side, TableEdit};
 use crate::{FrozenWeight, Pass, Site};
 
 /// A frozen linear layer `y = x W + b`, with `W` of shape `[d_in, d_out]`.
@@ -81,6 +82,39 @@ impl Edits {
     ) -> Option<Tensor<2>> {
         let terms = self.list.iter().map(|edit| edit.added(layer, x, pass));
         terms.reduce(|sum, term| sum + term)
+    }
+
+    /// The output under these edits, from the output `y` of the layer below: without another product
+    /// where one is enough.
+    fn over_output(
+        &self,
+        below: &Chain<'_>,
+        layer: &LinearLayer<'_>,
+        x: Tensor<2>,
+        y: Tensor<2>,
+        pass: &Pass<'_>,
+    ) -> Tensor<2> {
+        let chain = over(below, self.iter());
+        if self.iter().any(Edit::changes_product) {
+            return forward(&chain, layer, x, pass);
+        }
+        let above = self.iter().enumerate();
+        above.fold(y, |y, (number, edit)| {
+            edit.output(&chain[..below.len() + number], layer, x.clone(), y, pass)
+        })
+    }
+
+    /// A factor `[tokens, 1]` in the columns that change, and ones in the others.
+    fn in_columns(&self, factor: Tensor<2>, d_out: usize) -> Tensor<2> {
+        match &self.list[..] {
+            [Edit::LowRank(LowRank { columns: Some(columns), .. })]
+            | [Edit::Scale(Scale { columns: Some(columns), .. })] => {
+                let [tokens, _] = factor.dims();
+                let factor = factor.expand([tokens, columns.len()]);
+                placed(factor, Some(columns), d_out, |shape, device| Tensor::ones(shape, device))
+            }
+            _ => factor,
+        }
     }
 }
 
@@ -225,7 +259,7 @@ impl Edit {
     pub(super) fn is_additive(&self) -> bool {
         match self {
             Self::LowRank(_) | Self::Sparse(_) => true,
-            Self::Gated(_, edits) => edits.is_additive(),
+            Self::Gated(gate, edits) => gate.on == GateOn::Change && edits.is_additive(),
             Self::Mean(members) => members.iter().all(|(_, edits)| edits.is_additive()),
             Self::Routed(routed) => routed.is_additive(),
             _ => false,
@@ -234,6 +268,19 @@ impl Edit {
 
     fn is_bias(&self) -> bool {
         matches!(self, Self::Bias(_))
+    }
+
+    /// Whether the output below says too little for the one under this edit: the product is of
+    /// another input, or with another weight.
+    fn changes_product(&self) -> bool {
+        match self {
+            Self::Weight(_) | Self::Scale(Scale { input: Some(_), .. }) => true,
+            Self::Rotate(rotate) => rotate.side == Side::Input,
+            Self::Routed(routed) => {
+                routed.members().iter().flat_map(Edits::iter).any(Self::changes_product)
+            }
+            _ => false,
+        }
     }
 
     /// What the edits below are given for `[tokens, d_in]`.
@@ -308,10 +355,12 @@ impl Edit {
             },
             Self::Output(map) => map.forward(&x, y, pass),
             Self::Gated(gate, edits) => {
-                let gate = gate.of_tokens(layer.site, x.clone(), pass);
-                let chain = over(below, edits.iter());
-                let full = forward(&chain, layer, x, pass);
-                y.clone() + (full - y) * gate
+                let open = gate.of_tokens(layer.site, x.clone(), pass);
+                let full = edits.over_output(below, layer, x, y.clone(), pass);
+                match gate.on {
+                    GateOn::Change => y.clone() + (full - y) * open,
+                    GateOn::Output => full * edits.in_columns(open, layer.site.d_out()),
+                }
             }
             Self::Mean(members) => {
                 let of = |(weight, edits): &(f64, Edits)| {

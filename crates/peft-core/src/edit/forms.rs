@@ -113,7 +113,7 @@ impl Scale {
 }
 
 /// `values`, `[n, columns]`, as some columns of `[n, d_out]`, with others beside them.
-fn placed(
+pub(super) fn placed(
     values: Tensor<2>,
     columns: Option<&Range<usize>>,
     d_out: usize,

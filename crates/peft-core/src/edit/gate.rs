@@ -13,8 +13,21 @@ pub struct Gate {
     pub weight: Tensor<2>,
     /// `b`, `[1]`.
     pub bias: Tensor<1>,
+    /// What it multiplies of a linear layer.
+    pub on: GateOn,
     /// What a probe calls it.
     pub name: String,
+}
+
+/// What of a linear layer a gate multiplies: `y'` is its output under the method, `y` without it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GateOn {
+    /// What the method changes: `y + g (y' - y)`. A closed gate leaves the layer as it was.
+    #[default]
+    Change,
+    /// The outputs that the method changes: `g y'` in their columns. That is a gate of (IA)³ in
+    /// adapter-hub/adapters, `y ⊙ g l`. A closed one leaves nothing of them.
+    Output,
 }
 
 impl Gate {

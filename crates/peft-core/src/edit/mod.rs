@@ -14,7 +14,7 @@ pub use apply::LinearLayer;
 pub use change::Change;
 pub(crate) use compose::{Answer, stack};
 pub use forms::{LowRank, Magnitude, OutputMap, Replaced, Rotate, Scale, Side, Sparse, WeightMap};
-pub use gate::Gate;
+pub use gate::{Gate, GateOn};
 pub use norm::{NormEdit, NormLayer, VectorEdit};
 pub use routed::Routed;
 pub use table::{TableEdit, TableRows};
@@ -42,7 +42,8 @@ pub enum Edit {
     Weight(Arc<dyn WeightMap>),
     /// Any function of `x` and `y`; there is no weight then.
     Output(Arc<dyn OutputMap>),
-    /// `y + g (y' - y)`, where `y'` is the layer under these edits, and `g` a gate.
+    /// `y + g (y' - y)`, where `y'` is the layer under these edits, and `g` a gate; or `g y'`, as
+    /// the gate says.
     Gated(Gate, Edits),
     /// `Σ wₙ yₙ`, where `yₙ` is the layer under the edits of a member.
     Mean(Vec<(f64, Edits)>),

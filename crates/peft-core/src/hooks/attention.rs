@@ -29,8 +29,9 @@ pub struct KeyValues {
     pub value: Tensor<2>,
     /// Dropout on both, for each row and head on its own.
     pub dropout: f64,
-    /// A gate, by which both are multiplied, on what the attention is given.
-    pub gate: Option<Gate>,
+    /// Gates on what the attention is given: one by which both are multiplied, or one for the keys
+    /// and another for the values.
+    pub gates: Vec<Gate>,
 }
 
 /// Keys and values for each row, `[rows, heads, added, d_head]`; those of a row stand at the end.
@@ -102,17 +103,22 @@ impl ExtraKeys {
 impl KeyValues {
     fn of_rows(&self, site: &Site, hidden: &Tensor<2>, heads: usize, pass: &Pass<'_>) -> RowKeys {
         let ([added, width], rows) = (self.key.dims(), pass.rows.len());
-        let gate = self.gate.as_ref().map(|gate| gate.of_rows(site, hidden.clone(), pass));
-        let states = |states: &Tensor<2>| {
+        let gates = self.gates.iter().map(|gate| gate.of_rows(site, hidden.clone(), pass));
+        let gates: Vec<Tensor<2>> = gates.collect();
+        let states = |states: &Tensor<2>, gate: Option<&Tensor<2>>| {
             let size = width / heads;
             let states = states.clone().reshape([1, added, heads, size]).swap_dims(1, 2);
             let states = pass.dropout(states.expand([rows, heads, added, size]), self.dropout);
-            match &gate {
+            match gate {
                 Some(gate) => states * gate.clone().reshape([rows, 1, 1, 1]),
                 None => states,
             }
         };
-        RowKeys { key: states(&self.key), value: states(&self.value), counts: vec![added; rows] }
+        RowKeys {
+            key: states(&self.key, gates.first()),
+            value: states(&self.value, gates.last()),
+            counts: vec![added; rows],
+        }
     }
 }
 
@@ -195,8 +201,8 @@ impl Answer for ExtraKeys {
     fn gated(self, gates: Vec<Gate>) -> Self {
         match self {
             Self::Some(states) => {
-                assert!(states.gate.is_none(), "one gate; refused before");
-                Self::Some(KeyValues { gate: gates.into_iter().next(), ..states })
+                assert!(states.gates.is_empty(), "gated once; refused before");
+                Self::Some(KeyValues { gates, ..states })
             }
             Self::None => Self::None,
             Self::Stack(parts) => {

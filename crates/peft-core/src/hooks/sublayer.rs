@@ -88,8 +88,20 @@ impl<'a> SublayerEnd<'a> {
 
 /// A function at the end of a sublayer.
 pub trait SublayerFunction: Debug {
-    /// The output, `[tokens, d]`, in the place of `end.output`.
-    fn forward(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2>;
+    /// What the function adds, `[tokens, d]`: what a gate beside it multiplies, and what a fusion
+    /// attends over.
+    fn update(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2>;
+
+    /// What that is added to, `[tokens, d]`. The sublayer's output, unless it says otherwise.
+    fn residual(&self, end: &SublayerEnd<'_>, _pass: &Pass<'_>) -> Tensor<2> {
+        end.output.clone()
+    }
+
+    /// The output, `[tokens, d]`, in the place of `end.output`, with an update. Its sum with the
+    /// residual, unless it says otherwise.
+    fn join(&self, update: Tensor<2>, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        self.residual(end, pass) + update
+    }
 
     /// What the function reads, `[tokens, d]`: the input of a gate or of a fusion's query beside it.
     /// The normalised sum, unless it says otherwise.
@@ -111,7 +123,7 @@ pub enum Insert<'a> {
     Stack(Vec<Insert<'a>>),
     /// `Σ wₙ outputₙ`.
     Mean(Vec<(f64, Insert<'a>)>),
-    /// `output + g (output' - output)`, where the gate reads what the function reads.
+    /// With `g` times the update; the gate reads what the function reads.
     Gated(Gate, Box<Insert<'a>>),
     /// By slot.
     Routed(Vec<Insert<'a>>),
@@ -132,7 +144,7 @@ impl<'a> Insert<'a> {
     pub fn forward(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
         match self {
             Self::None => end.output.clone(),
-            Self::Function(function) => function.forward(end, pass),
+            Self::Function(function) => function.join(function.update(end, pass), end, pass),
             Self::Stack(parts) => match &parts[..] {
                 [] => end.output.clone(),
                 [first, rest @ ..] => {
@@ -147,15 +159,51 @@ impl<'a> Insert<'a> {
                 let terms = members.iter().map(|(w, part)| part.forward(end, pass) * *w);
                 terms.reduce(|sum, term| sum + term).expect("a mean has members")
             }
-            Self::Gated(gate, part) => {
-                let gate = gate.of_tokens(end.site(), part.reads(end, pass), pass);
-                let output = end.output.clone();
-                output.clone() + (part.forward(end, pass) - output) * gate
-            }
+            Self::Gated(_, part) => part.join(self.update(end, pass), end, pass),
             Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
                 let end = end.of_rows(rows, pass);
                 slot.map_or(&Self::None, |slot| &members[slot]).forward(&end, sub)
             }),
+        }
+    }
+
+    /// What it adds, `[tokens, d]`: the [update](SublayerFunction::update) of a function; where there
+    /// are several, how the output changes.
+    pub fn update(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        match self {
+            Self::Function(function) => function.update(end, pass),
+            Self::Gated(gate, part) => {
+                let gate = gate.of_tokens(end.site(), part.reads(end, pass), pass);
+                part.update(end, pass) * gate
+            }
+            _ => self.forward(end, pass) - end.output.clone(),
+        }
+    }
+
+    /// What that is added to, `[tokens, d]`: the [residual](SublayerFunction::residual) of a
+    /// function; where there are several, the output.
+    pub fn residual(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        match self {
+            Self::Function(function) => function.residual(end, pass),
+            Self::Gated(_, part) => part.residual(end, pass),
+            _ => end.output.clone(),
+        }
+    }
+
+    /// The same without a gate.
+    pub fn ungated(&self) -> &Self {
+        match self {
+            Self::Gated(_, part) => part.ungated(),
+            other => other,
+        }
+    }
+
+    /// The output with another update.
+    fn join(&self, update: Tensor<2>, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        match self {
+            Self::Function(function) => function.join(update, end, pass),
+            Self::Gated(_, part) => part.join(update, end, pass),
+            _ => end.output.clone() + update,
         }
     }
 

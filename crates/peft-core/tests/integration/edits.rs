@@ -1,12 +1,13 @@
 //! Each form of an edit: what it computes, the weight that it makes, and the way back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::module::ParamId;
 use burn::tensor::{Int, Tensor, module::linear};
 use peft_core::{
-    Base, Change, Edit, Edits, Gate, LinearLayer, LowRank, Magnitude, MemoKey, Replaced, Role,
-    Rotate, Row, Rows, Scale, Side, Site, Sparse, WeightMap,
+    Base, Change, Edit, Edits, Gate, GateOn, LinearLayer, LowRank, Magnitude, MemoKey, Replaced,
+    Role, Rotate, Row, Rows, Scale, Side, Site, Sparse, WeightMap,
 };
 
 use crate::support::{Doubled, Parts, assert_close, device, random, values};
@@ -385,16 +386,15 @@ fn a_mean_is_the_mean_of_weights_and_of_biases() {
 
 /// A gate, and its value for each row of a batch by its equation.
 fn gate(x: &Tensor<2>, rows: &Rows) -> (Gate, Tensor<2>) {
-    let (weight, bias) = (random::<2>([IN, 1]), random::<1>([1]));
-    let open = burn::tensor::activation::sigmoid(
-        x.clone().matmul(weight.clone()) + bias.clone().unsqueeze(),
-    );
+    let gate = crate::support::gate(IN);
+    let open = x.clone().matmul(gate.weight.clone()) + gate.bias.clone().unsqueeze();
+    let open = burn::tensor::activation::sigmoid(open);
     let of_row = |(number, row): (usize, &Row)| {
         let open = open.clone().narrow(0, rows.start(number), row.len());
         open.mean_dim(0).expand([row.len(), 1])
     };
     let spread = Tensor::cat(rows.iter().enumerate().map(of_row).collect(), 0);
-    (Gate { weight, bias, name: "gate".into() }, spread)
+    (gate, spread)
 }
 
 #[test]
@@ -420,6 +420,58 @@ fn a_gate_lets_a_part_of_the_change_through() {
             let expected = y.clone() + (changed - y) * g.clone();
             assert_close(apply(&below.followed_by(gated.clone())), expected);
         }
+    }
+}
+
+#[test]
+fn a_gate_on_the_output_multiplies_the_columns_that_change() {
+    let base = base();
+    let (parts, x) = (Parts::packed(&[3, 1, 2]), random::<2>([6, IN]));
+    let (gate, g) = gate(&x, &parts.rows);
+    let gate = Gate { on: GateOn::Output, ..gate };
+    let of_columns = 2..6;
+    let inner: [(Edits, Range<usize>); 5] = [
+        (Scale::output(random([4])).of_columns(of_columns.clone()).into(), of_columns.clone()),
+        (
+            LowRank::new(random([IN, 2]), random([2, 4]), 0.7)
+                .of_columns(of_columns.clone())
+                .into(),
+            of_columns,
+        ),
+        (scale().into(), 0..OUT),
+        (low_rank(2, 1.7).into(), 0..OUT),
+        (Edits::from(Scale::output(random([OUT]))).then(Edit::Bias(random([OUT]))), 0..OUT),
+    ];
+    for ((inner, columns), site) in inner.iter().flat_map(|i| base.sites().map(move |s| (i, s))) {
+        let (layer, ..) = layer(&base, site);
+        let gated = Edits::from(Edit::Gated(gate.clone(), inner.clone()));
+        let apply = |edits: &Edits| edits.apply(&layer, x.clone(), &parts.pass());
+        for below in [Edits::none(), Edits::from(low_rank(1, -0.8)).then(scale())] {
+            let changed = apply(&below.clone().followed_by(inner.clone()));
+            let of = |columns: &Range<usize>| {
+                changed.clone().narrow(1, columns.start, columns.len()) * g.clone()
+            };
+            let expected = changed.clone().slice_assign([0..6, columns.clone()], of(columns));
+            assert_close(apply(&below.followed_by(gated.clone())), expected);
+        }
+    }
+}
+
+#[test]
+fn what_is_below_a_gate_drops_the_same_values_with_it_and_without() {
+    let base = base();
+    let (parts, x) = (Parts::packed(&[3, 1, 2]), random::<2>([6, IN]));
+    let (gate, g) = gate(&x, &parts.rows);
+    let (below, l) = (low_rank(2, 1.7).with_dropout(0.5), random::<1>([OUT]));
+    let gated = Edit::Gated(gate, Scale::output(l.clone()).into());
+    for site in base.sites() {
+        let (layer, ..) = layer(&base, site);
+        // Each time from the first draw on.
+        let apply =
+            |edits: Edits| edits.apply(&layer, x.clone(), &Parts::packed(&[3, 1, 2]).training(3));
+        let y = apply(below.clone().into());
+        let expected = y.clone() + (y.clone() * l.clone().unsqueeze() - y) * g.clone();
+        assert_close(apply(Edits::from(below.clone()).then(gated.clone())), expected);
     }
 }
 

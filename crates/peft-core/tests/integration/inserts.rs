@@ -5,7 +5,7 @@ use peft_core::{
     Base, Gate, Insert, NormLayer, Pass, Role, Site, SiteKind, SublayerEnd, SublayerFunction,
 };
 
-use crate::support::{Fixed, Parts, assert_close, device, random};
+use crate::support::{Fixed, Parts, assert_close, device, gate, random};
 
 const D: usize = 5;
 
@@ -25,8 +25,8 @@ fn sites(base: &Base) -> [&Site; 2] {
 struct Added(Tensor<2>);
 
 impl SublayerFunction for Added {
-    fn forward(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
-        end.output.clone() + end.normalized(pass).matmul(self.0.clone())
+    fn update(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        end.normalized(pass).matmul(self.0.clone())
     }
 }
 
@@ -35,11 +35,27 @@ impl SublayerFunction for Added {
 struct Parallel(Tensor<2>);
 
 impl SublayerFunction for Parallel {
-    fn forward(&self, end: &SublayerEnd<'_>, _pass: &Pass<'_>) -> Tensor<2> {
-        end.output.clone() + end.input.clone().matmul(self.0.clone())
+    fn update(&self, end: &SublayerEnd<'_>, _pass: &Pass<'_>) -> Tensor<2> {
+        end.input.clone().matmul(self.0.clone())
     }
     fn reads(&self, end: &SublayerEnd<'_>, _pass: &Pass<'_>) -> Tensor<2> {
         end.input.clone()
+    }
+}
+
+/// `input + tanh(update)`, where the output is lost.
+#[derive(Debug, Clone)]
+struct Joined(Parallel);
+
+impl SublayerFunction for Joined {
+    fn update(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        self.0.update(end, pass)
+    }
+    fn join(&self, update: Tensor<2>, end: &SublayerEnd<'_>, _pass: &Pass<'_>) -> Tensor<2> {
+        end.input.clone() + update.tanh()
+    }
+    fn reads(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
+        self.0.reads(end, pass)
     }
 }
 
@@ -166,17 +182,42 @@ fn a_gate_reads_what_its_function_reads() {
             false => Insert::of(added()),
             true => Insert::of(parallel()),
         };
-        let gate = Gate { weight: random([D, 1]), bias: random([1]), name: "gate".into() };
+        let gate = gate(D);
         let [input, output, _] = setting.states.clone();
-        let read = if in_parallel { input } else { setting.normalized(&output) };
-        let open = sigmoid(read.matmul(gate.weight.clone()) + gate.bias.clone().unsqueeze());
-        // One value for each row.
-        let of_row = |from, tokens| open.clone().narrow(0, from, tokens).mean_dim(0);
-        let open = Tensor::cat(vec![of_row(0, 3).expand([3, 1]), of_row(3, 2).expand([2, 1])], 0);
+        let open = open(&gate, if in_parallel { input } else { setting.normalized(&output) });
         let full = setting.forward(&insert);
         let expected = output.clone() + (full - output) * open;
         assert_close(setting.forward(&Insert::Gated(gate, Box::new(insert))), expected);
     }
+}
+
+/// What a gate gives for `[5, d]`, of texts of 3 and 2 tokens: one value for each.
+fn open(gate: &Gate, read: Tensor<2>) -> Tensor<2> {
+    let open = sigmoid(read.matmul(gate.weight.clone()) + gate.bias.clone().unsqueeze());
+    let of_row = |from, tokens| open.clone().narrow(0, from, tokens).mean_dim(0);
+    Tensor::cat(vec![of_row(0, 3).expand([3, 1]), of_row(3, 2).expand([2, 1])], 0)
+}
+
+#[test]
+fn a_gate_multiplies_the_update_and_not_what_it_is_joined_with() {
+    let setting = Setting::new(&[3, 2], &[]);
+    let [input, output, _] = setting.states.clone();
+    let (function, [first, second]) = (Joined(parallel()), [gate(D), gate(D)]);
+    let update = input.clone().matmul(function.0.0.clone());
+    let [one, other] = [&first, &second].map(|gate| open(gate, input.clone()));
+    let gated = Insert::Gated(first, Box::new(Insert::of(function.clone())));
+    let once = update.clone() * one.clone();
+    assert_close(setting.forward(&gated), input.clone() + once.clone().tanh());
+    assert_close(setting.end(|end, pass| gated.update(end, pass)), once.clone());
+    let ungated = setting.end(|end, pass| gated.ungated().update(end, pass));
+    assert_close(ungated, update.clone());
+    // A gate beside a gate.
+    let twice = Insert::Gated(second, Box::new(gated));
+    assert_close(setting.forward(&twice), input.clone() + (once * other).tanh());
+    // Of several functions it is the change of the output.
+    let stack = Insert::Stack(vec![Insert::of(function), Insert::of(added())]);
+    let update = setting.end(|end, pass| stack.update(end, pass));
+    assert_close(update, setting.forward(&stack) - output);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, activation::sigmoid};
 use peft_core::{Base, ExtraKeys, Gate, KeyValues, Role, RowKeys, Site};
 
-use crate::support::{Parts, assert_close, device, random, values};
+use crate::support::{Parts, assert_close, device, gate, random, values};
 
 const D: usize = 5;
 const HEADS: usize = 2;
@@ -21,7 +21,7 @@ fn site(base: &Base) -> &Site {
 
 fn key_values(added: usize) -> KeyValues {
     let states = || random([added, HEADS * SIZE]);
-    KeyValues { key: states(), value: states(), dropout: 0.0, gate: None }
+    KeyValues { key: states(), value: states(), dropout: 0.0, gates: Vec::new() }
 }
 
 fn some(states: &KeyValues) -> ExtraKeys {
@@ -69,16 +69,31 @@ fn the_first_of_a_stack_is_nearest_to_the_text() {
 
 #[test]
 fn a_gate_scales_the_keys_of_a_row() {
-    let gate = Gate { weight: random([D, 1]), bias: random([1]), name: "gate".into() };
+    let gate = gate(D);
     let (states, parts, hidden) = (key_values(2), Parts::packed(&[3, 1]), random::<2>([4, D]));
     let open = sigmoid(hidden.clone().matmul(gate.weight.clone()) + gate.bias.clone().unsqueeze());
-    let gated = ExtraKeys::Some(KeyValues { gate: Some(gate), ..states.clone() });
+    let gated = ExtraKeys::Some(KeyValues { gates: vec![gate], ..states.clone() });
     let found = of_rows(&gated, &hidden, &parts).expect("some");
     for (row, (from, tokens)) in [(0, 3), (3, 1)].into_iter().enumerate() {
         let open = open.clone().narrow(0, from, tokens).mean().into_scalar::<f32>();
         assert_close(last(&found.key, row, 2), by_head(&states.key) * open);
         assert_close(last(&found.value, row, 2), by_head(&states.value) * open);
     }
+}
+
+#[test]
+fn keys_and_values_may_have_a_gate_each() {
+    let gates = vec![gate(D), gate(D)];
+    let (states, parts, hidden) = (key_values(2), Parts::packed(&[3, 1]), random::<2>([4, D]));
+    let alone = |gate: &Gate| {
+        let keys = ExtraKeys::Some(KeyValues { gates: vec![gate.clone()], ..states.clone() });
+        of_rows(&keys, &hidden, &parts).expect("some")
+    };
+    let [first, second] = [&gates[0], &gates[1]].map(alone);
+    let both = ExtraKeys::Some(KeyValues { gates, ..states.clone() });
+    let found = of_rows(&both, &hidden, &parts).expect("some");
+    assert_close(found.key, first.key);
+    assert_close(found.value, second.value);
 }
 
 #[test]
@@ -102,8 +117,8 @@ fn dropout_of_keys_acts_in_training_on_each_row_by_itself() {
 #[test]
 fn each_row_of_a_batch_has_the_keys_of_its_slot() {
     let (two, four) = (key_values(2), key_values(4));
-    let gate = Gate { weight: random([D, 1]), bias: random([1]), name: "gate".into() };
-    let gated = ExtraKeys::Some(KeyValues { gate: Some(gate), ..two.clone() });
+    let gate = gate(D);
+    let gated = ExtraKeys::Some(KeyValues { gates: vec![gate], ..two.clone() });
     let members =
         [some(&two), ExtraKeys::Stack(vec![some(&four), gated]), ExtraKeys::None, some(&four)];
     for slots in [

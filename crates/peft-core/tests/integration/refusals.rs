@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use burn::module::ParamId;
 use peft_core::{
-    Edit, Edits, Gate, LowRank, Magnitude, MemoKey, Replaced, Role, Routed, Scale, merge_obstacle,
+    Edit, Edits, LowRank, Magnitude, MemoKey, Replaced, Role, Routed, Scale, merge_obstacle,
 };
 
-use crate::support::{Doubled, Fixed, linears, random};
+use crate::support::{Doubled, Fixed, gate, linears, random};
 
 const IN: usize = 6;
 const OUT: usize = 10;
@@ -34,8 +34,7 @@ fn replaced() -> Edits {
 }
 
 fn gated(edits: Edits) -> Edits {
-    Edit::Gated(Gate { weight: random([IN, 1]), bias: random([1]), name: "gate".into() }, edits)
-        .into()
+    Edit::Gated(gate(IN), edits).into()
 }
 
 fn mean(edits: Edits) -> Edits {

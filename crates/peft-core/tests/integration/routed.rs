@@ -5,11 +5,11 @@ use std::sync::Arc;
 use burn::module::ParamId;
 use burn::tensor::Tensor;
 use peft_core::{
-    AdapterPool, Base, BoxedMethod, Edit, Edits, Gate, Hooks, LowRank, Magnitude, MemoKey,
-    Replaced, Role, Rotate, Routed, Row, Rows, Scale, Side, Site,
+    AdapterPool, Base, BoxedMethod, Edit, Edits, Hooks, LowRank, Magnitude, MemoKey, Replaced,
+    Role, Rotate, Routed, Row, Rows, Scale, Side, Site,
 };
 
-use crate::support::{Doubled, Fixed, Parts, assert_close, device, layer, random};
+use crate::support::{Doubled, Fixed, Parts, assert_close, device, gate, layer, random};
 
 const IN: usize = 6;
 const OUT: usize = 10;
@@ -124,7 +124,7 @@ fn slots_with_other_forms_run_on_their_rows() {
     let scale = || Scale { input: Some(random([IN])), output: Some(random([OUT])), columns: None };
     let blocks = |count: usize, size| random::<3>([count, size, size]);
     let rotate = Rotate { blocks: blocks(2, 3), side: Side::Input, orthogonal: false };
-    let gate = Gate { weight: random([IN, 1]), bias: random([1]), name: "gate".into() };
+    let gate = gate(IN);
     let groups: [[Edits; 3]; 6] = [
         [low_rank(2).into(), scale().into(), Edit::Bias(random([OUT])).into()],
         [low_rank(1).of_columns(0..OUT).into(), low_rank(2).into(), Edits::none()],

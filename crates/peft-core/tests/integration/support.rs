@@ -5,9 +5,9 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
 use peft_core::{
-    AnyConfig, Base, BoxedMethod, Change, Edit, Edits, EmptyPass, Hooks, InitContext, LinearLayer,
-    Memo, Method, MethodConfig, Mode, ModuleNames, NormEdit, OutputMap, Pass, Role, Rows, Site,
-    SiteKind, Slots, Targets, change_at,
+    AnyConfig, Base, BoxedMethod, Change, Edit, Edits, EmptyPass, Gate, GateOn, Hooks, InitContext,
+    LinearLayer, Memo, Method, MethodConfig, Mode, ModuleNames, NormEdit, OutputMap, Pass, Role,
+    Rows, Site, SiteKind, Slots, Targets, change_at,
 };
 use peft_lora::{LoraConfig, LoraInit};
 
@@ -26,6 +26,12 @@ pub fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
 /// The values of a tensor, row by row.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().try_into_vec().expect("floats")
+}
+
+/// A gate on what changes, of vectors of width `d`.
+pub fn gate(d: usize) -> Gate {
+    let (weight, bias) = (random([d, 1]), random([1]));
+    Gate { weight, bias, on: GateOn::Change, name: "gate".into() }
 }
 
 #[track_caller]

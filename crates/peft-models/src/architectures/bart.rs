@@ -135,7 +135,7 @@ fn stack(
         let path = format!("{path}.layers.{index}");
         layer(loader, d, fields, &path, side, first + index)
     })?;
-    Ok(Transformer { causal: side == Side::Decoder, ..Transformer::new(embeddings, layers) })
+    Ok(Transformer { causality: side.causality(), ..Transformer::new(embeddings, layers) })
 }
 
 /// PyTorch's, which the configuration does not name.

@@ -64,6 +64,8 @@ pub(super) fn load(
     let fields: DistilBertConfig = config.read()?;
     config.heads("n_heads", fields.n_heads)?;
     let d = config.hidden_size;
+    // What adapter-hub/adapters calls it in this model.
+    loader.base().set_adapters_self_prefix("self");
     let path = format!("{own}embeddings");
     let mut table = |name: &str, role, entries| {
         FrozenEmbedding::load(loader, &format!("{path}.{name}"), role, [entries, d])

@@ -4,7 +4,9 @@ use peft_core::{Activation, Role};
 use serde::Deserialize;
 
 use super::{Parts, decoder_head};
-use crate::blocks::{AttentionSpec, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenNorm};
+use crate::blocks::{
+    AttentionSpec, Causality, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenNorm,
+};
 use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, Positions};
 use crate::blocks::{ProjectionPaths, Sublayer, SublayerStyle};
 use crate::body::{Body, Transformer};
@@ -99,7 +101,7 @@ pub(super) fn load(
     let head = decoder_head(loader, config, task, new, &embeddings, tied, ("classifier", dropout));
     let body = Body::Single(Transformer {
         norm: Some(norm),
-        causal: true,
+        causality: Causality::Places,
         ..Transformer::new(embeddings, layers)
     });
     Ok(Parts { body, head })

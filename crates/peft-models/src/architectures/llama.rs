@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Parts, decoder_head};
-use crate::blocks::{AttentionSpec, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenNorm};
+use crate::blocks::{
+    AttentionSpec, Causality, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenNorm,
+};
 use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, ProjectionPaths};
 use crate::blocks::{Rotary, RotaryScaling, Sublayer, SublayerStyle};
 use crate::body::{Body, Transformer};
@@ -164,7 +166,7 @@ pub(super) fn load(
     let body = Body::Single(Transformer {
         norm: Some(norm),
         rotary: Some(rotary),
-        causal: true,
+        causality: Causality::Tokens,
         ..Transformer::new(embeddings, layers)
     });
     Ok(Parts { body, head })

@@ -11,7 +11,7 @@ mod t5;
 use burn::tensor::Tensor;
 use peft_core::{Activation, Role};
 
-use crate::blocks::{Embeddings, FrozenEmbedding, Unembedding};
+use crate::blocks::{Causality, Embeddings, FrozenEmbedding, Unembedding};
 use crate::body::Body;
 use crate::checkpoint::Loader;
 use crate::config::Architecture;
@@ -65,6 +65,14 @@ impl Side {
         match self {
             Self::Encoder => Role::Embeddings,
             Self::Decoder => Role::DecoderEmbeddings,
+        }
+    }
+
+    /// Which tokens a token sees.
+    fn causality(self) -> Causality {
+        match self {
+            Self::Encoder => Causality::None,
+            Self::Decoder => Causality::Tokens,
         }
     }
 

@@ -159,7 +159,7 @@ fn stack(
     Ok(Transformer {
         norm: Some(norm),
         relative: Some(relative),
-        causal: side == Side::Decoder,
+        causality: side.causality(),
         dropout: fields.dropout_rate,
         ..Transformer::new(embeddings, layers)
     })

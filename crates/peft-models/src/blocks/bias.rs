@@ -5,6 +5,7 @@ use peft_core::{Row, Rows};
 
 use super::RelativeBias;
 use super::attention::MASKED;
+use super::context::Causality;
 
 /// Where the keys of an attention are in their texts, by row of the batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,8 +66,15 @@ impl KeyPlaces {
 
     /// `[rows or 1, 1, queries, keys]`: [`MASKED`] at what comes after the query too; `None` where
     /// everything is seen.
-    pub(super) fn causal(&self, queries: &Rows, device: &Device) -> Option<Tensor<4>> {
+    pub(super) fn causal(
+        &self,
+        queries: &Rows,
+        causality: Causality,
+        device: &Device,
+    ) -> Option<Tensor<4>> {
         let (keys, longest) = (self.keys(), queries.longest());
+        // A query that sees nothing attends to what is masked least.
+        let later = if causality == Causality::Places { 2.0 * MASKED } else { MASKED };
         let patterns = self.patterns(queries);
         let rows: Vec<&Row> = queries.iter().collect();
         let mut values = Vec::with_capacity(patterns.len() * longest * keys);
@@ -76,14 +84,16 @@ impl KeyPlaces {
             for query in 0..longest {
                 let own = extra + row.past + query;
                 let is_query = query < row.len();
-                let value = |place: &Option<usize>| match place {
+                // The last keys are those of these queries.
+                let last = keys - longest + query;
+                let value = |(key, place): (usize, &Option<usize>)| match place {
                     Some(place) if *place <= own => 0.0,
                     _ => {
                         sees_all &= !is_query;
-                        MASKED
+                        if key > last { later } else { MASKED }
                     }
                 };
-                values.extend(places.iter().map(value));
+                values.extend(places.iter().enumerate().map(value));
             }
         }
         (!sees_all).then(|| {

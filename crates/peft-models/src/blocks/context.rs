@@ -7,6 +7,18 @@ use peft_core::Rows;
 
 use super::{Angles, KeyPlaces, RelativeBias};
 
+/// Which tokens of a text a token of it sees. Padding in front of a text sees none of them, and attends
+/// to places alike, as in transformers; only what reads padding can tell to which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Causality {
+    /// All.
+    None,
+    /// Those before it. Padding in front attends to all places.
+    Tokens,
+    /// Those before it. Padding in front attends to the places before it, as in GPT-2.
+    Places,
+}
+
 /// What all layers of a stack are given beside the hidden states.
 #[derive(Debug)]
 pub struct Context<'a> {
@@ -16,8 +28,8 @@ pub struct Context<'a> {
     pub angles: Option<Angles>,
     /// Biases by distance, if there are any.
     pub relative: Option<&'a RelativeBias>,
-    /// Whether a token sees those before it only.
-    pub causal: bool,
+    /// Which tokens a token sees.
+    pub causality: Causality,
     /// The device of biases.
     device: Device,
     /// The last bias of the attention to the text itself, and of that to an encoder, with the keys
@@ -43,7 +55,8 @@ impl<'a> Context<'a> {
     pub fn new(device: &Device) -> Self {
         let device = device.clone().without_autodiff();
         let computed = RefCell::default();
-        Self { encoded: None, angles: None, relative: None, causal: false, device, computed }
+        let causality = Causality::None;
+        Self { encoded: None, angles: None, relative: None, causality, device, computed }
     }
 
     /// What is added to scores, `[rows or 1, heads or 1, queries or 1, keys]`; `None` where that is
@@ -60,9 +73,10 @@ impl<'a> Context<'a> {
         {
             return bias.clone();
         }
-        let seen = match self.causal && !crosses {
-            true => keys.causal(queries, &self.device),
-            false => keys.mask(&self.device),
+        let seen = match self.causality {
+            Causality::None => keys.mask(&self.device),
+            _ if crosses => keys.mask(&self.device),
+            causality => keys.causal(queries, causality, &self.device),
         };
         let relative = self.relative.filter(|_| !crosses);
         let relative = relative.map(|relative| keys.relative(relative, queries));

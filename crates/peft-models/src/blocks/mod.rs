@@ -13,7 +13,7 @@ mod unembedding;
 
 pub use attention::{Attention, AttentionSpec, Heads, ProjectionPaths};
 pub use bias::KeyPlaces;
-pub use context::{Context, EncodedText};
+pub use context::{Causality, Context, EncodedText};
 pub use embedding::{EmbeddedText, Embeddings, Positions};
 pub use feed_forward::{FeedForward, FeedForwardSpec};
 pub use frozen::{FrozenEmbedding, FrozenLinear, FrozenNorm, LinearForm, NormForm};

@@ -197,7 +197,7 @@ impl Hooks for PrefixTuning {
             key: part(0),
             value: part(1),
             dropout: self.dropout,
-            gate: None,
+            gates: Vec::new(),
         })
     }
 
@@ -216,7 +216,7 @@ impl Method for PrefixTuning {
             let (own, adapters) = match role {
                 Role::EncoderAttention => ("encoder_", "encoder_prefix"),
                 Role::CrossAttention => ("cross_", "cross_prefix"),
-                _ => ("", "self_prefix"),
+                _ => ("", base.adapters_self_prefix()),
             };
             let adapters = format!("{model}prefix_tuning.prefix_tunings.{{}}.{adapters}");
             table.exchange(file, own, &adapters);
