@@ -4,7 +4,6 @@ use burn::tensor::Device;
 use peft_adapter::{BottleneckConfig, ReductionFactor, ResidualBeforeNorm};
 use peft_conformance::{Expect, Host, HostKind, conformance};
 use peft_core::{AttentionMatrices, InitContext, MethodConfig, configure};
-use peft_format::Registry;
 use peft_ia3::Ia3Config;
 use peft_lora::LoraConfig;
 use peft_prefix::PrefixTuningConfig;

@@ -99,7 +99,7 @@ impl Predict {
                 print_tags(&mut out, words, tags)?;
                 continue;
             }
-            let (label, score) = shown(&row);
+            let (label, score) = label_and_score(&row);
             let text = row.get("text").or(row.get("question")).and_then(Value::as_str);
             let text = text.unwrap_or_default();
             let adapter = row.get("adapter").and_then(Value::as_str);
@@ -153,7 +153,7 @@ fn answered(example: &Example, answer: &Answered) -> Map<String, Value> {
 
 /// What a text got, and with what score, as columns; a number has none. Several labels are separated
 /// by bars, as data files may have them.
-fn shown(row: &Map<String, Value>) -> (String, String) {
+fn label_and_score(row: &Map<String, Value>) -> (String, String) {
     let score = |score: &Value| format!("{:.4}", score.as_f64().unwrap_or(f64::NAN));
     if let Some(value) = row.get("value") {
         return (score(value), String::new());

@@ -55,7 +55,7 @@ impl ExtraKeys {
     pub(crate) fn is_gated(&self) -> bool {
         match self {
             Self::None => false,
-            Self::Some(states) => states.gate.is_some(),
+            Self::Some(states) => !states.gates.is_empty(),
             Self::Stack(parts) | Self::Routed(parts) => parts.iter().any(Self::is_gated),
         }
     }
