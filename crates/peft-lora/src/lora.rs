@@ -223,7 +223,9 @@ impl Hooks for Lora {
 
     fn table(&self, site: &Site, _pass: &Pass<'_>) -> TableEdit {
         match self.layer(site) {
-            Some(layer) if site.kind == SiteKind::Embedding => TableEdit::LowRank(layer.factors()),
+            Some(layer) if site.kind == SiteKind::Embedding => {
+                TableEdit::LowRank(Box::new(layer.factors()))
+            }
             _ => TableEdit::Keep,
         }
     }

@@ -148,7 +148,7 @@ fn texts_are_drawn_stopped_and_refused() {
         ("generate --model model", "no prompts"),
         ("generate --model model ab --do-sample --temperature 0", "temperature"),
         ("generate --model model ab --temperature nan", "temperature"),
-        ("generate --model model ab --length-penalty inf", "length_penalty"),
+        ("generate --model model ab --length-penalty inf", "--length-penalty"),
         ("generate --model model ab --num-beams 2 --do-sample", "do_sample"),
         ("generate --model model ab --max-new-tokens 0", "max_new_tokens"),
     ] {

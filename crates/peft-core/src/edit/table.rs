@@ -21,7 +21,7 @@ pub enum TableEdit {
     /// Other values in some rows.
     Rows(TableRows),
     /// `table + s A B`, with `A` of shape `[entries, r]` and `B` of shape `[r, d]`; without dropout.
-    LowRank(LowRank),
+    LowRank(Box<LowRank>),
     /// One edit after another.
     Stack(Vec<TableEdit>),
     /// `Σ wₙ tableₙ`.
@@ -59,7 +59,8 @@ impl TableEdit {
             Self::Keep => found,
             Self::Replaced(values) => values.clone().select(0, index(ids, pass)),
             Self::Rows(rows) => rows.over(found, ids, pass),
-            Self::LowRank(LowRank { a, b, scale, .. }) => {
+            Self::LowRank(factors) => {
+                let LowRank { a, b, scale, .. } = &**factors;
                 let inner = a.clone().select(0, index(ids, pass)) * *scale;
                 found + inner.matmul(b.clone())
             }
@@ -97,7 +98,8 @@ impl TableEdit {
             Self::Keep => scores,
             Self::Replaced(values) => x.matmul(values.clone().transpose()),
             Self::Rows(rows) => rows.compared(scores, x),
-            Self::LowRank(LowRank { a, b, scale, .. }) => {
+            Self::LowRank(factors) => {
+                let LowRank { a, b, scale, .. } = &**factors;
                 let inner = x.matmul(b.clone().transpose()) * *scale;
                 scores + inner.matmul(a.clone().transpose())
             }

@@ -28,7 +28,7 @@ fn rows(indices: &[usize]) -> TableEdit {
 }
 
 fn low_rank() -> TableEdit {
-    TableEdit::LowRank(LowRank::new(random([ENTRIES, 2]), random([2, D]), 0.7))
+    TableEdit::LowRank(Box::new(LowRank::new(random([ENTRIES, 2]), random([2, D]), 0.7)))
 }
 
 fn replaced() -> TableEdit {

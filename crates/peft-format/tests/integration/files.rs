@@ -221,7 +221,9 @@ fn an_adapter_directory_with_problems_names_each_key() {
     match Adapter::load(directory.path(), &registry, &base, &device) {
         Err(Error::Keys { path, problems }) => {
             assert_eq!(path, weights);
-            let shown = expected.map(|problem| problem.to_string()).join("; ");
+            // Of another base nothing fits: a few say so.
+            let [first, second, _] = expected.map(|problem| problem.to_string());
+            let shown = format!("{first}; {second}; and 1 more, which `peft check` lists");
             assert_eq!(problems, shown);
         }
         other => panic!("{other:?}"),
