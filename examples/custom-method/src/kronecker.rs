@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Distribution, Tensor};
-use peft_core::{Base, Change, Edit, Edits, Error, Exchange, Hooks, InitContext, Layout, Method, MethodConfig, Pass, Result, Site, Targets, WeightMap};
+use peft_core::{
+    Base, Change, Edit, Edits, Error, Exchange, Hooks, InitContext, Layout, Method, MethodConfig,
+    Pass, Result, Site, Targets, WeightMap,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::DEFAULT_ROLES;

@@ -4,7 +4,10 @@ mod kronecker;
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use peft_core::{Base, Edits, Error, Exchange, Hooks, InitContext, Layout, Method, MethodConfig, Pass, Result, Role, Site, Targets};
+use peft_core::{
+    Base, Edits, Error, Exchange, Hooks, InitContext, Layout, Method, MethodConfig, Pass, Result,
+    Role, Site, Targets,
+};
 use serde::{Deserialize, Serialize};
 
 pub use kronecker::{KronA, KronAConfig};
