@@ -1,6 +1,8 @@
 //! The configuration of (IA)³ as adapter-hub/adapters writes it: a LoRA that scales.
 
-use peft_core::{AdaptersModules, Base, Error, ModuleNames, Result, Site, Targets};
+use peft_core::{
+    AdaptersModules, Base, Error, ModuleNames, Result, Site, Targets, with_adapters_defaults,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -64,7 +66,11 @@ pub(crate) fn write(config: &Ia3Config, base: &Base) -> Result<Value> {
 pub(crate) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<Ia3Config>> {
     let is = |field: &str, value: &str| config.get(field).and_then(Value::as_str) == Some(value);
     (is("architecture", "lora") && is("composition_mode", "scale")).then(|| {
-        let theirs: AdaptersIa3 = serde_json::from_value(Value::Object(config.clone()))
+        let defaults = json!({
+            "selfattn_lora": true, "intermediate_lora": true, "output_lora": false,
+            "leave_out": [], "r": 1, "alpha": 1, "attn_matrices": ["k", "v"],
+        });
+        let theirs: AdaptersIa3 = serde_json::from_value(with_adapters_defaults(config, defaults))
             .map_err(|error| Error::config("config", "IA3Config", error.to_string()))?;
         theirs.into_ours(base)
     })

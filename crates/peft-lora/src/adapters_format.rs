@@ -1,8 +1,8 @@
 //! The configuration of LoRA as adapter-hub/adapters writes it.
 
-use peft_core::{AdaptersModules, Base, Error, Result, Targets};
+use peft_core::{AdaptersModules, Base, Error, Result, Targets, with_adapters_defaults};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{LoraBias, LoraConfig};
 
@@ -83,8 +83,14 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
 /// What that library's `config` says in ours; `None` where it is not of LoRA.
 pub(crate) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<LoraConfig>> {
     let is = |field: &str, value: &str| config.get(field).and_then(Value::as_str) == Some(value);
-    (is("architecture", "lora") && is("composition_mode", "add")).then(|| {
-        let theirs: AdaptersLora = serde_json::from_value(Value::Object(config.clone()))
+    let adds = !config.contains_key("composition_mode") || is("composition_mode", "add");
+    (is("architecture", "lora") && adds).then(|| {
+        let defaults = json!({
+            "selfattn_lora": true, "intermediate_lora": false, "output_lora": false,
+            "leave_out": [], "r": 8, "alpha": 8, "dropout": 0.0, "attn_matrices": ["q", "v"],
+            "composition_mode": "add", "init_weights": "lora", "use_gating": false,
+        });
+        let theirs: AdaptersLora = serde_json::from_value(with_adapters_defaults(config, defaults))
             .map_err(|e| Error::config("config", "LoRAConfig", e.to_string()))?;
         theirs.into_ours(base)
     })

@@ -1,6 +1,6 @@
 //! The configuration of prefix tuning as adapter-hub/adapters writes it.
 
-use peft_core::{Activation, Base, Error, Result};
+use peft_core::{Activation, Base, Error, Result, with_adapters_defaults};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -61,8 +61,14 @@ pub(super) fn write(config: &PrefixTuningConfig, base: &Base) -> Result<Value> {
 pub(super) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<PrefixTuningConfig>> {
     let architecture = config.get("architecture").and_then(Value::as_str);
     (architecture == Some("prefix_tuning")).then(|| {
-        let theirs: AdaptersPrefix = serde_json::from_value(Value::Object(config.clone()))
-            .map_err(|error| Error::config("config", "PrefixTuningConfig", error.to_string()))?;
+        let defaults = json!({
+            "flat": false, "prefix_length": 30, "bottleneck_size": 512, "non_linearity": "tanh",
+            "dropout": 0.0,
+        });
+        let theirs: AdaptersPrefix =
+            serde_json::from_value(with_adapters_defaults(config, defaults)).map_err(|error| {
+                Error::config("config", "PrefixTuningConfig", error.to_string())
+            })?;
         if theirs.use_gating {
             return Err(Error::config(
                 "use_gating",

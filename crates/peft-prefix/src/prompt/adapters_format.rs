@@ -1,6 +1,6 @@
 //! The configuration of prompt tuning as adapter-hub/adapters writes it.
 
-use peft_core::{Error, Result};
+use peft_core::{Error, Result, with_adapters_defaults};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -42,8 +42,13 @@ pub(super) fn write(config: &PromptTuningConfig) -> Result<Value> {
 pub(super) fn read(config: &Map<String, Value>) -> Option<Result<PromptTuningConfig>> {
     let architecture = config.get("architecture").and_then(Value::as_str);
     (architecture == Some("prompt_tuning")).then(|| {
-        let theirs: AdaptersPrompt = serde_json::from_value(Value::Object(config.clone()))
-            .map_err(|error| Error::config("config", "PromptTuningConfig", error.to_string()))?;
+        let defaults = json!({
+            "prompt_length": 10, "prompt_init": "random_uniform", "combine": "prefix",
+        });
+        let theirs: AdaptersPrompt =
+            serde_json::from_value(with_adapters_defaults(config, defaults)).map_err(|error| {
+                Error::config("config", "PromptTuningConfig", error.to_string())
+            })?;
         let init = match theirs.prompt_init.as_str() {
             "random_uniform" => PromptInit::Random,
             "from_string" => PromptInit::Text,
