@@ -62,6 +62,9 @@ impl Beside {
             let wrapped = site.key("base_layer.weight");
             // Its copy is the embedding's.
             let follows = config.ensure_weight_tying && site.tied_to.is_some();
+            if follows && kept.remove(&site.key("base_layer.weight")).is_some() {
+                is_changed = true;
+            }
             if !is_table || follows {
                 continue;
             }
