@@ -17,7 +17,7 @@ use crate::{Adapter, Result};
 /// If the method acts on more than weights and biases.
 pub fn merged_tensors(adapter: &Adapter, base: &Base) -> Result<TensorMap> {
     if let Some(reason) = merge_obstacle(&adapter.method, base) {
-        return Err(Error::Merge { method: adapter.config.method.name().into(), reason }.into());
+        return Err(refused(adapter, reason));
     }
     let hooks = adapter.method.valid();
     let parts = EmptyPass::new(base.device());
@@ -30,9 +30,14 @@ pub fn merged_tensors(adapter: &Adapter, base: &Base) -> Result<TensorMap> {
              architecture has no place",
             entry.site.path
         );
-        return Err(Error::Merge { method: adapter.config.method.name().into(), reason }.into());
+        return Err(refused(adapter, reason));
     }
     Ok(tensors_under(&hooks, base))
+}
+
+/// That an adapter cannot be merged, or taken out again.
+fn refused(adapter: &Adapter, reason: String) -> crate::Error {
+    Error::Merge { method: adapter.config.method.name().into(), reason }.into()
 }
 
 /// The weight `[d_in, d_out]` and the bias of a linear layer under `hooks`.
@@ -107,10 +112,8 @@ pub fn tensors_under(hooks: &dyn Hooks, base: &Base) -> TensorMap {
 /// # Errors
 /// If the method cannot be merged, or its merged form has no inverse.
 pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Vec<String>)> {
-    let method = adapter.config.method.name();
-    let merge_error = |reason| Error::Merge { method: method.into(), reason };
     if let Some(reason) = merge_obstacle(&adapter.method, base) {
-        return Err(merge_error(reason).into());
+        return Err(refused(adapter, reason));
     }
     let hooks = adapter.method.valid();
     let parts = EmptyPass::new(base.device());
@@ -137,7 +140,8 @@ pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Ve
         }
         let edits = hooks.linear(site, pass);
         let weight = edits.invert(site, frozen_weight(entry).dense()).map_err(|reason| {
-            merge_error(format!("its merged form at {} cannot be inverted: {reason}", site.path))
+            let at = &site.path;
+            refused(adapter, format!("its merged form at {at} cannot be inverted: {reason}"))
         })?;
         tensors.insert(key, in_checkpoint(site, weight));
     }
