@@ -6,7 +6,10 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Distribution, Tensor};
 use peft_core::{Hooks, SiteKind};
-use peft_format::{Adapter, AdapterConfig, Error, merged_tensors, read_safetensors};
+use peft_format::{
+    Adapter, AdapterConfig, Error, merged_tensors, read_safetensors, tensors_under,
+    unmerged_tensors,
+};
 use peft_models::{Model, ModelInput};
 use serde_json::{Map, Value, json};
 
@@ -140,6 +143,13 @@ fn what_is_saved_and_merged_is_what_was_trained() {
             let merged = merged.unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(base.untied_in(&merged), is_tied && !stays_tied, "{what}");
             let merged = model.with_tensors(merged).expect("it is whole");
+            // What was not replaced comes off again, under the keys that the merged model has.
+            let (tensors, _) =
+                unmerged_tensors(&adapter, merged.base()).expect("it has an inverse");
+            let unmerged = merged.with_tensors(tensors.clone()).expect("it is whole");
+            let keys =
+                |model: &Model| tensors_under(&(), model.base()).into_keys().collect::<Vec<_>>();
+            assert_eq!(tensors.into_keys().collect::<Vec<_>>(), keys(&unmerged), "{what}");
             assert_close(&what, &logits(&merged, &input, &()), &trained);
         }
     }

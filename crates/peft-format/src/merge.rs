@@ -127,10 +127,12 @@ pub fn unmerged_tensors(adapter: &Adapter, base: &Base) -> Result<(TensorMap, Ve
         if change.bias > 0 {
             kept.push(format!("{}.bias", site.path));
         }
-        if change.weight == 0 {
+        // What a head has of an embedding is the embedding's.
+        if change.weight == 0 || site.tied_to.is_some() {
             continue;
         }
-        let key = format!("{}.weight", site.path);
+        // A head may have its weight under another module's name.
+        let key = entry.weight_key.clone().expect("a weight of its own has a key");
         // A gain or a table is replaced, whatever its key.
         let is_table = site.is_unembedding && !hooks.table(site, pass).is_keep();
         let is_replaced = site.kind != SiteKind::Linear || is_table;
