@@ -24,7 +24,6 @@ fn adapter(model: &Model, name: &str, fields: Value) -> Stack {
     let Value::Object(fields) = fields else { unreachable!("an object") };
     let method = peft::registry().configure(name, fields).expect("a method");
     let device = model.base().device();
-    device.seed(7);
     let adapter = Adapter::new(AdapterConfig::new(method), model.base(), device);
     adapter.expect("it fits the model").method.valid()
 }

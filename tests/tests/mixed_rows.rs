@@ -2,11 +2,10 @@
 //! tokens with a cache, with beams, and without either.
 
 use std::path::Path;
-use std::sync::Mutex;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use peft_core::{AdapterPool, BoxedMethod, Hooks, Slots};
+use peft_core::{AdapterPool, BoxedMethod, Hooks, InitContext, Slots};
 use peft_format::{Adapter, AdapterConfig};
 use peft_models::{Forward, GenerationConfig, Generator, Model, ModelInput, Place, Task};
 use serde_json::{Map, Value, json};
@@ -32,18 +31,15 @@ fn methods(model: &Model) -> Vec<BoxedMethod> {
             "encoder_prefix": true, "cross_prefix": true}),
         ),
     ];
-    // Tests beside this one draw from the same generator.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock();
     let device = model.base().device();
-    device.seed(3);
-    let method = |(name, fields): (&str, Value)| {
+    let method = |(number, (name, fields)): (usize, (&str, Value))| {
         let Value::Object(fields) = fields else { unreachable!("an object") };
         let config = peft::registry().configure(name, fields).expect("a method");
-        let adapter = Adapter::new(AdapterConfig::new(config), model.base(), device);
+        let context = InitContext::new(model.base(), device).with_seed(number as u64);
+        let adapter = Adapter::init(AdapterConfig::new(config), &context);
         BoxedMethod::new(adapter.expect("it fits the model").method.valid())
     };
-    fields.map(method).into()
+    fields.into_iter().enumerate().map(method).collect()
 }
 
 /// A language model, with the most tokens that there is room for behind its prompts.

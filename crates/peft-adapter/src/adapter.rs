@@ -2,8 +2,8 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{LayerNorm, LayerNormConfig};
-use burn::tensor::{Device, Tensor};
-use peft_core::{Activation, Exchange, Key, Layout, Pass, Site};
+use burn::tensor::Tensor;
+use peft_core::{Activation, Exchange, InitContext, Key, Layout, Pass, Site};
 
 use crate::phm::SharedPhm;
 use crate::projection::{Position, Projection};
@@ -34,8 +34,9 @@ impl AdapterLayer {
     pub(crate) fn new(
         config: &BottleneckConfig,
         [d, bottleneck]: [usize; 2],
-        device: &Device,
+        context: &InitContext<'_>,
     ) -> Self {
+        let device = context.device;
         let norm = |wanted: bool| wanted.then(|| LayerNormConfig::new(d).init(device));
         let ones = |size: usize| Param::from_tensor(Tensor::ones([size], device));
         let (scale, fixed_scale) = match config.scaling {
@@ -44,8 +45,8 @@ impl AdapterLayer {
             Scaling::Channel => (Some(ones(d)), 1.0),
         };
         Self {
-            down: Projection::new(config, Position::Down, [d, bottleneck], device),
-            up: Projection::new(config, Position::Up, [bottleneck, d], device),
+            down: Projection::new(config, Position::Down, [d, bottleneck], context),
+            up: Projection::new(config, Position::Up, [bottleneck, d], context),
             scale,
             norm_before: norm(config.ln_before),
             norm_after: norm(config.ln_after),

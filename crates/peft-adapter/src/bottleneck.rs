@@ -1,10 +1,10 @@
 //! The adapters of a model.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use peft_core::{
-    Base, BoxedMethod, Error, Exchange, Hooks, Insert, Method, NormEdit, Pass, Result, Role, Site,
-    SiteKind, Stage, SublayerEnd, SublayerFunction, Tokens, TrainedNorm,
+    Base, BoxedMethod, Error, Exchange, Hooks, InitContext, Insert, Method, NormEdit, Pass, Result,
+    Role, Site, SiteKind, Stage, SublayerEnd, SublayerFunction, Tokens, TrainedNorm,
 };
 
 use crate::config::DEFAULT_INVERTIBLE_REDUCTION;
@@ -53,13 +53,14 @@ struct Wiring {
 }
 
 impl Bottleneck {
-    pub(crate) fn new(config: &BottleneckConfig, base: &Base, device: &Device) -> Result<Self> {
+    pub(crate) fn new(config: &BottleneckConfig, context: &InitContext<'_>) -> Result<Self> {
+        let InitContext { base, device, .. } = *context;
         let mut layers: Vec<Option<AdapterLayer>> = vec![None; base.len()];
         let mut widths = Vec::new();
         for site in config.adapted_sites(base)? {
             let shape = [site.d_out(), config.bottleneck_at(site)?];
             config.check_phm(site, shape)?;
-            layers[site.index] = Some(AdapterLayer::new(config, shape, device));
+            layers[site.index] = Some(AdapterLayer::new(config, shape, context));
             widths.push((site, shape));
         }
         let shared = match widths.first() {
@@ -76,7 +77,7 @@ impl Bottleneck {
                         ),
                     ));
                 }
-                SharedPhm::new(config, *first, device)
+                SharedPhm::new(config, *first, context)
             }
             None => None,
         };
@@ -95,7 +96,7 @@ impl Bottleneck {
                 let d = config.embeddings(base)?.d_out();
                 let reduction = config.inv_adapter_reduction_factor;
                 let reduction = reduction.unwrap_or(DEFAULT_INVERTIBLE_REDUCTION);
-                Some(Coupling::new(kind, d, reduction, config.non_linearity, device))
+                Some(Coupling::new(kind, d, reduction, config.non_linearity, context))
             }
         };
         let wiring = Wiring {

@@ -348,6 +348,6 @@ impl MethodConfig for BottleneckConfig {
 
     fn init(&self, context: &InitContext<'_>) -> Result<Bottleneck> {
         self.validate()?;
-        Bottleneck::new(self, context.base, context.device)
+        Bottleneck::new(self, context)
     }
 }

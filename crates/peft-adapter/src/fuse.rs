@@ -1,10 +1,10 @@
 //! AdapterFusion.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Tensor, activation::softmax, module::linear};
+use burn::tensor::{Distribution, Tensor, activation::softmax, module::linear};
 use peft_core::{
-    Base, BoxedMethod, Exchange, Hooks, Insert, Key, Layout, LossContext, Method, Pass, Result,
-    Role, Site, SublayerEnd, SublayerFunction,
+    Base, BoxedMethod, Exchange, Hooks, InitContext, Insert, Key, Layout, LossContext, Method,
+    Pass, Result, Role, Site, SublayerEnd, SublayerFunction,
 };
 
 use crate::FusionConfig;
@@ -44,9 +44,9 @@ struct Projection {
 }
 
 impl Projection {
-    fn new(d: usize, device: &Device) -> Self {
-        let weight = Tensor::random([d, d], Distribution::Normal(0.0, 0.02), device);
-        let bias = Tensor::zeros([d], device);
+    fn new(d: usize, context: &InitContext<'_>) -> Self {
+        let weight = context.random([d, d], Distribution::Normal(0.0, 0.02));
+        let bias = Tensor::zeros([d], context.device);
         Self { weight: Param::from_tensor(weight), bias: Param::from_tensor(bias) }
     }
 
@@ -56,19 +56,19 @@ impl Projection {
 }
 
 impl FusionLayer {
-    fn new(config: &FusionConfig, d: usize, device: &Device) -> Self {
+    fn new(config: &FusionConfig, d: usize, context: &InitContext<'_>) -> Self {
         let value = || {
             let start = if config.value_initialized {
                 // One on the diagonal, a millionth elsewhere.
-                Tensor::<2>::eye(d, device) * (1.0 - 1e-6) + 1e-6
+                Tensor::<2>::eye(d, context.device) * (1.0 - 1e-6) + 1e-6
             } else {
-                Tensor::random([d, d], Distribution::Normal(0.0, 0.02), device)
+                context.random([d, d], Distribution::Normal(0.0, 0.02))
             };
             Param::from_tensor(start)
         };
         Self {
-            query: config.query.then(|| Projection::new(d, device)),
-            key: config.key.then(|| Projection::new(d, device)),
+            query: config.query.then(|| Projection::new(d, context)),
+            key: config.key.then(|| Projection::new(d, context)),
             value: config.value.then(value),
         }
     }
@@ -76,7 +76,8 @@ impl FusionLayer {
 
 impl Fuse {
     /// The projections at every sublayer that `config` names, over no adapters yet.
-    pub(super) fn new(config: &FusionConfig, base: &Base, device: &Device) -> Self {
+    pub(super) fn new(config: &FusionConfig, context: &InitContext<'_>) -> Self {
+        let base = context.base;
         let mut layers = vec![None; base.len()];
         for site in base.sites() {
             let fused = match site.role {
@@ -85,7 +86,7 @@ impl Fuse {
                 _ => false,
             };
             if fused {
-                layers[site.index] = Some(FusionLayer::new(config, site.d_out(), device));
+                layers[site.index] = Some(FusionLayer::new(config, site.d_out(), context));
             }
         }
         Self { methods: Vec::new(), layers, config: config.clone() }

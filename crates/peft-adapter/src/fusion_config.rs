@@ -130,6 +130,6 @@ impl MethodConfig for FusionConfig {
 
     fn init(&self, context: &InitContext<'_>) -> Result<Fuse> {
         self.validate()?;
-        Ok(Fuse::new(self, context.base, context.device))
+        Ok(Fuse::new(self, context))
     }
 }

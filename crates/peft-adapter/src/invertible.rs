@@ -2,8 +2,8 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor};
-use peft_core::{Activation, Exchange, Key};
+use burn::tensor::Tensor;
+use peft_core::{Activation, Exchange, InitContext, Key};
 
 use crate::InvertibleKind;
 use crate::projection::{bert_linear, exchange_linear};
@@ -29,10 +29,10 @@ impl Coupling {
         d: usize,
         reduction: f64,
         activation: Activation,
-        device: &Device,
+        context: &InitContext<'_>,
     ) -> Self {
         let (first, second) = (d / 2, d - d / 2);
-        let subnet = |d_in, d_out| Subnet::new([d_in, d_out], reduction, activation, device);
+        let subnet = |d_in, d_out| Subnet::new([d_in, d_out], reduction, activation, context);
         match kind {
             InvertibleKind::Nice => {
                 Self::Nice(Nice { f: subnet(second, first), g: subnet(first, second) })
@@ -162,10 +162,11 @@ impl Subnet {
         [d_in, d_out]: [usize; 2],
         reduction: f64,
         activation: Activation,
-        device: &Device,
+        context: &InitContext<'_>,
     ) -> Self {
         let inner = ((d_in as f64 / reduction).floor() as usize).max(1);
-        let (down, up) = (bert_linear([d_in, inner], device), bert_linear([inner, d_out], device));
+        let (down, up) =
+            (bert_linear([d_in, inner], context), bert_linear([inner, d_out], context));
         Self { down, up, activation }
     }
 
@@ -177,7 +178,8 @@ impl Subnet {
 #[cfg(test)]
 mod tests {
     use burn::module::{ModuleMapper, Param};
-    use burn::tensor::{Distribution, Tolerance};
+    use burn::tensor::{Device, Distribution, Tolerance};
+    use peft_core::Base;
 
     use super::*;
 
@@ -196,10 +198,12 @@ mod tests {
     #[test]
     fn the_inverse_gives_the_input_back() {
         let device = Device::default();
+        let base = Base::new(&device);
+        let context = &InitContext::new(&base, &device);
         for kind in [InvertibleKind::Nice, InvertibleKind::Glow] {
             for d in [8, 9] {
                 let coupling =
-                    Coupling::new(kind, d, 2.0, Activation::Relu, &device).map(&mut Widen);
+                    Coupling::new(kind, d, 2.0, Activation::Relu, context).map(&mut Widen);
                 let normal = Distribution::Normal(0.0, 1.0);
                 let input = Tensor::<2>::random([10, d], normal, &device);
                 let output = coupling.forward(input.clone());

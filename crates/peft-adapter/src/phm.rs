@@ -1,11 +1,10 @@
 //! Parameterised hypercomplex multiplication.
 
 use burn::module::{Module, Param, ParamId};
-use burn::nn::Initializer;
-use burn::tensor::{Device, Tensor, module::linear};
-use peft_core::{Exchange, Key, Layout, MemoKey, Pass};
+use burn::tensor::{Distribution, Tensor, module::linear};
+use peft_core::{Exchange, InitContext, Key, Layout, MemoKey, Pass};
 
-use crate::projection::{Position, drawn, zeros};
+use crate::projection::{Position, zeros};
 use crate::{BottleneckConfig, PhmInit};
 
 /// `n` matrices, `[n, a, b]`, as they are or as products.
@@ -42,27 +41,33 @@ impl Slices {
     }
 
     /// The matrices `W_i`, `[n, a, b]`.
-    fn weights(config: &BottleneckConfig, [d_in, d_out]: [usize; 2], device: &Device) -> Self {
+    fn weights(
+        config: &BottleneckConfig,
+        [d_in, d_out]: [usize; 2],
+        context: &InitContext<'_>,
+    ) -> Self {
         let n = config.phm_dim;
         let rank = config.factorized_phm_w.then_some(config.phm_rank);
         Self::new([n, d_in / n, d_out / n], rank, |[n, a, b]| {
-            let initializer = Initializer::XavierNormal { gain: 1.0 };
-            drawn(initializer.init_with([n, a, b], Some(a), Some(b), device))
+            // Xavier-normal.
+            let deviation = (2.0 / (a + b) as f64).sqrt();
+            Param::from_tensor(context.random([n, a, b], Distribution::Normal(0.0, deviation)))
         })
     }
 
     /// The rule, the matrices `A_i`, `[n, n, n]`.
-    fn rule(config: &BottleneckConfig, device: &Device) -> Self {
+    fn rule(config: &BottleneckConfig, context: &InitContext<'_>) -> Self {
         let n = config.phm_dim;
         let rank = config.factorized_phm_rule.then_some(1);
         let (deviation, bound) =
             if config.shared_phm_rule { (config.phm_init_range, 1.0) } else { (0.01, 0.01) };
-        let initializer = match config.phm_c_init {
-            PhmInit::Normal => Initializer::Normal { mean: 0.0, std: deviation },
-            PhmInit::Uniform => Initializer::Uniform { min: -bound, max: bound },
+        let distribution = match config.phm_c_init {
+            PhmInit::Normal => Distribution::Normal(0.0, deviation),
+            PhmInit::Uniform => Distribution::Uniform(-bound, bound),
         };
         Self::new([n, n, n], rank, |shape| {
-            drawn(initializer.init(shape, device)).set_require_grad(config.learn_phm)
+            Param::from_tensor(context.random(shape, distribution))
+                .set_require_grad(config.learn_phm)
         })
     }
 
@@ -108,10 +113,10 @@ impl SharedPhm {
     pub(crate) fn new(
         config: &BottleneckConfig,
         [d, bottleneck]: [usize; 2],
-        device: &Device,
+        context: &InitContext<'_>,
     ) -> Option<Self> {
-        let rule = config.shared_phm_rule.then(|| Slices::rule(config, device));
-        let weights = |shape| config.shared_w_phm.then(|| Slices::weights(config, shape, device));
+        let rule = config.shared_phm_rule.then(|| Slices::rule(config, context));
+        let weights = |shape| config.shared_w_phm.then(|| Slices::weights(config, shape, context));
         let (down, up) = (weights([d, bottleneck]), weights([bottleneck, d]));
         let shares = config.phm_layer && (rule.is_some() || down.is_some());
         shares.then_some(Self { rule, down, up })
@@ -153,12 +158,12 @@ impl PhmLinear {
         config: &BottleneckConfig,
         position: Position,
         shape: [usize; 2],
-        device: &Device,
+        context: &InitContext<'_>,
     ) -> Self {
         Self {
-            rule: (!config.shared_phm_rule).then(|| Slices::rule(config, device)),
-            weights: (!config.shared_w_phm).then(|| Slices::weights(config, shape, device)),
-            bias: config.phm_bias.then(|| zeros(shape[1], device)),
+            rule: (!config.shared_phm_rule).then(|| Slices::rule(config, context)),
+            weights: (!config.shared_w_phm).then(|| Slices::weights(config, shape, context)),
+            bias: config.phm_bias.then(|| zeros(shape[1], context.device)),
             position,
         }
     }
@@ -211,6 +216,8 @@ pub fn kronecker_sum(rule: Tensor<3>, weights: Tensor<3>) -> Tensor<2> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     #[test]

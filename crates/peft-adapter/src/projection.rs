@@ -1,9 +1,9 @@
 //! The two projections of an adapter.
 
 use burn::module::{Module, Param};
-use burn::nn::{Initializer, Linear};
+use burn::nn::Linear;
 use burn::tensor::{Device, Distribution, Tensor};
-use peft_core::{Exchange, Key, Layout, Pass};
+use peft_core::{Exchange, InitContext, Key, Layout, Pass};
 
 use crate::phm::{PhmLinear, SharedPhm};
 use crate::{BottleneckConfig, InitWeights};
@@ -32,25 +32,24 @@ impl Projection {
         config: &BottleneckConfig,
         position: Position,
         shape: [usize; 2],
-        device: &Device,
+        context: &InitContext<'_>,
     ) -> Self {
         if config.phm_layer {
-            return Self::Phm(PhmLinear::new(config, position, shape, device));
+            return Self::Phm(PhmLinear::new(config, position, shape, context));
         }
         let [d_in, d_out] = shape;
-        let init = |initializer: Initializer| {
-            drawn(initializer.init_with(shape, Some(d_in), Some(d_out), device))
-        };
         let weight = match (config.init_weights, position) {
-            (InitWeights::Bert, _) => init(BERT),
+            (InitWeights::Bert, _) => context.random(shape, BERT),
             // Kaiming-uniform with a = sqrt(5).
             (InitWeights::MamAdapter, Position::Down) => {
-                init(Initializer::KaimingUniform { gain: 1.0 / 3f64.sqrt(), fan_out_only: false })
+                let bound = 1.0 / (d_in as f64).sqrt();
+                context.random(shape, Distribution::Uniform(-bound, bound))
             }
-            (InitWeights::MamAdapter, Position::Up) => init(Initializer::Zeros),
-            (InitWeights::Houlsby, _) => Param::from_tensor(truncated_normal(shape, 0.01, device)),
+            (InitWeights::MamAdapter, Position::Up) => Tensor::zeros(shape, context.device),
+            (InitWeights::Houlsby, _) => truncated_normal(shape, 0.01, context),
         };
-        Self::Dense(Linear { weight, bias: Some(zeros(d_out, device)) })
+        let bias = Some(zeros(d_out, context.device));
+        Self::Dense(Linear { weight: Param::from_tensor(weight), bias })
     }
 
     /// `[tokens, d_in]` to `[tokens, d_out]`.
@@ -87,27 +86,21 @@ pub(crate) fn exchange_linear(
 }
 
 /// BERT's own start: `N(0, 0.02)`.
-const BERT: Initializer = Initializer::Normal { mean: 0.0, std: 0.02 };
+const BERT: Distribution = Distribution::Normal(0.0, 0.02);
 
 /// A linear layer that starts as BERT's do.
-pub(crate) fn bert_linear([d_in, d_out]: [usize; 2], device: &Device) -> Linear {
-    Linear { weight: drawn(BERT.init([d_in, d_out], device)), bias: Some(zeros(d_out, device)) }
+pub(crate) fn bert_linear(shape: [usize; 2], context: &InitContext<'_>) -> Linear {
+    let weight = Param::from_tensor(context.random(shape, BERT));
+    Linear { weight, bias: Some(zeros(shape[1], context.device)) }
 }
 
 pub(crate) fn zeros(d: usize, device: &Device) -> Param<Tensor<1>> {
     Param::from_tensor(Tensor::zeros([d], device))
 }
 
-/// Burn's initialisers draw when a parameter is first used. Drawn at once, parameters do not
-/// depend on what else takes random numbers in between.
-pub(crate) fn drawn<const D: usize>(param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-    param.val();
-    param
-}
-
 /// `N(0, std)` without the values beyond two standard deviations.
-fn truncated_normal(shape: [usize; 2], std: f64, device: &Device) -> Tensor<2> {
-    let draw = || Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), device);
+fn truncated_normal(shape: [usize; 2], std: f64, context: &InitContext<'_>) -> Tensor<2> {
+    let draw = || context.random(shape, Distribution::Normal(0.0, 1.0));
     // One in 22 lies outside and is drawn again; after eight times, one in 10^12 is left.
     let values = (0..8).fold(draw(), |values, _| {
         let outside = values.clone().abs().greater_elem(2.0);
@@ -118,12 +111,17 @@ fn truncated_normal(shape: [usize; 2], std: f64, device: &Device) -> Tensor<2> {
 
 #[cfg(test)]
 mod tests {
+    use peft_core::Base;
+
     use super::*;
 
     fn weight(init_weights: InitWeights, position: Position) -> Vec<f32> {
         let config = BottleneckConfig { init_weights, ..BottleneckConfig::default() };
         let shape = [64, 256];
-        match Projection::new(&config, position, shape, &Device::default()) {
+        let device = Device::default();
+        let base = Base::new(&device);
+        let context = InitContext::new(&base, &device);
+        match Projection::new(&config, position, shape, &context) {
             Projection::Dense(linear) => {
                 assert_eq!(linear.weight.dims(), shape);
                 linear.weight.val().into_data().try_into_vec().expect("floats")

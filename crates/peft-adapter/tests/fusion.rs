@@ -104,8 +104,12 @@ fn what_is_fused_is_added_to_the_residual_of_the_last_adapter() {
         let adapter = adapter_of(&config, &base);
         let update = adapter.update(site, sum.clone(), &pass).expect("it is there");
         let method = BoxedMethod::new(adapter);
-        let gated =
-            Gated::new(("pfeiffer", method.clone()), kind, [(&**site, 1)], &base, base.device());
+        let gated = Gated::new(
+            ("pfeiffer", method.clone()),
+            kind,
+            [(&**site, 1)],
+            &InitContext::new(&base, base.device()),
+        );
         let gated = gated.expect("it acts there alone");
         for method in [method, BoxedMethod::new(gated)] {
             // Of one adapter the attention is one, and without a value nothing else is done to it.

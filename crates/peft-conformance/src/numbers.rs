@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 /// How far two numbers may lie apart, relative to `1 + |expected|`: `on_cpu` on the CPU, and at
 /// least 1e-3 on devices whose products round differently.

@@ -40,13 +40,12 @@ impl MethodConfig for PlainConfig {
     }
 
     fn init(&self, context: &InitContext<'_>) -> Result<Plain> {
-        let InitContext { base, device, .. } = *context;
+        let base = context.base;
         let mut layers = vec![None; base.len()];
         let is_query = |site: &Site| matches!(site.role, Role::Query | Role::QueryKeyValue);
         for site in base.linears().filter(|site| is_query(site)) {
-            let random = |shape| {
-                Param::from_tensor(Tensor::random(shape, Distribution::Normal(0.0, 0.3), device))
-            };
+            let random =
+                |shape| Param::from_tensor(context.random(shape, Distribution::Normal(0.0, 0.3)));
             let [d_in, d_out] = site.shape;
             layers[site.index] =
                 Some(Factors { a: random([d_in, RANK]), b: random([RANK, d_out]) });

@@ -97,7 +97,7 @@ impl Subject {
         self.config.name()
     }
 
-    fn context(&self) -> InitContext<'_> {
+    pub(crate) fn context(&self) -> InitContext<'_> {
         InitContext::new(self.host.model.base(), &self.device).with_seed(SEED)
     }
 

@@ -1,7 +1,12 @@
 //! What a method is given in the stages of its life.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use crate::{Base, Calibration, Result};
 
@@ -9,14 +14,13 @@ use crate::{Base, Calibration, Result};
 pub type Encode<'a> = &'a dyn Fn(&str) -> Result<Vec<usize>>;
 
 /// What a method is initialised from.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct InitContext<'a> {
     /// The frozen model.
     pub base: &'a Base,
     /// Where parameters are made: a device with autodiff.
     pub device: &'a Device,
-    /// The seed of everything random that is not drawn from the device.
-    pub seed: u64,
+    random: Rc<RefCell<StdRng>>,
     /// The tokenizer, where there is one.
     pub encode: Option<Encode<'a>>,
     /// Batches to look at, where a run begins; none where a saved adapter is read, whose values
@@ -29,14 +33,15 @@ pub struct InitContext<'a> {
 }
 
 impl<'a> InitContext<'a> {
-    /// Without a tokenizer or data; parameters are made where gradients are.
+    /// Without a tokenizer or data, with seed 0; parameters are made where gradients are.
     pub fn new(base: &'a Base, device: &'a Device) -> Self {
-        Self { base, device, seed: 0, encode: None, calibration: None, restored: false }
+        let (random, encode, calibration) = (seeded(0), None, None);
+        Self { base, device, random, encode, calibration, restored: false }
     }
 
-    /// With a seed.
+    /// With another seed.
     pub fn with_seed(self, seed: u64) -> Self {
-        Self { seed, ..self }
+        Self { random: seeded(seed), ..self }
     }
 
     /// With a tokenizer.
@@ -55,20 +60,40 @@ impl<'a> InitContext<'a> {
     }
 
     /// The same over another view of the base, such as one without some sites.
-    pub fn over<'b>(self, base: &'b Base) -> InitContext<'b>
+    pub fn over<'b>(&self, base: &'b Base) -> InitContext<'b>
     where
         'a: 'b,
     {
-        InitContext { base, ..self }
+        InitContext { base, ..self.clone() }
     }
 
     /// The same with parameters on another device.
-    pub fn on<'b>(self, device: &'b Device) -> InitContext<'b>
+    pub fn on<'b>(&self, device: &'b Device) -> InitContext<'b>
     where
         'a: 'b,
     {
-        InitContext { device, ..self }
+        InitContext { device, ..self.clone() }
     }
+
+    /// A tensor of random values on [`device`](Self::device).
+    ///
+    /// The values are drawn on the host from the context's seed, each tensor after the one before
+    /// it, so that they are the same on every device, and whatever else in the process draws random
+    /// numbers. What is made of this context ([`over`](Self::over), [`on`](Self::on), a clone) draws
+    /// from the same sequence.
+    pub fn random<const D: usize>(
+        &self,
+        shape: [usize; D],
+        distribution: Distribution,
+    ) -> Tensor<D> {
+        let mut random = self.random.borrow_mut();
+        let values = TensorData::random::<f32, _, _>(shape, distribution, &mut *random);
+        Tensor::from_data(values, self.device)
+    }
+}
+
+fn seeded(seed: u64) -> Rc<RefCell<StdRng>> {
+    Rc::new(RefCell::new(StdRng::seed_from_u64(seed)))
 }
 
 /// How far a training run is.
@@ -97,4 +122,30 @@ pub struct StepContext<'a> {
     pub progress: Progress,
     /// The gradients of the step, by parameter, after clipping.
     pub gradients: &'a GradientsParams,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(context: &InitContext<'_>) -> Vec<f32> {
+        let values = context.random([3, 5], Distribution::Normal(0.0, 2.0));
+        values.into_data().try_into_vec().expect("floats")
+    }
+
+    #[test]
+    fn what_is_drawn_depends_on_the_seed_and_on_what_was_drawn_before_from_it() {
+        let device = Device::default();
+        let (base, other) = (Base::new(&device), Base::new(&device));
+        let context = |seed| InitContext::new(&base, &device).with_seed(seed);
+        let first = context(3);
+        let values = [drawn(&first), drawn(&first.over(&other)), drawn(&first.clone())];
+        assert!(values[0] != values[1] && values[1] != values[2] && values[0] != values[2]);
+
+        // Whatever the device draws.
+        device.seed(1);
+        let again = context(3);
+        assert_eq!(values, [drawn(&again), drawn(&again), drawn(&again)]);
+        assert_ne!(values[0], drawn(&context(4)));
+    }
 }

@@ -2,7 +2,7 @@
 
 use peft_models::{Encoded, TextTokenizer};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 use crate::{Error, Result, mix};
 

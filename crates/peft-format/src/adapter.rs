@@ -19,7 +19,8 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// A freshly initialised adapter over `base`.
+    /// A freshly initialised adapter over `base`, the same each time; for other random values, give
+    /// [`init`](Self::init) a context with another seed.
     ///
     /// # Errors
     /// If the configuration is invalid, or a part of it selects nothing in the base.

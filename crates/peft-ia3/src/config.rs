@@ -189,6 +189,6 @@ impl MethodConfig for Ia3Config {
 
     fn init(&self, context: &InitContext<'_>) -> Result<Ia3> {
         self.validate()?;
-        Ia3::new(self, context.base, context.device)
+        Ia3::new(self, context)
     }
 }

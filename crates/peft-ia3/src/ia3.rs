@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Distribution, Tensor};
 use peft_core::{
-    AttentionMatrices, AttentionMatrix, Base, Edit, Edits, Exchange, Hooks, Key, Layout, Method,
-    Pass, Result, Scale, Site,
+    AttentionMatrices, AttentionMatrix, Base, Edit, Edits, Exchange, Hooks, InitContext, Key,
+    Layout, Method, Pass, Result, Scale, Site,
 };
 
 use crate::Ia3Config;
@@ -48,7 +48,8 @@ pub struct Ia3Layer {
 }
 
 impl Ia3 {
-    pub(crate) fn new(config: &Ia3Config, base: &Base, device: &Device) -> Result<Self> {
+    pub(crate) fn new(config: &Ia3Config, context: &InitContext<'_>) -> Result<Self> {
+        let InitContext { base, device, .. } = *context;
         let mut layers = vec![None; base.len()];
         for (site, of_input) in config.layers(base)? {
             let parts = if of_input { Vec::new() } else { config.attn_matrices.columns(site) };
@@ -60,7 +61,7 @@ impl Ia3 {
             let scale = if config.init {
                 Tensor::ones([width], device)
             } else {
-                Tensor::random([width], Distribution::Normal(0.0, 1.0), device)
+                context.random([width], Distribution::Normal(0.0, 1.0))
             };
             let scale = Param::from_tensor(scale);
             let alpha = config.alpha;

@@ -1,7 +1,8 @@
 //! How LoRA's factors start.
 
 use burn::tensor::linalg::{qr, svd};
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::tensor::{Distribution, Int, Tensor};
+use peft_core::InitContext;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -118,12 +119,13 @@ impl LoraInit {
         [a, b]: [[usize; 2]; 2],
         scaling: f64,
         weight: impl Fn() -> Tensor<2>,
-        device: &Device,
+        context: &InitContext<'_>,
     ) -> [Tensor<2>; 2] {
+        let device = context.device;
         // Over the root of the fan-in, the number of rows.
         let uniform = |shape: [usize; 2]| {
             let bound = 1.0 / (shape[0] as f64).sqrt();
-            Tensor::random(shape, Distribution::Uniform(-bound, bound), device)
+            context.random(shape, Distribution::Uniform(-bound, bound))
         };
         let [rank, _] = b;
         match self {
@@ -131,7 +133,7 @@ impl LoraInit {
             Self::Random => [uniform(a), uniform(b)],
             Self::Gaussian => {
                 let normal = Distribution::Normal(0.0, 1.0 / rank as f64);
-                [Tensor::random(a, normal, device), Tensor::zeros(b, device)]
+                [context.random(a, normal), Tensor::zeros(b, device)]
             }
             Self::Pissa | Self::PissaNiter(_) => principal_factors(weight(), rank, scaling)
                 .map(|factor| Tensor::from_data(factor.into_data(), device)),
@@ -140,20 +142,19 @@ impl LoraInit {
                 let [a, b] = [r.narrow(0, 0, rank), q.narrow(1, 0, rank)];
                 [a, b].map(|factor| Tensor::from_data(factor.transpose().into_data(), device))
             }
-            Self::Orthogonal => orthogonal_factors([a[0], rank, b[1]], device),
+            Self::Orthogonal => orthogonal_factors([a[0], rank, b[1]], context),
         }
     }
 }
 
 /// Factors whose product is nothing; `rank` must be even.
-fn orthogonal_factors([d_in, rank, d_out]: [usize; 3], device: &Device) -> [Tensor<2>; 2] {
-    let normal = |shape: [usize; 2]| {
-        Tensor::<2>::random(
-            shape,
-            Distribution::Normal(0.0, 1.0),
-            &device.clone().without_autodiff(),
-        )
-    };
+fn orthogonal_factors(
+    [d_in, rank, d_out]: [usize; 3],
+    context: &InitContext<'_>,
+) -> [Tensor<2>; 2] {
+    let plain = context.device.clone().without_autodiff();
+    let draw = context.on(&plain);
+    let normal = |shape: [usize; 2]| draw.random(shape, Distribution::Normal(0.0, 1.0));
     let (q, _) = qr::<2>(normal([rank, rank]), true);
     let rows = |first: usize| {
         let rows: Vec<i64> = (first..rank).step_by(2).map(|row| row as i64).collect();
@@ -161,7 +162,7 @@ fn orthogonal_factors([d_in, rank, d_out]: [usize; 3], device: &Device) -> [Tens
     };
     let a = normal([d_in, rank / 2]).matmul(rows(0)) / ORTHOGONAL_SCALE;
     let b = normal([d_out, rank / 2]).matmul(rows(1)).transpose() / ORTHOGONAL_SCALE;
-    [a, b].map(|factor| Tensor::from_data(factor.into_data(), device))
+    [a, b].map(|factor| Tensor::from_data(factor.into_data(), context.device))
 }
 
 /// Sweeps of the QR iteration allowed for each singular value; it takes two or three.
@@ -177,6 +178,9 @@ fn principal_factors(weight: Tensor<2>, rank: usize, scaling: f64) -> [Tensor<2>
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+    use peft_core::Base;
+
     use super::*;
 
     fn largest(tensor: Tensor<2>) -> f32 {
@@ -187,7 +191,8 @@ mod tests {
     /// factors on both sides, and no singular value of `R` exceeds one of `s A B`.
     #[test]
     fn orthogonal_factors_have_no_product() {
-        let [a, b] = orthogonal_factors([9, 4, 7], &Device::default());
+        let device = Device::default();
+        let [a, b] = orthogonal_factors([9, 4, 7], &InitContext::new(&Base::new(&device), &device));
         assert!(largest(a.clone()) > 0.05 && largest(b.clone()) > 0.05);
         assert!(largest(a.matmul(b)) < 1e-5);
     }
@@ -195,11 +200,13 @@ mod tests {
     #[test]
     fn factors_of_a_qr_decomposition_are_part_of_the_weight() {
         let device = Device::default();
+        let base = Base::new(&device);
+        let context = &InitContext::new(&base, &device);
         for shape in [[12, 20], [20, 12]] {
             let weight = Tensor::<2>::random(shape, Distribution::Normal(0.1, 0.5), &device);
             let shapes = |rank: usize| [[shape[0], rank], [rank, shape[1]]];
             let product = |rank: usize| {
-                let [a, b] = LoraInit::Olora.factors(shapes(rank), 3.0, || weight.clone(), &device);
+                let [a, b] = LoraInit::Olora.factors(shapes(rank), 3.0, || weight.clone(), context);
                 a.matmul(b)
             };
             // All of it is the weight, and a part has what the first columns of the transpose have.

@@ -131,7 +131,7 @@ impl LoraLayer {
         let weight = || base.weight(site).dense();
         let [a, b] = match restored {
             true => shapes.map(|shape| Tensor::zeros(shape, device)),
-            false => config.init.factors(shapes, scaling, weight, device),
+            false => config.init.factors(shapes, scaling, weight, context),
         };
         let start = (config.init.keeps_start())
             .then(|| [&a, &b].map(|t| Param::from_tensor(t.clone()).set_require_grad(false)));
@@ -158,7 +158,7 @@ impl LoraLayer {
         let (rank, scaling) = (config.rank_at(&site.path)?, config.scaling(&site.path)?);
         let ([entries, d], device) = (site.shape, context.device);
         let normal = |shape: [usize; 2]| {
-            Param::from_tensor(Tensor::random(shape, Distribution::Normal(0.0, 1.0), device))
+            Param::from_tensor(context.random(shape, Distribution::Normal(0.0, 1.0)))
         };
         let lora_a = match config.init {
             LoraInit::Random => normal([entries, rank]),

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use peft_core::{Activation, FrozenWeight, Role, Row, Rows};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 use crate::blocks::{FrozenLinear, FrozenNorm, NormForm, Unembedding};
 use crate::body::{Hidden, tokens_at};

@@ -1,24 +1,31 @@
 //! Parameters: how they start, and how they end.
 
 use burn::module::{Module, Param};
-use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::nn::Linear;
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
-use peft_core::{Base, Site};
+use peft_core::{Base, InitContext, Site};
 
 /// A table `[rows, columns]` with values from `N(0, 1)`, as PyTorch's `Embedding` starts.
-pub(crate) fn normal(shape: [usize; 2], device: &Device) -> Param<Tensor<2>> {
-    Param::from_tensor(Tensor::random(shape, Distribution::Normal(0.0, 1.0), device))
+pub(crate) fn normal(shape: [usize; 2], context: &InitContext<'_>) -> Param<Tensor<2>> {
+    Param::from_tensor(context.random(shape, Distribution::Normal(0.0, 1.0)))
 }
 
-/// A linear layer that starts as PyTorch's: weight and bias uniform in `±1/√d_in`, which is Burn's
-/// default too.
-pub(crate) fn linear(d_in: usize, d_out: usize, device: &Device) -> Linear {
-    LinearConfig::new(d_in, d_out).init(device)
+/// A linear layer that starts as PyTorch's: weight and bias uniform in `±1/√d_in`.
+pub(crate) fn linear(d_in: usize, d_out: usize, context: &InitContext<'_>) -> Linear {
+    let bound = 1.0 / (d_in as f64).sqrt();
+    let uniform = Distribution::Uniform(-bound, bound);
+    Linear {
+        weight: Param::from_tensor(context.random([d_in, d_out], uniform)),
+        bias: Some(Param::from_tensor(context.random([d_out], uniform))),
+    }
 }
 
 /// A linear layer that starts at zero, its bias too.
-pub(crate) fn zero_linear(d_in: usize, d_out: usize, device: &Device) -> Linear {
-    LinearConfig::new(d_in, d_out).with_initializer(Initializer::Zeros).init(device)
+pub(crate) fn zero_linear(d_in: usize, d_out: usize, context: &InitContext<'_>) -> Linear {
+    Linear {
+        weight: Param::from_tensor(Tensor::zeros([d_in, d_out], context.device)),
+        bias: Some(Param::from_tensor(Tensor::zeros([d_out], context.device))),
+    }
 }
 
 /// Rows of a frozen table, `[indices, d]`, on `device`.

@@ -289,6 +289,6 @@ fn gated<'s>(
     if !is_gated {
         return Ok(method);
     }
-    let gated = Gated::new((name, method), kind, sites, context.base, context.device)?;
+    let gated = Gated::new((name, method), kind, sites, context)?;
     Ok(BoxedMethod::new(gated))
 }

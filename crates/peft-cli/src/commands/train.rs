@@ -257,7 +257,6 @@ impl Train {
         let context = InitContext::new(model.base(), &on).with_seed(run.seed);
         let context = context.with_tokenizer(&encode);
         let (goal, batch) = (data.goal(), run.train.batch_size);
-        device.seed(run.seed);
         let mut adapter = match self.resume && directory.has_checkpoint() {
             // What the method would look for is in the checkpoint.
             true => Adapter::init(config, &context.restored())?,

@@ -1,13 +1,13 @@
 //! A learned gate beside a method.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Distribution, Tensor};
 
 use super::Composite;
 use crate::edit::{Answer, Gate, GateOn};
 use crate::{
-    Base, BoxedMethod, EmptyPass, Error, Exchange, Hooks, Insert, Key, Layout, Pass, Result, Site,
-    SiteKind, Stage, Tokens,
+    Base, BoxedMethod, EmptyPass, Error, Exchange, Hooks, InitContext, Insert, Key, Layout, Pass,
+    Result, Site, SiteKind, Stage, Tokens,
 };
 
 /// The gates of a method: how they are called in a file, what they multiply, and how they start.
@@ -67,9 +67,9 @@ impl Gated {
         (name, method): (&str, BoxedMethod),
         kind: GateKind,
         sites: impl IntoIterator<Item = (&'s Site, usize)>,
-        base: &Base,
-        device: &Device,
+        context: &InitContext<'_>,
     ) -> Result<Self> {
+        let InitContext { base, device, .. } = *context;
         let mut gates = vec![None; base.len()];
         let mut counts = vec![0; base.len()];
         for (site, count) in sites {
@@ -78,10 +78,10 @@ impl Gated {
                 Some(bias) => Tensor::full([count], bias, device),
                 None => {
                     let bound = 1.0 / (d as f64).sqrt();
-                    Tensor::random([count], Distribution::Uniform(-bound, bound), device)
+                    context.random([count], Distribution::Uniform(-bound, bound))
                 }
             };
-            let weight = Tensor::random([d, count], Distribution::Normal(0.0, 0.02), device);
+            let weight = context.random([d, count], Distribution::Normal(0.0, 0.02));
             gates[site.index] =
                 Some(Gates { weight: Param::from_tensor(weight), bias: Param::from_tensor(bias) });
             counts[site.index] = count;

@@ -1,7 +1,8 @@
 //! What is put under gates, and what is not.
 
 use peft_core::{
-    Base, BoxedMethod, Edits, GateKind, GateOn, Gated, LowRank, ModulesToSave, NormEdit, Site,
+    Base, BoxedMethod, Edits, GateKind, GateOn, Gated, InitContext, LowRank, ModulesToSave,
+    NormEdit, Site,
 };
 
 use crate::support::{Fixed, HIDDEN, bert, device, random, site};
@@ -13,7 +14,8 @@ const QUERY: &str = "bert.encoder.layer.1.attention.self.query";
 fn gated(method: BoxedMethod, sites: &[(&Site, usize)], base: &Base) -> Result<Gated, String> {
     let kind = GateKind { peft: "gate", adapters: "gates.{}", on: GateOn::Change, bias: None };
     let sites = sites.iter().copied();
-    Gated::new(("some", method), kind, sites, base, &device()).map_err(|e| e.to_string())
+    Gated::new(("some", method), kind, sites, &InitContext::new(base, &device()))
+        .map_err(|e| e.to_string())
 }
 
 fn low_ranks(count: usize) -> Edits {

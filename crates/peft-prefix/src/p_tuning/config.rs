@@ -126,6 +126,6 @@ impl MethodConfig for PTuningConfig {
 
     fn init(&self, context: &InitContext<'_>) -> Result<PTuning> {
         self.validate()?;
-        PTuning::new(self, context.base, context.device)
+        PTuning::new(self, context)
     }
 }

@@ -1,9 +1,9 @@
 //! P-tuning's prompt encoder.
 
-use burn::module::{Module, Param};
-use burn::nn::{BiLstm, BiLstmConfig, GateController, Initializer, Linear, Lstm};
-use burn::tensor::{Device, Tensor, activation::relu};
-use peft_core::{Exchange, Layout, Pass};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::nn::{BiLstm, BiLstmConfig, GateController, Linear, Lstm};
+use burn::tensor::{Distribution, Tensor, activation::relu};
+use peft_core::{Exchange, InitContext, Layout, Pass};
 
 use crate::start;
 use crate::{EncoderType, PTuningConfig};
@@ -24,7 +24,11 @@ pub(super) struct PromptEncoder {
 
 impl PromptEncoder {
     /// With an embedding of shape `[rows, d]`.
-    pub(super) fn new(config: &PTuningConfig, [rows, d]: [usize; 2], device: &Device) -> Self {
+    pub(super) fn new(
+        config: &PTuningConfig,
+        [rows, d]: [usize; 2],
+        context: &InitContext<'_>,
+    ) -> Self {
         let h = config.encoder_hidden_size.unwrap_or(d);
         let (lstm, widths) = match config.encoder_reparameterization_type {
             EncoderType::Mlp => (Vec::new(), vec![d, h, h, d]),
@@ -32,19 +36,20 @@ impl PromptEncoder {
                 let layer = |index| {
                     // As PyTorch's LSTM starts.
                     let bound = 1.0 / (h as f64).sqrt();
+                    let uniform = Distribution::Uniform(-bound, bound);
                     BiLstmConfig::new(if index == 0 { d } else { 2 * h }, h, true)
-                        .with_initializer(Initializer::Uniform { min: -bound, max: bound })
-                        .init(device)
+                        .init(context.device)
+                        .map(&mut Drawn { context, from: uniform })
                 };
                 let layers = (0..config.encoder_num_layers).map(layer).collect();
                 (layers, vec![2 * h, 2 * h, d])
             }
         };
         Self {
-            embedding: start::normal([rows, d], device),
+            embedding: start::normal([rows, d], context),
             lstm,
             dropout: config.encoder_dropout,
-            mlp: widths.windows(2).map(|w| start::linear(w[0], w[1], device)).collect(),
+            mlp: widths.windows(2).map(|w| start::linear(w[0], w[1], context)).collect(),
         }
     }
 
@@ -87,6 +92,18 @@ impl PromptEncoder {
             // The activations between have numbers too.
             linear(file, key(&format!("mlp_head.{}", 2 * index)), layer);
         }
+    }
+}
+
+/// Draws all parameters of a module anew.
+struct Drawn<'a> {
+    context: &'a InitContext<'a>,
+    from: Distribution,
+}
+
+impl ModuleMapper for Drawn<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        Param::from_tensor(self.context.random(param.lazy_shape().dims(), self.from))
     }
 }
 

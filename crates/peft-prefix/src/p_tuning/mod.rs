@@ -5,10 +5,10 @@ mod encoder;
 mod template;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use peft_core::{
-    Base, EmptyPass, Exchange, Hooks, Layout, MemoKey, Method, Pass, Piece, Result, Role, Site,
-    Stage, Tokens,
+    Base, EmptyPass, Exchange, Hooks, InitContext, Layout, MemoKey, Method, Pass, Piece, Result,
+    Role, Site, Stage, Tokens,
 };
 
 use crate::model::{ModelDimensions, embeddings, words};
@@ -44,7 +44,8 @@ enum Source {
 }
 
 impl PTuning {
-    fn new(config: &PTuningConfig, base: &Base, device: &Device) -> Result<Self> {
+    fn new(config: &PTuningConfig, context: &InitContext<'_>) -> Result<Self> {
+        let InitContext { base, device, .. } = *context;
         let d = embeddings(base, "P-tuning")?.d_out();
         ModelDimensions::check("token_dim", config.model.token_dim, d)?;
         let parts = config.parts();
@@ -53,7 +54,7 @@ impl PTuning {
             .filter(|_| !ids.is_empty())
             .map(|site| start::constant(start::rows(base, site, &ids, device)));
         let rows = config.num_virtual_tokens * config.model.submodules(base)?;
-        let source = Source::Encoder(PromptEncoder::new(config, [rows, d], device));
+        let source = Source::Encoder(PromptEncoder::new(config, [rows, d], context));
         Ok(Self { source, anchors, parts })
     }
 

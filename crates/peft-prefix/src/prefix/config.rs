@@ -219,6 +219,6 @@ impl MethodConfig for PrefixTuningConfig {
 
     fn init(&self, context: &InitContext<'_>) -> Result<PrefixTuning> {
         self.validate()?;
-        PrefixTuning::new(self, context.base, context.device)
+        PrefixTuning::new(self, context)
     }
 }

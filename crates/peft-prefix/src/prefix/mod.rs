@@ -5,10 +5,10 @@ mod config;
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use peft_core::{
-    Activation, Base, Exchange, ExtraKeys, Hooks, Key, KeyValues, Layout, MemoKey, Method, Pass,
-    Result, Role, Site, Stage, Tokens,
+    Activation, Base, Exchange, ExtraKeys, Hooks, InitContext, Key, KeyValues, Layout, MemoKey,
+    Method, Pass, Result, Role, Site, Stage, Tokens,
 };
 
 use crate::model::ModelDimensions;
@@ -66,23 +66,28 @@ enum Source {
 
 impl Source {
     /// For `layers` attentions like `site`.
-    fn new(config: &PrefixTuningConfig, site: &Site, layers: usize, device: &Device) -> Self {
+    fn new(
+        config: &PrefixTuningConfig,
+        site: &Site,
+        layers: usize,
+        context: &InitContext<'_>,
+    ) -> Self {
         let (length, columns) = (config.num_virtual_tokens, 2 * layers * site.d_out());
         let zero = config.init_weights == Some(PrefixInit::Zero);
         if !config.prefix_projection {
             let shape = [length, columns];
             return Self::Table(match zero {
-                true => Param::from_tensor(Tensor::zeros(shape, device)),
-                false => start::normal(shape, device),
+                true => Param::from_tensor(Tensor::zeros(shape, context.device)),
+                false => start::normal(shape, context),
             });
         }
         let d = if config.shift_positions { site.d_out() } else { site.d_in() };
         let width = config.encoder_hidden_size.unwrap_or(d);
         let outer = if zero { start::zero_linear } else { start::linear };
         Self::Encoder(Encoder {
-            embedding: start::normal([length, d], device),
-            inner: start::linear(d, width, device),
-            outer: outer(width, columns, device),
+            embedding: start::normal([length, d], context),
+            inner: start::linear(d, width, context),
+            outer: outer(width, columns, context),
             activation: config.non_linearity,
         })
     }
@@ -148,7 +153,8 @@ impl Encoder {
 }
 
 impl PrefixTuning {
-    fn new(config: &PrefixTuningConfig, base: &Base, device: &Device) -> Result<Self> {
+    fn new(config: &PrefixTuningConfig, context: &InitContext<'_>) -> Result<Self> {
+        let base = context.base;
         let sites = config.sites(base)?;
         ModelDimensions::check("token_dim", config.model.token_dim, sites[0].d_out())?;
         let count = |role| base.sites().filter(|site| site.role == role).count();
@@ -167,7 +173,7 @@ impl PrefixTuning {
             for (layer, site) in sites.iter().enumerate() {
                 slices[site.index] = Some([tables.len(), step * layer % count]);
             }
-            tables.push(Source::new(config, first, count, device));
+            tables.push(Source::new(config, first, count, context));
             roles.push(role);
         }
         let dropout = config.dropout;

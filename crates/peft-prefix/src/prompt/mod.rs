@@ -4,7 +4,7 @@ mod adapters_format;
 mod config;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Distribution, Int, Tensor};
+use burn::tensor::{Distribution, Tensor};
 use peft_core::{
     Base, Error, Exchange, Hooks, InitContext, Key, Layout, Method, Pass, Piece, Result, Role,
     Site, Stage, Tokens,
@@ -34,7 +34,7 @@ pub struct PromptTuning {
 
 impl PromptTuning {
     fn new(config: &PromptTuningConfig, context: &InitContext<'_>) -> Result<Self> {
-        let InitContext { base, device, .. } = *context;
+        let base = context.base;
         let d = embeddings(base, "prompt tuning")?.d_out();
         ModelDimensions::check("token_dim", config.model.token_dim, d)?;
         let length = config.num_virtual_tokens;
@@ -43,12 +43,12 @@ impl PromptTuning {
             (PromptInit::Random, _) => match config.random_uniform_scale {
                 Some(scale) => {
                     let uniform = Distribution::Uniform(-scale, scale);
-                    Param::from_tensor(Tensor::random(shape, uniform, device))
+                    Param::from_tensor(context.random(shape, uniform))
                 }
-                None => start::normal(shape, device),
+                None => start::normal(shape, context),
             },
             // What it starts from is read over.
-            (_, true) => start::normal(shape, device),
+            (_, true) => start::normal(shape, context),
             (init, false) => Param::from_tensor(words_of(config, init, context, shape[0])?),
         };
         let (combine, after_embeddings) = (config.combine, config.after_embeddings);
@@ -90,11 +90,9 @@ fn words_of(
         }
         _ => {
             let last = vocabulary as f64;
-            let drawn =
-                Tensor::<1, Int>::random([length], Distribution::Uniform(0.0, last), device);
-            let drawn = drawn.into_data().convert::<i64>();
+            let drawn = context.random([length], Distribution::Uniform(0.0, last)).into_data();
             // A draw from the upper end can be rounded up to it.
-            drawn.iter::<i64>().map(|id| (id as usize).min(vocabulary - 1)).collect()
+            drawn.iter::<f32>().map(|id| (id as usize).min(vocabulary - 1)).collect()
         }
     };
     Ok(start::rows(base, site, &ids, device))
