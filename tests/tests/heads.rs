@@ -115,7 +115,12 @@ impl Bench {
         let device = Device::default().autodiff();
         let adapter = Adapter::new(config, model.base(), &device).expect("an adapter");
         let run = RunDirectory::new(self.path("run"));
-        let file = TaskFile { labels: labels.clone(), layout: Layout::default(), max_length: 8 };
+        let file = TaskFile {
+            labels: labels.clone(),
+            layout: Layout::default(),
+            max_length: 8,
+            load_in: Precision::Stored,
+        };
         let settings = TrainSettings { epochs: 1, lr: Some(1e-2), ..TrainSettings::default() };
         let train = self.tokens(&dataset, model.config());
         let data = TrainData { train, valid: None, test: None };
@@ -126,7 +131,7 @@ impl Bench {
 
     fn load(&self, model: &str, adapters: &AdapterPaths) -> peft::train::Result<AdaptedModel> {
         let (registry, device) = (peft::registry(), Device::default());
-        AdaptedModel::load(&self.path(model), adapters, &registry, Precision::Full, &device)
+        AdaptedModel::load(&self.path(model), adapters, &registry, None, &device)
     }
 }
 

@@ -118,7 +118,8 @@ impl LoadedData {
 
     /// The task file of a model, for texts cut to this many tokens.
     pub fn task(&self, run: &RunFile, max_length: usize) -> TaskFile {
-        TaskFile { labels: self.train.labels.clone(), layout: run.data.layout(&None), max_length }
+        let labels = self.train.labels.clone();
+        TaskFile { labels, layout: run.data.layout(&None), max_length, load_in: run.load_in }
     }
 
     /// The task.

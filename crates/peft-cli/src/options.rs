@@ -27,9 +27,9 @@ pub struct ModelOptions {
     #[arg(long)]
     pub offline: bool,
     /// Precision of the frozen weights: `f32`, `f16`, `8bit`, `4bit`, or `stored`, the precision
-    /// of the files
-    #[arg(long, value_name = "PRECISION", default_value_t)]
-    pub load_in: Precision,
+    /// of the files [default: that of the adapter's training; without one, stored]
+    #[arg(long, value_name = "PRECISION")]
+    pub load_in: Option<Precision>,
 }
 
 impl ModelOptions {

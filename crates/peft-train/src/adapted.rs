@@ -32,7 +32,7 @@ pub struct AdaptedModel {
 
 impl AdaptedModel {
     /// Loads the model in `directory`, for the task of the adapters, if there are any, with its
-    /// weights in this precision.
+    /// weights in this precision: by default the one that the adapter was trained over.
     ///
     /// # Errors
     /// If one is broken, an adapter is for another model, or the adapters do not go together.
@@ -40,10 +40,11 @@ impl AdaptedModel {
         directory: &Path,
         adapters: &AdapterPaths,
         registry: &Registry,
-        precision: Precision,
+        precision: Option<Precision>,
         device: &Device,
     ) -> Result<Self> {
         let Some(last) = adapters.last() else {
+            let precision = precision.unwrap_or_default();
             let (model, report) = Model::load_in(directory, None, precision, device)?;
             let drawn = drawn(&report, &SavedTask::default(), directory);
             let task = own_task(&model)?;
@@ -68,7 +69,8 @@ impl AdaptedModel {
         device: &Device,
     ) -> Result<AdapterCheck> {
         let paths = AdapterPaths::one(adapter);
-        let Host { model, .. } = Host::load(directory, &paths, adapter, Precision::Stored, device)?;
+        let Host { model, .. } =
+            Host::load(directory, &paths, adapter, Some(Precision::Stored), device)?;
         paths.task(&model)?;
         Ok(Adapter::check(adapter, registry, model.base(), device)?)
     }
@@ -210,8 +212,9 @@ pub struct Side {
 }
 
 impl SideBySide {
-    /// Loads adapters, each on its own, over the model in `directory`. Adapters for one task share
-    /// the model, which is loaded once for all of them; those with other heads are in another pool.
+    /// Loads adapters, each on its own, over the model in `directory`, with its weights in this
+    /// precision: by default the one that an adapter was trained over. Adapters for one task and
+    /// precision share the model, which is loaded once for all of them; others are in another pool.
     ///
     /// # Errors
     /// If one is broken, or for another model.
@@ -219,20 +222,21 @@ impl SideBySide {
         directory: &Path,
         adapters: &[AdapterPaths],
         registry: &Registry,
-        precision: Precision,
+        precision: Option<Precision>,
         device: &Device,
     ) -> Result<Vec<Self>> {
-        let mut groups: Vec<(ModelTask, Vec<(usize, SavedTask)>)> = Vec::new();
+        type Members = Vec<(usize, SavedTask)>;
+        let mut groups: Vec<((ModelTask, Precision), Members)> = Vec::new();
         for (number, paths) in adapters.iter().enumerate() {
             let Some(last) = paths.last() else { continue };
             let saved = paths.saved(last)?;
-            let task = task_for(directory, last, &saved)?;
-            match groups.iter_mut().find(|(known, _)| *known == task) {
+            let base = (task_for(directory, last, &saved)?, precision_for(last, precision)?);
+            match groups.iter_mut().find(|(known, _)| *known == base) {
                 Some((_, members)) => members.push((number, saved)),
-                None => groups.push((task, vec![(number, saved)])),
+                None => groups.push((base, vec![(number, saved)])),
             }
         }
-        let load = |(task, members): (ModelTask, Vec<(usize, SavedTask)>)| {
+        let load = |((task, precision), members): ((ModelTask, Precision), Members)| {
             let (model, report) = Model::load_in(directory, Some(task), precision, device)?;
             let (mut methods, mut sides) = (Vec::new(), Vec::new());
             for (number, saved) in members {
@@ -263,11 +267,12 @@ impl Host {
         directory: &Path,
         adapters: &AdapterPaths,
         last: &Path,
-        precision: Precision,
+        precision: Option<Precision>,
         device: &Device,
     ) -> Result<Self> {
         let saved = adapters.saved(last)?;
         let task = task_for(directory, last, &saved)?;
+        let precision = precision_for(last, precision)?;
         let (model, report) = Model::load_in(directory, Some(task), precision, device)?;
         Ok(Self { drawn: drawn(&report, &saved, directory), model })
     }
@@ -285,6 +290,15 @@ fn drawn(report: &LoadReport, saved: &SavedTask, directory: &Path) -> Vec<String
         );
     }
     drawn
+}
+
+/// The precision of the base: what was asked for, or what the adapter was trained over.
+fn precision_for(adapter: &Path, asked: Option<Precision>) -> Result<Precision> {
+    match asked {
+        Some(precision) => Ok(precision),
+        None if adapter.join(TASK_FILE).exists() => Ok(TaskFile::load(adapter)?.load_in),
+        None => Ok(Precision::default()),
+    }
 }
 
 /// What a model is loaded for to be under an adapter.
@@ -332,5 +346,6 @@ fn own_task(model: &Model) -> Result<Option<TaskFile>> {
     };
     let names = if is_own && goal.has_names() { config.labels() } else { Vec::new() };
     let labels = Labels { goal, names }.with_names_for(task);
-    Ok(Some(TaskFile { labels, layout: Layout::default(), max_length: model.max_tokens() }))
+    let (layout, max_length) = (Layout::default(), model.max_tokens());
+    Ok(Some(TaskFile { labels, layout, max_length, load_in: Precision::default() }))
 }

@@ -9,7 +9,7 @@ use peft_data::metrics::Metric;
 use peft_data::{Dataset, Goal, Layout, TokenizedSet};
 use peft_format::{ADAPTER_START, ADAPTER_WEIGHTS, Adapter, AdapterConfig, TaskType};
 use peft_lora::{LoraConfig, LoraInit};
-use peft_models::{Model, ModelTask, TextTokenizer};
+use peft_models::{Model, ModelTask, Precision, TextTokenizer};
 use peft_sparse::HeadOnlyConfig;
 use peft_train::{
     CalibrationBatches, Entry, Error, Observer, Outcome, Result, RunDirectory, TaskFile, TrainData,
@@ -42,7 +42,8 @@ impl Bench {
         let (model, _) = Model::load(&base, Some(task), &Device::flex()).expect("a model");
         let set = TokenizedSet::new(&dataset, &tokenizer, model.config()).expect("tokens");
         let data = TrainData { train: set.clone(), valid: Some(set), test: None };
-        let task = TaskFile { labels: dataset.labels, layout, max_length: 8 };
+        let task =
+            TaskFile { labels: dataset.labels, layout, max_length: 8, load_in: Precision::Stored };
         Self { folder, model, data, task }
     }
 

@@ -42,7 +42,7 @@ impl Inspect {
         let task = ModelTask { task: Task::ClassifySequence { labels: self.labels }, seed: 0 };
         // Values are not looked at, neither the model's nor those that the method starts from.
         let checkpoint = Checkpoint::outline(&resolved.directory)?;
-        let mut checkpoint = checkpoint.with_precision(self.model.load_in);
+        let mut checkpoint = checkpoint.with_precision(self.model.load_in.unwrap_or_default());
         let of_model = ModelConfig::load(&resolved.directory)?;
         let (model, _) = Model::from_checkpoint(of_model, &mut checkpoint, task, &device)?;
         let config = config.with_task(TaskType::SequenceClassification, model.base());

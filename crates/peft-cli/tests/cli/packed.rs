@@ -16,17 +16,34 @@ fn a_packed_base_is_trained_over_measured_and_merged() {
         let eval = bench.json(&format!("eval {options} --data test.tsv --json"));
         eval["loss"].as_f64().unwrap()
     };
-    let over_packed = loss("--model model --adapter run/adapter --load-in 8bit");
+    // The adapter knows what it was trained over.
+    let over_packed = loss("--model model --adapter run/adapter");
     assert!((over_packed - test["loss"].as_f64().unwrap()).abs() < 1e-5, "{over_packed} {test}");
-    let over_full = loss("--model model --adapter run/adapter");
+    assert_eq!(loss("--model model --adapter run/adapter --load-in 8bit"), over_packed);
+    let over_full = loss("--model model --adapter run/adapter --load-in stored");
     assert_ne!(over_full, over_packed, "8 bits are rounded");
+    std::fs::create_dir(bench.path("full")).unwrap();
+    for file in std::fs::read_dir(bench.path("run/adapter")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), bench.path("full").join(file.file_name())).unwrap();
+    }
+    let task: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(bench.path("full/task.json")).unwrap()).unwrap();
+    assert_eq!(task["load_in"], "8bit");
+    let mut task = task.as_object().unwrap().clone();
+    task.remove("load_in");
+    bench.write("full/task.json", serde_json::to_string(&task).unwrap());
+    assert_eq!(loss("--model model --adapter full"), over_full, "nothing is recorded");
+    let both = bench.json("eval --model model --adapter full --adapter run/adapter --compose parallel --data test.tsv --json");
+    let losses = [0, 1].map(|n| both["adapters"][n]["metrics"]["loss"].as_f64().unwrap());
+    assert_eq!(losses, [over_full, over_packed], "each over its own base");
 
     // Merged over the rounded base it is what was trained, in full precision.
-    let merge = bench.run("merge --model model --adapter run/adapter --load-in 8bit --out merged");
+    let merge = bench.run("merge --model model --adapter run/adapter --out merged");
     assert!(merge.status.success(), "{}", text(&merge.stderr));
     assert!(text(&merge.stderr).contains("full precision"), "{}", text(&merge.stderr));
     assert!((loss("--model merged") - over_packed).abs() < 1e-5);
-    let merge = bench.run("merge --model model --adapter run/adapter --out plain");
+    let merge = bench.run("merge --model model --adapter run/adapter --load-in stored --out plain");
     assert!(!text(&merge.stderr).contains("full precision"), "{}", text(&merge.stderr));
     assert!((loss("--model plain") - over_full).abs() < 1e-5);
 }

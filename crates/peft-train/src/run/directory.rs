@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use peft_data::{Labels, Layout};
 use peft_format::{ADAPTER_CONFIG, remove_unfinished, write_atomically};
-use peft_models::Task;
+use peft_models::{Precision, Task};
 use serde::{Deserialize, Serialize};
 
 use super::sums::Sums;
@@ -29,6 +29,13 @@ pub struct TaskFile {
     pub layout: Layout,
     /// Texts are cut to this many tokens.
     pub max_length: usize,
+    /// The precision of the frozen weights in training.
+    #[serde(default, skip_serializing_if = "is_stored")]
+    pub load_in: Precision,
+}
+
+fn is_stored(precision: &Precision) -> bool {
+    *precision == Precision::Stored
 }
 
 impl TaskFile {
