@@ -297,6 +297,8 @@ fn each_value(value: &mut Value, change: &impl Fn(&mut Value)) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -366,6 +368,75 @@ mod tests {
             std::fs::write(&path, format!("[method_settings]\n{settings}\n")).expect("written");
             let error = RunFile::load(&path, &peft::registry()).expect_err(settings);
             assert!(format!("{error:#}").contains(shown), "{error:#}");
+        }
+    }
+
+    /// Values that a setting may be given by mistake.
+    const VALUES: [&str; 16] = [
+        "0",
+        "-1",
+        "1e308",
+        "9223372036854775807",
+        "0.5",
+        "true",
+        "\"\"",
+        "\"null\"",
+        "\"all\"",
+        "[]",
+        "[1, \"a\"]",
+        "{}",
+        "{ a = 1 }",
+        "\"\\u0000\"",
+        "1979-05-27",
+        "nan",
+    ];
+
+    /// The run file of a method, whole, with some lines given another value, lost or doubled, and cut
+    /// off at a byte.
+    fn edited(method: usize, edits: &[(usize, usize)], cut: Option<usize>) -> Vec<u8> {
+        let registry = peft::registry();
+        let methods: Vec<&str> = registry.methods().map(|entry| entry.name).collect();
+        let method = methods[method % methods.len()].to_string();
+        let run = RunFile { method, ..RunFile::default() };
+        let (whole, _) = run.complete(&registry, "model").expect("the defaults");
+        let text = whole.to_text().expect("it can be written");
+        let mut lines: Vec<String> = text.lines().map(String::from).collect();
+        for &(line, what) in edits {
+            let line = line % lines.len();
+            let Some((name, _)) = lines[line].split_once(" = ") else { continue };
+            match VALUES.get(what % (VALUES.len() + 2)) {
+                Some(value) => lines[line] = format!("{name} = {value}"),
+                None if what % 2 == 0 => drop(lines.remove(line)),
+                None => lines.insert(line, lines[line].clone()),
+            }
+        }
+        let mut bytes = lines.join("\n").into_bytes();
+        bytes.truncate(cut.map_or(bytes.len(), |at| at % (bytes.len() + 1)));
+        bytes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Whatever stands in a run file, it is an error, or a run that is written and read as it is.
+        #[test]
+        fn an_edited_run_file_is_refused_or_means_one_run(
+            method in 0usize..1000,
+            edits in prop::collection::vec((0usize..1000, 0usize..1000), 0..4),
+            cut in prop::option::weighted(0.2, 0usize..10_000),
+        ) {
+            let registry = peft::registry();
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("run.toml");
+            std::fs::write(&path, edited(method, &edits, cut)).expect("written");
+            let Ok(run) = RunFile::load(&path, &registry) else { return Ok(()) };
+            prop_assume!(run.train.validate().is_ok());
+            let Ok((whole, config)) = run.complete(&registry, "model") else { return Ok(()) };
+            std::fs::write(&path, whole.to_text().expect("it can be written")).expect("written");
+            let read = RunFile::load(&path, &registry).expect("it was written");
+            prop_assert_eq!(&read, &whole);
+            let (_, of_read) = read.complete(&registry, "model").expect("it was complete");
+            prop_assert_eq!(of_read.to_fields(), config.to_fields());
         }
     }
 }

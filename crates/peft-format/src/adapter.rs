@@ -99,6 +99,13 @@ impl Adapter {
         self.written(base, |file| Exchange::write(file).of_start())
     }
 
+    /// The adapter as it is after training.
+    pub(crate) fn finished(&self) -> Self {
+        let mut finished = self.clone();
+        finished.method.finish();
+        finished
+    }
+
     fn written(
         &self,
         base: &Base,

@@ -97,13 +97,16 @@ impl Adapter {
         Ok(AdapterCheck { ok, expected, problems, unmatched })
     }
 
-    /// Writes the adapter directory; each file is whole or not there, the configuration last.
+    /// Writes the adapter directory; each file is whole or not there, the configuration last. The
+    /// tensors are those of the [finished](Method::finish) method, in training too, so that what is
+    /// written can be loaded at any moment.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub fn save(&self, directory: &Path, base: &Base) -> Result<()> {
-        write_safetensors(&directory.join(ADAPTER_WEIGHTS), &self.tensors(base))?;
-        let (path, start) = (directory.join(ADAPTER_START), self.start(base));
+        let finished = self.finished();
+        write_safetensors(&directory.join(ADAPTER_WEIGHTS), &finished.tensors(base))?;
+        let (path, start) = (directory.join(ADAPTER_START), finished.start(base));
         match start.is_empty() {
             false => write_safetensors(&path, &start)?,
             // One that is there is of another adapter.

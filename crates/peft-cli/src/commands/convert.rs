@@ -51,10 +51,8 @@ impl Convert {
         refuse_used(&self.out)?;
         let device = self.device.device()?;
         let (resolved, adapted) = self.model.load(&AdapterPaths::one(&self.adapter), &device)?;
-        let mut adapter = adapted.adapter.context("an adapter was asked for")?;
+        let adapter = adapted.adapter.context("an adapter was asked for")?;
         let model = adapted.model;
-        // A prefix still in training (`adapters` keeps its network) is written as it is used.
-        adapter.method.finish();
         write_new(&self.out, || {
             // First: a directory that says it is an adapter has all of it.
             keep_files(&self.adapter, &self.out)?;

@@ -6,8 +6,8 @@ use peft_format::{Adapter, AdapterConfig};
 use crate::Subject;
 use crate::numbers::{assert_close, distance};
 
-/// A saved adapter loads with the same configuration and the same logits, and a check of its
-/// directory finds no problem.
+/// An adapter that is saved in training loads with the same configuration and the logits of the
+/// finished one, and a check of its directory finds no problem.
 ///
 /// # Panics
 /// If it does not.
@@ -15,7 +15,8 @@ pub fn a_saved_adapter_loads_as_it_was(subject: &Subject) {
     let (host, adapter) = (&subject.host, subject.trained(1));
     let base = host.model.base();
     let directory = tempfile::tempdir().expect("a temporary directory");
-    adapter.save(directory.path(), base).unwrap_or_else(|e| panic!("saving failed: {e}"));
+    let saved = subject.in_training(1).save(directory.path(), base);
+    saved.unwrap_or_else(|e| panic!("saving failed: {e}"));
 
     let check = Adapter::check(directory.path(), &subject.registry, base, &subject.device())
         .unwrap_or_else(|e| panic!("checking failed: {e}"));

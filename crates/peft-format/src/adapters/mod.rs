@@ -198,7 +198,7 @@ impl Adapter {
         let refuse = |reason: String| {
             peft_core::Error::no_format(name_of_method, "adapter-hub/adapters", reason)
         };
-        let (saved, method) = self.parts();
+        let (saved, method) = self.finished().parts();
         let embeds = saved.as_ref().and_then(|saved| saved.downcast_ref::<ModulesToSave>());
         if embeds.is_some_and(ModulesToSave::has_embeddings) {
             let reason = "it has no embeddings trained beside a method";

@@ -439,13 +439,13 @@ impl<'m> Trainer<'m> {
     fn finish(&mut self, state: State, data: &TrainData, history: &History) -> Result<Outcome> {
         let State { position, mut method, .. } = state;
         let best_epoch = position.best.as_ref().map_or(position.epochs, |best| best.epoch);
+        // What is dropped at the end was trained too.
+        let trainable = num_trainable(&method);
+        method.finish();
         if let Some(best) = position.best.as_ref().filter(|best| best.epoch != position.epochs) {
             method = self.best_method(&method, &best.digest)?;
         }
         warn_of_a_rise(history.entries());
-        // What is dropped at the end was trained too.
-        let trainable = num_trainable(&method);
-        method.finish();
         self.check_finite(&method, position.step)?;
         self.save(&method, &self.directory.adapter())?;
         let valid = history.entries().iter().find_map(|entry| match entry {
@@ -483,7 +483,8 @@ impl<'m> Trainer<'m> {
         Ok(outcome)
     }
 
-    /// The best epoch's method, read back from its file into the shape of the last one.
+    /// The best epoch's method, read back from its file into the shape of the last one, which is
+    /// finished.
     fn best_method(&self, last: &Stack, digest: &str) -> Result<Stack> {
         let path = self.directory.best().join(peft_format::ADAPTER_WEIGHTS);
         if sums::digest_of(&path)? != digest {
