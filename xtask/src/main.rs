@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod device;
+mod fuzz;
 mod interop;
 mod manifest;
 mod measure;
@@ -28,6 +29,7 @@ enum Task {
     Ci(ci::Args),
     Test(device::Args),
     Interop(interop::Args),
+    Fuzz(fuzz::Args),
     Bench(bench::Args),
     NewMethod(new_method::Args),
 }
@@ -37,6 +39,7 @@ fn main() -> Result<()> {
         Task::Ci(args) => ci::run(&args),
         Task::Test(args) => device::run(&args),
         Task::Interop(args) => interop::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::NewMethod(args) => new_method::run(&args),
     }

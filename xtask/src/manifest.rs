@@ -57,6 +57,13 @@ impl Manifest {
         Ok(all)
     }
 
+    /// The names of the programs that are listed one by one.
+    pub fn binaries(&self) -> Vec<String> {
+        let listed = self.table.get("bin").and_then(Value::as_array);
+        let name = |binary: &Value| Some(binary.get("name")?.as_str()?.to_string());
+        listed.into_iter().flatten().filter_map(name).collect()
+    }
+
     /// The names of the features.
     pub fn features(&self) -> Result<Vec<String>> {
         Ok(self.under(&["features"])?.keys().cloned().collect())
