@@ -11,6 +11,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -20,6 +21,7 @@ from transformers.utils import logging
 CLASSES = {
     "SEQ_CLS": AutoModelForSequenceClassification,
     "TOKEN_CLS": AutoModelForTokenClassification,
+    "QUESTION_ANS": AutoModelForQuestionAnswering,
     "FEATURE_EXTRACTION": AutoModel,
     "CAUSAL_LM": AutoModelForCausalLM,
     "SEQ_2_SEQ_LM": AutoModelForSeq2SeqLM,
@@ -29,6 +31,7 @@ HEAD_ENDS = (
     "classifier.weight",
     "classifier.out_proj.weight",
     "score.weight",
+    "qa_outputs.weight",
 )
 INPUTS = (
     "input_ids",
@@ -95,6 +98,8 @@ def run(model, inputs):
     model.eval()
     with torch.no_grad():
         output = model(**inputs)
+    if hasattr(output, "start_logits"):
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
     logits = getattr(output, "logits", None)
     return output.last_hidden_state if logits is None else logits
 
