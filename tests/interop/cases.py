@@ -30,6 +30,7 @@ CLASSES = {
 HEAD_ENDS = (
     "classifier.weight",
     "classifier.out_proj.weight",
+    "classification_head.out_proj.weight",
     "score.weight",
     "qa_outputs.weight",
 )
@@ -61,6 +62,8 @@ def load_base(model, task, labels, **options):
             # The adapter brings a head of its own, which replaces the base model's
             options["ignore_mismatched_sizes"] = True
         options["num_labels"] = labels
+    # The other attentions of transformers leave out what some configurations of GPT-2 ask for
+    options["attn_implementation"] = "eager"
     base, info = CLASSES[task].from_pretrained(
         model, dtype=torch.float32, output_loading_info=True, **options
     )

@@ -1,7 +1,7 @@
 //! Which modules a method adapts: the rules of HF PEFT, exactly.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use fancy_regex::Regex;
 use indexmap::IndexMap;
@@ -146,6 +146,27 @@ impl Targets {
             return Err(no_match(field, pattern, kinds, &candidates));
         }
         Ok(selected)
+    }
+
+    /// The same targets with the names of modules in the place of default roles, which another
+    /// library may not have for the model.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn named(&self, base: &Base, kinds: &[SiteKind], default_roles: &[Role]) -> Result<Self> {
+        if self.target_modules.is_some() {
+            return Ok(self.clone());
+        }
+        let meant = self.resolve_kinds(base, kinds, default_roles)?;
+        let names: BTreeSet<&str> =
+            meant.iter().map(|site| site.path.rsplit('.').next().unwrap_or(&site.path)).collect();
+        let named = Self { target_modules: Some(ModuleNames::list(names)), ..self.clone() };
+        if named.resolve_kinds(base, kinds, default_roles)? == meant {
+            return Ok(named);
+        }
+        // The names are those of other modules too.
+        let paths = ModuleNames::list(meant.iter().map(|site| site.path.as_str()));
+        Ok(Self { target_modules: Some(paths), ..Self::default() })
     }
 
     /// What selects nothing: a name of `target_modules`, `exclude_modules`, or one of

@@ -207,7 +207,8 @@ impl MethodConfig for LoraConfig {
 
     fn for_file(&self, base: &Base) -> Result<Self> {
         let fan_in_fan_out = self.sites(base)?.iter().any(|site| site.fan_in_fan_out);
-        Ok(Self { fan_in_fan_out, ..self.clone() })
+        let targets = self.targets.named(base, KINDS, DEFAULT_ROLES)?;
+        Ok(Self { fan_in_fan_out, targets, ..self.clone() })
     }
 
     fn to_adapters(&self, base: &Base) -> Result<Value> {

@@ -60,7 +60,12 @@ pub fn write_all(
     if variants.is_empty() {
         return Ok(Vec::new());
     }
-    let (with_head, bare) = load(model, own, device)?;
+    let for_task = |task| Ok::<_, anyhow::Error>(Model::load(model, Some(task), device)?.0);
+    let bare = ModelTask { task: Task::Encode, seed: 0 };
+    // Not every base can do without its head.
+    let bare = variants.iter().any(|variant| variant.bare).then(|| for_task(bare)).transpose()?;
+    let new = ModelTask { task: Task::ClassifySequence { labels: LABELS }, seed: 0 };
+    let with_head = if own.task() == Task::Encode { for_task(new)? } else { own };
     let inputs = io::inputs(model, with_head.config())?;
     let mut written = Vec::new();
     for (number, variant) in variants.iter().enumerate() {
@@ -69,7 +74,10 @@ pub fn write_all(
             Library::Adapters => "adapters",
         };
         let name = format!("{folder}/{}-{}", base_name.to_string_lossy(), variant.name);
-        let encoder = if variant.bare { &bare } else { &with_head };
+        let of_size = |outputs| ModelTask { task: with_head.task().with_labels(outputs), seed: 0 };
+        let other = variant.outputs.map(|outputs| for_task(of_size(outputs))).transpose()?;
+        let bare = bare.as_ref().filter(|_| variant.bare);
+        let encoder = other.as_ref().or(bare).unwrap_or(&with_head);
         device.seed(number as u64);
         let writer = Writer { model, encoder, registry, directory: out.join(&name) };
         // HF PEFT puts a prompt before the padding in front of a text, which makes the text's output
@@ -82,15 +90,6 @@ pub fn write_all(
         written.push(case);
     }
     Ok(written)
-}
-
-/// The base with its own head, or a new one where it has none, and without any.
-fn load(model: &Path, own: Model, device: &Device) -> Result<(Model, Model)> {
-    let for_task = |task| Model::load(model, Some(ModelTask { task, seed: 0 }), device);
-    if own.task() == Task::Encode {
-        return Ok((for_task(Task::ClassifySequence { labels: LABELS })?.0, own));
-    }
-    Ok((own, for_task(Task::Encode)?.0))
 }
 
 /// Where a case is written, and what it is over.

@@ -29,6 +29,8 @@ pub struct Variant {
     pub bare: bool,
     /// The method of the two adapters below a fusion.
     pub fused: Option<&'static str>,
+    /// A new head with so many outputs, in the place of the base's own.
+    pub outputs: Option<usize>,
 }
 
 impl Variant {
@@ -45,7 +47,8 @@ impl Variant {
 /// other bases stand for.
 pub fn variants(model: &Model) -> Vec<Variant> {
     use Architecture::{Bert, Roberta, XlmRoberta};
-    match (model.config().model_type, model.task()) {
+    let mut all = heads(model.task());
+    all.extend(match (model.config().model_type, model.task()) {
         (_, Task::MaskedLm) => Vec::new(),
         (Bert | Roberta | XlmRoberta, _) => {
             let mut all = lora_for_peft();
@@ -56,7 +59,19 @@ pub fn variants(model: &Model) -> Vec<Variant> {
         }
         (_, Task::CausalLm | Task::Seq2SeqLm) => of_language_models(model),
         _ => Vec::new(),
+    });
+    all
+}
+
+/// Heads of every size for a base that has one of the kind.
+fn heads(task: Task) -> Vec<Variant> {
+    if !matches!(task, Task::ClassifySequence { .. } | Task::ClassifyTokens { .. }) {
+        return Vec::new();
     }
+    let sizes = [("1-output", 1), ("2-outputs", 2), ("3-outputs", 3), ("5-outputs", 5)];
+    let with =
+        |(name, outputs)| Variant { outputs: Some(outputs), ..peft(name, "lora", json!({})) };
+    sizes.map(with).into()
 }
 
 /// For a decoder, or an encoder with a decoder, whatever its modules are called.
@@ -135,7 +150,15 @@ fn of_language_models(model: &Model) -> Vec<Variant> {
 }
 
 fn peft(name: &'static str, method: &'static str, fields: Value) -> Variant {
-    Variant { name, library: Library::Peft, method, fields, bare: false, fused: None }
+    Variant {
+        name,
+        library: Library::Peft,
+        method,
+        fields,
+        bare: false,
+        fused: None,
+        outputs: None,
+    }
 }
 
 fn adapters(name: &'static str, method: &'static str, fields: Value) -> Variant {

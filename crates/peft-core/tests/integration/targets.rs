@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use peft_core::{
-    Base, Error, ModuleNames, OneOrMany, PatternMap, Role, Targets, pattern_value,
+    Base, Error, ModuleNames, OneOrMany, PatternMap, Role, SiteKind, Targets, pattern_value,
     unmatched_patterns,
 };
 
@@ -325,4 +325,34 @@ fn many_keys_over_many_modules_are_read_once_each() {
     }
     // Read at every module, they take ten times as long.
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn default_roles_are_named_as_another_library_would_have_to_be_told() {
+    let base = bert();
+    let kinds = &[SiteKind::Linear];
+    let named = |targets: &Targets, roles: &[Role]| {
+        let found = targets.named(&base, kinds, roles).expect("it selects something");
+        let modules = found.target_modules.clone().expect("they are named");
+        let sites = |targets: &Targets| -> Vec<usize> {
+            let sites = targets.resolve(&base, roles).expect("it selects something");
+            sites.iter().map(|site| site.index).collect()
+        };
+        assert_eq!(sites(&found), sites(targets));
+        modules
+    };
+    assert_eq!(named(&Targets::default(), DEFAULT), ModuleNames::list(["query", "value"]));
+    let second = Targets { layers_to_transform: layers([1]), ..Targets::default() };
+    assert_eq!(named(&second, DEFAULT), ModuleNames::list(["query", "value"]));
+    let less = Targets { exclude_modules: names(&["value"]).target_modules, ..second };
+    assert_eq!(named(&less, DEFAULT), ModuleNames::list(["query"]));
+    // The attention's output is called as that of the feed-forward layers is.
+    let outputs: Vec<String> = base
+        .linears()
+        .filter(|site| site.role == Role::AttentionOutput)
+        .map(|site| site.path.clone())
+        .collect();
+    assert_eq!(named(&Targets::default(), &[Role::AttentionOutput]), ModuleNames::list(outputs));
+    // What is named stays as it is.
+    assert_eq!(names(&["dense"]).named(&base, kinds, DEFAULT).expect("named"), names(&["dense"]));
 }
