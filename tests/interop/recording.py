@@ -84,17 +84,23 @@ def record(model, configs, directory, base, method, inputs, has_head=False, merg
         model.merge_adapter(name)
         outputs["merged_logits"] = run()
     save_file({**inputs, **outputs}, directory / "io.safetensors")
+    every = [parameter for some in own.values() for parameter in some]
+    write_meta(directory, base, method, every, outputs["logits"] - base_logits, list(configs))
+
+
+def write_meta(directory, base, method, own, change, names=("task",)):
+    """Writes what is known of a case, and prints it."""
     meta = {
         "arch": base,
         "method": method,
         "library": f"adapters {adapters.__version__}",
         "transformers": transformers.__version__,
-        "trainable": sum(parameter.numel() for some in own.values() for parameter in some),
-        "active": f"Stack[{', '.join(configs)}]",
-        "effect": effect,
+        "trainable": sum(parameter.numel() for parameter in own),
+        "active": f"Stack[{', '.join(names)}]",
+        "effect": change.abs().max().item(),
     }
     (directory / "meta.json").write_text(json.dumps(meta, indent=1))
-    print(f"{directory.name:32} {type(model).__name__:30} {meta['trainable']:6} {effect:.2f}")
+    print(f"{directory.name:32} {meta['trainable']:6} {meta['effect']:.2f}")
 
 
 class Runner:

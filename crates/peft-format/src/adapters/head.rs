@@ -22,63 +22,144 @@ const ROUNDING: f32 = 1e-2;
 pub(super) struct AdaptersHead {
     weights: PathBuf,
     config: PathBuf,
-    /// Of one of the library's own heads: what it is.
-    flexible: Option<FlexibleHead>,
+    kind: Kind,
 }
 
-/// The configuration of a head of the library's own.
+enum Kind {
+    /// The head of a class of transformers.
+    Transformers,
+    /// One of the library's own.
+    Flexible(FlexibleHead),
+    /// One of the library's own that computes what a class of transformers does.
+    Same(FlexibleHead, &'static [Renamed]),
+}
+
+/// The index of a layer in the library's head, and the module that it is in transformers' model.
+type Renamed = (usize, &'static str);
+
+/// The configuration of a head of the library's own: `layers` linear layers with dropout before each
+/// and an activation behind each but the last, over the first token or every token.
 #[derive(Deserialize)]
 struct FlexibleHead {
     head_type: String,
     #[serde(default)]
     layers: Option<usize>,
-    #[serde(default)]
-    bias: bool,
+    bias: Option<bool>,
     #[serde(default)]
     layer_norm: bool,
+    #[serde(default)]
+    use_pooler: bool,
+    activation_function: Option<String>,
 }
 
-impl AdaptersHead {
-    /// The head in `directory`, if there is one.
-    pub(super) fn open(directory: &Path) -> Result<Option<Self>> {
-        let Some(weights) = existing(directory, HEAD_WEIGHTS) else { return Ok(None) };
-        let config = directory.join(HEAD_CONFIG);
-        let fields = if config.exists() { read_object(&config)? } else { Default::default() };
-        let flexible = match fields.get("config") {
-            None | Some(Value::Null) => None,
-            Some(head) => {
-                let head = serde_json::from_value(head.clone());
-                Some(head.map_err(|error| Error::file(&config, error))?)
-            }
-        };
-        Ok(Some(Self { weights, config, flexible }))
-    }
-
-    /// Whether it is one of the library's own, not transformers'.
-    pub(super) fn is_flexible(&self) -> bool {
-        self.flexible.is_some()
-    }
-
-    /// The task of a head of the library's own.
-    pub(super) fn task(&self) -> Option<TaskType> {
-        match self.flexible.as_ref()?.head_type.as_str() {
+impl FlexibleHead {
+    /// The task of it.
+    fn task(&self) -> Option<TaskType> {
+        match self.head_type.as_str() {
             "causal_lm" => Some(TaskType::CausalLm),
             "seq2seq_lm" => Some(TaskType::Seq2SeqLm),
             "classification" => Some(TaskType::SequenceClassification),
             "tagging" => Some(TaskType::TokenClassification),
+            "question_answering" => Some(TaskType::QuestionAnswering),
             _ => None,
         }
     }
 
-    /// Its tensors.
+    /// What it is in transformers' model of this type, if there it is the same function.
+    fn of_transformers(&self, model_type: &str) -> Option<&'static [Renamed]> {
+        if self.bias == Some(false) || self.layer_norm {
+            return None;
+        }
+        let is_tanh = self.activation_function.as_deref() == Some("tanh");
+        Some(match (self.task()?, self.layers?, self.use_pooler, model_type) {
+            // BERT's pooler is a layer with tanh over the first token.
+            (TaskType::SequenceClassification, 2, false, "bert") if is_tanh => {
+                &[(1, "bert.pooler.dense"), (4, "classifier")]
+            }
+            (TaskType::SequenceClassification, 1, true, "bert") => &[(1, "classifier")],
+            (TaskType::SequenceClassification, 2, false, "roberta" | "xlm-roberta") if is_tanh => {
+                &[(1, "classifier.dense"), (4, "classifier.out_proj")]
+            }
+            (
+                TaskType::TokenClassification,
+                1,
+                _,
+                "bert" | "roberta" | "xlm-roberta" | "distilbert",
+            ) => &[(1, "classifier")],
+            (
+                TaskType::QuestionAnswering,
+                1,
+                _,
+                "bert" | "roberta" | "xlm-roberta" | "distilbert",
+            ) => &[(1, "qa_outputs")],
+            _ => return None,
+        })
+    }
+}
+
+impl AdaptersHead {
+    /// The head in `directory`, of a model of this type, if there is one.
+    pub(super) fn open(directory: &Path, model_type: &str) -> Result<Option<Self>> {
+        let Some(weights) = existing(directory, HEAD_WEIGHTS) else { return Ok(None) };
+        let config = directory.join(HEAD_CONFIG);
+        let fields = if config.exists() { read_object(&config)? } else { Default::default() };
+        let kind = match fields.get("config") {
+            None | Some(Value::Null) => Kind::Transformers,
+            Some(head) => {
+                let head = serde_json::from_value(head.clone());
+                let head: FlexibleHead = head.map_err(|error| Error::file(&config, error))?;
+                match head.of_transformers(model_type) {
+                    Some(renamed) => Kind::Same(head, renamed),
+                    None => Kind::Flexible(head),
+                }
+            }
+        };
+        Ok(Some(Self { weights, config, kind }))
+    }
+
+    /// Whether it is one of the library's own, and not one that transformers has.
+    pub(super) fn is_flexible(&self) -> bool {
+        matches!(self.kind, Kind::Flexible(_))
+    }
+
+    /// The task of a head of the library's own.
+    pub(super) fn task(&self) -> Option<TaskType> {
+        match &self.kind {
+            Kind::Transformers => None,
+            Kind::Flexible(head) | Kind::Same(head, _) => head.task(),
+        }
+    }
+
+    /// The modules that are saved in it beside those of a head in transformers: what is of the body
+    /// there.
+    pub(super) fn of_body(&self) -> impl Iterator<Item = String> {
+        let renamed = match &self.kind {
+            Kind::Same(_, renamed) => *renamed,
+            _ => &[],
+        };
+        let poolers = renamed.iter().filter(|(_, module)| module.ends_with("pooler.dense"));
+        poolers.map(|_| "pooler".to_string())
+    }
+
+    /// Its tensors, under transformers' names where it has them.
     pub(super) fn tensors(&self) -> Result<TensorMap> {
-        read_tensors(&self.weights)
+        let tensors = read_tensors(&self.weights)?;
+        let Kind::Same(_, renamed) = &self.kind else { return Ok(tensors) };
+        // `heads.{adapter}.{index}.weight`
+        let name = |key: &str| {
+            let (path, leaf) = key.strip_prefix("heads.")?.rsplit_once('.')?;
+            let index: usize = path.rsplit('.').next()?.parse().ok()?;
+            let (_, module) = renamed.iter().find(|(of_module, _)| *of_module == index)?;
+            Some(format!("{module}.{leaf}"))
+        };
+        Ok(tensors.into_iter().map(|(key, data)| (name(&key).unwrap_or(key), data)).collect())
     }
 
     /// Refuses a head of the library's own that the model does not have: what the adapter was
     /// trained under would be lost.
     pub(super) fn check(&self, base: &Base) -> Result<()> {
-        let Some(FlexibleHead { head_type, layers, bias, layer_norm }) = &self.flexible else {
+        let Kind::Flexible(FlexibleHead { head_type, layers, bias, layer_norm, .. }) = &self.kind
+        else {
             return Ok(());
         };
         let unsupported = |field: &str, value: String| {
@@ -92,8 +173,8 @@ impl AdaptersHead {
             let layers = layers.map_or("null".into(), |layers| layers.to_string());
             return unsupported("layers", layers);
         }
-        for (field, given) in [("bias", bias), ("layer_norm", layer_norm)] {
-            if *given {
+        for (field, given) in [("bias", *bias == Some(true)), ("layer_norm", *layer_norm)] {
+            if given {
                 return unsupported(field, "true".into());
             }
         }
@@ -151,7 +232,7 @@ mod tests {
         std::fs::write(directory.path().join(HEAD_CONFIG), config).expect("written");
         let tensors = TensorMap::from([("heads.it.0.weight".to_string(), table)]);
         write_safetensors(&directory.path().join(HEAD_WEIGHTS[0]), &tensors)?;
-        Ok((AdaptersHead::open(directory.path())?.expect("it has a head"), directory))
+        Ok((AdaptersHead::open(directory.path(), "bert")?.expect("it has a head"), directory))
     }
 
     #[test]

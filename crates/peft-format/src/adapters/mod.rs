@@ -102,7 +102,7 @@ impl AdaptersDirectory {
             config.insert(FUSION_PATHS.into(), Value::Array(paths));
         }
         note_model(&mut config, &model);
-        let head = AdaptersHead::open(directory)?;
+        let head = AdaptersHead::open(directory, &model.model_type)?;
         Ok(Some(Self { path, name, config, model, weights, head }))
     }
 
@@ -139,6 +139,7 @@ impl AdaptersDirectory {
             Some(self.model.model_name.clone()).filter(|n| !n.is_empty());
         match (&self.head, self.task()) {
             (Some(head), Some(task)) if !head.is_flexible() => {
+                config.modules_to_save = head.of_body().collect();
                 config = config.with_task(task, base)
             }
             (Some(_), None) => {}
