@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelDimensions {
-    /// The number of heads of an attention; carried only.
+    /// The number of heads of an attention, by which HF PEFT cuts a prefix.
     pub num_attention_heads: Option<usize>,
     /// The number of layers.
     pub num_layers: Option<usize>,
