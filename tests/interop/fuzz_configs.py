@@ -107,8 +107,8 @@ class Fuzzer:
         (place / name).write_text(json.dumps(variant.fields))
         if variant.surface == "generation":
             fuzz_bases.write_tokenizer(place, base.words())
-            own = {"max_new_tokens", "max_length"} & variant.done.keys()
-            most = None if own else NEW_TOKENS
+            # Without a number, 128 here and 20 with the prompt's there
+            most = NEW_TOKENS if variant.fields.get("max_new_tokens") is None else None
             verdict = fuzz_oracle.generate(place, base.task, PROMPTS, most)
             return verdict, fuzz_command.generate(self.program, place, PROMPTS, most), None
         path, inputs = self.inputs(base)
@@ -138,6 +138,13 @@ class Fuzzer:
             return found == expected.rows, f"{found}, expected {expected.rows}"
         return same(answer.output, verdict.output, mask), str(distance(answer.output, verdict.output, mask))
 
+    def as_absent(self, variant, answer, mask):
+        """What transformers refuses as `null` may be taken as if it were absent."""
+        fields = {name: value for name, value in variant.fields.items() if value is not None}
+        verdict, _, _ = self.run(Variant(variant.surface, variant.base, variant.done, fields))
+        fine = verdict.kind == "accepts" and self.agreed(variant, verdict, answer, mask)[0]
+        return "null is as absent" if fine else None
+
     def changes(self, variant, verdict, mask):
         """Whether the oracle computes something else than without the change."""
         base = variant.base
@@ -160,14 +167,20 @@ class Fuzzer:
         if verdict.kind in ("refuses", "partial") and refused:
             return "both refuse", said
         known = fuzz_differences.reason(variant, verdict, answer)
+        if verdict.kind == "refuses" and any(value is None for value in variant.done.values()):
+            known = known or self.as_absent(variant, answer, mask)
         if verdict.kind == "partial":
             # Nothing to compare with: what is lacking is drawn at random.
             if output is None:
                 return "both incomplete", said
             fine, remark = self.agreed(variant, verdict, answer, mask)
-            return ("agree" if fine else "finding: differs"), {**said, "difference": remark}
-        if known is not None:
+            if fine or known is None:
+                return ("agree" if fine else "finding: differs"), {**said, "difference": remark}
             return "documented", {**said, "documented": known}
+        if known is not None and (refused or verdict.kind == "refuses"):
+            return "documented", {**said, "documented": known}
+        if verdict.kind == "refuses" and "is ignored" in answer.warned:
+            return "not supported", {**said, "peft": answer.warned.strip()[-300:]}
         if verdict.kind == "refuses":
             return ("odd, accepted" if variant.is_odd() else "finding: accepted"), said
         if refused:
@@ -179,9 +192,11 @@ class Fuzzer:
         said["difference"] = remark
         if fine:
             return "agree", said
+        if known is not None:
+            return "documented", {**said, "documented": known}
         if "is ignored" in answer.warned:
             return "not supported", {**said, "peft": answer.warned.strip()[-300:]}
-        return "finding: differs", said
+        return ("odd, differs" if variant.is_odd() else "finding: differs"), said
 
 
 def changed(draw, bases, surface):

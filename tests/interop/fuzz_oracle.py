@@ -9,19 +9,29 @@ import warnings
 import torch
 import transformers
 from peft import PeftConfig, PeftModel
-from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
+from peft.utils.save_and_load import (
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
 from transformers import AutoConfig, AutoModelForQuestionAnswering, PreTrainedModel
 
 import cases
 
 SECONDS = 20
 TASKS = cases.CLASSES | {"QUESTION_ANS": AutoModelForQuestionAnswering}
+# What PEFT has once more under names of its own.
+COPIES = (".modules_to_save.", ".original_module.", "prompt_embeddings")
 # The same models under two names.
 SAME = {"roberta", "xlm-roberta"}
 
 
 class Refused(Exception):
     """Refused in what transformers leaves to the one who calls it."""
+
+
+class NoAnswer(Exception):
+    """Nothing that could be compared."""
 
 
 class Verdict:
@@ -45,7 +55,7 @@ def asked(work):
                 contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             return work()
-    except (TimeoutError, MemoryError) as error:
+    except (TimeoutError, MemoryError, NoAnswer) as error:
         return Verdict("none", f"{type(error).__name__}: {error}")
     except Exception as error:  # whatever it says, it is a refusal
         if "allocate memory" in str(error):
@@ -86,12 +96,18 @@ def load(directory, own):
 
 def output_of(model, inputs):
     """Logits, those of question answering last, or hidden states."""
+    answers = type(model).__name__.endswith("ForQuestionAnswering")
     with torch.no_grad():
         output = model(**inputs)
+    if isinstance(output, tuple):
+        # With `return_dict` false: hidden states and caches stand behind the first
+        return torch.stack(output[:2], dim=-1) if output[0].dim() == 2 and answers else output[0]
     if getattr(output, "start_logits", None) is not None:
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
-    logits = getattr(output, "logits", None)
-    return output.last_hidden_state if logits is None else logits
+    for name in ("logits", "last_hidden_state"):
+        if getattr(output, name, None) is not None:
+            return getattr(output, name)
+    raise NoAnswer(f"{type(model).__name__} has other outputs")
 
 
 def forward(directory, own, inputs):
@@ -162,15 +178,16 @@ def adapted(base, own, adapter, inputs):
         lacking |= {key if isinstance(key, str) else key[0] for key in info.get("mismatched_keys", [])}
         model = PeftModel.from_pretrained(model.eval(), adapter, torch_device="cpu")
         result = set_peft_model_state_dict(model, weights)
+        expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
         prefix = "base_model." if config.is_prompt_learning else "base_model.model."
         supplied = {name.removeprefix(prefix) for name in weights}
-        missing = [
+        missing = [name for name in expected - set(weights) if not any(part in name for part in COPIES)]
+        missing += [
             name for name in result.missing_keys
             if (".default." in name or name.endswith(".default"))
             and not name.startswith("prompt_encoder.default.") and "token_adapter" not in name
         ]
-        copies = (".modules_to_save.", ".original_module.", "prompt_embeddings")
-        strange = [name for name in result.unexpected_keys if not any(part in name for part in copies)]
+        strange = [name for name in result.unexpected_keys if not any(part in name for part in COPIES)]
         missing += sorted(lacking - supplied - {"bert.pooler.dense.weight", "bert.pooler.dense.bias"})
         model.eval()
         output = output_of(model, inputs)
