@@ -124,7 +124,8 @@ class Fuzzer:
         if verdict.kind == "accepts" and said is None:
             fine, said = self.agreed(variant, verdict, answer, mask)
         if not fine:
-            print(f"left out: {surface} {base.name}: {verdict.kind} {verdict.reason}; {said}", file=sys.stderr)
+            found = f"{verdict.kind} {verdict.reason}; {said}"
+            print(f"left out: {surface} {base.name}: {found}", file=sys.stderr)
         base.unchanged_of[surface] = verdict
         return fine
 

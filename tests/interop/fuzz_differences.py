@@ -6,10 +6,10 @@ import re
 
 HERE, THERE, BOTH_ACCEPT = "peft refuses", "the oracle refuses", "both accept"
 
-# Who refuses, the file, the fields of which one was changed, what the error here says, and the reason.
+# Who refuses, the file, the fields of which one was changed, what the refusal says, and the reason.
 KNOWN = [
     (HERE, None, r".*(dropout|pdrop|layerdrop)", r"probability|at least 0, below 1",
-     "a share to drop outside 0 to 1 is refused wherever it stands; PyTorch refuses it in modules only"),
+     "a share to drop outside 0 to 1 is refused wherever it stands, by PyTorch in modules only"),
     (HERE, "config", r".*", r"invalid value: integer `-",
      "a negative size, which Python passes over where it makes nothing of that size"),
     (HERE, "config", r"normalize_before|add_final_layer_norm|normalize_embedding", r"not supported",
@@ -45,6 +45,8 @@ KNOWN = [
     (HERE, "generation", r"forced_eos_token_id", r"more than one", "only one token can be forced"),
     (HERE, "config", r".*_eps|.*_epsilon", r"not negative",
      "an epsilon that is negative, so that there may be no root, or no f32"),
+    (THERE, "config", r"pad_token_id", r"no padding token is defined",
+     "the mask shows which token is the last"),
     (THERE, "config", r"is_encoder_decoder", None,
      "T5 and BART have both, whatever it says; transformers' caches fail"),
     (THERE, "adapter", r"init_lora_weights", None, "1 is true"),
@@ -63,7 +65,7 @@ def reason(variant, verdict, answer):
     for of, surface, fields, error, why in KNOWN:
         if of != who or surface not in (None, variant.surface):
             continue
-        if error is not None and not re.search(error, answer.error or ""):
+        if error is not None and not re.search(error, answer.error or verdict.reason or ""):
             continue
         if any(re.fullmatch(fields, field) for field in variant.done):
             return why

@@ -87,6 +87,7 @@ pub struct GenerationConfig {
     /// The penalty on tokens that were there.
     pub repetition_penalty: f64,
     /// The length of sequences that come only once; 0: none.
+    #[serde(deserialize_with = "count")]
     pub no_repeat_ngram_size: usize,
     /// The beams.
     pub num_beams: usize,
@@ -155,7 +156,7 @@ const NOT_FOLLOWED: &[(&str, &[&str])] = &[
     ("encoder_no_repeat_ngram_size", &["0"]),
     ("encoder_repetition_penalty", &["1.0", "1"]),
     ("exponential_decay_length_penalty", &[]),
-    ("sequence_bias", &["[]", "{}"]),
+    ("sequence_bias", &[]),
     ("guidance_scale", &["1.0", "1"]),
     ("renormalize_logits", &["false"]),
     ("watermarking_config", &[]),
@@ -293,7 +294,7 @@ fn only_one<'de, D: serde::Deserializer<'de>>(
     }
 }
 
-/// A number of tokens; a negative one stands for all.
+/// A number of tokens; a negative one is as 0.
 fn count<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<usize, D::Error> {

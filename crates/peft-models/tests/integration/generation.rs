@@ -220,6 +220,7 @@ fn values_of_python_are_settings() {
         (json!({"early_stopping": 0}), json!({"early_stopping": false})),
         (json!({"early_stopping": 1}), json!({"early_stopping": true})),
         (json!({"forced_eos_token_id": [3]}), json!({"forced_eos_token_id": 3})),
+        (json!({"no_repeat_ngram_size": -1}), json!({"no_repeat_ngram_size": 0})),
         (json!({"forced_eos_token_id": []}), json!({"forced_eos_token_id": null})),
     ] {
         assert_eq!(load(found.clone()), load(expected), "{found}");
