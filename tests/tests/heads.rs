@@ -285,6 +285,29 @@ fn a_head_that_neither_checkpoint_nor_adapter_has_is_named() {
 }
 
 #[test]
+fn a_head_that_the_configuration_of_a_prompt_does_not_name_is_read() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let device = Device::default();
+    for name in ["bert-prompt", "bert-prefix", "bert-ptuning-mlp"] {
+        let origin = fixtures.join("peft").join(name);
+        let folder = tempfile::tempdir().expect("a folder");
+        let text =
+            std::fs::read_to_string(origin.join("adapter_config.json")).expect("it is there");
+        let mut fields: Map<String, Value> = serde_json::from_str(&text).expect("an object");
+        fields.insert("modules_to_save".into(), Value::Null);
+        let config = folder.path().join("adapter_config.json");
+        std::fs::write(config, Value::Object(fields).to_string()).expect("written");
+        let weights = "adapter_model.safetensors";
+        std::fs::copy(origin.join(weights), folder.path().join(weights)).expect("copied");
+        let base = fixtures.join("bases/bert");
+        let (model, _) = Model::load(&base, None, &device).expect("a model");
+        let adapter = Adapter::load(folder.path(), &peft::registry(), model.base(), &device);
+        let adapter = adapter.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(adapter.config.modules_to_save, ["classifier"], "{name}");
+    }
+}
+
+#[test]
 fn a_task_file_beside_another_head_is_refused_and_any_other_can_be_used() {
     let goals = [
         Goal::Classify,

@@ -8,14 +8,15 @@ use serde::{Deserialize, Serialize};
 pub enum Activation {
     /// `x Φ(x)`.
     #[default]
-    #[serde(rename = "gelu")]
+    #[serde(rename = "gelu", alias = "gelu_python")]
     Gelu,
     /// `x Φ(x)` with a tanh in place of the error function.
     #[serde(
         rename = "gelu_new",
         alias = "gelu_pytorch_tanh",
         alias = "gelu_fast",
-        alias = "gelu_accurate"
+        alias = "gelu_accurate",
+        alias = "gelu_python_tanh"
     )]
     GeluTanh,
     /// `x σ(1.702 x)`.

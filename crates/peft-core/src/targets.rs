@@ -278,7 +278,11 @@ impl<'t> Matcher<'t> {
                  expression, or give target_modules as a list",
             ));
         }
-        let patterns = targets.layers_pattern.as_ref().map_or(&[][..], |p| p.as_slice());
+        let patterns = match &targets.layers_pattern {
+            // As if none were given.
+            Some(OneOrMany::One(pattern)) if pattern.is_empty() => &[],
+            patterns => patterns.as_ref().map_or(&[][..], |p| p.as_slice()),
+        };
         if !patterns.is_empty() && !has_layers {
             return Err(Error::config(
                 "layers_pattern",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::tensor::TensorData;
-use peft_core::{Base, BaseSite, ModulesToSave, Role, SiteKind, TensorMap};
+use peft_core::{Base, BaseSite, Dialect, ModulesToSave, Role, SiteKind, TensorMap};
 
 use crate::directory::Heads;
 use crate::{Adapter, AdapterConfig, Error, Result};
@@ -40,12 +40,17 @@ impl Beside {
         let mut config = adapter.config.clone();
         let (mut carried, mut kept) = (Vec::new(), tensors.clone());
         let mut is_changed = false;
+        let prompts = adapter.config.method.dialect() == Dialect::PeftPrompt;
         for entry in base.iter() {
             let site = &entry.site;
+            let key_of = |name: &str| match prompts {
+                true => site.key(name).replacen("base_model.model.", "base_model.", 1),
+                false => site.key(name),
+            };
             let is_saved = ModulesToSave::selects(site, &config.modules_to_save);
             let is_table = site.kind == SiteKind::Embedding || site.is_unembedding;
             let is_head = site.role == Role::Head && !is_table;
-            let key = site.key("weight");
+            let key = key_of("weight");
             if is_saved || expected.contains(key.as_str()) {
                 continue;
             }
@@ -58,7 +63,7 @@ impl Beside {
                     }
                     Heads::PassOver => {
                         kept.remove(&key);
-                        kept.remove(&site.key("bias"));
+                        kept.remove(&key_of("bias"));
                     }
                 }
             }

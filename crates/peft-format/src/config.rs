@@ -54,7 +54,7 @@ pub struct AdapterConfig {
 /// Fields of HF PEFT's that change nothing here while they have these values; `null`, `false` and
 /// empty ones never do.
 const INERT: &[(&str, &str)] = &[
-    ("inference_mode", "true"),
+    ("inference_mode", "*"),
     // How the method began, or where its weights were held in training.
     ("runtime_config", "*"),
     ("eva_config", "*"),
@@ -270,7 +270,12 @@ fn classifier_names(base: &Base) -> Vec<String> {
 /// Whether what is tied stays so; the field is left to a method that has it too.
 fn tying(fields: &mut Map<String, Value>, known: &[String]) -> Result<bool> {
     let field = fields.get(TYING).cloned();
-    let tying: Option<bool> = take(fields, TYING)?;
+    let tying = match field.as_ref().and_then(Value::as_f64) {
+        // As Python has it.
+        Some(on @ (0.0 | 1.0)) => Some(on == 1.0),
+        _ => take(fields, TYING)?,
+    };
+    fields.remove(TYING);
     if let Some(field) = field.filter(|_| known.iter().any(|name| name == TYING)) {
         fields.insert(TYING.into(), field);
     }

@@ -132,7 +132,13 @@ impl Registry {
         peft_type: &str,
         fields: Map<String, Value>,
     ) -> Result<Box<dyn AnyConfig>> {
-        (self.of_type(peft_type)?.build)(fields)
+        let build = self.of_type(peft_type)?.build;
+        let defaults = build(Map::new())?.to_fields();
+        let value = |(field, value)| match defaults.get(&field) {
+            Some(Value::Bool(_)) => (field, switch(value)),
+            _ => (field, value),
+        };
+        build(fields.into_iter().map(value).collect())
     }
 
     /// The configuration in a file of adapter-hub/adapters, or `None` if no registered method is
@@ -175,6 +181,17 @@ impl Registry {
     fn unknown(&self, name: &str) -> Error {
         let known = self.entries.values().map(|e| format!("{} ({})", e.name, e.peft_type));
         Error::UnknownMethod { name: name.into(), known: known.collect::<Vec<_>>().join(", ") }
+    }
+}
+
+/// The value of a switch in a file: `null` and 0 are off and 1 is on, as HF PEFT takes them; others as
+/// they are.
+fn switch(value: Value) -> Value {
+    match value.as_f64() {
+        _ if value.is_null() => Value::Bool(false),
+        Some(0.0) => Value::Bool(false),
+        Some(1.0) => Value::Bool(true),
+        _ => value,
     }
 }
 

@@ -141,9 +141,15 @@ impl Model {
         let mut loader = Loader::new(checkpoint, &prefix, &own, device);
         let new = NewHead::new(seed);
         let Parts { body, head } = architectures::load(&mut loader, &config, &own, task, new)?;
-        if is_own && let Some((head, rows)) = loader.other_head() {
-            let supported = format!("{rows} labels, as {head} has rows in the checkpoint");
-            return Err(config.unsupported("id2label", supported));
+        if is_own {
+            let says = if config.id2label.is_empty() { "num_labels" } else { "id2label" };
+            if let Some((head, rows)) = loader.other_head() {
+                let supported = format!("{rows} labels, as {head} has rows in the checkpoint");
+                return Err(config.unsupported(says, supported));
+            }
+            if task == Task::QuestionAnswering && config.num_labels() != 2 {
+                return Err(config.unsupported(says, "2 labels, where an answer begins and ends"));
+            }
         }
         let (base, mut report) = loader.finish()?;
         let expected = |key: &str| {

@@ -28,7 +28,22 @@ fn a_field_that_asks_for_something_unsupported_is_named() {
     let lm = Task::CausalLm;
     for (model, fields, expected) in [
         ("mistral", json!({"sliding_window": 8}), "sliding_window = 8"),
-        ("qwen2", json!({"sliding_window": 8, "use_sliding_window": true}), "sliding_window = 8"),
+        (
+            "qwen2",
+            json!({"sliding_window": 8, "use_sliding_window": true, "max_window_layers": 0}),
+            "sliding_window = 8",
+        ),
+        ("qwen2", json!({"layer_types": ["sliding_attention"]}), "layer_types = ["),
+        ("qwen2", json!({"layer_types": ["full_attention", "x"]}), "layer_types = ["),
+        ("qwen2", json!({"layer_types": []}), "layer_types = []"),
+        ("qwen2", json!({"layer_types": "full_attention"}), "layer_types = "),
+        ("llama", json!({"rope_theta": 0}), "rope_theta = 0"),
+        ("llama", json!({"rope_theta": -1.5}), "rope_theta = -1.5"),
+        (
+            "llama",
+            json!({"rope_theta": 1, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}}),
+            "rope_theta = 1 ",
+        ),
         (
             "llama",
             json!({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}),
@@ -57,6 +72,9 @@ fn a_field_that_asks_for_something_unsupported_is_named() {
     for (model, fields) in [
         ("mistral", json!({"sliding_window": 16})),
         ("qwen2", json!({"sliding_window": 8, "use_sliding_window": false})),
+        // From the layer on that is behind the last.
+        ("qwen2", json!({"sliding_window": 8, "use_sliding_window": true})),
+        ("qwen2", json!({"layer_types": ["full_attention"], "use_sliding_window": true})),
     ] {
         let error = error(model, lm, fields);
         assert!(error.contains("the checkpoint lacks"), "{error}");
@@ -118,6 +136,23 @@ fn what_transformers_refuses_is_refused_with_the_field() {
         ("bert", json!({"architectures": ["DistilBertModel"]}), "architectures"),
         ("mistral", json!({"architectures": ["GemmaForCausalLM"]}), "architectures"),
         ("bert", json!({"architectures": "BertModel"}), "architectures"),
+        ("bert", json!({"dtype": "auto"}), "dtype"),
+        ("bert", json!({"dtype": "torch.float16"}), "dtype"),
+        ("bert", json!({"dtype": 16}), "dtype"),
+        ("bert", json!({"label2id": []}), "label2id"),
+        ("bert", json!({"num_labels": 2.5}), "num_labels"),
+        ("bert-mlm", json!({"problem_type": "ranking"}), "problem_type"),
+        ("bert-qa", json!({"num_labels": 3}), "num_labels = 3"),
+        ("bert-qa", json!({"id2label": {"0": "x"}}), "id2label"),
+        ("bert", json!({"position_embedding_type": null}), "position_embedding_type"),
+        ("bert", json!({"is_decoder": "false"}), "is_decoder"),
+        ("bert", json!({"pruned_heads": {"0": [1]}}), "pruned_heads"),
+        ("roberta", json!({"pad_token_id": null}), "pad_token_id"),
+        ("mistral", json!({"pad_token_id": -100}), "pad_token_id = -100"),
+        ("t5-left", json!({"dense_act_fn": null}), "dense_act_fn"),
+        ("t5-left", json!({"feed_forward_proj": "gated-gelu-x"}), "feed_forward_proj"),
+        ("t5-left", json!({"is_gated_act": "x"}), "is_gated_act"),
+        ("bart-left", json!({"normalize_before": 1}), "normalize_before"),
         ("mistral", json!({"quantization_config": bits}), "quantization_config = bitsandbytes"),
         ("mistral", json!({"quantization_config": {"load_in_8bit": true}}), "= bitsandbytes"),
         ("bert", json!({"quantization_config": {"quant_method": "gptq"}}), "= gptq"),
@@ -155,6 +190,12 @@ fn what_transformers_takes_is_taken() {
         ("llama-linear", json!({"rope_scaling": {"type": "default"}})),
         ("roberta", json!({"architectures": ["XLMRobertaForSequenceClassification"]})),
         ("bert", json!({"architectures": ["MyOwnClassifier"]})),
+        ("bert", json!({"hidden_act": "gelu_python", "initializer_range": null})),
+        ("bert", json!({"is_decoder": 0, "pruned_heads": {}})),
+        ("bert", json!({"id2label": {" 0": "x", "-1": "y", "+1": "z"}})),
+        ("bert", json!({"dtype": "bfloat16", "torch_dtype": "auto"})),
+        ("mistral", json!({"attention_dropout": null})),
+        ("bart-left", json!({"dropout": null, "init_std": null, "add_final_layer_norm": 0})),
         ("bert", json!({"architectures": []})),
         ("bert", json!({"quantization_config": off})),
         ("gpt2-left", json!({"hidden_size": 16})),
@@ -231,13 +272,64 @@ fn a_checkpoint_without_a_class_is_read_by_its_head() {
         "bart-left",
         "bart-sequence",
     ] {
-        let [with, without] = [&[][..], &["architectures"]]
-            .map(|without| loaded(base, &json!({}), without).map(|model| model.task()));
-        assert_eq!(with, without, "{base}");
+        let task = |fields, without| loaded(base, &fields, without).map(|model| model.task());
+        let own = task(json!({}), &[]);
+        assert_eq!(own, task(json!({}), &["architectures"]), "{base}");
+        // Somebody's own class says nothing.
+        assert_eq!(own, task(json!({"architectures": ["MyOwnClassifier"]}), &[]), "{base}");
     }
     let two = json!({"id2label": {"0": "x", "1": "y"}});
     let error = loaded("bert", &two, &["architectures"]).expect_err("the head has three rows");
     assert!(error.contains("id2label"), "{error}");
+}
+
+/// What a model computes of two texts.
+fn outputs(model: &Model) -> Vec<f32> {
+    let device = Device::default();
+    let input = ModelInput::from_rows(&[&[5, 9, 2, 1], &[6, 7, 2, 1]], None, 0, &device);
+    let input = input.expect("two texts");
+    let input = match model.task() {
+        Task::Seq2SeqLm => input.clone().with_decoder(input).expect("as many"),
+        _ => input,
+    };
+    let output = model.infer(&input, &()).expect("outputs");
+    output.into_data().iter().collect()
+}
+
+#[test]
+fn a_field_that_is_left_out_has_the_default_of_its_architecture() {
+    for (base, field, default) in [
+        ("roberta", "pad_token_id", json!(1)),
+        ("bart-sequence", "pad_token_id", json!(1)),
+        ("bart-sequence", "eos_token_id", json!(2)),
+        ("bart-sequence", "decoder_start_token_id", json!(2)),
+        ("t5-sequence", "eos_token_id", json!(1)),
+        ("llama-linear", "max_position_embeddings", json!(2048)),
+        ("llama-linear", "rms_norm_eps", json!(1e-6)),
+        ("mistral", "sliding_window", json!(4096)),
+    ] {
+        let without = loaded(base, &json!({}), &[field]).expect(field);
+        let with = loaded(base, &json!({ field: default }), &[]).expect(field);
+        assert_eq!(outputs(&without), outputs(&with), "{base} {field}");
+    }
+    // Four heads of which not all have keys of their own.
+    let error = loaded("mistral", &json!({}), &["num_key_value_heads"]).expect_err("eight of four");
+    assert!(error.contains("num_key_value_heads = 8"), "{error}");
+    let error = loaded("mistral", &json!({"max_position_embeddings": 5000}), &["sliding_window"]);
+    let error = error.expect_err("4096 of 5000");
+    assert!(error.contains("sliding_window = 4096"), "{error}");
+}
+
+#[test]
+fn what_t5_made_of_its_feed_forward_comes_before_its_name() {
+    let plain = outputs(&loaded("t5-left", &json!({}), &[]).expect("relu"));
+    let named = json!({"feed_forward_proj": "gated-silu"});
+    assert_eq!(plain, outputs(&loaded("t5-left", &named, &[]).expect("relu, not gated")));
+    let made = loaded("t5-left", &json!({"dense_act_fn": "silu"}), &[]).expect("silu");
+    let fields = ["dense_act_fn", "is_gated_act"];
+    let named = loaded("t5-left", &json!({"feed_forward_proj": "silu"}), &fields).expect("silu");
+    assert_eq!(outputs(&made), outputs(&named));
+    assert_ne!(plain, outputs(&named));
 }
 
 #[test]

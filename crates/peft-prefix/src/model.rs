@@ -1,7 +1,7 @@
 //! What the methods of this crate ask of a model.
 
 use peft_core::{Base, Error, Result, Role, Site, Size};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What HF PEFT notes about the model in the files of its prompt methods.
 ///
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelDimensions {
-    /// The number of heads of an attention; carried only.
+    /// The number of heads of an attention, by which HF PEFT cuts a prefix.
     pub num_attention_heads: Option<usize>,
     /// The number of layers.
     pub num_layers: Option<usize>,
@@ -73,6 +73,13 @@ pub(crate) fn virtual_tokens(tokens: usize, base: &Base) -> Result<Size> {
 /// The table of the tokens' embeddings.
 pub(crate) fn words(base: &Base) -> Option<&Site> {
     base.sites().find(|site| site.role == Role::WordEmbedding).map(|site| site.as_ref())
+}
+
+/// A field that says how a prompt starts; HF PEFT, which is done with that, takes `null` in a file.
+pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Refuses an empty prompt.

@@ -30,7 +30,8 @@ impl ResolvedModel {
             return Ok(());
         }
         let shown = self.directory.display();
-        let is_there = |name: &&&str| self.directory.join(name).exists();
+        // What cannot be looked at is not missing: reading it says what is wrong.
+        let is_there = |name: &&&str| self.directory.join(name).try_exists().unwrap_or(true);
         if !is_there(&&CONFIG) {
             bail!("{shown}: no {CONFIG}: not the directory of a model");
         }
@@ -40,7 +41,7 @@ impl ResolvedModel {
         if weights.ends_with(".json") {
             let index = self.directory.join(weights);
             let index = ShardIndex::load(&index)?;
-            let lacks = |file: &&str| !self.directory.join(file).exists();
+            let lacks = |file: &&str| !is_there(&file);
             let missing: Vec<&str> = index.files().filter(lacks).collect();
             if !missing.is_empty() {
                 bail!("{shown}: {weights} names files that are not there: {}", missing.join(", "));

@@ -200,8 +200,10 @@ fn fields_that_exclude_each_other_are_errors() {
     let layers_pattern = Some(OneOrMany::One("layer".to_string()));
     assert_eq!(field(Targets { layers_pattern, ..names(&["query"]) }), "layers_pattern");
     // An empty one says nothing.
-    let layers_pattern = Some(OneOrMany::Many(Vec::new()));
-    Targets { layers_pattern, ..names(&["query"]) }.validate().expect("it says nothing");
+    for nothing in [OneOrMany::Many(Vec::new()), OneOrMany::One(String::new())] {
+        let layers_pattern = Some(nothing);
+        Targets { layers_pattern, ..names(&["query"]) }.validate().expect("it says nothing");
+    }
 }
 
 #[test]

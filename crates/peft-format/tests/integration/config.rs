@@ -75,6 +75,31 @@ fn a_whole_file_of_the_reference_loads() {
 }
 
 #[test]
+fn switches_are_what_python_takes_for_true_and_false() {
+    let switches = ["use_dora", "use_rslora", "fan_in_fan_out", "lora_bias", "ensure_weight_tying"];
+    for field in switches {
+        for (value, on) in
+            [(json!(null), false), (json!(0), false), (json!(1), true), (json!(1.0), true)]
+        {
+            let config = load_with(json!({ field: value })).expect(field);
+            let found = match field {
+                "ensure_weight_tying" => config.ensure_weight_tying,
+                _ => config.method.to_fields()[field] == json!(true),
+            };
+            assert_eq!(found, on, "{field} = {value}");
+        }
+        for value in [json!(2), json!("true"), json!([])] {
+            load_with(json!({ field: value })).expect_err(field);
+        }
+    }
+    let config = load_with(json!({"init_lora_weights": null})).expect("as false");
+    assert_eq!(config.method.to_fields()["init_lora_weights"], json!(false));
+    for value in [json!(true), json!(false), json!(null), json!(0), json!(1)] {
+        load_with(json!({"inference_mode": value})).expect("it changes nothing");
+    }
+}
+
+#[test]
 fn unknown_fields_pass_while_they_ask_for_nothing() {
     for value in [json!(null), json!(false), json!([]), json!({})] {
         load_with(json!({"from_the_future": value})).expect("it asks for nothing");

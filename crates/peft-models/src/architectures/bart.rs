@@ -9,7 +9,7 @@ use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, Positions}
 use crate::blocks::{ProjectionPaths, Sublayer, SublayerStyle};
 use crate::body::{Body, Transformer};
 use crate::checkpoint::Loader;
-use crate::config::switch;
+use crate::config::{share, switch};
 use crate::head::NewHead;
 use crate::{ModelConfig, Result, Task};
 
@@ -25,8 +25,11 @@ struct BartConfig {
     decoder_ffn_dim: usize,
     max_position_embeddings: usize,
     activation_function: Activation,
+    #[serde(deserialize_with = "share")]
     dropout: f64,
+    #[serde(deserialize_with = "share")]
     attention_dropout: f64,
+    #[serde(deserialize_with = "share")]
     activation_dropout: f64,
     classifier_dropout: f64,
     init_std: f64,

@@ -2,7 +2,7 @@
 
 use peft_core::{Activation, Role};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Parts;
 use crate::blocks::{AttentionSpec, Embeddings, FeedForwardSpec, FrozenEmbedding, FrozenLinear};
@@ -65,6 +65,10 @@ impl BertConfig {
     /// If a field is missing or broken, or asks for something not supported.
     fn new(config: &ModelConfig) -> Result<Self> {
         config.only("position_embedding_type", &["absolute"])?;
+        // Without a type, transformers adds no positions at all.
+        if config.fields().get("position_embedding_type").is_some_and(Value::is_null) {
+            return Err(config.unsupported("position_embedding_type", "absolute"));
+        }
         config.only("is_decoder", &["false"])?;
         config.activation("hidden_act")?;
         let own: Self = config.read()?;

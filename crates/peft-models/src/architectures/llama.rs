@@ -15,7 +15,7 @@ use crate::blocks::{FunctionSpec, Heads, LinearForm, NormForm, Place, Projection
 use crate::blocks::{Rotary, RotaryScaling, Sublayer, SublayerStyle};
 use crate::body::{Body, Transformer};
 use crate::checkpoint::Loader;
-use crate::config::{Architecture, switch};
+use crate::config::{Architecture, share, switch};
 use crate::head::NewHead;
 use crate::{ModelConfig, Result, Task};
 
@@ -42,7 +42,7 @@ struct LlamaConfig {
     attention_bias: bool,
     #[serde(default, deserialize_with = "switch")]
     mlp_bias: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "share")]
     attention_dropout: f64,
     #[serde(default)]
     classifier_dropout: Option<f64>,
@@ -65,6 +65,10 @@ fn fiftieth() -> f64 {
     0.02
 }
 
+/// The kinds of layers, as `layer_types` calls them.
+const FULL: &str = "full_attention";
+const SLIDING: &str = "sliding_attention";
+
 impl LlamaConfig {
     fn new(config: &ModelConfig) -> Result<Self> {
         config.activation("hidden_act")?;
@@ -82,24 +86,57 @@ impl LlamaConfig {
         if !heads.size.is_multiple_of(2) {
             return Err(config.unsupported("head_dim", "an even number"));
         }
-        let slides = match config.model_type {
-            Architecture::Mistral => true,
-            Architecture::Qwen2 => config.field("use_sliding_window") == Some(&json!(true)),
-            _ => false,
-        };
-        let least = own.max_position_embeddings;
-        let window = config.field("sliding_window");
-        // One that is switched off is ignored, and a Llama without one looks at its sign alone.
-        let fits = match config.model_type {
-            _ if slides => |window: &Value, least| window.as_u64().is_some_and(|w| w >= least),
-            Architecture::Qwen2 => |_: &Value, _| true,
-            _ => |window: &Value, _| window.as_u64().is_some(),
-        };
-        if window.is_some_and(|window| !fits(window, least as u64)) {
-            let supported = format!("null, or at least max_position_embeddings ({least})");
-            return Err(config.unsupported("sliding_window", supported));
+        own.check_window(config)?;
+        // The base of angles, which has powers.
+        if !(own.rope_theta > 0.0 && (own.rope_theta as f32).is_finite()) {
+            return Err(config.unsupported("rope_theta", "a positive number"));
         }
         Ok(own)
+    }
+
+    /// Refuses layers that see less than all tokens before one.
+    fn check_window(&self, config: &ModelConfig) -> Result<()> {
+        let least = self.max_position_embeddings;
+        let window = config.field("sliding_window");
+        let is_long = |window: &Value| window.as_u64().is_some_and(|w| w >= least as u64);
+        let fits = match config.model_type {
+            Architecture::Mistral => window.is_none_or(is_long),
+            Architecture::Qwen2 => {
+                let on = config.switched_on("use_sliding_window")?;
+                match self.slides(config, on && window.is_some())? {
+                    // What is switched off is ignored.
+                    false => true,
+                    true if on => window.is_some_and(is_long),
+                    true => return Err(config.unsupported("layer_types", FULL)),
+                }
+            }
+            // A Llama looks at its sign alone.
+            _ => window.is_none_or(|window| window.as_u64().is_some()),
+        };
+        match fits {
+            true => Ok(()),
+            false => {
+                let supported = format!("null, or at least max_position_embeddings ({least})");
+                Err(config.unsupported("sliding_window", supported))
+            }
+        }
+    }
+
+    /// Whether any layer of a Qwen2 has a window, by `layer_types`, or else from a layer on.
+    fn slides(&self, config: &ModelConfig, has_window: bool) -> Result<bool> {
+        let layers = self.num_hidden_layers;
+        let Some(found) = config.field("layer_types") else {
+            let first = config.field("max_window_layers").and_then(Value::as_i64);
+            let first = first.ok_or_else(|| config.unsupported("max_window_layers", "a number"))?;
+            return Ok(has_window && layers as i64 > first);
+        };
+        let is_known = |kind: &Value| [FULL, SLIDING].iter().any(|known| kind == known);
+        let kinds = found.as_array().filter(|kinds| kinds.iter().all(is_known));
+        let kinds = kinds.filter(|kinds| kinds.len() == layers).ok_or_else(|| {
+            let supported = format!("{layers} of {FULL:?} and {SLIDING:?}, one for each layer");
+            config.unsupported("layer_types", supported)
+        })?;
+        Ok(kinds.iter().any(|kind| kind == SLIDING))
     }
 
     fn heads(&self, d: usize) -> Heads {
@@ -129,6 +166,10 @@ impl LlamaConfig {
             scaling = serde_json::from_value(value).map_err(|error| supported(&error))?;
             if !scaling.has_positive_factor() {
                 return Err(supported(&"its factor must be a positive number"));
+            }
+            // It divides by the base's logarithm.
+            if theta == 1.0 && matches!(scaling, RotaryScaling::Yarn { .. }) {
+                return Err(config.unsupported("rope_theta", "another number than 1 with yarn"));
             }
         }
         let head_size = self.heads(config.hidden_size).size;

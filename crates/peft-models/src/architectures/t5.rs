@@ -62,14 +62,27 @@ impl Default for T5Config {
 impl T5Config {
     /// The activation, and whether there is a gate.
     fn activation(&self, config: &ModelConfig) -> Result<(Activation, bool)> {
+        let field = "feed_forward_proj";
         let gated = self.feed_forward_proj.strip_prefix("gated-");
         let name = gated.unwrap_or(&self.feed_forward_proj);
+        let unknown = || config.unsupported(field, "relu, gated-gelu, gated-silu, gelu, silu");
+        if name.contains('-') {
+            return Err(unknown());
+        }
+        // What the reference makes of it stands in files too, and comes before it there.
+        let gates = match config.field("is_gated_act") {
+            Some(_) => config.switched_on("is_gated_act")?,
+            None => gated.is_some(),
+        };
+        if let Some(own) = config.fields().get("dense_act_fn") {
+            config.activation("dense_act_fn")?;
+            let activation = Activation::deserialize(own).map_err(|_| unknown())?;
+            return Ok((activation, gates));
+        }
         // As the reference reads it.
         let name = if gated == Some("gelu") { "gelu_new" } else { name };
-        let activation = Activation::deserialize(json!(name)).map_err(|_| {
-            config.unsupported("feed_forward_proj", "relu, gated-gelu, gated-silu, gelu, silu")
-        })?;
-        Ok((activation, gated.is_some()))
+        let activation = Activation::deserialize(json!(name)).map_err(|_| unknown())?;
+        Ok((activation, gates))
     }
 
     /// # Errors

@@ -146,7 +146,12 @@ impl Rotary {
                 let scaled = |frequency: f32| {
                     // Turns over the original text.
                     let turns = original * frequency / TAU;
-                    let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                    let kept = match turns {
+                        _ if turns < low => 0.0,
+                        // Where the two are the wrong way round, there is no ramp.
+                        _ if turns > high => 1.0,
+                        _ => (turns - low) / (high - low),
+                    };
                     (1.0 - kept) * frequency / factor + kept * frequency
                 };
                 (plain().map(scaled).collect(), 1.0)
@@ -189,5 +194,32 @@ impl Rotary {
                 (frequencies, attention_factor.unwrap_or(inferred))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // As `_compute_llama3_parameters` of transformers 4.57.
+    #[test]
+    fn a_ramp_the_wrong_way_round_is_a_step() {
+        let scaling = RotaryScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 4.0,
+            high_freq_factor: 1.0,
+            original_max_position_embeddings: 16,
+        };
+        let rotary = Rotary { head_size: 4, theta: 100.0, max_positions: 16, scaling };
+        // 16 / 2 pi turns are less than four, and so are a tenth of them.
+        assert_eq!(rotary.frequencies(1).0, [1.0 / 8.0, 0.1 / 8.0]);
+        let scaling = RotaryScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 2.0,
+            high_freq_factor: 1.0,
+            original_max_position_embeddings: 16,
+        };
+        let rotary = Rotary { scaling, ..rotary };
+        assert_eq!(rotary.frequencies(1).0, [1.0, 0.1 / 8.0]);
     }
 }

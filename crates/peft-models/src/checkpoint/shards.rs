@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::is_there;
 use crate::{Error, Result};
 
 /// The index of a checkpoint that comes in several files: `model.safetensors.index.json`.
@@ -43,9 +44,10 @@ impl ShardIndex {
         self.keys.keys().map(String::as_str)
     }
 
-    /// Whether every file is there, beside the index.
+    /// Whether every file is there, beside the index. One that cannot be looked at is not taken for
+    /// missing: reading it says what is wrong.
     pub fn is_complete(&self) -> bool {
-        self.files().all(|file| self.path.with_file_name(file).exists())
+        self.files().all(|file| is_there(&self.path.with_file_name(file)).unwrap_or(true))
     }
 
     /// The tensors, or what else is known of each, with what reads those of one file.

@@ -29,6 +29,21 @@ const DROPOUTS: &[&str] = &[
 /// What norms add to a variance.
 const EPSILONS: &[&str] = &["layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps"];
 
+/// Types of PyTorch, by the names that `dtype` has for them.
+const TYPES: &[&str] = &[
+    "float32",
+    "float",
+    "float16",
+    "half",
+    "bfloat16",
+    "float64",
+    "double",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "int8",
+    "uint8",
+];
+
 /// Indices of tokens that a model is given, or looks for.
 const TOKENS: &[&str] = &["decoder_start_token_id", "eos_token_id", "bos_token_id"];
 
@@ -42,12 +57,52 @@ impl ModelConfig {
         let is_added = |epsilon: f64| epsilon >= 0.0 && (epsilon as f32).is_finite();
         self.numbers(EPSILONS, "a number that is not negative", is_added)?;
         self.numbers(TOKENS, "the index of a token", |id| id <= f64::from(u32::MAX))?;
+        self.numbers(&["num_labels"], "a whole number", |labels| labels.fract() == 0.0)?;
+        self.problem_type()?;
+        if self.field("label2id").is_some_and(|labels| !labels.is_object()) {
+            return Err(self.unsupported("label2id", "an object, index by label"));
+        }
+        self.check_type()?;
+        self.check_padding()?;
+        self.check_pruned()
+    }
+
+    /// Refuses a token for padding that the table of words does not have; from -1 on, indices are
+    /// counted from its end.
+    fn check_padding(&self) -> Result<()> {
+        let words = self.vocab_size as f64;
         let pads = !matches!(self.model_type, Architecture::Gpt2 | Architecture::T5);
-        if pads && self.pad_token_id.is_some_and(|pad| pad >= self.vocab_size) {
+        let outside = |pad: f64| !(-words..words).contains(&pad);
+        if pads && self.field("pad_token_id").and_then(Value::as_f64).is_some_and(outside) {
             let supported = format!("below vocab_size ({})", self.vocab_size);
             return Err(self.unsupported("pad_token_id", supported));
         }
+        // RoBERTa's positions are counted behind it.
+        let counts = matches!(self.model_type, Architecture::Roberta | Architecture::XlmRoberta);
+        if counts && self.field("pad_token_id").is_none() {
+            return Err(self.unsupported("pad_token_id", "the index of the token"));
+        }
         Ok(())
+    }
+
+    /// Refuses a type that PyTorch does not have; what the checkpoint's tensors are, they say
+    /// themselves.
+    fn check_type(&self) -> Result<()> {
+        let known = |value: &Value| value.as_str().is_some_and(|name| TYPES.contains(&name));
+        match self.field("dtype") {
+            Some(found) if !known(found) => Err(self.unsupported("dtype", TYPES.join(", "))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses heads that are to be taken out after loading.
+    fn check_pruned(&self) -> Result<()> {
+        let has_heads = |heads: &Value| heads.as_array().is_none_or(|heads| !heads.is_empty());
+        let layers = self.field("pruned_heads").and_then(Value::as_object);
+        match layers.is_some_and(|layers| layers.values().any(has_heads)) {
+            true => Err(self.unsupported("pruned_heads", "heads that are there as they are")),
+            false => Ok(()),
+        }
     }
 
     fn numbers(&self, fields: &[&str], expected: &str, fits: impl Fn(f64) -> bool) -> Result<()> {
@@ -94,17 +149,15 @@ impl ModelConfig {
             }
             architecture => is_own(architecture),
         };
-        // Somebody's own class says nothing.
-        let is_of_transformers = class.ends_with("Model") || class.contains("For");
-        match is_of_transformers && !is_own {
-            true => {
+        match is_own {
+            true => Ok(()),
+            false => {
                 let own = self.model_type.class();
                 Err(self.unsupported(
                     "architectures",
                     format!("{own}... beside model_type = {:?}", self.model_type.name()),
                 ))
             }
-            false => Ok(()),
         }
     }
 
@@ -129,24 +182,36 @@ impl ModelConfig {
         Error::Unsupported {
             path: self.path.clone(),
             field: field.into(),
-            value: shown(self.raw.get(field).unwrap_or(&Value::Null)),
+            value: shown(self.all.get(field).unwrap_or(&Value::Null)),
             supported: supported.into(),
         }
     }
 
-    /// Refuses a field that is there with another value than these.
+    /// Refuses a field that is there with another value than these; 0 is `false`, and 1 `true`.
     pub(crate) fn only(&self, field: &str, values: &[&str]) -> Result<()> {
-        let shown = |value: &Value| value.as_str().map_or(value.to_string(), String::from);
-        match self.raw.get(field) {
+        let is_switch = values.iter().any(|value| ["false", "true"].contains(value));
+        let shown = |value: &Value| match (value.as_u64(), value.as_str()) {
+            (Some(on @ (0 | 1)), _) if is_switch => (on == 1).to_string(),
+            // Any text is true in Python.
+            (_, Some(text)) if !is_switch => text.into(),
+            _ => value.to_string(),
+        };
+        match self.all.get(field) {
             None | Some(Value::Null) => Ok(()),
             Some(value) if values.contains(&shown(value).as_str()) => Ok(()),
             Some(_) => Err(self.unsupported(field, values.join(", "))),
         }
     }
 
+    /// A switch; 0 and `null` are off.
+    pub(crate) fn switched_on(&self, field: &str) -> Result<bool> {
+        let Some(value) = self.field(field) else { return Ok(false) };
+        super::switch(value).map_err(|_| self.unsupported(field, "true or false"))
+    }
+
     /// Refuses an activation that is not known.
     pub(crate) fn activation(&self, field: &str) -> Result<()> {
-        match self.raw.get(field) {
+        match self.all.get(field) {
             Some(value) if Activation::deserialize(value).is_err() => {
                 Err(self.unsupported(field, "gelu, gelu_new, gelu_pytorch_tanh, relu, silu, tanh"))
             }

@@ -1,17 +1,21 @@
 //! `config.json`.
 
 mod checks;
+mod defaults;
 mod own_task;
 mod values;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-pub(crate) use self::values::{id, read, switch, token_id};
+use self::defaults::WIDTHS;
+pub(crate) use self::values::{id, read, share, switch, token_id};
+use crate::checkpoint::is_there;
 use crate::{Error, ProblemType, Result, config_fields};
 
 /// The architectures there are.
@@ -188,8 +192,12 @@ pub struct ModelConfig {
     /// The class that the checkpoint was saved from.
     #[serde(default)]
     pub architectures: Option<Vec<String>>,
+    /// As they are in the file.
     #[serde(skip)]
     raw: Map<String, Value>,
+    /// With the defaults of those that the file leaves out.
+    #[serde(skip)]
+    all: Map<String, Value>,
     /// For messages.
     #[serde(skip)]
     path: PathBuf,
@@ -203,7 +211,7 @@ impl ModelConfig {
     /// not supported is an error when the model is loaded.
     pub fn load(directory: &Path) -> Result<Self> {
         let path = directory.join("config.json");
-        let path = if path.exists() { &path } else { directory };
+        let path = if is_there(&path)? { &path } else { directory };
         Self::from_fields(config_fields(directory)?, path)
     }
 
@@ -213,7 +221,8 @@ impl ModelConfig {
     /// If the fields are broken, or of an architecture that is not supported.
     pub fn from_fields(raw: Map<String, Value>, path: &Path) -> Result<Self> {
         let found = raw.get("model_type").and_then(Value::as_str);
-        if !Architecture::ALL.iter().any(|known| found == Some(known.name())) {
+        let architecture = Architecture::ALL.iter().find(|known| found == Some(known.name()));
+        let Some(architecture) = architecture else {
             let known: Vec<&str> = Architecture::ALL.iter().map(|known| known.name()).collect();
             return Err(Error::Unsupported {
                 path: path.into(),
@@ -221,34 +230,41 @@ impl ModelConfig {
                 value: raw.get("model_type").unwrap_or(&Value::Null).to_string(),
                 supported: known.join(", "),
             });
-        }
-        let names = ["hidden_size", "n_embd", "d_model", "dim"];
-        let mut fields = raw.clone();
-        if fields.contains_key(names[0]) {
+        };
+        let all = defaults::completed(*architecture, &raw);
+        let mut fields = all.clone();
+        if fields.contains_key(WIDTHS[0]) {
             // The common name is the one that counts.
-            names[1..].iter().for_each(|other| drop(fields.remove(*other)));
+            WIDTHS[1..].iter().for_each(|other| drop(fields.remove(*other)));
         }
         let config: Self = read(&fields, path)?;
-        let config = Self { raw, path: path.into(), ..config };
-        let width = names.into_iter().find(|name| config.raw.contains_key(*name));
+        let config = Self { raw, all, path: path.into(), ..config };
+        let width = WIDTHS.into_iter().find(|name| config.all.contains_key(*name));
         let (d, words) = (config.hidden_size, config.vocab_size);
-        config.sizes(&[(width.unwrap_or(names[0]), d), ("vocab_size", words)])?;
+        config.sizes(&[(width.unwrap_or(WIDTHS[0]), d), ("vocab_size", words)])?;
         Ok(config)
     }
 
-    /// All fields, as they are in the file.
+    /// All fields, with the defaults of those that the file leaves out.
     pub(crate) fn fields(&self) -> &Map<String, Value> {
-        &self.raw
+        &self.all
     }
 
     /// The fields that are an architecture's own.
     pub(crate) fn read<C: DeserializeOwned>(&self) -> Result<C> {
-        read(&self.raw, &self.path)
+        let mut fields = self.all.clone();
+        // They are for new heads; without a number, the default is as good.
+        for deviation in ["initializer_range", "init_std"] {
+            if self.field(deviation).is_none() {
+                fields.remove(deviation);
+            }
+        }
+        read(&fields, &self.path)
     }
 
-    /// A field as it is in the file; `None` where it is missing or `null`.
+    /// A field as it is in the file, or its default; `None` where it has none, or is `null`.
     pub(crate) fn field(&self, field: &str) -> Option<&Value> {
-        self.raw.get(field).filter(|value| !value.is_null())
+        self.all.get(field).filter(|value| !value.is_null())
     }
 
     /// The token that fills up a batch.
@@ -258,25 +274,22 @@ impl ModelConfig {
 
     /// The token that ends a text, if there is one; the first of several.
     pub fn eos_token_id(&self) -> Option<u32> {
-        let id = match (self.raw.get("eos_token_id"), self.model_type) {
-            (Some(Value::Array(ids)), _) => ids.first()?.as_u64(),
-            (Some(id), _) => id.as_u64(),
-            (None, Architecture::T5) => Some(1),
-            (None, Architecture::Bart) => Some(2),
-            (None, _) => None,
+        let id = match self.field("eos_token_id")? {
+            Value::Array(ids) => ids.first()?.as_u64(),
+            id => id.as_u64(),
         };
         u32::try_from(id?).ok()
     }
 
     /// The token that a text begins with, if there is one.
     pub fn bos_token_id(&self) -> Option<u32> {
-        let id = self.raw.get("bos_token_id").and_then(Value::as_u64);
+        let id = self.field("bos_token_id").and_then(Value::as_u64);
         id.and_then(|id| u32::try_from(id).ok())
     }
 
     /// The token that the text of a decoder beside an encoder begins with.
     pub fn decoder_start_token_id(&self) -> Option<u32> {
-        let id = self.raw.get("decoder_start_token_id").and_then(Value::as_u64);
+        let id = self.field("decoder_start_token_id").and_then(Value::as_u64);
         id.and_then(|id| u32::try_from(id).ok()).or(match self.model_type {
             Architecture::T5 => Some(0),
             Architecture::Bart => Some(2),
@@ -284,9 +297,11 @@ impl ModelConfig {
         })
     }
 
-    /// The class that the checkpoint was saved from, if the configuration names one.
+    /// The class that the checkpoint was saved from, if the configuration names one of transformers;
+    /// somebody's own says nothing.
     fn saved_class(&self) -> Option<&str> {
-        self.architectures.iter().flatten().next().map(String::as_str)
+        let class = self.architectures.iter().flatten().next()?;
+        (class.ends_with("Model") || class.contains("For")).then_some(class)
     }
 
     /// Names of the labels, in order.
@@ -303,7 +318,9 @@ impl ModelConfig {
     /// The same where a language model's head has a table of its own.
     pub fn untied(&self) -> Self {
         let mut untied = self.clone();
-        untied.raw.insert("tie_word_embeddings".into(), json!(false));
+        for fields in [&mut untied.raw, &mut untied.all] {
+            fields.insert("tie_word_embeddings".into(), json!(false));
+        }
         untied
     }
 
@@ -334,6 +351,6 @@ impl ModelConfig {
 }
 
 /// What a label without a name is called, as in transformers.
-fn unnamed(label: usize) -> String {
+fn unnamed(label: impl Display) -> String {
     format!("LABEL_{label}")
 }

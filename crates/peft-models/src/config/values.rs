@@ -72,18 +72,27 @@ pub(crate) fn switch<'de, D: Deserializer<'de>>(
     }
 }
 
-/// Names of labels by index; a name may be a number, or missing.
+/// A share of what is dropped, of which transformers takes `null` for none.
+pub(crate) fn share<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(0.0))
+}
+
+/// Names of labels by index; a name may be a number, or missing. Indices are what Python's `int`
+/// reads.
 pub(super) fn labels<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<BTreeMap<String, String>, D::Error> {
     let found: Option<BTreeMap<String, Value>> = Option::deserialize(deserializer)?;
     let label = |(index, name): (String, Value)| {
-        let index: u64 = index
+        let index: i64 = index
+            .trim()
             .parse()
             .map_err(|_| D::Error::custom(format!("{index:?} is no index of a label")))?;
         let name = match name {
             Value::String(name) => name,
-            Value::Null => super::unnamed(index as usize),
+            Value::Null => super::unnamed(index),
             other => other.to_string(),
         };
         Ok((index.to_string(), name))

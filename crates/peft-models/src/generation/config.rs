@@ -7,7 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{self, token_id};
+use crate::config::{self, switch, token_id};
 use crate::{Error, ModelConfig, Result};
 
 /// When a beam search stops.
@@ -40,6 +40,9 @@ impl TryFrom<Value> for EarlyStopping {
         match value {
             Value::Bool(false) | Value::Null => Ok(Self::Likely),
             Value::Bool(true) => Ok(Self::Finished),
+            // As Python has it.
+            Value::Number(ref on) if on.as_f64() == Some(0.0) => Ok(Self::Likely),
+            Value::Number(ref on) if on.as_f64() == Some(1.0) => Ok(Self::Finished),
             Value::String(never) if never == "never" => Ok(Self::Never),
             other => Err(format!("early_stopping is {other}, not true, false or \"never\"")),
         }
@@ -72,6 +75,7 @@ pub struct GenerationConfig {
     /// The most tokens to generate.
     pub max_new_tokens: usize,
     /// Whether tokens are drawn.
+    #[serde(deserialize_with = "switch")]
     pub do_sample: bool,
     /// What scores are divided by.
     pub temperature: f64,
@@ -83,6 +87,7 @@ pub struct GenerationConfig {
     /// The penalty on tokens that were there.
     pub repetition_penalty: f64,
     /// The length of sequences that come only once; 0: none.
+    #[serde(deserialize_with = "count")]
     pub no_repeat_ngram_size: usize,
     /// The beams.
     pub num_beams: usize,
@@ -103,7 +108,7 @@ pub struct GenerationConfig {
     #[serde(deserialize_with = "token_id")]
     pub forced_bos_token_id: Option<u32>,
     /// The last token of a text that comes to its longest.
-    #[serde(deserialize_with = "token_id")]
+    #[serde(deserialize_with = "only_one")]
     pub forced_eos_token_id: Option<u32>,
     /// What a decoder's text begins with.
     #[serde(deserialize_with = "token_id")]
@@ -139,6 +144,7 @@ impl Default for GenerationConfig {
 /// Fields that would change what is generated and that are not followed, with the values at which
 /// they change nothing.
 const NOT_FOLLOWED: &[(&str, &[&str])] = &[
+    ("max_length", &["20"]),
     ("min_length", &["0"]),
     ("min_new_tokens", &["0"]),
     ("bad_words_ids", &[]),
@@ -148,6 +154,16 @@ const NOT_FOLLOWED: &[(&str, &[&str])] = &[
     ("diversity_penalty", &["0.0"]),
     ("penalty_alpha", &[]),
     ("encoder_no_repeat_ngram_size", &["0"]),
+    ("encoder_repetition_penalty", &["1.0", "1"]),
+    ("exponential_decay_length_penalty", &[]),
+    ("sequence_bias", &[]),
+    ("guidance_scale", &["1.0", "1"]),
+    ("renormalize_logits", &["false"]),
+    ("watermarking_config", &[]),
+    ("stop_strings", &["[]"]),
+    ("force_words_ids", &[]),
+    ("forced_decoder_ids", &["[]"]),
+    ("num_return_sequences", &["1"]),
     ("typical_p", &["1.0"]),
     ("min_p", &[]),
 ];
@@ -219,7 +235,7 @@ impl GenerationConfig {
             let penalty = self.repetition_penalty;
             return wrong("repetition_penalty", &penalty, "must be a positive number");
         }
-        if !(self.length_penalty as f32).is_finite() {
+        if self.num_beams > 1 && !(self.length_penalty as f32).is_finite() {
             return wrong(
                 "length_penalty",
                 &format!("{:?}", self.length_penalty),
@@ -241,11 +257,17 @@ impl GenerationConfig {
 
     /// Refuses to feed a model a token that is none of its `words`; `pad` is what prompts are filled
     /// up with.
-    pub(super) fn check_tokens(&self, pad: usize, words: usize) -> Result<()> {
+    pub(super) fn check_tokens(
+        &self,
+        pad: usize,
+        words: usize,
+        beside_encoder: bool,
+    ) -> Result<()> {
         let ids = [
-            ("forced_bos_token_id", self.forced_bos_token_id),
             ("forced_eos_token_id", self.forced_eos_token_id),
-            ("decoder_start_token_id", self.decoder_start_token_id),
+            // Of no use without an encoder.
+            ("forced_bos_token_id", self.forced_bos_token_id.filter(|_| beside_encoder)),
+            ("decoder_start_token_id", self.decoder_start_token_id.filter(|_| beside_encoder)),
         ];
         let ids = ids.into_iter().filter_map(|(field, id)| Some((field, id? as usize)));
         if let Some((field, id)) = ids.chain([("pad_token_id", pad)]).find(|&(_, id)| id >= words) {
@@ -260,7 +282,19 @@ impl GenerationConfig {
     }
 }
 
-/// A number of tokens; a negative one stands for all.
+/// The index of a token, or a list of no other.
+fn only_one<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<u32>, D::Error> {
+    let ids = Option::<OneOrMany>::deserialize(deserializer)?.map_or(Ok(Vec::new()), ids::<D>)?;
+    match ids[..] {
+        [] => Ok(None),
+        [id] => Ok(Some(id)),
+        _ => Err(D::Error::custom("more than one is not supported")),
+    }
+}
+
+/// A number of tokens; a negative one is as 0.
 fn count<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<usize, D::Error> {
@@ -270,13 +304,20 @@ fn count<'de, D: serde::Deserializer<'de>>(
 fn one_or_many<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Vec<u32>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMany {
-        One(i64),
-        Many(Vec<i64>),
-    }
-    let ids = match OneOrMany::deserialize(deserializer)? {
+    ids::<D>(OneOrMany::deserialize(deserializer)?)
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(i64),
+    Many(Vec<i64>),
+}
+
+fn ids<'de, D: serde::Deserializer<'de>>(
+    found: OneOrMany,
+) -> std::result::Result<Vec<u32>, D::Error> {
+    let ids = match found {
         OneOrMany::One(id) => vec![id],
         OneOrMany::Many(ids) => ids,
     };

@@ -45,7 +45,8 @@ impl<'m> Generator<'m> {
             )));
         }
         let pad = config.pad_token_id.map_or(model.config().pad_token_id(), |id| id as usize);
-        config.check_tokens(pad, model.config().vocab_size)?;
+        let beside_encoder = model.task() == Task::Seq2SeqLm;
+        config.check_tokens(pad, model.config().vocab_size, beside_encoder)?;
         Ok(Self { model, hooks, config, slots: None, numbers: None })
     }
 

@@ -206,6 +206,43 @@ fn settings_that_cannot_be_read_are_not_passed_over() {
 }
 
 #[test]
+fn values_of_python_are_settings() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = ModelConfig::load(&base("gpt2-left")).expect("a configuration");
+    let load = |fields: Value| {
+        let path = directory.path().join("generation_config.json");
+        std::fs::write(&path, fields.to_string()).expect("written");
+        GenerationConfig::load(directory.path(), &config).map_err(|error| error.to_string())
+    };
+    for (found, expected) in [
+        (json!({"do_sample": 0}), json!({"do_sample": false})),
+        (json!({"do_sample": 1}), json!({"do_sample": true})),
+        (json!({"early_stopping": 0}), json!({"early_stopping": false})),
+        (json!({"early_stopping": 1}), json!({"early_stopping": true})),
+        (json!({"forced_eos_token_id": [3]}), json!({"forced_eos_token_id": 3})),
+        (json!({"no_repeat_ngram_size": -1}), json!({"no_repeat_ngram_size": 0})),
+        (json!({"forced_eos_token_id": []}), json!({"forced_eos_token_id": null})),
+    ] {
+        assert_eq!(load(found.clone()), load(expected), "{found}");
+        load(found).expect("a setting");
+    }
+    let error = load(json!({"forced_eos_token_id": [2, 3]})).expect_err("two");
+    assert!(error.contains("forced_eos_token_id = [2,3]"), "{error}");
+    let error = load(json!({"early_stopping": 2})).expect_err("no switch");
+    assert!(error.contains("early_stopping = 2"), "{error}");
+}
+
+#[test]
+fn what_a_decoder_alone_does_not_use_is_not_looked_at() {
+    let model = model("gpt2-left");
+    let plain = json!({"max_new_tokens": 3});
+    let plain = generated(&model, &(), plain, &PROMPTS).expect("texts");
+    let fields = json!({"max_new_tokens": 3, "decoder_start_token_id": 1000,
+                        "forced_bos_token_id": 1000, "length_penalty": 1e300});
+    assert_eq!(generated(&model, &(), fields, &PROMPTS).expect("texts"), plain);
+}
+
+#[test]
 fn settings_of_drawing_count_only_where_something_is_drawn() {
     let model = model("gpt2-left");
     let greedy = generated(&model, &(), json!({"max_new_tokens": 4}), &PROMPTS).expect("texts");

@@ -8,4 +8,5 @@ mod gguf;
 mod outline;
 mod support;
 mod tokenizer;
+mod unreadable;
 mod word_piece;

@@ -4,7 +4,9 @@ use peft_core::{Base, ComputationFunction, InitContext, MethodCard, MethodConfig
 use serde::{Deserialize, Serialize};
 
 use super::template::{self, PromptPart};
-use crate::model::{ModelDimensions, at_least_one, dropout, embeddings, virtual_tokens};
+use crate::model::{
+    ModelDimensions, at_least_one, dropout, embeddings, or_default, virtual_tokens,
+};
 use crate::p_tuning::PTuning;
 
 /// What makes virtual tokens of an embedding.
@@ -37,12 +39,14 @@ pub struct PTuningConfig {
     /// The number of virtual tokens.
     pub num_virtual_tokens: usize,
     /// What the encoder is.
+    #[serde(deserialize_with = "or_default")]
     pub encoder_reparameterization_type: EncoderType,
     /// The width of the encoder; the hidden size where it is not given.
     pub encoder_hidden_size: Option<usize>,
     /// The layers of the LSTM.
     pub encoder_num_layers: usize,
     /// Dropout between the layers of the LSTM.
+    #[serde(deserialize_with = "or_default")]
     pub encoder_dropout: f64,
     /// Where virtual tokens, anchor tokens and the text go.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,8 +7,8 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use peft_core::{
-    Activation, Base, Exchange, ExtraKeys, Hooks, InitContext, Key, KeyValues, Layout, MemoKey,
-    Method, Pass, Result, Role, Site, Stage, Tokens,
+    Activation, Base, Error, Exchange, ExtraKeys, Hooks, InitContext, Key, KeyValues, Layout,
+    MemoKey, Method, Pass, Result, Role, Site, Stage, Tokens,
 };
 
 use crate::model::ModelDimensions;
@@ -157,6 +157,12 @@ impl PrefixTuning {
         let base = context.base;
         let sites = config.sites(base)?;
         ModelDimensions::check("token_dim", config.model.token_dim, sites[0].d_out())?;
+        if let Some(heads) = config.model.num_attention_heads
+            && (heads == 0 || !sites[0].d_out().is_multiple_of(heads))
+        {
+            let expected = format!("must divide the hidden size, {}", sites[0].d_out());
+            return Err(Error::config("num_attention_heads", heads, expected));
+        }
         let count = |role| base.sites().filter(|site| site.role == role).count();
         // HF PEFT hands a decoder layer the slices of two layers, one for each of its attentions,
         // and drops the second; and the layers that it counts are the encoder's.

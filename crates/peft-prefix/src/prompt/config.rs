@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::adapters_format;
-use crate::model::{ModelDimensions, at_least_one, virtual_tokens};
+use crate::model::{ModelDimensions, at_least_one, or_default, virtual_tokens};
 use crate::prompt::PromptTuning;
 
 /// What a prompt starts from.
@@ -58,6 +58,7 @@ pub struct PromptTuningConfig {
     /// The length of the prompt.
     pub num_virtual_tokens: usize,
     /// What the prompt starts from.
+    #[serde(deserialize_with = "or_default")]
     pub prompt_tuning_init: PromptInit,
     /// The text that it starts from.
     pub prompt_tuning_init_text: Option<String>,

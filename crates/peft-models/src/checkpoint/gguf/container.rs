@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -12,6 +12,7 @@ use super::read::{self, Parts};
 use peft_kernels::{BlockFormat, PackedTensor};
 
 use super::types;
+use crate::checkpoint::is_there;
 use crate::{Error, Result};
 
 /// The most dimensions of a tensor.
@@ -50,11 +51,19 @@ impl Gguf {
     /// others.
     pub fn find(path: &Path) -> Result<Option<Self>> {
         let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension == "gguf");
-        if is_gguf(path) && path.is_file() {
+        if is_gguf(path) && is_there(path)? && !path.is_dir() {
             return Self::open(path).map(Some);
         }
-        // What is no directory has no files.
-        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let entries = match std::fs::read_dir(path) {
+            Ok(entries) => entries,
+            // What is no directory has no files.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(e) => return Err(Error::file(path, e)),
+        };
+        let entries = entries.collect::<std::io::Result<Vec<_>>>();
+        let entries = entries.map_err(|e| Error::file(path, e))?.into_iter();
         let files = entries.map(|entry| entry.path()).filter(|path| is_gguf(path));
         let mut files: Vec<PathBuf> = files.collect();
         files.sort();

@@ -1,5 +1,7 @@
 //! Adapters that the library writes, loaded by Hugging Face PEFT and by adapter-hub/adapters.
 
+mod differential;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +18,8 @@ use crate::workspace::Workspace;
 /// The library writes adapters of many methods and configurations, with all that is trained in
 /// them set to noise, and records their outputs. Hugging Face PEFT, or adapter-hub/adapters, must
 /// find every name that it expects in their files and none more, and compute the same outputs,
-/// merged and not. See tests/interop/README.md.
+/// merged and not. With --differential, configurations that are changed at random are compared instead.
+/// See tests/interop/README.md.
 ///
 /// The environment variable PEFT_PYTHON may name a Python that has the packages of
 /// tests/interop/requirements.txt; without it, they are installed into a virtual environment.
@@ -31,6 +34,8 @@ pub struct Args {
     /// Keep the adapters, and say where they are.
     #[arg(long)]
     keep: bool,
+    #[command(flatten)]
+    differential: differential::Args,
 }
 
 /// The libraries, as `write-adapters` calls them, and the scripts that load with them.
@@ -63,6 +68,9 @@ struct Report {
 
 /// Runs the task.
 pub fn run(args: &Args) -> Result<()> {
+    if differential::run(&args.differential)? {
+        return Ok(());
+    }
     let workspace = Workspace::find()?;
     let python = python(&workspace)?;
     let folder = workspace.target.join("interop/adapters");
