@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use peft_data::{Labels, Layout};
-use peft_format::{ADAPTER_CONFIG, remove_unfinished, write_atomically};
+use peft_format::{ADAPTER_CONFIG, create_directory, remove_unfinished, write_atomically};
 use peft_models::{Precision, Task};
 use serde::{Deserialize, Serialize};
 
@@ -140,7 +140,7 @@ impl RunDirectory {
     }
 
     fn locked(&self) -> Result<File> {
-        std::fs::create_dir_all(&self.path).map_err(|e| Error::file(&self.path, e))?;
+        create_directory(&self.path).map_err(|e| Error::file(&self.path, e))?;
         let path = self.path.join(LOCK);
         // Never removed: another process may have it open, and would lock what nobody else sees.
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
