@@ -88,14 +88,19 @@ fn runs_of_methods_that_drop_parameters_at_the_end_resume_too() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let checkpoint = bench.path(&cut).join("checkpoint/position.json");
+        // There is a checkpoint before the end of the first epoch.
+        let best = bench.path(&cut).join("best/adapter_config.json");
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !checkpoint.exists() {
-            assert!(Instant::now() < deadline, "{method}: no checkpoint was written");
+        while !best.exists() {
+            assert!(Instant::now() < deadline, "{method}: no adapter was written");
             std::thread::sleep(Duration::from_millis(2));
         }
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(bench.path(&cut).join("checkpoint").exists(), "{method}: it has ended");
+        // What says that it is an adapter is one.
+        let check = bench.run(&format!("check --model model --adapter {cut}/best"));
+        assert!(check.status.success(), "{method}: {}", text(&check.stdout));
         bench.json(&format!("{train} --resume --out {cut}"));
         assert!(adapter(method) == adapter(&cut), "{method}: the resumed run has another adapter");
     }

@@ -395,7 +395,10 @@ impl<'m> Trainer<'m> {
         });
         if is_better {
             let directory = self.directory.best();
-            self.save(&state.method, &directory)?;
+            // An adapter like any other, of which a method may have dropped parameters.
+            let mut finished = state.method.clone();
+            finished.finish();
+            self.save(&finished, &directory)?;
             let digest = sums::digest_of(&directory.join(peft_format::ADAPTER_WEIGHTS))?;
             let epoch = state.position.epochs;
             state.position.best = Some(Best { epoch, value, loss, digest });
@@ -439,13 +442,13 @@ impl<'m> Trainer<'m> {
     fn finish(&mut self, state: State, data: &TrainData, history: &History) -> Result<Outcome> {
         let State { position, mut method, .. } = state;
         let best_epoch = position.best.as_ref().map_or(position.epochs, |best| best.epoch);
-        if let Some(best) = position.best.as_ref().filter(|best| best.epoch != position.epochs) {
-            method = self.best_method(&method, &best.digest)?;
-        }
         warn_of_a_rise(history.entries());
         // What is dropped at the end was trained too.
         let trainable = num_trainable(&method);
         method.finish();
+        if let Some(best) = position.best.as_ref().filter(|best| best.epoch != position.epochs) {
+            method = self.best_method(&method, &best.digest)?;
+        }
         self.check_finite(&method, position.step)?;
         self.save(&method, &self.directory.adapter())?;
         let valid = history.entries().iter().find_map(|entry| match entry {
