@@ -310,7 +310,10 @@ impl Train {
         if run.data.train.is_none() {
             write_builtin(&directory.path().join("data"))?;
         }
-        write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
+        // What is there already is of the same meaning.
+        if saved.is_none() {
+            write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
+        }
         stop.watch()?;
         let progress = Progress::new(metric, stop.clone()).quiet(self.json);
         let outcome = match trainer.with_observer(progress).run(&tokenized, self.resume) {

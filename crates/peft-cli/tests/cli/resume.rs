@@ -239,6 +239,7 @@ fn a_resume_that_is_refused_changes_nothing() {
     // What was the same is not another setting, under its other name neither.
     let same = "--lr 0.01 --set r=4 --train ./train.tsv --json";
     bench.json(&format!("train --out run --resume {same}"));
+    assert_eq!(std::fs::read_to_string(bench.path("run/run.toml")).unwrap(), settings);
     // Nor does a finished run take others.
     let error = bench.error("train --out run --resume --lr 0.5");
     assert!(error.contains("train.lr = 0.5, which was 0.01"), "{error}");
