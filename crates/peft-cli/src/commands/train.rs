@@ -208,8 +208,11 @@ impl Train {
             && let Some(outcome) = directory.outcome()?
         {
             refuse_changes()?;
-            // The process may have ended between the result and the plot.
+            // The process may have ended between the result and the plot, which is the last thing that
+            // is written.
             if !plot::path(&directory).exists() {
+                directory = directory.claim(true)?;
+                directory.discard_checkpoint()?;
                 let labels = TaskFile::load(&directory.adapter())?.labels;
                 plot::write(&directory, run.train.judge(&labels))?;
             }

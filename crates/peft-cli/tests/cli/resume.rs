@@ -190,6 +190,20 @@ fn a_finished_run_that_was_cut_off_before_its_plot_gets_it_when_it_is_resumed() 
     std::fs::remove_file(&path).unwrap();
     assert_eq!(bench.json(&format!("{train} --resume")), outcome);
     assert!(std::fs::read(&path).unwrap() == plot, "another plot of the same run");
+    // Or while it tidied up, or wrote the plot.
+    std::fs::remove_file(&path).unwrap();
+    for left in ["run/checkpoint", "run/checkpoint.old", "run/best"] {
+        std::fs::create_dir(bench.path(left)).unwrap();
+        bench.write(&format!("{left}/method.bpk"), "left");
+    }
+    bench.write("run/.writing-plot", "<svg");
+    assert_eq!(bench.json(&format!("{train} --resume")), outcome);
+    assert!(std::fs::read(&path).unwrap() == plot, "another plot of the same run");
+    let left = bench.path("run").read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+    let mut left: Vec<_> = left.collect();
+    left.sort();
+    let whole = ["SHA256SUMS", "adapter", "metrics.jsonl", "plot.svg", "result.json"];
+    assert_eq!(left, [&whole[..], &["run.lock", "run.toml"]].concat());
     // One that is there stays as it is.
     std::fs::remove_file(bench.path("run/metrics.jsonl")).unwrap();
     assert_eq!(bench.json(&format!("{train} --resume")), outcome);

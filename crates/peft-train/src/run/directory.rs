@@ -191,6 +191,22 @@ impl RunDirectory {
         checkpoint::kept(&self.checkpoint()).is_some()
     }
 
+    /// Removes what a finished run does not need: the checkpoint, and the best adapter so far.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn discard_checkpoint(&self) -> Result<()> {
+        checkpoint::remove(&self.checkpoint())?;
+        // First, so that what is left at any moment does not say that it is an adapter.
+        let config = self.best().join(ADAPTER_CONFIG);
+        match std::fs::remove_file(&config) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::file(&config, format!("cannot be removed: {e}")))
+            }
+            _ => checkpoint::removed(&self.best()),
+        }
+    }
+
     /// The directory of an adapter where `path` is that of a run, whose adapter is meant; any other
     /// path as it is.
     pub fn adapter_in(path: PathBuf) -> PathBuf {

@@ -199,6 +199,8 @@ impl<'m> Trainer<'m> {
         let total = steps_per_epoch * settings.epochs;
         self.directory = self.directory.claim(resume)?;
         if let Some(outcome) = self.directory.outcome()? {
+            // The process may have ended right behind the result.
+            self.directory.discard_checkpoint()?;
             return Ok(outcome);
         }
         let mut state = self.start(data, resume)?;
@@ -481,8 +483,7 @@ impl<'m> Trainer<'m> {
         // Before the result, which says that the run is finished.
         sums.with("result.json", text.as_bytes()).save(directory)?;
         peft_format::write_atomically(&path, |file| file.write_all(text.as_bytes()))?;
-        checkpoint::remove(&self.directory.checkpoint())?;
-        checkpoint::removed(&self.directory.best())?;
+        self.directory.discard_checkpoint()?;
         Ok(outcome)
     }
 
