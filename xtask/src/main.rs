@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod device;
+mod faults;
 mod interop;
 mod manifest;
 mod measure;
@@ -29,6 +30,7 @@ enum Task {
     Test(device::Args),
     Interop(interop::Args),
     Bench(bench::Args),
+    Faults(faults::Args),
     NewMethod(new_method::Args),
 }
 
@@ -38,6 +40,7 @@ fn main() -> Result<()> {
         Task::Test(args) => device::run(&args),
         Task::Interop(args) => interop::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Faults(args) => faults::run(&args),
         Task::NewMethod(args) => new_method::run(&args),
     }
 }
