@@ -74,6 +74,7 @@ fn of_method(
     let duration = started.elapsed();
     let finished = Files::of(&bench.path(&whole))?;
     finished.check_log().with_context(|| whole.clone())?;
+    eprintln!("{name}: {kills} kills");
     let run = format!("{name}-killed");
     let arguments = train(method, &run) + " --resume";
     while counts.kills < kills {

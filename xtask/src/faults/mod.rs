@@ -4,6 +4,7 @@ mod failures;
 mod files;
 mod kills;
 mod power;
+mod subjects;
 mod trace;
 mod workbench;
 
@@ -17,10 +18,10 @@ use workbench::Workbench;
 ///
 /// `kills`: runs of four methods are killed with SIGKILL at moments chosen by chance, some of them
 /// again while they go on, and resumed to their end. `failures` (Linux, with strace): each call by
-/// which a command changes its directory fails once, a run is resumed, another command is run again;
-/// and the order of all calls is checked, so that a loss of power too leaves what is whole. What ends
-/// otherwise than a command that nothing happened to is a failure, and is kept under the target
-/// folder.
+/// which a command changes its directory fails once, and once the process is killed before it; a run is
+/// resumed, another command is run again; and the order of all calls is checked, so that a loss of power
+/// too leaves what is whole. What ends otherwise than a command that nothing happened to is a problem, and
+/// is kept under the target folder.
 #[derive(ClapArgs)]
 pub struct Args {
     /// Only one of the two.

@@ -24,7 +24,7 @@ pub struct Call {
     pub kind: Kind,
     /// Whether it did it.
     pub is_done: bool,
-    /// Whether strace made it fail.
+    /// Whether strace made it fail, or killed the process there.
     pub is_injected: bool,
 }
 
@@ -118,7 +118,7 @@ fn call(line: &str, thread: u32, number: usize, folder: &Path) -> Option<Call> {
         paths: paths(arguments, folder),
         kind: Kind::of(name, arguments),
         is_done: !result.starts_with('-') && !result.starts_with('?'),
-        is_injected: result.ends_with("(INJECTED)"),
+        is_injected: result.ends_with("(INJECTED)") || result == "?",
     })
 }
 
@@ -203,6 +203,8 @@ mod tests {
             r#"7 write(4</in/a>, ""..., 74) = -1 ENOSPC (No space left on device) (INJECTED)"#;
         let injected = only(line);
         assert!(!injected.is_done && injected.is_injected);
+        let killed = only(r#"7 write(4</in/a>, ""..., 74) = ?"#);
+        assert!(!killed.is_done && killed.is_injected);
     }
 
     #[test]
