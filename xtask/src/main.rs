@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod device;
+mod faults;
 mod fuzz;
 mod interop;
 mod manifest;
@@ -31,6 +32,7 @@ enum Task {
     Interop(interop::Args),
     Fuzz(fuzz::Args),
     Bench(bench::Args),
+    Faults(faults::Args),
     NewMethod(new_method::Args),
 }
 
@@ -41,6 +43,7 @@ fn main() -> Result<()> {
         Task::Interop(args) => interop::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Faults(args) => faults::run(&args),
         Task::NewMethod(args) => new_method::run(&args),
     }
 }

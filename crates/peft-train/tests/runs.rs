@@ -333,6 +333,26 @@ fn what_a_killed_process_left_is_removed_by_the_next_run() {
 }
 
 #[test]
+fn what_a_process_left_that_was_killed_behind_its_result_is_removed_too() {
+    let bench = Bench::new();
+    let run = RunDirectory::new(bench.path("run"));
+    let outcome = bench.run(six_steps(), &run, false).expect("trained");
+    let whole = contents(run.path());
+    for name in ["best", "checkpoint", "checkpoint.old"] {
+        std::fs::create_dir(run.path().join(name)).expect("made");
+        std::fs::write(run.path().join(name).join("position.json"), "left").expect("written");
+    }
+    // The last checkpoint is whole until it is removed.
+    bench
+        .observed(six_steps(), &RunDirectory::new(bench.path("other")), false, StopAfter(5))
+        .expect_err("stopped");
+    std::fs::remove_dir_all(run.path().join("checkpoint")).expect("removed");
+    std::fs::rename(bench.path("other/checkpoint"), run.path().join("checkpoint")).expect("moved");
+    assert_eq!(bench.run(six_steps(), &run, true).expect("finished before"), outcome);
+    assert!(contents(run.path()) == whole, "something is left, or has changed");
+}
+
+#[test]
 fn a_log_that_cannot_be_read_ends_a_resumed_run() {
     let bench = Bench::new();
     let run = RunDirectory::new(bench.path("run"));

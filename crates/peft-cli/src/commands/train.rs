@@ -208,8 +208,11 @@ impl Train {
             && let Some(outcome) = directory.outcome()?
         {
             refuse_changes()?;
-            // The process may have ended between the result and the plot.
+            // The process may have ended between the result and the plot, which is the last thing that
+            // is written.
             if !plot::path(&directory).exists() {
+                directory = directory.claim(true)?;
+                directory.discard_checkpoint()?;
                 let labels = TaskFile::load(&directory.adapter())?.labels;
                 plot::write(&directory, run.train.judge(&labels))?;
             }
@@ -310,7 +313,10 @@ impl Train {
         if run.data.train.is_none() {
             write_builtin(&directory.path().join("data"))?;
         }
-        write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
+        // What is there already is of the same meaning.
+        if saved.is_none() {
+            write_atomically(&directory.settings(), |file| file.write_all(text.as_bytes()))?;
+        }
         stop.watch()?;
         let progress = Progress::new(metric, stop.clone()).quiet(self.json);
         let outcome = match trainer.with_observer(progress).run(&tokenized, self.resume) {

@@ -88,14 +88,19 @@ fn runs_of_methods_that_drop_parameters_at_the_end_resume_too() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let checkpoint = bench.path(&cut).join("checkpoint/position.json");
+        // There is a checkpoint before the end of the first epoch.
+        let best = bench.path(&cut).join("best/adapter_config.json");
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !checkpoint.exists() {
-            assert!(Instant::now() < deadline, "{method}: no checkpoint was written");
+        while !best.exists() {
+            assert!(Instant::now() < deadline, "{method}: no adapter was written");
             std::thread::sleep(Duration::from_millis(2));
         }
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(bench.path(&cut).join("checkpoint").exists(), "{method}: it has ended");
+        // What says that it is an adapter is one.
+        let check = bench.run(&format!("check --model model --adapter {cut}/best"));
+        assert!(check.status.success(), "{method}: {}", text(&check.stdout));
         bench.json(&format!("{train} --resume --out {cut}"));
         assert!(adapter(method) == adapter(&cut), "{method}: the resumed run has another adapter");
     }
@@ -185,6 +190,20 @@ fn a_finished_run_that_was_cut_off_before_its_plot_gets_it_when_it_is_resumed() 
     std::fs::remove_file(&path).unwrap();
     assert_eq!(bench.json(&format!("{train} --resume")), outcome);
     assert!(std::fs::read(&path).unwrap() == plot, "another plot of the same run");
+    // Or while it tidied up, or wrote the plot.
+    std::fs::remove_file(&path).unwrap();
+    for left in ["run/checkpoint", "run/checkpoint.old", "run/best"] {
+        std::fs::create_dir(bench.path(left)).unwrap();
+        bench.write(&format!("{left}/method.bpk"), "left");
+    }
+    bench.write("run/.writing-plot", "<svg");
+    assert_eq!(bench.json(&format!("{train} --resume")), outcome);
+    assert!(std::fs::read(&path).unwrap() == plot, "another plot of the same run");
+    let left = bench.path("run").read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+    let mut left: Vec<_> = left.collect();
+    left.sort();
+    let whole = ["SHA256SUMS", "adapter", "metrics.jsonl", "plot.svg", "result.json"];
+    assert_eq!(left, [&whole[..], &["run.lock", "run.toml"]].concat());
     // One that is there stays as it is.
     std::fs::remove_file(bench.path("run/metrics.jsonl")).unwrap();
     assert_eq!(bench.json(&format!("{train} --resume")), outcome);
@@ -234,6 +253,7 @@ fn a_resume_that_is_refused_changes_nothing() {
     // What was the same is not another setting, under its other name neither.
     let same = "--lr 0.01 --set r=4 --train ./train.tsv --json";
     bench.json(&format!("train --out run --resume {same}"));
+    assert_eq!(std::fs::read_to_string(bench.path("run/run.toml")).unwrap(), settings);
     // Nor does a finished run take others.
     let error = bench.error("train --out run --resume --lr 0.5");
     assert!(error.contains("train.lr = 0.5, which was 0.01"), "{error}");

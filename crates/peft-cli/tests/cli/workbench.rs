@@ -6,6 +6,10 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// 97 entries, as many as the fixture's model has: special tokens, letters, letters inside words,
+/// digits, signs.
+const VOCABULARY: &str = include_str!("vocab.txt");
+
 /// A temporary folder with `model/` (a BERT with 2 layers, a vocabulary of letters, and dropout)
 /// and `train.tsv`, `test.tsv` of the built-in data set.
 pub struct Workbench {
@@ -24,7 +28,7 @@ impl Workbench {
         let config = config.replace("_prob\": 0.0", "_prob\": 0.1");
         assert!(config.contains("0.1"), "the fixture's dropout is written otherwise");
         std::fs::write(model.join("config.json"), config).unwrap();
-        std::fs::write(model.join("vocab.txt"), vocabulary()).unwrap();
+        std::fs::write(model.join("vocab.txt"), VOCABULARY).unwrap();
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/support-intents");
         for name in ["train.tsv", "test.tsv"] {
             let text = std::fs::read_to_string(data.join(name)).unwrap();
@@ -119,17 +123,4 @@ impl Workbench {
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// 97 entries: special tokens, letters, letters inside words, digits, signs.
-fn vocabulary() -> String {
-    let mut entries: Vec<String> =
-        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from).to_vec();
-    entries.extend(('a'..='z').map(String::from));
-    entries.extend(('a'..='z').map(|letter| format!("##{letter}")));
-    entries.extend(('0'..='9').map(String::from));
-    entries.extend(('0'..='9').map(|digit| format!("##{digit}")));
-    entries.extend(".,!?'-:;()/&£%#@+*=\"".chars().map(String::from));
-    assert_eq!(entries.len(), 97, "the fixture's vocabulary");
-    entries.join("\n") + "\n"
 }

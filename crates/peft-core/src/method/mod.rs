@@ -65,7 +65,7 @@ open_and_closed! {
         below
     }
 
-    /// Called once, after the last step.
+    /// Called once, after the last step; during training, on a copy of the best method so far.
     fn finish[&mut self]() {}
 
     /// Positions that the method puts before every text; the model's own limit is on the sum.

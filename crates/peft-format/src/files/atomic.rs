@@ -19,11 +19,8 @@ pub fn write_atomically(
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<()> {
     let failed = |e: &dyn std::fmt::Display| Error::file(path, format!("cannot be written: {e}"));
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(directory).map_err(|e| failed(&e))?;
+    let directory = parent_of(path);
+    create_directory(directory).map_err(|e| failed(&e))?;
     let mut file = tempfile::Builder::new()
         .prefix(UNFINISHED)
         .permissions_of_a_new_file()
@@ -35,6 +32,33 @@ pub fn write_atomically(
     file.as_file().sync_all().map_err(|e| failed(&e))?;
     file.persist(path).map_err(|e| failed(&e.error))?;
     sync_directory(directory).map_err(|e| failed(&e))
+}
+
+/// Makes a directory, and those above it, where they are missing; their names outlive a loss of power,
+/// and with them what is in them.
+///
+/// # Errors
+/// If one cannot be made, or the disk fails.
+pub fn create_directory(directory: &Path) -> std::io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let parent = parent_of(directory);
+    create_directory(parent)?;
+    match std::fs::create_dir(directory) {
+        // Another process was faster.
+        Err(_) if directory.is_dir() => {}
+        result => result?,
+    }
+    sync_directory(parent)
+}
+
+/// The directory that a name is in.
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// Removes what [`write_atomically`] left in a directory, if it is there, where its process was

@@ -4,7 +4,9 @@ mod atomic;
 mod pytorch;
 mod tensors;
 
-pub use atomic::{is_unfinished, remove_unfinished, sync_directory, write_atomically};
+pub use atomic::{
+    create_directory, is_unfinished, remove_unfinished, sync_directory, write_atomically,
+};
 pub use pytorch::read_pytorch;
 pub use tensors::{read_safetensors, write_safetensors};
 

@@ -6,7 +6,7 @@ use burn::tensor::{DType, TensorData};
 use peft_core::{KeyProblem, TensorMap};
 use peft_format::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, AdapterConfig, Error, Registry, Result, SavedTask,
-    TaskType, read_safetensors, write_atomically, write_safetensors,
+    TaskType, create_directory, read_safetensors, write_atomically, write_safetensors,
 };
 use peft_lora::LoraConfig;
 use proptest::prelude::*;
@@ -43,6 +43,18 @@ fn read_bytes(bytes: &[u8]) -> Result<TensorMap> {
 fn tensors_are_read_as_they_were_written() {
     assert_eq!(read_bytes(&bytes_of(&tensors())).expect("it is whole"), tensors());
     assert_eq!(read_bytes(&bytes_of(&TensorMap::new())).expect("it is whole"), TensorMap::new());
+}
+
+#[test]
+fn a_directory_is_made_with_those_above_it_and_one_that_is_there_stays() {
+    let directory = tempdir().expect("a directory");
+    let inner = directory.path().join("a/b/c");
+    create_directory(&inner).expect("it is made");
+    std::fs::write(inner.join("file"), "kept").expect("it is written");
+    create_directory(&inner).expect("it is there");
+    assert_eq!(std::fs::read_to_string(inner.join("file")).expect("it is there"), "kept");
+    create_directory(&inner.join("file/d")).expect_err("a file is no directory");
+    create_directory(&inner.join("file")).expect_err("a file is no directory");
 }
 
 #[test]

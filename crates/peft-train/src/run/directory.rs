@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use peft_data::{Labels, Layout};
-use peft_format::{ADAPTER_CONFIG, remove_unfinished, write_atomically};
+use peft_format::{ADAPTER_CONFIG, create_directory, remove_unfinished, write_atomically};
 use peft_models::{Precision, Task};
 use serde::{Deserialize, Serialize};
 
@@ -140,7 +140,7 @@ impl RunDirectory {
     }
 
     fn locked(&self) -> Result<File> {
-        std::fs::create_dir_all(&self.path).map_err(|e| Error::file(&self.path, e))?;
+        create_directory(&self.path).map_err(|e| Error::file(&self.path, e))?;
         let path = self.path.join(LOCK);
         // Never removed: another process may have it open, and would lock what nobody else sees.
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
@@ -189,6 +189,22 @@ impl RunDirectory {
     /// Whether there is a checkpoint to resume from.
     pub fn has_checkpoint(&self) -> bool {
         checkpoint::kept(&self.checkpoint()).is_some()
+    }
+
+    /// Removes what a finished run does not need: the checkpoint, and the best adapter so far.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn discard_checkpoint(&self) -> Result<()> {
+        checkpoint::remove(&self.checkpoint())?;
+        // First, so that what is left at any moment does not say that it is an adapter.
+        let config = self.best().join(ADAPTER_CONFIG);
+        match std::fs::remove_file(&config) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::file(&config, format!("cannot be removed: {e}")))
+            }
+            _ => checkpoint::removed(&self.best()),
+        }
     }
 
     /// The directory of an adapter where `path` is that of a run, whose adapter is meant; any other

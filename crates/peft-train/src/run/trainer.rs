@@ -199,6 +199,8 @@ impl<'m> Trainer<'m> {
         let total = steps_per_epoch * settings.epochs;
         self.directory = self.directory.claim(resume)?;
         if let Some(outcome) = self.directory.outcome()? {
+            // The process may have ended right behind the result.
+            self.directory.discard_checkpoint()?;
             return Ok(outcome);
         }
         let mut state = self.start(data, resume)?;
@@ -439,13 +441,13 @@ impl<'m> Trainer<'m> {
     fn finish(&mut self, state: State, data: &TrainData, history: &History) -> Result<Outcome> {
         let State { position, mut method, .. } = state;
         let best_epoch = position.best.as_ref().map_or(position.epochs, |best| best.epoch);
+        warn_of_a_rise(history.entries());
         // What is dropped at the end was trained too.
         let trainable = num_trainable(&method);
         method.finish();
         if let Some(best) = position.best.as_ref().filter(|best| best.epoch != position.epochs) {
             method = self.best_method(&method, &best.digest)?;
         }
-        warn_of_a_rise(history.entries());
         self.check_finite(&method, position.step)?;
         self.save(&method, &self.directory.adapter())?;
         let valid = history.entries().iter().find_map(|entry| match entry {
@@ -478,8 +480,7 @@ impl<'m> Trainer<'m> {
         // Before the result, which says that the run is finished.
         sums.with("result.json", text.as_bytes()).save(directory)?;
         peft_format::write_atomically(&path, |file| file.write_all(text.as_bytes()))?;
-        checkpoint::remove(&self.directory.checkpoint())?;
-        checkpoint::removed(&self.directory.best())?;
+        self.directory.discard_checkpoint()?;
         Ok(outcome)
     }
 
