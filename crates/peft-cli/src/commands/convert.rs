@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use peft::core::Method;
 use peft::train::{AdapterPaths, TASK_FILE};
 use serde_json::json;
 
