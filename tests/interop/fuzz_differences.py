@@ -6,7 +6,7 @@ import re
 
 HERE, THERE, BOTH_ACCEPT = "peft refuses", "the oracle refuses", "both accept"
 
-# Who refuses, the file, the fields of which one was changed, what the refusal says, and the reason.
+# Who refuses, the file, the fields (or `field=value`) of which one was changed, what the refusal says, and the reason.
 KNOWN = [
     (HERE, None, r".*(dropout|pdrop|layerdrop)", r"probability|at least 0, below 1",
      "a share to drop outside 0 to 1 is refused wherever it stands, by PyTorch in modules only"),
@@ -20,7 +20,7 @@ KNOWN = [
      "asks for what is not here, if to no effect on this model"),
     (HERE, "adapter", r"lora_alpha|alpha_pattern", r"number other than 0",
      "an adapter without effect, which cannot be trained"),
-    (HERE, "adapter", r"encoder_.*|num_virtual_tokens", r"must be at least 1|null|unknown variant",
+    (HERE, "adapter", r"encoder_.*|num_virtual_tokens", r"must be at least 1|null|unknown variant|invalid value",
      "the encoder of a prompt is needed in training only"),
     (HERE, "adapter", r"init_lora_weights", r"cannot be combined|unknown initialisation|converted|path_initial",
      "a start that PEFT passes over or does again when it loads"),
@@ -47,6 +47,16 @@ KNOWN = [
      "an epsilon that is negative, so that there may be no root, or no f32"),
     (THERE, "config", r"pad_token_id", r"no padding token is defined",
      "the mask shows which token is the last"),
+    (BOTH_ACCEPT, "config", r"pad_token_id=-\d+", None,
+     "a negative index is none, so that the mask shows which token is the last"),
+    (THERE, "config", r"return_dict=False", None, "transformers' own models fail by it"),
+    (THERE, "config", r"num_(decoder_)?layers=0", r"_keep_in_fp32_modules",
+     "a stack without layers is one"),
+    (THERE, "config", r"rope_scaling", r"NoneType",
+     "transformers does not work out the width of heads where it is null"),
+    (HERE, "config", r"head_dim=0", None, "0 is none in Python"),
+    (THERE, "adapter", r"target_modules", r"Please specify",
+     "there is a default for every model"),
     (THERE, "config", r"is_encoder_decoder", None,
      "T5 and BART have both, whatever it says; transformers' caches fail"),
     (THERE, "adapter", r"init_lora_weights", None, "1 is true"),
@@ -67,6 +77,7 @@ def reason(variant, verdict, answer):
             continue
         if error is not None and not re.search(error, answer.error or verdict.reason or ""):
             continue
-        if any(re.fullmatch(fields, field) for field in variant.done):
+        changed = [*variant.done, *(f"{field}={value}" for field, value in variant.done.items())]
+        if any(re.fullmatch(fields, change) for change in changed):
             return why
     return None

@@ -10,7 +10,7 @@ def of_config(draw, fields):
     kind = fields.get("model_type")
     names = [
         name for name in values.FIELDS
-        if name in fields or name in values.ADDED and kind in values.OWN.get(name, {kind})
+        if name in fields or name in values.ADDED and kind in values.OWN.get(name, [kind])
     ]
     names += [name for name in fields if name not in values.FIELDS]
     name = draw.choice(names)

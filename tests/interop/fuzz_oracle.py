@@ -79,6 +79,9 @@ def class_for(directory, config, own):
             raise Refused("architectures: no class of transformers")
         return TASKS[own] if own != "MASKED_LM" else transformers.AutoModelForMaskedLM
     types = {found.config_class.model_type, config.model_type}
+    if types == {"mistral", "ministral"}:
+        # What a Mistral with `layer_types` is taken for
+        return TASKS[own]
     if len(types) > 1 and not types <= SAME:
         raise Refused(f"architectures: a class for {found.config_class.model_type}")
     return found

@@ -90,10 +90,9 @@ impl ModelConfig {
     /// The number of labels of the checkpoint's own head: as many as have names, or else
     /// `num_labels`, or else two, as in transformers.
     pub fn num_labels(&self) -> usize {
-        let number = self.field("num_labels").and_then(Value::as_u64);
-        let number = number.and_then(|number| usize::try_from(number).ok());
+        let number = self.field("num_labels").and_then(Value::as_i64);
         match self.id2label.len() {
-            0 => number.filter(|number| *number > 0).unwrap_or(2),
+            0 => number.map_or(2, |number| usize::try_from(number).unwrap_or(0)),
             named => named,
         }
     }

@@ -37,6 +37,8 @@ fn a_field_that_asks_for_something_unsupported_is_named() {
         ("qwen2", json!({"layer_types": ["full_attention", "x"]}), "layer_types = ["),
         ("qwen2", json!({"layer_types": []}), "layer_types = []"),
         ("qwen2", json!({"layer_types": "full_attention"}), "layer_types = "),
+        ("mistral", json!({"layer_types": ["x"]}), "layer_types = ["),
+        ("mistral", json!({"layer_types": ["sliding_attention"], "sliding_window": 8}), "window"),
         ("llama", json!({"rope_theta": 0}), "rope_theta = 0"),
         ("llama", json!({"rope_theta": -1.5}), "rope_theta = -1.5"),
         (
@@ -72,6 +74,7 @@ fn a_field_that_asks_for_something_unsupported_is_named() {
     for (model, fields) in [
         ("mistral", json!({"sliding_window": 16})),
         ("qwen2", json!({"sliding_window": 8, "use_sliding_window": false})),
+        ("mistral", json!({"sliding_window": 8, "layer_types": ["full_attention"]})),
         // From the layer on that is behind the last.
         ("qwen2", json!({"sliding_window": 8, "use_sliding_window": true})),
         ("qwen2", json!({"layer_types": ["full_attention"], "use_sliding_window": true})),
@@ -141,6 +144,7 @@ fn what_transformers_refuses_is_refused_with_the_field() {
         ("bert", json!({"dtype": 16}), "dtype"),
         ("bert", json!({"label2id": []}), "label2id"),
         ("bert", json!({"num_labels": 2.5}), "num_labels"),
+        ("bert", json!({"num_labels": 0, "id2label": null}), "num_labels"),
         ("bert-mlm", json!({"problem_type": "ranking"}), "problem_type"),
         ("bert-qa", json!({"num_labels": 3}), "num_labels = 3"),
         ("bert-qa", json!({"id2label": {"0": "x"}}), "id2label"),
@@ -318,6 +322,18 @@ fn a_field_that_is_left_out_has_the_default_of_its_architecture() {
     let error = loaded("mistral", &json!({"max_position_embeddings": 5000}), &["sliding_window"]);
     let error = error.expect_err("4096 of 5000");
     assert!(error.contains("sliding_window = 4096"), "{error}");
+}
+
+#[test]
+fn an_older_name_of_a_scaling_comes_first() {
+    let of = |scaling| {
+        let fields = json!({"rope_scaling": scaling});
+        outputs(&loaded("llama-linear", &fields, &[]).expect("a model"))
+    };
+    let linear = of(json!({"rope_type": "linear", "factor": 3.0}));
+    assert_eq!(of(json!({"type": "linear", "rope_type": "default", "factor": 3.0})), linear);
+    // The base stands beside it.
+    assert_eq!(of(json!({"type": "linear", "factor": 3.0, "rope_theta": 5.0})), linear);
 }
 
 #[test]

@@ -100,7 +100,12 @@ impl LlamaConfig {
         let window = config.field("sliding_window");
         let is_long = |window: &Value| window.as_u64().is_some_and(|w| w >= least as u64);
         let fits = match config.model_type {
-            Architecture::Mistral => window.is_none_or(is_long),
+            Architecture::Mistral => {
+                // With kinds of layers it is what transformers calls a Ministral.
+                let kinds = config.field("layer_types").is_some();
+                let slides = !kinds || self.slides(config, true)?;
+                window.is_none_or(|window| is_long(window) || !slides && window.is_u64())
+            }
             Architecture::Qwen2 => {
                 let on = config.switched_on("use_sliding_window")?;
                 match self.slides(config, on && window.is_some())? {
@@ -152,16 +157,23 @@ impl LlamaConfig {
         let (mut theta, mut scaling) = (self.rope_theta, RotaryScaling::Default);
         if let Some((name, value)) = found {
             let mut value = value.clone();
-            theta = value.get("rope_theta").and_then(Value::as_f64).unwrap_or(theta);
+            let is_new = name == "rope_parameters";
+            let own = value.get("rope_theta").filter(|_| is_new).and_then(Value::as_f64);
+            theta = own.unwrap_or(theta);
             let supported = |reason: &dyn Display| {
                 let supported = format!("rope_type {} ({reason})", RotaryScaling::NAMES);
                 config.unsupported(name, supported)
             };
             let fields = value.as_object_mut().ok_or_else(|| supported(&"it is no object"))?;
             // As older files call it; newer ones need not say that nothing is scaled.
-            let unsaid = (name == "rope_parameters").then(|| json!("default"));
-            if let Some(older) = fields.get("type").cloned().or(unsaid) {
-                fields.entry("rope_type").or_insert(older);
+            let unsaid = is_new.then(|| json!("default"));
+            if let Some(older) = fields.get("type").cloned() {
+                // The reference lets it come first, but for Mistral.
+                if config.model_type != Architecture::Mistral || !fields.contains_key("rope_type") {
+                    fields.insert("rope_type".into(), older);
+                }
+            } else if let Some(unsaid) = unsaid {
+                fields.entry("rope_type").or_insert(unsaid);
             }
             scaling = serde_json::from_value(value).map_err(|error| supported(&error))?;
             if !scaling.has_positive_factor() {

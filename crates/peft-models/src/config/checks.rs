@@ -62,6 +62,9 @@ impl ModelConfig {
         if self.field("label2id").is_some_and(|labels| !labels.is_object()) {
             return Err(self.unsupported("label2id", "an object, index by label"));
         }
+        if self.own_task().labels() == Some(0) {
+            return Err(self.unsupported("num_labels", "1 or more"));
+        }
         self.check_type()?;
         self.check_padding()?;
         self.check_pruned()

@@ -336,6 +336,10 @@ impl ModelConfig {
         for field in ["num_labels", "problem_type"] {
             raw.remove(field);
         }
+        if task == Task::QuestionAnswering {
+            // It has two outputs, whatever the labels here were.
+            ["id2label", "label2id"].iter().for_each(|labels| drop(raw.remove(*labels)));
+        }
         if let Some(problem) = problem {
             raw.insert("problem_type".into(), json!(problem));
         }

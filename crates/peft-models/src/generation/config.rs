@@ -298,7 +298,12 @@ fn only_one<'de, D: serde::Deserializer<'de>>(
 fn count<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<usize, D::Error> {
-    Ok(usize::try_from(i64::deserialize(deserializer)?).unwrap_or(0))
+    let number = serde_json::Number::deserialize(deserializer)?;
+    match (number.as_u64().map(usize::try_from), number.as_i64()) {
+        (Some(Ok(count)), _) => Ok(count),
+        (None, Some(_)) => Ok(0),
+        _ => Err(D::Error::custom(format!("{number} is no number of tokens"))),
+    }
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(
