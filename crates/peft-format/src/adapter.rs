@@ -64,7 +64,8 @@ impl Adapter {
         // As in HF PEFT, a module that is trained as a whole is not a target.
         let rest = base.without(|site| ModulesToSave::selects(site, &config.modules_to_save));
         let method = config.method.init(&context.over(&rest))?;
-        let mut unmatched = config.method.unmatched(&rest)?;
+        // One of them is what a name among the targets may mean.
+        let mut unmatched = config.method.unmatched(base)?;
         unmatched.extend(config.unmatched_modules(base));
         let members: [(&str, &dyn Hooks); 2] =
             [("modules_to_save", &saved), (config.method.name(), &method)];

@@ -157,6 +157,10 @@ fn a_saved_module_is_no_target() {
     let keys: Vec<String> = saved.specs(&base).into_iter().map(|spec| spec.key).collect();
     assert!(keys.contains(&"base_model.model.classifier.weight".to_string()));
     assert!(!keys.iter().any(|key| key.contains("classifier.lora_A")), "{keys:?}");
+    // A list may name it beside others, as one that was written for `all-linear` does.
+    let listed = adapter(names(&["query", "classifier"]), task).expect("it means something");
+    assert_eq!(change(&listed.method, head).rank, LABELS);
+    assert!(adapter(names(&["query", "clasifier"]), task).is_err(), "it means nothing");
     let only = adapter(names(&["classifier"]), task);
     assert!(matches!(only, Err(Error::Core(peft_core::Error::NoMatch { .. }))), "{only:?}");
 }
