@@ -236,7 +236,7 @@ GENERATION = {
     "num_return_sequences": [1, None, 2],
     "penalty_alpha": [None, 0.6, 0.0],
     "use_cache": [True, False],
-    "eos_token_id": [*TOKENS, [2, 60], [[2]], [-1]],
+    "eos_token_id": [*TOKENS, [2, 60], [-1]],
     "pad_token_id": TOKENS,
     "bos_token_id": TOKENS,
     "decoder_start_token_id": [*TOKENS, [0]],

@@ -39,6 +39,7 @@ fn a_field_that_asks_for_something_unsupported_is_named() {
         ("qwen2", json!({"layer_types": "full_attention"}), "layer_types = "),
         ("mistral", json!({"layer_types": ["x"]}), "layer_types = ["),
         ("mistral", json!({"layer_types": ["sliding_attention"], "sliding_window": 8}), "window"),
+        ("llama", json!({"layer_types": ["sliding_attention"]}), "layer_types = ["),
         ("llama", json!({"rope_theta": 0}), "rope_theta = 0"),
         ("llama", json!({"rope_theta": -1.5}), "rope_theta = -1.5"),
         (
@@ -143,6 +144,7 @@ fn what_transformers_refuses_is_refused_with_the_field() {
         ("bert", json!({"dtype": "torch.float16"}), "dtype"),
         ("bert", json!({"dtype": 16}), "dtype"),
         ("bert", json!({"label2id": []}), "label2id"),
+        ("gpt2-left", json!({"initializer_range": -1}), "initializer_range"),
         ("bert", json!({"num_labels": 2.5}), "num_labels"),
         ("bert", json!({"num_labels": 0, "id2label": null}), "num_labels"),
         ("bert-mlm", json!({"problem_type": "ranking"}), "problem_type"),
@@ -258,6 +260,7 @@ fn a_checkpoint_without_a_class_is_read_by_its_head() {
     for base in [
         "bert",
         "bert-mlm",
+        "bert-qa",
         "bert-token",
         "roberta",
         "roberta-mlm",

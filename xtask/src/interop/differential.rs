@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::Args as ClapArgs;
+use clap::Args;
 
 use crate::python::python;
 use crate::workspace::Workspace;
 
 /// How many, and which.
-#[derive(ClapArgs)]
-pub struct Args {
+#[derive(Args)]
+pub struct Differential {
     /// Change configurations at random instead, and compare what the command `peft` makes of this
     /// many with transformers and PEFT.
     #[arg(long, value_name = "VARIANTS", conflicts_with_all = ["model", "filter", "keep"])]
@@ -27,7 +27,7 @@ pub struct Args {
 }
 
 /// Runs it, if it is asked for; returns whether it is.
-pub fn run(args: &Args) -> Result<bool> {
+pub fn run(args: &Differential) -> Result<bool> {
     let Some(variants) = args.differential else { return Ok(false) };
     let workspace = Workspace::find()?;
     let python = python(&workspace)?;

@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
-    differential: differential::Args,
+    differential: differential::Differential,
 }
 
 /// The libraries, as `write-adapters` calls them, and the scripts that load with them.

@@ -115,7 +115,10 @@ impl LlamaConfig {
                     true => return Err(config.unsupported("layer_types", FULL)),
                 }
             }
-            // A Llama looks at its sign alone.
+            // Its caches look for one, and else at its sign alone.
+            _ if window.is_none() && self.has_sliding_layer(config) => {
+                return Err(config.unsupported("layer_types", FULL));
+            }
             _ => window.is_none_or(|window| window.as_u64().is_some()),
         };
         match fits {
@@ -125,6 +128,13 @@ impl LlamaConfig {
                 Err(config.unsupported("sliding_window", supported))
             }
         }
+    }
+
+    /// Whether `layer_types` names a layer with a window, or not every layer.
+    fn has_sliding_layer(&self, config: &ModelConfig) -> bool {
+        let kinds = config.field("layer_types").and_then(Value::as_array);
+        let layers = self.num_hidden_layers;
+        kinds.is_some_and(|kinds| kinds.len() < layers || kinds.iter().any(|kind| kind == SLIDING))
     }
 
     /// Whether any layer of a Qwen2 has a window, by `layer_types`, or else from a layer on.

@@ -56,6 +56,8 @@ impl ModelConfig {
         // Numbers are f32 where they are used.
         let is_added = |epsilon: f64| epsilon >= 0.0 && (epsilon as f32).is_finite();
         self.numbers(EPSILONS, "a number that is not negative", is_added)?;
+        let deviations = &["initializer_range", "init_std"];
+        self.numbers(deviations, "a number that is not negative", |deviation| deviation >= 0.0)?;
         self.numbers(TOKENS, "the index of a token", |id| id <= f64::from(u32::MAX))?;
         self.numbers(&["num_labels"], "a whole number", |labels| labels.fract() == 0.0)?;
         self.problem_type()?;

@@ -31,6 +31,9 @@ impl ModelConfig {
         let (sequence, tokens) =
             (Task::ClassifySequence { labels }, Task::ClassifyTokens { labels });
         let has = |begin: &str| keys.iter().any(|key| key.starts_with(begin));
+        if self.model_type.tasks(labels).contains(&Task::QuestionAnswering) && has("qa_outputs.") {
+            return Task::QuestionAnswering;
+        }
         // Each with tensors that only such a model has, the most telling first.
         let heads: &[(&str, Task)] = match self.model_type {
             Architecture::Bert if has("bert.pooler.") => &[("classifier.", sequence)],
