@@ -17,6 +17,15 @@ use crate::{Error, Result};
 /// Where the library `datasets` keeps what columns mean.
 const FEATURES: &str = "huggingface";
 
+/// How many bytes rows may take however small their file is: repeated values are packed to nothing.
+const MOST_UNPACKED: u64 = 256 << 20;
+
+/// How many times larger than their file rows may be: text is packed to a tenth, at best.
+const MOST_GROWTH: u64 = 100;
+
+/// What a value takes at least, whatever it is packed to.
+const VALUE_BYTES: u64 = 16;
+
 const DAMAGED: &str = "a damaged Parquet file";
 
 /// Gives each row to `add`, with its number. Columns that are not `wanted` are null.
@@ -41,6 +50,11 @@ fn read(
     let reader = SerializedFileReader::new(file).map_err(|e| Error::file(path, e))?;
     if !fits(reader.metadata(), length) {
         return Err(Error::file(path, DAMAGED));
+    }
+    let unpacked = unpacked(reader.metadata());
+    if unpacked > MOST_UNPACKED.max(length.saturating_mul(MOST_GROWTH)) {
+        let reason = format!("{unpacked} bytes of rows in a file of {length}: too many to be text");
+        return Err(Error::file(path, reason));
     }
     let metadata = reader.metadata().file_metadata();
     let schema = metadata.schema();
@@ -75,6 +89,17 @@ fn fits(metadata: &ParquetMetaData, length: u64) -> bool {
         let is_within = end.and_then(|end| u64::try_from(end).ok()).is_some_and(|e| e <= length);
         start >= 0 && column.compressed_size() >= 0 && column.num_values() >= 0 && is_within
     })
+}
+
+/// How many bytes the values of all columns take, at least.
+fn unpacked(metadata: &ParquetMetaData) -> u64 {
+    let columns = metadata.row_groups().iter().flat_map(|group| group.columns());
+    let sizes = columns.map(|column| {
+        let [bytes, values] = [column.uncompressed_size(), column.num_values()]
+            .map(|number| u64::try_from(number).unwrap_or(u64::MAX));
+        bytes.saturating_add(values.saturating_mul(VALUE_BYTES))
+    });
+    sizes.fold(0, u64::saturating_add)
 }
 
 /// A field as JSON; `names` are those of the classes that its numbers stand for.

@@ -293,6 +293,16 @@ mod parquet {
         }
     }
 
+    /// Two columns of one value each, millions of times.
+    const REPEATED: &[u8] = include_bytes!("../../tests/data/repeated.parquet");
+
+    #[test]
+    fn a_small_file_of_very_many_rows_is_refused_before_they_are_made() {
+        let error = read("a.parquet", REPEATED, "text,label").expect_err("too many");
+        let expected = format!("bytes of rows in a file of {}: too many", REPEATED.len());
+        assert!(error.contains(&expected), "{error}");
+    }
+
     proptest! {
         /// A damaged file is an error or other rows, never the end of the program.
         #[test]
