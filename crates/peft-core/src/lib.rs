@@ -40,7 +40,9 @@ mod modules_to_save;
 mod reparameterize;
 
 pub use activation::Activation;
-pub use adapters::{AdaptersModel, AdaptersModules, with_adapters_defaults};
+pub use adapters::{
+    AdaptersLora, AdaptersModel, AdaptersModules, whole_if_it_is, with_adapters_defaults,
+};
 pub use base::{Base, BaseSite};
 pub use calibration::{Calibration, base_gradients, layer_inputs};
 pub use compose::{Acts, AdapterPool, Average, GateKind, Gated, PerLayer, Stack, refuse_stack};

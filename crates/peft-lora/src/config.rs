@@ -60,7 +60,7 @@ pub struct LoraConfig {
     #[serde(rename = "r")]
     pub rank: usize,
     /// Numerator of the scale.
-    #[serde(rename = "lora_alpha", serialize_with = "whole_if_it_is")]
+    #[serde(rename = "lora_alpha", serialize_with = "peft_core::whole_if_it_is")]
     pub alpha: f64,
     /// Dropout on the input of the factors.
     #[serde(rename = "lora_dropout")]
@@ -115,18 +115,6 @@ impl Default for LoraConfig {
             ensure_weight_tying: false,
             lr_ratio: None,
         }
-    }
-}
-
-/// HF PEFT writes alpha as a whole number.
-fn whole_if_it_is<S: serde::Serializer>(
-    value: &f64,
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    if value.fract() == 0.0 && value.abs() < 1e15 {
-        serializer.serialize_i64(*value as i64)
-    } else {
-        serializer.serialize_f64(*value)
     }
 }
 
