@@ -18,6 +18,7 @@ enum Fault {
     #[default]
     None,
     ShiftedStart,
+    DrawsFromTheDevice,
     UnusedParameter,
     MovingConstant,
     AnotherScaleWithoutTokens,
@@ -90,7 +91,12 @@ impl MethodConfig for OuterConfig {
             let start = if self.fault == Fault::ShiftedStart { 0.1 } else { 0.0 };
             let unused = Param::from_tensor(Tensor::ones([2], device));
             layers[site.index] = Some(Factors {
-                u: Param::from_tensor(Tensor::ones([site.d_in(), 1], device)),
+                u: Param::from_tensor(match self.fault {
+                    Fault::DrawsFromTheDevice => {
+                        Tensor::random([site.d_in(), 1], Distribution::Default, device)
+                    }
+                    _ => Tensor::ones([site.d_in(), 1], device),
+                }),
                 v: Param::from_tensor(Tensor::full([1, site.d_out()], start, device)),
                 unused: unused.set_require_grad(self.fault == Fault::UnusedParameter),
             });
@@ -265,6 +271,7 @@ macro_rules! catches {
 
 catches! {
     shifted_start: ShiftedStart, the_start_is_the_base, "logits of the fresh method";
+    random_of_the_device: DrawsFromTheDevice, the_start_is_the_base, "another of the same seed";
     unused_parameter: UnusedParameter, every_trained_parameter_gets_a_gradient, "no gradient";
     unused_parameter_stays: UnusedParameter, a_step_changes_only_what_is_trained, "trained: true";
     moving_constant: MovingConstant, a_step_changes_only_what_is_trained, "trained: false";

@@ -60,7 +60,7 @@ impl MethodConfig for KronAConfig {
             }
             let bound = 1.0 / (p as f64).sqrt();
             let uniform = Distribution::Uniform(-bound, bound);
-            let a = Tensor::random(self.shape, uniform, context.device);
+            let a = context.random(self.shape, uniform);
             // Zeros, so that the start is the base.
             let b = Tensor::zeros([d_in / p, d_out / q], context.device);
             layers[site.index] = Some([a, b].map(Param::from_tensor));

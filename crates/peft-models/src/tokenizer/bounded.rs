@@ -121,7 +121,14 @@ impl TextTokenizer {
             let encoding = guarded(|| encode(tokenizer, begin)).map_err(|e| e.to_string())?;
             let behind: usize = encoding.get_overflowing().iter().map(Encoding::len).sum();
             if is_whole || behind >= MARGIN {
-                return Ok(encoding);
+                // What stands around a text may hold it twice, which is not counted when it is cut.
+                return match encoding.len() <= kept {
+                    true => Ok(encoding),
+                    false => Err(format!(
+                        "its template makes {} tokens of a text that is cut to {kept}",
+                        encoding.len()
+                    )),
+                };
             }
             if bytes >= most {
                 return Err(too_long());

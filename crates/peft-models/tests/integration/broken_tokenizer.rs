@@ -213,6 +213,24 @@ fn a_normaliser_that_makes_far_more_of_a_text_is_refused() {
 }
 
 #[test]
+fn a_template_that_holds_a_text_twice_makes_no_text_longer_than_it_may_be() {
+    let mut file = whole();
+    let text = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
+    file["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [text("A")],
+        "pair": [text("A"), text("B"), text("B")],
+        "special_tokens": {},
+    });
+    let tokenizer = load(&file, 8).expect("it can be used for short texts");
+    let pair = |second: String| [("a".into(), Some(second))];
+    let short = tokenizer.encode(&pair("b".into())).expect("it is short");
+    assert!((3..=8).contains(&short[0].ids.len()));
+    let error = tokenizer.encode(&pair("b ".repeat(20))).expect_err("cut, and then doubled");
+    assert!(error.to_string().contains("tokens of a text that is cut to 8"), "{error}");
+}
+
+#[test]
 fn a_long_text_is_encoded_as_its_beginning_is() {
     let words = ["ab", "b", "日本", "", "a-b"];
     let text = |bytes: usize| {
