@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args as ClapArgs;
@@ -83,6 +83,13 @@ fn cargo_fuzz<'w>(workspace: &'w Workspace, args: &[&str]) -> Cmd<'w> {
     workspace.shell.cmd("cargo").args(["+nightly", "fuzz"]).args(args)
 }
 
+/// Where targets write their inputs: in memory, if the machine has such a folder, as syncing would take
+/// most of the time.
+fn scratch() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { std::env::temp_dir() }
+}
+
 /// Runs a target on its seeds, and on what earlier runs found to reach more of the code.
 fn fuzz(workspace: &Workspace, target: &str, args: &Args) -> Result<Outcome> {
     let seeds = workspace.root.join(FOLDER).join("seeds").join(target);
@@ -110,6 +117,7 @@ fn fuzz(workspace: &Workspace, target: &str, args: &Args) -> Result<Outcome> {
         .arg(format!("-dict={}", words.display()))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
         .arg("-print_final_stats=1")
+        .env("TMPDIR", scratch())
         .quiet()
         .ignore_status()
         .output()?;

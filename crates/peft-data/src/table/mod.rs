@@ -1,5 +1,7 @@
 //! Rows of tables: CSV, TSV, JSON, Parquet.
 
+#[cfg(feature = "parquet")]
+mod bounded_file;
 mod columns;
 mod delimited;
 mod header;

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parquet::file::metadata::{FileMetaData, ParquetMetaData};
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{FileReader, Length, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
+use super::bounded_file::BoundedFile;
 use super::objects::Object;
 use crate::{Error, Result};
 
@@ -46,7 +47,8 @@ fn read(
     wanted: &dyn Fn(&str) -> bool,
     add: &mut dyn FnMut(u64, Object) -> Result<()>,
 ) -> Result<()> {
-    let length = file.metadata().map_err(|e| Error::file(path, e))?.len();
+    let file = BoundedFile::new(file).map_err(|e| Error::file(path, e))?;
+    let length = file.len();
     let reader = SerializedFileReader::new(file).map_err(|e| Error::file(path, e))?;
     if !fits(reader.metadata(), length) {
         return Err(Error::file(path, DAMAGED));
@@ -80,14 +82,18 @@ fn read(
     Ok(())
 }
 
-/// Whether all columns lie within a file of this many bytes.
+/// Whether all columns lie within a file of this many bytes, and have a value for each row.
 fn fits(metadata: &ParquetMetaData, length: u64) -> bool {
-    let mut columns = metadata.row_groups().iter().flat_map(|group| group.columns());
-    columns.all(|column| {
+    let mut columns = metadata
+        .row_groups()
+        .iter()
+        .flat_map(|group| group.columns().iter().map(|column| (group.num_rows(), column)));
+    columns.all(|(rows, column)| {
         let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
         let end = start.checked_add(column.compressed_size());
         let is_within = end.and_then(|end| u64::try_from(end).ok()).is_some_and(|e| e <= length);
-        start >= 0 && column.compressed_size() >= 0 && column.num_values() >= 0 && is_within
+        let is_filled = (0..=column.num_values()).contains(&rows);
+        start >= 0 && column.compressed_size() >= 0 && is_filled && is_within
     })
 }
 

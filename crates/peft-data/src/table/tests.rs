@@ -303,6 +303,16 @@ mod parquet {
         assert!(error.contains(&expected), "{error}");
     }
 
+    /// A damaged page, of which the reader finds the header again and again.
+    const WITHOUT_END: &[u8] = include_bytes!("../../tests/data/read-without-end.parquet");
+
+    #[test]
+    fn a_file_is_not_read_without_end() {
+        let error = read("a.parquet", WITHOUT_END, "text,label").expect_err("damaged");
+        assert!(error.starts_with("a.parquet, row 1: "), "{error}");
+        assert!(error.contains("the file is read again and again"), "{error}");
+    }
+
     proptest! {
         /// A damaged file is an error or other rows, never the end of the program.
         #[test]
