@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+use parquet::column::page::Page;
 use parquet::file::metadata::{FileMetaData, ParquetMetaData};
 use parquet::file::reader::{FileReader, Length, SerializedFileReader};
 use parquet::record::Field;
@@ -58,6 +59,9 @@ fn read(
         let reason = format!("{unpacked} bytes of rows in a file of {length}: too many to be text");
         return Err(Error::file(path, reason));
     }
+    if !dictionaries_fit(&reader).map_err(|e| Error::file(path, e))? {
+        return Err(Error::file(path, DAMAGED));
+    }
     let metadata = reader.metadata().file_metadata();
     let schema = metadata.schema();
     let columns = schema.get_fields();
@@ -95,6 +99,28 @@ fn fits(metadata: &ParquetMetaData, length: u64) -> bool {
         let is_filled = (0..=column.num_values()).contains(&rows);
         start >= 0 && column.compressed_size() >= 0 && is_filled && is_within
     })
+}
+
+/// Whether no dictionary says that it has more values than bytes: room is made for as many as it says.
+fn dictionaries_fit(reader: &impl FileReader) -> parquet::errors::Result<bool> {
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group)?;
+        for column in 0..group.num_columns() {
+            let mut pages = group.get_column_page_reader(column)?;
+            while let Some(next) = pages.peek_next_page()? {
+                if !next.is_dict {
+                    pages.skip_next_page()?;
+                    continue;
+                }
+                if let Some(Page::DictionaryPage { buf, num_values, .. }) = pages.get_next_page()?
+                    && num_values as usize > buf.len()
+                {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// How many bytes the values of all columns take, at least.
