@@ -65,9 +65,10 @@ pub use method::{
 };
 pub use modules_to_save::{ModulesToSave, TokenIndices};
 pub use pass::{EmptyPass, Memo, MemoKey, Mode, Observation, Pass, Probe};
+pub use peft_kernels::PackedWeight;
 pub use reparameterize::{Reparameterized, reparameterize};
 pub use rows::{Row, Rows, Slots};
 pub use site::{Role, Site, SiteKind};
 pub use targets::{ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns};
 pub use trained::{TrainedNorm, num_trainable, trained_copy};
-pub use weight::{FrozenWeight, PackedWeight};
+pub use weight::FrozenWeight;

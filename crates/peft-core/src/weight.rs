@@ -1,9 +1,9 @@
 //! Frozen weights, as tensors or packed.
 
-use std::fmt;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, module::linear};
+use peft_kernels::PackedWeight;
 
 /// A frozen matrix: the weight `[d_in, d_out]` of a linear layer, or the table `[entries, d]` of an
 /// embedding.
@@ -14,34 +14,6 @@ pub enum FrozenWeight {
     Dense(Tensor<2>),
     /// Fewer bits for each number.
     Packed(Arc<dyn PackedWeight>),
-}
-
-/// A frozen matrix that is not held as a tensor of its numbers.
-pub trait PackedWeight: fmt::Debug + Send + Sync {
-    /// Its shape.
-    fn dims(&self) -> [usize; 2];
-
-    /// The bytes that hold its numbers.
-    fn num_bytes(&self) -> usize;
-
-    /// Where its numbers are computed with.
-    fn device(&self) -> Device;
-
-    /// Its numbers, as a tensor that is made now.
-    fn dense(&self) -> Tensor<2>;
-
-    /// The same matrix the other way round, over the same bytes.
-    fn transpose(&self) -> Arc<dyn PackedWeight>;
-
-    /// `x W` for `[tokens, d_in]`. Gradients reach `x`; no tensor of the weight's numbers outlives
-    /// the call.
-    fn product(&self, input: Tensor<2>) -> Tensor<2>;
-
-    /// The rows with these indices: `[n]` to `[n, d]`.
-    ///
-    /// # Panics
-    /// If there is no such row.
-    fn rows(&self, indices: Tensor<1, Int>) -> Tensor<2>;
 }
 
 impl FrozenWeight {

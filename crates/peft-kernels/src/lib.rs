@@ -1,11 +1,10 @@
 #![doc = include_str!("../README.md")]
+// The one crate that may: every block says why it is sound.
+#![allow(unsafe_code)]
+#![deny(clippy::undocumented_unsafe_blocks)]
 
-mod format;
-mod matrix;
-#[cfg(feature = "flex")]
-mod product;
-mod tensor;
+mod packed;
+mod weight;
 
-pub use format::BlockFormat;
-pub use matrix::PackedMatrix;
-pub use tensor::PackedTensor;
+pub use packed::{BlockFormat, PackedMatrix, PackedTensor};
+pub use weight::PackedWeight;

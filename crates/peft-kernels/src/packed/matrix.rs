@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use peft_core::PackedWeight;
 
-use crate::PackedTensor;
+use super::PackedTensor;
+use crate::PackedWeight;
 
 /// A packed matrix `[rows, columns]`, or that matrix transposed.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ impl PackedMatrix {
     /// Whether there is a product with packed matrices on this device.
     pub fn is_supported(device: &Device) -> bool {
         #[cfg(feature = "flex")]
-        return crate::product::is_supported(device);
+        return super::product::is_supported(device);
         #[cfg(not(feature = "flex"))]
         {
             let _ = device;
@@ -90,7 +90,7 @@ impl PackedWeight for PackedMatrix {
 
     fn product(&self, input: Tensor<2>) -> Tensor<2> {
         #[cfg(feature = "flex")]
-        return crate::product::product(input, self);
+        return super::product::product(input, self);
         #[cfg(not(feature = "flex"))]
         burn::tensor::module::linear(input, self.dense(), None)
     }

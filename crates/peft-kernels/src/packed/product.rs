@@ -14,10 +14,10 @@ use burn::backend::{
     Autodiff, Backend, Dispatch, DispatchDevice, Flex, TensorMetadata, backend_extension,
 };
 use burn::tensor::{Device, Slice, Tensor};
-use peft_core::PackedWeight;
 use rayon::prelude::*;
 
-use crate::PackedMatrix;
+use super::PackedMatrix;
+use crate::PackedWeight;
 
 /// The most numbers that one task unpacks at a time: they should stay in a core's cache until they
 /// are multiplied, and be enough for the product to be worth its own preparations.

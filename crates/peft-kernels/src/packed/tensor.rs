@@ -2,8 +2,8 @@
 
 use burn::tensor::{TensorData, f16};
 
-use crate::BlockFormat;
-use crate::format::{pack_nf4, pack_q8_0};
+use super::BlockFormat;
+use super::format::{pack_nf4, pack_q8_0};
 
 /// A tensor in packed form.
 #[derive(Debug, Clone, PartialEq, Eq)]
