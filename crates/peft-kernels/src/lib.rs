@@ -3,7 +3,10 @@
 #![allow(unsafe_code)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+#[cfg(feature = "flex")]
+mod matmul;
 mod packed;
+mod simd;
 mod weight;
 
 pub use packed::{BlockFormat, PackedMatrix, PackedTensor};

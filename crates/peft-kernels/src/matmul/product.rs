@@ -1,0 +1,409 @@
+//! Products of a few rows with panels.
+
+use std::ops::Range;
+
+use pulp::Simd;
+
+use super::Panels;
+use super::tile::{self, Left, Right, most_registers, most_rows};
+
+/// One product of a sum of products: `left · panels`.
+#[derive(Clone, Copy)]
+pub(crate) struct Term<'a> {
+    /// The left side, from its first number on.
+    pub(crate) left: &'a [f32],
+    /// From a row of it to the next.
+    pub(crate) row: usize,
+    /// From a column of it to the next.
+    pub(crate) column: usize,
+    /// The right side.
+    pub(crate) panels: &'a Panels,
+}
+
+impl<'a> Term<'a> {
+    /// With a left side that lies row after row, as wide as the right side is deep.
+    pub(crate) fn new(left: &'a [f32], panels: &'a Panels) -> Self {
+        Self { left, row: panels.depth(), column: 1, panels }
+    }
+}
+
+/// What a sum of products begins with.
+#[derive(Clone, Copy)]
+pub(crate) enum Start<'a> {
+    /// Zeros.
+    Zero,
+    /// The same number for all rows of a column.
+    Bias(&'a [f32]),
+    /// What is there.
+    Output,
+}
+
+/// `start + Σ left · panels`: products of the same shape `[rows, columns]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Products<'a> {
+    pub(crate) terms: &'a [Term<'a>],
+    pub(crate) start: Start<'a>,
+}
+
+impl Products<'_> {
+    /// Writes some panels of the product: of `rows` rows that lie `distance` apart in `out`.
+    ///
+    /// # Safety
+    /// `out` has room for that many rows of as many columns, and nobody else reads or writes those
+    /// of these panels meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn run<S: Simd>(
+        &self,
+        simd: S,
+        rows: usize,
+        panels: Range<usize>,
+        out: *mut f32,
+        distance: usize,
+    ) {
+        let Some(first) = self.terms.first() else { return };
+        let most = most_rows(S::F32_LANES);
+        for Term { left, row, column, panels } in self.terms {
+            let alike = [first.panels.columns(), first.panels.width()];
+            assert_eq!([panels.columns(), panels.width()], alike, "products of one shape");
+            if rows > 0 && panels.depth() > 0 {
+                let last = (rows - 1) * row + (panels.depth() - 1) * column;
+                assert!(last < left.len(), "a left side of {rows} rows");
+            }
+        }
+        for number in panels {
+            let columns = first.panels.columns_of(number);
+            let mut row = 0;
+            while row < rows {
+                let count = most.min(rows - row);
+                // SAFETY: the left sides have these rows, and `out` too, as the caller says.
+                unsafe {
+                    let out = out.add(row * distance + columns.start);
+                    let width = first.panels.width() / S::F32_LANES;
+                    self.tiles(simd, [count, width], row, number, columns.clone(), out, distance);
+                }
+                row += count;
+            }
+        }
+    }
+
+    /// The tile of this size.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn tiles<S: Simd>(
+        &self,
+        simd: S,
+        [rows, registers]: [usize; 2],
+        row: usize,
+        panel: usize,
+        columns: Range<usize>,
+        out: *mut f32,
+        distance: usize,
+    ) {
+        macro_rules! tile {
+            ($rows:literal, $registers:literal) => {
+                // SAFETY: as the caller says.
+                unsafe {
+                    self.tile::<S, $rows, $registers>(simd, row, panel, columns, out, distance)
+                }
+            };
+        }
+        macro_rules! of_rows {
+            ($registers:literal; $($rows:literal),*) => {
+                match rows {
+                    $($rows => tile!($rows, $registers),)*
+                    _ => unreachable!("no more rows than in a tile"),
+                }
+            };
+        }
+        // Branches that the number of lanes rules out are not compiled.
+        if most_registers(S::F32_LANES) == 3 && most_rows(S::F32_LANES) == 8 {
+            match registers {
+                1 => of_rows!(1; 1, 2, 3, 4, 5, 6, 7, 8),
+                2 => of_rows!(2; 1, 2, 3, 4, 5, 6, 7, 8),
+                _ => of_rows!(3; 1, 2, 3, 4, 5, 6, 7, 8),
+            }
+        } else if most_registers(S::F32_LANES) == 3 {
+            match registers {
+                1 => of_rows!(1; 1, 2, 3, 4),
+                2 => of_rows!(2; 1, 2, 3, 4),
+                _ => of_rows!(3; 1, 2, 3, 4),
+            }
+        } else {
+            match registers {
+                1 => of_rows!(1; 1, 2, 3, 4),
+                2 => of_rows!(2; 1, 2, 3, 4),
+                3 => of_rows!(3; 1, 2, 3, 4),
+                4 => of_rows!(4; 1, 2, 3, 4),
+                5 => of_rows!(5; 1, 2, 3, 4),
+                6 => of_rows!(6; 1, 2, 3, 4),
+                7 => of_rows!(7; 1, 2, 3, 4),
+                _ => of_rows!(8; 1, 2, 3, 4),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const ROWS: usize, const WIDE: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        panel: usize,
+        columns: Range<usize>,
+        out: *mut f32,
+        distance: usize,
+    ) {
+        let wide = columns.len();
+        let mut sums = match self.start {
+            Start::Zero => [[simd.splat_f32s(0.0); WIDE]; ROWS],
+            Start::Bias(bias) => {
+                let bias = bias[columns].as_ptr();
+                // SAFETY: the bias has these columns, and at a distance of nothing each row is it.
+                unsafe { tile::read::<S, ROWS, WIDE>(simd, bias, 0, wide) }
+            }
+            // SAFETY: `out` has these rows.
+            Start::Output => unsafe { tile::read::<S, ROWS, WIDE>(simd, out, distance, wide) },
+        };
+        for term in self.terms {
+            let left = Left {
+                start: term.left.as_ptr().wrapping_add(row * term.row),
+                row: term.row,
+                column: term.column,
+            };
+            let right =
+                Right { start: term.panels.panel(panel).as_ptr(), row: term.panels.width() };
+            // SAFETY: `run` has seen that the left side has as many rows, as long as the panel is
+            // deep, and a panel has whole registers.
+            sums = unsafe { tile::add(simd, sums, left, right, term.panels.depth()) };
+        }
+        // SAFETY: `out` has these rows.
+        unsafe { tile::write(simd, sums, out, distance, wide) };
+    }
+}
+
+/// Adds `leftᵀ · right` to `sums`, `[left columns, right columns]`: what a weight's gradient is.
+///
+/// `left` is `[depth, left columns]`, `right` `[depth, right columns]`, row after row.
+#[inline(always)]
+pub(crate) fn transposed_sum<S: Simd>(
+    simd: S,
+    left: &[f32],
+    right: &[f32],
+    [depth, rows, columns]: [usize; 3],
+    sums: &mut [f32],
+) {
+    assert!(left.len() >= depth * rows && right.len() >= depth * columns, "{depth} rows");
+    assert_eq!(sums.len(), rows * columns, "a sum for each pair of columns");
+    let lanes = S::F32_LANES;
+    let wide = if lanes == 1 { 1 } else { most_registers(lanes) * lanes };
+    // What is read beyond a row's end must lie within the matrix.
+    let mut padded = Vec::new();
+    let mut column = 0;
+    while column < columns {
+        let width = wide.min(columns - column);
+        let registers = width.div_ceil(lanes);
+        let right = if width == registers * lanes {
+            Right { start: right[column..].as_ptr(), row: columns }
+        } else {
+            padded.clear();
+            padded.resize(depth * registers * lanes, 0.0);
+            let lines = padded.chunks_mut(registers * lanes);
+            for (line, right) in lines.zip(right.chunks(columns)) {
+                line[..width].copy_from_slice(&right[column..column + width]);
+            }
+            Right { start: padded.as_ptr(), row: registers * lanes }
+        };
+        let mut row = 0;
+        while row < rows {
+            let count = 4.min(rows - row);
+            let left = Left { start: left[row..].as_ptr(), row: 1, column: rows };
+            let out = sums[row * columns + column..].as_mut_ptr();
+            macro_rules! tile {
+                ($rows:literal, $registers:literal) => {
+                    // SAFETY: both sides have `depth` rows of these columns, and `sums` has as many
+                    // rows and columns.
+                    unsafe {
+                        let tile = tile::read::<S, $rows, $registers>(simd, out, columns, width);
+                        let tile = tile::add(simd, tile, left, right, depth);
+                        tile::write(simd, tile, out, columns, width);
+                    }
+                };
+            }
+            match [count, registers] {
+                [1, 1] => tile!(1, 1),
+                [2, 1] => tile!(2, 1),
+                [3, 1] => tile!(3, 1),
+                [4, 1] => tile!(4, 1),
+                [1, 2] => tile!(1, 2),
+                [2, 2] => tile!(2, 2),
+                [3, 2] => tile!(3, 2),
+                [4, 2] => tile!(4, 2),
+                [1, _] => tile!(1, 3),
+                [2, _] => tile!(2, 3),
+                [3, _] => tile!(3, 3),
+                _ => tile!(4, 3),
+            }
+            row += count;
+        }
+        column += width;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulp::WithSimd;
+
+    use super::*;
+    use crate::matmul::Source;
+    use crate::simd::run;
+
+    /// Numbers that are neither small nor alike.
+    fn values(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 22) as f32 - 2.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    fn exact(left: &[f32], right: &[f32], [rows, depth, columns]: [usize; 3]) -> Vec<f64> {
+        let mut out = vec![0.0; rows * columns];
+        for row in 0..rows {
+            for place in 0..depth {
+                for column in 0..columns {
+                    let product = f64::from(left[row * depth + place])
+                        * f64::from(right[place * columns + column]);
+                    out[row * columns + column] += product;
+                }
+            }
+        }
+        out
+    }
+
+    fn assert_near(found: &[f32], exact: &[f64], what: &str) {
+        assert_eq!(found.len(), exact.len());
+        for (found, exact) in found.iter().zip(exact) {
+            let difference = (f64::from(*found) - exact).abs();
+            assert!(difference < 1e-4 * exact.abs().max(1.0), "{what}: {found} for {exact}");
+        }
+    }
+
+    struct Kernel<'a> {
+        products: Products<'a>,
+        shape: [usize; 2],
+        panels: usize,
+        out: &'a mut [f32],
+    }
+
+    impl WithSimd for Kernel<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let [rows, columns] = self.shape;
+            assert_eq!(self.out.len(), rows * columns);
+            // SAFETY: there is room for the whole product, and nobody else has it.
+            unsafe {
+                self.products.run(simd, rows, 0..self.panels, self.out.as_mut_ptr(), columns);
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_products_of_any_shape_are_those_of_f64() {
+        for [rows, depth, columns] in
+            [[1, 1, 1], [3, 5, 7], [13, 17, 50], [9, 33, 48], [31, 7, 130]]
+        {
+            let (left, right) = (values(rows * depth, 1), values(depth * columns, 2));
+            let (low, high) = (values(rows * 3, 3), values(3 * columns, 4));
+            let bias = values(columns, 5);
+            let source = Source::new(&right, [depth, columns]);
+            let flipped: Vec<f32> =
+                (0..depth * columns).map(|i| right[i % depth * columns + i / depth]).collect();
+            for source in [source, Source::new(&flipped, [columns, depth]).transposed()] {
+                let panels = Panels::new(source);
+                assert_eq!(panels.dense(), right);
+                assert_eq!(
+                    panels.at(depth - 1, columns / 2),
+                    right[(depth - 1) * columns + columns / 2]
+                );
+                let small = Panels::scaled(Source::new(&high, [3, columns]), 0.5);
+                let terms = [Term::new(&left, &panels), Term::new(&low, &small)];
+                let mut out = vec![f32::NAN; rows * columns];
+                let mut run_from = |start| {
+                    let products = Products { terms: &terms, start };
+                    let (shape, panels) = ([rows, columns], panels.count());
+                    run(Kernel { products, shape, panels, out: &mut out });
+                };
+                run_from(Start::Bias(&bias));
+                run_from(Start::Output);
+                let [first, second] = [
+                    exact(&left, &right, [rows, depth, columns]),
+                    exact(&low, &high, [rows, 3, columns]),
+                ];
+                let expected: Vec<f64> = first
+                    .iter()
+                    .zip(&second)
+                    .enumerate()
+                    .map(|(place, (a, b))| f64::from(bias[place % columns]) + 2.0 * (a + 0.5 * b))
+                    .collect();
+                assert_near(&out, &expected, &format!("{rows} x {depth} x {columns}"));
+            }
+        }
+    }
+
+    struct Sum<'a>(&'a [f32], &'a [f32], [usize; 3], &'a mut [f32]);
+
+    impl WithSimd for Sum<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            transposed_sum(simd, self.0, self.1, self.2, self.3);
+        }
+    }
+
+    #[test]
+    fn transposed_sums_are_those_of_f64() {
+        for [depth, rows, columns] in [[1, 1, 1], [11, 3, 5], [40, 8, 96], [23, 9, 70]] {
+            let (left, right) = (values(depth * rows, 6), values(depth * columns, 7));
+            let mut sums = values(rows * columns, 8);
+            let flipped: Vec<f32> =
+                (0..depth * rows).map(|i| left[i % depth * rows + i / depth]).collect();
+            let product = exact(&flipped, &right, [rows, depth, columns]);
+            let expected: Vec<f64> =
+                sums.iter().zip(&product).map(|(s, p)| f64::from(*s) + p).collect();
+            run(Sum(&left, &right, [depth, rows, columns], &mut sums));
+            assert_near(&sums, &expected, &format!("{depth} x {rows} x {columns}"));
+        }
+    }
+
+    #[test]
+    #[ignore = "a measurement"]
+    fn rate() {
+        for [rows, depth, columns] in
+            [[64, 384, 384], [64, 384, 1536], [64, 1536, 384], [64, 384, 8]]
+        {
+            let (left, right) = (values(rows * depth, 1), values(depth * columns, 2));
+            let panels = Panels::new(Source::new(&right, [depth, columns]));
+            let terms = [Term::new(&left, &panels)];
+            let mut out = vec![0.0; rows * columns];
+            let times = 2000;
+            let start = std::time::Instant::now();
+            for _ in 0..times {
+                let products = Products { terms: &terms, start: Start::Zero };
+                run(Kernel {
+                    products,
+                    shape: [rows, columns],
+                    panels: panels.count(),
+                    out: &mut out,
+                });
+            }
+            let seconds = start.elapsed().as_secs_f64();
+            println!(
+                "{rows} x {depth} x {columns}: {:.1} GFLOP/s",
+                2e-9 * (rows * depth * columns * times) as f64 / seconds
+            );
+        }
+    }
+}
