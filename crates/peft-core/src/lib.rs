@@ -4,7 +4,6 @@
 // `cargo xtask ci` checks that.
 
 // What everything speaks of.
-mod activation;
 mod error;
 mod rows;
 mod site;
@@ -39,7 +38,6 @@ mod compose;
 mod modules_to_save;
 mod reparameterize;
 
-pub use activation::Activation;
 pub use adapters::{
     AdaptersLora, AdaptersModel, AdaptersModules, whole_if_it_is, with_adapters_defaults,
 };
@@ -65,7 +63,7 @@ pub use method::{
 };
 pub use modules_to_save::{ModulesToSave, TokenIndices};
 pub use pass::{EmptyPass, Memo, MemoKey, Mode, Observation, Pass, Probe};
-pub use peft_kernels::PackedWeight;
+pub use peft_kernels::{Activation, PackedWeight};
 pub use reparameterize::{Reparameterized, reparameterize};
 pub use rows::{Row, Rows, Slots};
 pub use site::{Role, Site, SiteKind};

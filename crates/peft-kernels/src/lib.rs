@@ -3,11 +3,25 @@
 #![allow(unsafe_code)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+mod activation;
+mod dropout;
+#[cfg(feature = "flex")]
+mod elementwise;
+#[cfg(feature = "flex")]
+mod fused;
+mod linear;
 #[cfg(feature = "flex")]
 mod matmul;
 mod packed;
+#[cfg(feature = "flex")]
+mod prepacked;
 mod simd;
 mod weight;
 
+pub use activation::Activation;
+pub use dropout::Dropout;
+pub use linear::{LinearParts, LowRankPart};
 pub use packed::{BlockFormat, PackedMatrix, PackedTensor};
+#[cfg(feature = "flex")]
+pub use prepacked::PrepackedMatrix;
 pub use weight::PackedWeight;

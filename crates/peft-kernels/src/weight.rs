@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::LinearParts;
+
 /// A frozen matrix that is not held as a tensor of its numbers.
 pub trait PackedWeight: fmt::Debug + Send + Sync {
     /// Its shape.
@@ -25,6 +27,11 @@ pub trait PackedWeight: fmt::Debug + Send + Sync {
     /// `x W` for `[tokens, d_in]`. Gradients reach `x`; no tensor of the weight's numbers outlives
     /// the call.
     fn product(&self, input: Tensor<2>) -> Tensor<2>;
+
+    /// `x W` with what a layer computes beside it.
+    fn linear(&self, input: Tensor<2>, parts: LinearParts) -> Tensor<2> {
+        parts.over(self.product(input.clone()), input)
+    }
 
     /// The rows with these indices: `[n]` to `[n, d]`.
     ///

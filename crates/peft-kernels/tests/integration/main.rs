@@ -1,4 +1,7 @@
 //! Packing, and products with what is packed.
 
+mod both;
+mod elementwise;
+mod linear;
 mod normal_float;
 mod product;

@@ -3,6 +3,9 @@
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "flex")]
+use crate::simd::{Lanes, gelu, gelu_tanh, sigmoid};
+
 /// An activation function, of a model or of a method.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activation {
@@ -57,6 +60,10 @@ pub enum Activation {
 impl Activation {
     /// Applies the function to each value.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        #[cfg(feature = "flex")]
+        if self.is_fast() && crate::fused::is_fast(&x) {
+            return crate::elementwise::activated(self, x);
+        }
         match self {
             Self::Gelu => activation::gelu(x),
             Self::GeluTanh => activation::gelu_approximate(x),
@@ -71,6 +78,59 @@ impl Activation {
             Self::Tanh => activation::tanh(x),
             Self::Sigmoid => activation::sigmoid(x),
             Self::Linear => x,
+        }
+    }
+}
+
+impl Activation {
+    /// `f(gate) ⊙ x`, the inner layer of a feed-forward network with a gate.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    pub fn gated<const D: usize>(self, gate: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
+        assert_eq!(gate.dims(), x.dims(), "a gate for each number");
+        #[cfg(feature = "flex")]
+        if self.is_fast() && crate::fused::is_fast(&gate) && crate::fused::is_fast(&x) {
+            return crate::elementwise::gated(self, gate, x);
+        }
+        self.forward(gate) * x
+    }
+}
+
+#[cfg(feature = "flex")]
+impl Activation {
+    /// Whether [`with_slope`](Self::with_slope) has it.
+    pub(crate) fn is_fast(self) -> bool {
+        !matches!(self, Self::Gelu10 | Self::Relu2 | Self::Relu6 | Self::LeakyRelu | Self::Mish)
+    }
+
+    /// The function and its derivative.
+    #[inline(always)]
+    pub(crate) fn with_slope<S: pulp::Simd>(self, x: Lanes<S>) -> [Lanes<S>; 2] {
+        let (zero, one) = (x.all(0.0), x.all(1.0));
+        match self {
+            Self::Gelu => gelu(x),
+            Self::GeluTanh => gelu_tanh(x),
+            Self::QuickGelu => {
+                let open = sigmoid(x * x.all(1.702));
+                let slope = (x * x.all(1.702) * open).mul_add(one - open, open);
+                [x * open, slope]
+            }
+            Self::Silu => {
+                let open = sigmoid(x);
+                [x * open, (x * open).mul_add(one - open, open)]
+            }
+            Self::Relu => [x.at_least(zero), one.where_positive(x)],
+            Self::Tanh => {
+                let value = sigmoid(x + x).mul_add(x.all(2.0), x.all(-1.0));
+                [value, one - value * value]
+            }
+            Self::Sigmoid => {
+                let open = sigmoid(x);
+                [open, open * (one - open)]
+            }
+            Self::Linear => [x, one],
+            _ => unreachable!("{self:?} is computed otherwise"),
         }
     }
 }
