@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, module::linear};
-use peft_kernels::PackedWeight;
+use peft_kernels::{LinearParts, PackedWeight};
 
 /// A frozen matrix: the weight `[d_in, d_out]` of a linear layer, or the table `[entries, d]` of an
 /// embedding.
@@ -12,7 +12,7 @@ use peft_kernels::PackedWeight;
 pub enum FrozenWeight {
     /// A tensor.
     Dense(Tensor<2>),
-    /// Fewer bits for each number.
+    /// Laid out for products, or with fewer bits for each number.
     Packed(Arc<dyn PackedWeight>),
 }
 
@@ -59,10 +59,17 @@ impl FrozenWeight {
 
     /// `x W + b` for `[tokens, d_in]`.
     pub fn linear(&self, input: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-        match (self, bias) {
-            (Self::Dense(weight), bias) => linear(input, weight.clone(), bias),
-            (Self::Packed(weight), None) => weight.product(input),
-            (Self::Packed(weight), Some(bias)) => weight.product(input) + bias.unsqueeze(),
+        self.with_parts(input, LinearParts { bias, ..LinearParts::default() })
+    }
+
+    /// `x W` with what a layer computes beside it, for `[tokens, d_in]`.
+    pub fn with_parts(&self, input: Tensor<2>, mut parts: LinearParts) -> Tensor<2> {
+        match self {
+            Self::Dense(weight) => {
+                let product = linear(input.clone(), weight.clone(), parts.bias.take());
+                parts.over(product, input)
+            }
+            Self::Packed(weight) => weight.linear(input, parts),
         }
     }
 

@@ -24,4 +24,4 @@ pub use linear::{LinearParts, LowRankPart};
 pub use packed::{BlockFormat, PackedMatrix, PackedTensor};
 #[cfg(feature = "flex")]
 pub use prepacked::PrepackedMatrix;
-pub use weight::PackedWeight;
+pub use weight::{PackedWeight, laid_out};

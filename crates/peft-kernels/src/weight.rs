@@ -1,4 +1,4 @@
-//! What a frozen matrix that is no tensor can do.
+//! Frozen matrices that are no tensors.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,4 +38,28 @@ pub trait PackedWeight: fmt::Debug + Send + Sync {
     /// # Panics
     /// If there is no such row.
     fn rows(&self, indices: Tensor<1, Int>) -> Tensor<2>;
+}
+
+/// A frozen f32 matrix `[rows, columns]`, or with `transposed` that matrix transposed, laid out for
+/// products on this device; `None` where a tensor is as good.
+///
+/// # Panics
+/// If there are not as many values.
+pub fn laid_out(
+    values: &[f32],
+    shape: [usize; 2],
+    transposed: bool,
+    device: &Device,
+) -> Option<Arc<dyn PackedWeight>> {
+    #[cfg(feature = "flex")]
+    if crate::PrepackedMatrix::is_supported(device) {
+        let of = if transposed {
+            crate::PrepackedMatrix::transposed
+        } else {
+            crate::PrepackedMatrix::new
+        };
+        return Some(Arc::new(of(values, shape, device)));
+    }
+    let _ = (values, shape, transposed, device);
+    None
 }

@@ -1,7 +1,8 @@
 //! A linear layer under edits: one product with the weight, and what the edits do before and
 //! after it.
 
-use burn::tensor::{Tensor, module::linear};
+use burn::tensor::Tensor;
+use peft_kernels::{Activation, LinearParts};
 
 use super::forms::placed;
 use super::{Edit, Edits, GateOn, LowRank, Scale, Side, TableEdit};
@@ -15,12 +16,14 @@ pub struct LinearLayer<'a> {
     bias: Option<&'a Tensor<1>>,
     /// What a method does to the table that `weight` is the transpose of.
     table: Option<&'a TableEdit>,
+    /// What the output goes through.
+    activation: Option<Activation>,
 }
 
 impl<'a> LinearLayer<'a> {
     /// The frozen layer at `site`.
     pub fn new(site: &'a Site, weight: &'a FrozenWeight, bias: Option<&'a Tensor<1>>) -> Self {
-        Self { site, weight, bias, table: None }
+        Self { site, weight, bias, table: None, activation: None }
     }
 
     /// The layer whose weight is the transpose of a table, under a method's edit of that.
@@ -28,17 +31,16 @@ impl<'a> LinearLayer<'a> {
         Self { table: Some(table), ..self }
     }
 
-    /// `x W + b` with the frozen weight, and this bias.
-    fn product(&self, x: Tensor<2>, bias: Option<Tensor<1>>, pass: &Pass<'_>) -> Tensor<2> {
+    /// The layer with an activation of its output, edits included.
+    pub fn activated(self, activation: Option<Activation>) -> Self {
+        Self { activation, ..self }
+    }
+
+    /// `x W` with the frozen weight, and these parts.
+    fn product(&self, x: Tensor<2>, parts: LinearParts, pass: &Pass<'_>) -> Tensor<2> {
         match self.table {
-            None => self.weight.linear(x, bias),
-            Some(table) => {
-                let y = table.compare(self.weight, x, pass);
-                match bias {
-                    Some(bias) => y + bias.unsqueeze(),
-                    None => y,
-                }
-            }
+            None => self.weight.with_parts(x, parts),
+            Some(table) => parts.over(table.compare(self.weight, x.clone(), pass), x),
         }
     }
 
@@ -64,7 +66,7 @@ pub(super) fn over<'e>(
 impl Edits {
     /// The output `[tokens, d_out]` of a layer under these edits for `[tokens, d_in]`.
     pub fn apply(&self, layer: &LinearLayer<'_>, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
-        forward(&self.list.iter().collect::<Vec<_>>(), layer, x, pass)
+        activated(&self.list.iter().collect::<Vec<_>>(), layer, x, pass)
     }
 
     /// Whether all that happens is that something is added to the output, which needs the input
@@ -211,9 +213,19 @@ pub(super) fn bias(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Option<Tensor<
     }
 }
 
+/// The output of a layer under edits, its activation left out.
+pub(super) fn forward(
+    chain: &Chain<'_>,
+    layer: &LinearLayer<'_>,
+    x: Tensor<2>,
+    pass: &Pass<'_>,
+) -> Tensor<2> {
+    activated(chain, &layer.activated(None), x, pass)
+}
+
 /// The output of a layer under edits: inputs from the last edit down to the product, outputs from
 /// there up again.
-pub(super) fn forward(
+fn activated(
     chain: &Chain<'_>,
     layer: &LinearLayer<'_>,
     x: Tensor<2>,
@@ -225,24 +237,57 @@ pub(super) fn forward(
     let (below, above) = chain.split_at(first);
     let mut inputs = inputs(above, x, pass);
     let x = inputs.pop().expect("an input for the product");
-    // A bias with nothing but sums below it goes with the product.
-    let sums = above.iter().take_while(|edit| edit.is_additive() || edit.is_bias()).count();
-    let replaced = above[..sums].iter().rev().find_map(|edit| match edit {
-        Edit::Bias(bias) => Some(bias.clone()),
-        _ => None,
-    });
-    let used = replaced.or_else(|| bias(below, layer));
+    let Joined { parts, edits } = joined(above, bias(below, layer), pass);
+    let last = edits.iter().all(|joined| *joined);
+    let parts = LinearParts { activation: layer.activation.filter(|_| last), ..parts };
     let mut y = match below.is_empty() {
-        true => layer.product(x, used, pass),
-        false => linear(x, dense(below, layer), used),
+        true => layer.product(x, parts, pass),
+        false => FrozenWeight::Dense(dense(below, layer)).with_parts(x, parts),
     };
     for (number, edit) in above.iter().enumerate() {
         let x = inputs.pop().expect("an input for each edit");
-        if number >= sums || !edit.is_bias() {
+        if !edits[number] {
             y = edit.output(&chain[..first + number], layer, x, y, pass);
         }
     }
-    y
+    match layer.activation.filter(|_| !last) {
+        Some(activation) => activation.forward(y),
+        None => y,
+    }
+}
+
+/// What goes with the product.
+struct Joined {
+    parts: LinearParts,
+    /// Which edits that is.
+    edits: Vec<bool>,
+}
+
+/// What goes with the product, over which the layer's bias is `bias`: a new bias with nothing but
+/// sums below it, and the first low rank of the whole output among these.
+fn joined(above: &Chain<'_>, mut bias: Option<Tensor<1>>, pass: &Pass<'_>) -> Joined {
+    let mut low_rank = None;
+    let mut edits = vec![false; above.len()];
+    let sums = above.iter().take_while(|edit| edit.is_additive() || edit.is_bias());
+    for (edit, joined) in sums.zip(&mut edits) {
+        match edit {
+            Edit::Bias(new) => {
+                bias = Some(new.clone());
+                *joined = true;
+            }
+            Edit::LowRank(factors) if low_rank.is_none() && factors.columns.is_none() => {
+                low_rank = Some((factors.part(pass), factors.added_bias()));
+                *joined = true;
+            }
+            _ => {}
+        }
+    }
+    let (low_rank, added) = low_rank.unzip();
+    let bias = match (bias, added.flatten()) {
+        (Some(bias), Some(added)) => Some(bias + added),
+        (bias, added) => bias.or(added),
+    };
+    Joined { parts: LinearParts { bias, low_rank, activation: None }, edits }
 }
 
 /// What each edit is given, from the last one on, and then the product.

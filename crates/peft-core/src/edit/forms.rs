@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, module::linear};
+use peft_kernels::LowRankPart;
 
 use super::Edit;
 use crate::{Change, MemoKey, Pass, Site};
@@ -54,6 +55,12 @@ impl LowRank {
     /// `s c`, `[d_out]`.
     pub(super) fn added_bias(&self) -> Option<Tensor<1>> {
         self.bias.as_ref().map(|bias| bias.clone() * self.scale)
+    }
+
+    /// What a product computes beside itself, where all of the output changes.
+    pub(super) fn part(&self, pass: &Pass<'_>) -> LowRankPart {
+        let (a, b) = (self.a.clone(), self.b.clone());
+        LowRankPart { a, b, scale: self.scale, dropout: pass.next_dropout(self.dropout) }
     }
 
     /// `s ((x A) B + c)`, `[tokens, d_out]`.

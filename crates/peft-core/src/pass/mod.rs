@@ -1,11 +1,12 @@
 //! One forward pass.
 
-mod dropout;
+mod draw;
 mod groups;
 mod memo;
 mod probe;
 
 use burn::tensor::{Device, Tensor};
+use peft_kernels::Dropout;
 
 use crate::{Rows, Site, Slots};
 
@@ -61,13 +62,20 @@ impl<'a> Pass<'a> {
     /// In training, sets each value to zero with probability `p` and divides the others by `1 - p`;
     /// otherwise nothing.
     pub fn dropout<const D: usize>(&self, x: Tensor<D>, p: f64) -> Tensor<D> {
+        match self.next_dropout(p) {
+            Some(dropout) => dropout.forward(x),
+            None => x,
+        }
+    }
+
+    /// The next draw of dropout with probability `p`, in training, if it drops anything.
+    pub fn next_dropout(&self, p: f64) -> Option<Dropout> {
         match self.mode {
             Mode::Train { seed, step } if p > 0.0 => {
-                let draw = dropout::mix(dropout::mix(seed, step), self.memo.next_draw());
-                let mask = dropout::mask(x.dims(), p, draw, &x.device().without_autodiff());
-                x * mask
+                let draw = draw::mix(draw::mix(seed, step), self.memo.next_draw());
+                Some(Dropout::new(p, draw))
             }
-            _ => x,
+            _ => None,
         }
     }
 

@@ -48,7 +48,7 @@ impl LowRankPart {
 
 impl LinearParts {
     /// The layer's output, by Burn's operations, from that of the product `x W`.
-    pub(crate) fn over(self, product: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+    pub fn over(self, product: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
         let y = match self.bias {
             Some(bias) => product + bias.unsqueeze(),
             None => product,

@@ -58,10 +58,10 @@ impl FeedForward {
     pub fn forward(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
         let inner = match &self.gate {
             Some(gate) => {
-                let gate = self.activation.forward(gate.forward(hidden.clone(), run));
-                gate * self.up.forward(hidden, run)
+                let gate = gate.forward(hidden.clone(), run);
+                self.activation.gated(gate, self.up.forward(hidden, run))
             }
-            None => self.activation.forward(self.up.forward(hidden, run)),
+            None => self.up.activated(Some(self.activation), hidden, run),
         };
         self.down.forward(run.pass.dropout(inner, self.dropout), run)
     }

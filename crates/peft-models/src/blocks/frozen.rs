@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use peft_core::{FrozenWeight, Layout, LinearLayer, NormLayer, Role, Site};
+use peft_core::{Activation, FrozenWeight, Layout, LinearLayer, NormLayer, Role, Site};
 
 use crate::Result;
 use crate::checkpoint::Loader;
@@ -74,7 +74,18 @@ impl FrozenLinear {
 
     /// `[tokens, d_in]` to `[tokens, d_out]`.
     pub fn forward(&self, input: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+        self.activated(None, input, run)
+    }
+
+    /// The same with an activation of the output.
+    pub fn activated(
+        &self,
+        activation: Option<Activation>,
+        input: Tensor<2>,
+        run: Run<'_>,
+    ) -> Tensor<2> {
         let layer = LinearLayer::new(&self.site, &self.weight, self.bias.as_ref());
+        let layer = layer.activated(activation);
         run.hooks.linear(&self.site, &run.pass).apply(&layer, input, &run.pass)
     }
 }

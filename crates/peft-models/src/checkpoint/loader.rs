@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use peft_core::{Base, FrozenWeight, Layout, PackedWeight};
-use peft_kernels::PackedMatrix;
+use peft_kernels::{PackedMatrix, laid_out};
 
 use super::precision::Pack;
 use super::{Checkpoint, Precision};
@@ -142,13 +142,17 @@ impl<'c> Loader<'c> {
             let packed = pack.and_then(|pack| packed_rows(&data, pack, &device));
             return Ok(match packed {
                 Some(packed) => FrozenWeight::Packed(packed.transpose()),
-                None => transposed(data, &device).into(),
+                None => linear_weight(data, layout, &device),
             });
         }
-        let weight = Tensor::<2>::from_data(data, (&device, DType::F32));
-        let rows = || weight.clone().transpose().into_data();
-        let packed = pack.and_then(|pack| packed_rows(&rows(), pack, &device));
-        Ok(packed.map_or_else(|| weight.into(), |rows| FrozenWeight::Packed(rows.transpose())))
+        let packed = pack.and_then(|pack| {
+            let weight = Tensor::<2>::from_data(data.clone(), (&device, DType::F32));
+            packed_rows(&weight.transpose().into_data(), pack, &device)
+        });
+        Ok(match packed {
+            Some(packed) => FrozenWeight::Packed(packed.transpose()),
+            None => linear_weight(data, layout, &device),
+        })
     }
 
     /// The table of word embeddings `name`, in the precision of the model.
@@ -307,6 +311,17 @@ impl<'c> Loader<'c> {
 fn packed_rows(rows: &TensorData, pack: Pack, device: &Device) -> Option<Arc<dyn PackedWeight>> {
     let packed = pack(rows.shape().to_vec(), rows.as_slice().expect("weights are f32"))?;
     Some(Arc::new(PackedMatrix::new(packed, device)))
+}
+
+/// The weight of a linear layer in f32, as the device's products want it.
+fn linear_weight(data: TensorData, layout: Layout, device: &Device) -> FrozenWeight {
+    let shape = [data.shape()[0], data.shape()[1]];
+    let values = data.as_slice().expect("weights are f32");
+    match laid_out(values, shape, layout == Layout::Transposed, device) {
+        Some(laid_out) => FrozenWeight::Packed(laid_out),
+        None if layout == Layout::Transposed => transposed(data, device).into(),
+        None => Tensor::<2>::from_data(data, (device, DType::F32)).into(),
+    }
 }
 
 /// A weight `[d_out, d_in]` of a checkpoint as `[d_in, d_out]`.
