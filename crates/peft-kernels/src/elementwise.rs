@@ -25,6 +25,15 @@ pub(crate) fn gated<const D: usize>(f: Activation, a: Tensor<D>, b: Tensor<D>) -
     apply(Gated(f), [a.into_dispatch(), b.into_dispatch()])
 }
 
+/// `a + drop(b)`.
+pub(crate) fn sum<const D: usize>(
+    a: Tensor<D>,
+    b: Tensor<D>,
+    dropout: Option<Dropout>,
+) -> Tensor<D> {
+    apply(Sum(dropout.map(Dropout::mask)), [a.into_dispatch(), b.into_dispatch()])
+}
+
 /// A function of a register of numbers from each input.
 trait Function<const N: usize>: Sync {
     fn of<S: Simd>(&self, inputs: [Lanes<S>; N]) -> Lanes<S>;
@@ -200,5 +209,37 @@ impl Operation for Dropped {
 
     fn backward(&self, _saved: &Saved, gradient: Array, _wanted: &[bool]) -> Vec<Option<Array>> {
         vec![Some(self.of(&gradient))]
+    }
+}
+
+#[derive(Debug)]
+struct Sum(Option<Mask>);
+
+impl Function<2> for Sum {
+    #[inline(always)]
+    fn of<S: Simd>(&self, [a, b]: [Lanes<S>; 2]) -> Lanes<S> {
+        a + b
+    }
+}
+
+impl Operation for Sum {
+    fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
+        let sum = match self.0 {
+            None => mapped([&inputs[0], &inputs[1]], self),
+            Some(mask) => mapped([&inputs[0], &Dropped(mask).of(&inputs[1])], self),
+        };
+        (sum, Vec::new())
+    }
+
+    fn needs(&self, _input: usize) -> bool {
+        false
+    }
+
+    fn backward(&self, _saved: &Saved, gradient: Array, wanted: &[bool]) -> Vec<Option<Array>> {
+        let of_b = match self.0 {
+            Some(mask) => wanted[1].then(|| Dropped(mask).of(&gradient)),
+            None => Some(gradient.clone()),
+        };
+        vec![Some(gradient), of_b]
     }
 }

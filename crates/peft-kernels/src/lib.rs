@@ -12,6 +12,7 @@ mod fused;
 mod linear;
 #[cfg(feature = "flex")]
 mod matmul;
+mod norm;
 mod packed;
 #[cfg(feature = "flex")]
 mod prepacked;
@@ -21,6 +22,7 @@ mod weight;
 pub use activation::Activation;
 pub use dropout::Dropout;
 pub use linear::{LinearParts, LowRankPart};
+pub use norm::{Norm, sum};
 pub use packed::{BlockFormat, PackedMatrix, PackedTensor};
 #[cfg(feature = "flex")]
 pub use prepacked::PrepackedMatrix;

@@ -1,6 +1,7 @@
 //! What a method does at a norm.
 
-use burn::tensor::{Tensor, module::layer_norm};
+use burn::tensor::Tensor;
+use peft_kernels::{Dropout, Norm};
 
 use crate::{Change, Pass, Site};
 
@@ -164,6 +165,26 @@ impl<'a> NormLayer<'a> {
 
     /// The output `[tokens, d]` under an edit, for an input of the same shape.
     pub fn forward(&self, edit: &NormEdit, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        self.under(edit, pass, |norm| norm.forward(x))
+    }
+
+    /// The output under an edit for `residual + drop(x)`: the end of a sublayer.
+    pub fn of_sum(
+        &self,
+        edit: &NormEdit,
+        [residual, x]: [Tensor<2>; 2],
+        dropout: Option<Dropout>,
+        pass: &Pass<'_>,
+    ) -> Tensor<2> {
+        self.under(edit, pass, |norm| norm.of_sum(residual, x, dropout))
+    }
+
+    fn under(
+        &self,
+        edit: &NormEdit,
+        pass: &Pass<'_>,
+        normalized: impl FnOnce(Norm) -> Tensor<2>,
+    ) -> Tensor<2> {
         let gain = edit.gain.value(self.gain.clone(), pass);
         let bias = match (self.bias, edit.bias.is_keep()) {
             (None, true) => None,
@@ -172,32 +193,22 @@ impl<'a> NormLayer<'a> {
                 Some(edit.bias.value(bias, pass))
             }
         };
+        let &Self { epsilon, centred, .. } = self;
+        let norm = |gain, bias| Norm { gain, bias, epsilon, centred };
         match (gain, bias) {
-            (Value::All(gain), None) => self.normalize(x, gain, None),
-            (Value::All(gain), Some(Value::All(bias))) => self.normalize(x, gain, Some(bias)),
+            (Value::All(gain), None) => normalized(norm(gain, None)),
+            (Value::All(gain), Some(Value::All(bias))) => normalized(norm(gain, Some(bias))),
             (gain, bias) => {
                 let each = |value: Value| match value {
                     Value::All(vector) => vector.unsqueeze(),
                     Value::Each(vectors) => vectors,
                 };
-                let y = self.normalize(x, self.gain.ones_like(), None) * each(gain);
+                let y = normalized(norm(self.gain.ones_like(), None)) * each(gain);
                 match bias {
                     Some(bias) => y + each(bias),
                     None => y,
                 }
             }
-        }
-    }
-
-    fn normalize(&self, x: Tensor<2>, gain: Tensor<1>, bias: Option<Tensor<1>>) -> Tensor<2> {
-        if self.centred {
-            return layer_norm(x, gain, bias, self.epsilon);
-        }
-        let scale = (x.clone().square().mean_dim(1) + self.epsilon).sqrt().recip();
-        let y = x * scale * gain.unsqueeze();
-        match bias {
-            Some(bias) => y + bias.unsqueeze(),
-            None => y,
         }
     }
 }

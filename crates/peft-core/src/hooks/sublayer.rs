@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::fmt::Debug;
 
 use burn::tensor::Tensor;
+use peft_kernels::{Dropout, sum};
 
 use crate::edit::{Answer, Gate, stack};
 use crate::{Hooks, MemoKey, NormLayer, Pass, Site};
@@ -19,6 +20,8 @@ pub struct SublayerEnd<'a> {
     pub output: Tensor<2>,
     /// What is added to that.
     pub residual: Tensor<2>,
+    /// What drops numbers of the output as it is added.
+    dropout: Option<Dropout>,
     normalized: OnceCell<Tensor<2>>,
 }
 
@@ -47,7 +50,12 @@ impl<'a> SublayerEnd<'a> {
         [input, output, residual]: [Tensor<2>; 3],
     ) -> Self {
         let place = Place { site, norm, hooks };
-        Self { place, input, output, residual, normalized: OnceCell::new() }
+        Self { place, input, output, residual, dropout: None, normalized: OnceCell::new() }
+    }
+
+    /// The same end where no function sees the output, which is dropped as it is added.
+    pub fn dropped(self, dropout: Option<Dropout>) -> Self {
+        Self { dropout, ..self }
     }
 
     /// Where it is.
@@ -58,10 +66,16 @@ impl<'a> SublayerEnd<'a> {
     /// The sum of residual and output, under the norm where there is one; computed once.
     pub fn normalized(&self, pass: &Pass<'_>) -> Tensor<2> {
         let normalize = || {
-            let sum = self.residual.clone() + self.output.clone();
+            let states = [self.residual.clone(), self.output.clone()];
             match self.place.norm {
-                Some(norm) => norm.forward(&self.place.hooks.norm(norm.site(), pass), sum, pass),
-                None => sum,
+                Some(norm) => {
+                    let edit = self.place.hooks.norm(norm.site(), pass);
+                    norm.of_sum(&edit, states, self.dropout, pass)
+                }
+                None => {
+                    let [residual, output] = states;
+                    sum(residual, output, self.dropout)
+                }
             }
         };
         self.normalized.get_or_init(normalize).clone()
@@ -70,7 +84,8 @@ impl<'a> SublayerEnd<'a> {
     /// The same with another output.
     pub fn with_output(&self, output: Tensor<2>) -> Self {
         let (input, residual) = (self.input.clone(), self.residual.clone());
-        Self { place: self.place, input, output, residual, normalized: OnceCell::new() }
+        let (place, dropout) = (self.place, self.dropout);
+        Self { place, input, output, residual, dropout, normalized: OnceCell::new() }
     }
 
     /// The states of some rows.
@@ -81,6 +96,7 @@ impl<'a> SublayerEnd<'a> {
             input: take(&self.input),
             output: take(&self.output),
             residual: take(&self.residual),
+            dropout: self.dropout,
             normalized: OnceCell::new(),
         }
     }

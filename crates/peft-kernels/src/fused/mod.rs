@@ -4,6 +4,6 @@ mod operation;
 mod threads;
 
 pub(crate) use operation::{
-    Array, Operation, Saved, apply, is_fast, is_fast_device, numbers, output,
+    Array, Operation, Saved, apply, is_fast, is_fast_device, matrix, numbers, output,
 };
 pub(crate) use threads::{BLOCK, Shared, chunks, filled, grid, summed};

@@ -8,7 +8,8 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
-    Autodiff, Backend, Dispatch, DispatchDevice, ExtensionType, Flex, backend_extension,
+    Autodiff, Backend, Dispatch, DispatchDevice, ExtensionType, Flex, TensorMetadata,
+    backend_extension,
 };
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
@@ -166,6 +167,12 @@ pub(crate) fn is_fast<const D: usize>(tensor: &Tensor<D>) -> bool {
 /// The numbers of a contiguous array.
 pub(crate) fn numbers(array: &Array) -> &[f32] {
     array.as_slice().expect("a contiguous tensor of f32")
+}
+
+/// A contiguous matrix, and its shape.
+pub(crate) fn matrix(array: &Array) -> (Array, [usize; 2]) {
+    let shape = array.shape();
+    (array.to_contiguous(), [shape[0], shape[1]])
 }
 
 /// The output of an operation.

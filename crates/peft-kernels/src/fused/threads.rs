@@ -70,8 +70,7 @@ impl Shared {
     ///
     /// # Safety
     /// The slice is still there, the part has numbers or only gets them, and no other task has it.
-    #[allow(clippy::mut_from_ref)]
-    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [f32] {
+    pub(crate) unsafe fn part<'a>(self, range: Range<usize>) -> &'a mut [f32] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
         // SAFETY: within the slice, and as the caller says.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }

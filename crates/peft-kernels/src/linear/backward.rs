@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::forward::{Linear, masked, matrix};
+use super::forward::{Linear, masked};
 use crate::Activation;
-use crate::fused::{Array, BLOCK, Saved, Shared, chunks, filled, numbers, output, summed};
+use crate::fused::{Array, BLOCK, Saved, Shared, chunks, filled, matrix, numbers, output, summed};
 use crate::matmul::{Panels, Products, Source, Start, Term, transposed_sum};
 use crate::simd::{Lanes, random::Mask, run};
 use crate::weight::PackedWeight;

@@ -3,13 +3,12 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use burn::backend::TensorMetadata;
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 
 use super::LinearParts;
 use crate::fused::{
-    Array, Operation, Saved, Shared, apply, filled, grid, is_fast, numbers, output,
+    Array, Operation, Saved, Shared, apply, filled, grid, is_fast, matrix, numbers, output,
 };
 use crate::matmul::{Panels, Products, Source, Start, Term};
 use crate::simd::{Lanes, random::Mask, run};
@@ -78,12 +77,6 @@ impl Linear {
     }
 }
 
-/// `x` as a matrix.
-pub(super) fn matrix(array: &Array) -> (Array, [usize; 2]) {
-    let shape = array.shape();
-    (array.to_contiguous(), [shape[0], shape[1]])
-}
-
 impl Operation for Linear {
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         let (x, [tokens, d_in]) = matrix(&inputs[0]);
@@ -116,7 +109,7 @@ impl Operation for Linear {
                 factors.as_ref().zip(inner.as_ref()).map(|((_, b, _), inner)| (&inner[..], b));
             let mut activated = None;
             let product = filled(tokens * d_out, |product| {
-                let mut all = |activated: Option<Shared>| {
+                let all = |activated: Option<Shared>| {
                     grid(tokens, layer.weight.count(), |rows, panels| {
                         run(Task { layer: &layer, low, rows, panels, product, activated });
                     });

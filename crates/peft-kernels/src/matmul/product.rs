@@ -18,12 +18,14 @@ pub(crate) struct Term<'a> {
     pub(crate) column: usize,
     /// The right side.
     pub(crate) panels: &'a Panels,
+    /// How many rows of the right side are used.
+    pub(crate) depth: usize,
 }
 
 impl<'a> Term<'a> {
     /// With a left side that lies row after row, as wide as the right side is deep.
     pub(crate) fn new(left: &'a [f32], panels: &'a Panels) -> Self {
-        Self { left, row: panels.depth(), column: 1, panels }
+        Self { left, row: panels.depth(), column: 1, panels, depth: panels.depth() }
     }
 }
 
@@ -62,11 +64,12 @@ impl Products<'_> {
     ) {
         let Some(first) = self.terms.first() else { return };
         let most = most_rows(S::F32_LANES);
-        for Term { left, row, column, panels } in self.terms {
+        for Term { left, row, column, panels, depth } in self.terms {
             let alike = [first.panels.columns(), first.panels.width()];
             assert_eq!([panels.columns(), panels.width()], alike, "products of one shape");
-            if rows > 0 && panels.depth() > 0 {
-                let last = (rows - 1) * row + (panels.depth() - 1) * column;
+            assert!(*depth <= panels.depth(), "a right side of {depth} rows");
+            if rows > 0 && *depth > 0 {
+                let last = (rows - 1) * row + (depth - 1) * column;
                 assert!(last < left.len(), "a left side of {rows} rows");
             }
         }
@@ -173,7 +176,7 @@ impl Products<'_> {
                 Right { start: term.panels.panel(panel).as_ptr(), row: term.panels.width() };
             // SAFETY: `run` has seen that the left side has as many rows, as long as the panel is
             // deep, and a panel has whole registers.
-            sums = unsafe { tile::add(simd, sums, left, right, term.panels.depth()) };
+            sums = unsafe { tile::add(simd, sums, left, right, term.depth) };
         }
         // SAFETY: `out` has these rows.
         unsafe { tile::write(simd, sums, out, distance, wide) };
@@ -214,7 +217,7 @@ pub(crate) fn transposed_sum<S: Simd>(
         };
         let mut row = 0;
         while row < rows {
-            let count = 4.min(rows - row);
+            let count = most_rows(lanes).min(rows - row);
             let left = Left { start: left[row..].as_ptr(), row: 1, column: rows };
             let out = sums[row * columns + column..].as_mut_ptr();
             macro_rules! tile {
@@ -228,19 +231,20 @@ pub(crate) fn transposed_sum<S: Simd>(
                     }
                 };
             }
-            match [count, registers] {
-                [1, 1] => tile!(1, 1),
-                [2, 1] => tile!(2, 1),
-                [3, 1] => tile!(3, 1),
-                [4, 1] => tile!(4, 1),
-                [1, 2] => tile!(1, 2),
-                [2, 2] => tile!(2, 2),
-                [3, 2] => tile!(3, 2),
-                [4, 2] => tile!(4, 2),
-                [1, _] => tile!(1, 3),
-                [2, _] => tile!(2, 3),
-                [3, _] => tile!(3, 3),
-                _ => tile!(4, 3),
+            macro_rules! of_rows {
+                ($($rows:literal),*) => {
+                    match [count, registers] {
+                        $([$rows, 1] => tile!($rows, 1),
+                        [$rows, 2] => tile!($rows, 2),
+                        [$rows, _] => tile!($rows, 3),)*
+                        _ => unreachable!("no more rows than in a tile"),
+                    }
+                };
+            }
+            if most_rows(lanes) == 8 {
+                of_rows!(1, 2, 3, 4, 5, 6, 7, 8);
+            } else {
+                of_rows!(1, 2, 3, 4);
             }
             row += count;
         }

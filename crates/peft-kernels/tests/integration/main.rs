@@ -3,5 +3,6 @@
 mod both;
 mod elementwise;
 mod linear;
+mod norm;
 mod normal_float;
 mod product;

@@ -105,13 +105,21 @@ impl Sublayer {
             Function::Attention(attention) => attention.forward(input.clone(), context, run),
             Function::FeedForward(network) => network.forward(input.clone(), run),
         };
-        let output = run.pass.dropout(output, self.dropout);
+        let dropout = run.pass.next_dropout(self.dropout);
         let norm = (!self.norm_first).then(|| self.norm.layer());
-        let states = [input, output, hidden];
-        let end = SublayerEnd::new(&self.site, norm.as_ref(), run.hooks, states);
+        let end = |output| {
+            SublayerEnd::new(&self.site, norm.as_ref(), run.hooks, [input, output, hidden])
+        };
         match run.hooks.sublayer(&self.site, &run.pass) {
-            Insert::None => end.normalized(&run.pass),
-            insert => end.with_output(insert.forward(&end, &run.pass)).normalized(&run.pass),
+            Insert::None => end(output).dropped(dropout).normalized(&run.pass),
+            insert => {
+                let output = match dropout {
+                    Some(dropout) => dropout.forward(output),
+                    None => output,
+                };
+                let end = end(output);
+                end.with_output(insert.forward(&end, &run.pass)).normalized(&run.pass)
+            }
         }
     }
 }
