@@ -8,4 +8,5 @@ pub mod curve;
 pub mod fixtures;
 pub mod known;
 pub mod logits;
+pub mod measured;
 pub mod suite;

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use wait4::Wait4;
@@ -18,6 +18,8 @@ pub struct Measured {
     pub cpu_seconds: f64,
     /// The most memory that it had resident at once, in bytes.
     pub peak_bytes: u64,
+    /// When it was started, in seconds since 1970.
+    pub started_at: f64,
 }
 
 /// Runs a program to its end; an exit status other than 0 is an error.
@@ -27,7 +29,8 @@ pub struct Measured {
 pub fn measure(command: &mut Command) -> Result<Measured> {
     let name = command.get_program().to_string_lossy().into_owned();
     eprintln!("$ {}", shown(command));
-    let start = Instant::now();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let (start, started_at) = (Instant::now(), now.unwrap_or_default().as_secs_f64());
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -39,7 +42,7 @@ pub fn measure(command: &mut Command) -> Result<Measured> {
     let seconds = start.elapsed().as_secs_f64();
     ensure!(end.status.success(), "{name} failed: {}", end.status);
     let cpu_seconds = (end.rusage.utime + end.rusage.stime).as_secs_f64();
-    Ok(Measured { output, seconds, cpu_seconds, peak_bytes: end.rusage.maxrss })
+    Ok(Measured { output, seconds, cpu_seconds, peak_bytes: end.rusage.maxrss, started_at })
 }
 
 fn shown(command: &Command) -> String {

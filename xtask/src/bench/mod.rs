@@ -1,5 +1,6 @@
 //! Measurements.
 
+mod compare;
 mod epoch;
 mod methods;
 
@@ -18,6 +19,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    Compare(compare::Args),
     Epoch(epoch::Args),
     Methods(methods::Args),
 }
@@ -25,6 +27,7 @@ enum What {
 /// Runs the task.
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
+        What::Compare(args) => compare::run(args),
         What::Epoch(args) => epoch::run(args),
         What::Methods(args) => methods::run(args),
     }

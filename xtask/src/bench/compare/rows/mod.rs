@@ -1,0 +1,36 @@
+//! All cases, by row.
+
+mod causal;
+mod epoch;
+mod generate;
+mod inference;
+mod scale;
+mod startup;
+mod step;
+
+use anyhow::Result;
+
+use super::case::Case;
+use super::setup::Setup;
+
+/// A case that is made when it is chosen.
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// What makes it.
+    pub case: fn(&Setup) -> Result<Case>,
+}
+
+/// All of them, in the order in which they are measured.
+pub fn catalogue() -> Vec<Entry> {
+    let rows: [&[(&'static str, fn(&Setup) -> Result<Case>)]; 7] = [
+        &step::CASES,
+        &epoch::CASES,
+        &causal::CASES,
+        &startup::CASES,
+        &inference::CASES,
+        &generate::CASES,
+        &scale::CASES,
+    ];
+    rows.into_iter().flatten().map(|&(name, case)| Entry { name, case }).collect()
+}
