@@ -4,6 +4,7 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 mod activation;
+mod attention;
 mod dropout;
 #[cfg(feature = "flex")]
 mod elementwise;
@@ -20,6 +21,7 @@ mod simd;
 mod weight;
 
 pub use activation::Activation;
+pub use attention::{AttentionInputs, AttentionRow, AttentionSpec, attends_by_row, attention};
 pub use dropout::Dropout;
 pub use linear::{LinearParts, LowRankPart};
 pub use norm::{Norm, sum};

@@ -66,6 +66,17 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
+    /// All of these numbers.
+    pub(crate) fn of(values: &mut [f32]) -> Self {
+        Self { start: values.as_mut_ptr(), len: values.len() }
+    }
+
+    /// Where a part of it begins, of which other tasks may have other columns.
+    pub(crate) fn pointer(self, range: Range<usize>) -> *mut f32 {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        self.start.wrapping_add(range.start)
+    }
+
     /// A part of it.
     ///
     /// # Safety

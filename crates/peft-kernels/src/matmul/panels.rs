@@ -76,7 +76,9 @@ impl Panels {
         let Source { values, depth, columns, row, column } = source;
         let lanes = simd::lanes();
         // As few registers as hold all columns, where one panel does.
-        let registers = columns.div_ceil(lanes).clamp(1, most_registers(lanes));
+        let most = most_registers(lanes);
+        let least = if lanes == 1 { most } else { 1 };
+        let registers = columns.div_ceil(lanes).clamp(least, most);
         let width = lanes * registers;
         let panel = depth * width;
         let count = columns.div_ceil(width);

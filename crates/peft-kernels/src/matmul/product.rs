@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
 use super::Panels;
 use super::tile::{self, Left, Right, most_registers, most_rows};
@@ -47,6 +47,27 @@ pub(crate) struct Products<'a> {
     pub(crate) start: Start<'a>,
 }
 
+/// The arguments of [`Products::run`]: a function of its own, compiled once for each level of
+/// instructions, as all its tiles are.
+struct Run<'a> {
+    products: &'a Products<'a>,
+    rows: usize,
+    panels: Range<usize>,
+    out: *mut f32,
+    distance: usize,
+}
+
+impl WithSimd for Run<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { products, rows, panels, out, distance } = self;
+        // SAFETY: as the caller of `run` says.
+        unsafe { products.all(simd, rows, panels, out, distance) };
+    }
+}
+
 impl Products<'_> {
     /// Writes some panels of the product: of `rows` rows that lie `distance` apart in `out`.
     ///
@@ -55,6 +76,20 @@ impl Products<'_> {
     /// of these panels meanwhile.
     #[inline(always)]
     pub(crate) unsafe fn run<S: Simd>(
+        &self,
+        simd: S,
+        rows: usize,
+        panels: Range<usize>,
+        out: *mut f32,
+        distance: usize,
+    ) {
+        simd.vectorize(Run { products: self, rows, panels, out, distance });
+    }
+
+    /// # Safety
+    /// As [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn all<S: Simd>(
         &self,
         simd: S,
         rows: usize,
@@ -132,16 +167,7 @@ impl Products<'_> {
                 _ => of_rows!(3; 1, 2, 3, 4),
             }
         } else {
-            match registers {
-                1 => of_rows!(1; 1, 2, 3, 4),
-                2 => of_rows!(2; 1, 2, 3, 4),
-                3 => of_rows!(3; 1, 2, 3, 4),
-                4 => of_rows!(4; 1, 2, 3, 4),
-                5 => of_rows!(5; 1, 2, 3, 4),
-                6 => of_rows!(6; 1, 2, 3, 4),
-                7 => of_rows!(7; 1, 2, 3, 4),
-                _ => of_rows!(8; 1, 2, 3, 4),
-            }
+            of_rows!(8; 1, 2, 3, 4)
         }
     }
 
@@ -191,36 +217,54 @@ pub(crate) fn transposed_sum<S: Simd>(
     simd: S,
     left: &[f32],
     right: &[f32],
-    [depth, rows, columns]: [usize; 3],
+    shape: [usize; 3],
     sums: &mut [f32],
 ) {
-    assert!(left.len() >= depth * rows && right.len() >= depth * columns, "{depth} rows");
-    assert_eq!(sums.len(), rows * columns, "a sum for each pair of columns");
-    let lanes = S::F32_LANES;
-    let wide = if lanes == 1 { 1 } else { most_registers(lanes) * lanes };
-    // What is read beyond a row's end must lie within the matrix.
-    let mut padded = Vec::new();
-    let mut column = 0;
-    while column < columns {
-        let width = wide.min(columns - column);
-        let registers = width.div_ceil(lanes);
-        let right = if width == registers * lanes {
-            Right { start: right[column..].as_ptr(), row: columns }
-        } else {
-            padded.clear();
-            padded.resize(depth * registers * lanes, 0.0);
-            let lines = padded.chunks_mut(registers * lanes);
-            for (line, right) in lines.zip(right.chunks(columns)) {
-                line[..width].copy_from_slice(&right[column..column + width]);
-            }
-            Right { start: padded.as_ptr(), row: registers * lanes }
-        };
-        let mut row = 0;
-        while row < rows {
-            let count = most_rows(lanes).min(rows - row);
-            let left = Left { start: left[row..].as_ptr(), row: 1, column: rows };
-            let out = sums[row * columns + column..].as_mut_ptr();
-            macro_rules! tile {
+    simd.vectorize(Transposed { left, right, shape, sums });
+}
+
+/// The arguments of [`transposed_sum`].
+struct Transposed<'a> {
+    left: &'a [f32],
+    right: &'a [f32],
+    /// Rows of both, columns of the left, columns of the right.
+    shape: [usize; 3],
+    sums: &'a mut [f32],
+}
+
+impl WithSimd for Transposed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { left, right, shape: [depth, rows, columns], sums } = self;
+        assert!(left.len() >= depth * rows && right.len() >= depth * columns, "{depth} rows");
+        assert_eq!(sums.len(), rows * columns, "a sum for each pair of columns");
+        let lanes = S::F32_LANES;
+        let wide = if lanes == 1 { 1 } else { most_registers(lanes) * lanes };
+        // What is read beyond a row's end must lie within the matrix.
+        let mut padded = Vec::new();
+        let mut column = 0;
+        while column < columns {
+            let width = wide.min(columns - column);
+            let registers = width.div_ceil(lanes);
+            let right = if width == registers * lanes {
+                Right { start: right[column..].as_ptr(), row: columns }
+            } else {
+                padded.clear();
+                padded.resize(depth * registers * lanes, 0.0);
+                let lines = padded.chunks_mut(registers * lanes);
+                for (line, right) in lines.zip(right.chunks(columns)) {
+                    line[..width].copy_from_slice(&right[column..column + width]);
+                }
+                Right { start: padded.as_ptr(), row: registers * lanes }
+            };
+            let mut row = 0;
+            while row < rows {
+                let count = most_rows(lanes).min(rows - row);
+                let left = Left { start: left[row..].as_ptr(), row: 1, column: rows };
+                let out = sums[row * columns + column..].as_mut_ptr();
+                macro_rules! tile {
                 ($rows:literal, $registers:literal) => {
                     // SAFETY: both sides have `depth` rows of these columns, and `sums` has as many
                     // rows and columns.
@@ -231,7 +275,7 @@ pub(crate) fn transposed_sum<S: Simd>(
                     }
                 };
             }
-            macro_rules! of_rows {
+                macro_rules! of_rows {
                 ($($rows:literal),*) => {
                     match [count, registers] {
                         $([$rows, 1] => tile!($rows, 1),
@@ -241,21 +285,20 @@ pub(crate) fn transposed_sum<S: Simd>(
                     }
                 };
             }
-            if most_rows(lanes) == 8 {
-                of_rows!(1, 2, 3, 4, 5, 6, 7, 8);
-            } else {
-                of_rows!(1, 2, 3, 4);
+                if most_rows(lanes) == 8 {
+                    of_rows!(1, 2, 3, 4, 5, 6, 7, 8);
+                } else {
+                    of_rows!(1, 2, 3, 4);
+                }
+                row += count;
             }
-            row += count;
+            column += width;
         }
-        column += width;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use pulp::WithSimd;
-
     use super::*;
     use crate::matmul::Source;
     use crate::simd::run;

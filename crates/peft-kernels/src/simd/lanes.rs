@@ -50,6 +50,12 @@ impl<S: Simd> Lanes<S> {
         Self { value, ..self }
     }
 
+    /// The larger of each two; `other` where one is not a number.
+    #[inline(always)]
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self { value: self.simd.max_f32s(self.value, other.value), ..self }
+    }
+
     /// Not below a bound; what is not a number stays so.
     #[inline(always)]
     pub(crate) fn at_least(self, bound: Self) -> Self {

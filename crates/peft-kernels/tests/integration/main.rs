@@ -1,5 +1,6 @@
 //! Packing, and products with what is packed.
 
+mod attention;
 mod both;
 mod elementwise;
 mod linear;

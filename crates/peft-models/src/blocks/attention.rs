@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, activation::softmax};
-use peft_core::{Role, Rows, Site};
+use peft_core::{Role, RowKeys, Rows, Site};
 
 use super::{Context, EncodedText, FrozenLinear, KeyPlaces, LinearForm};
 use crate::Result;
@@ -21,9 +21,9 @@ pub struct Attention {
     site: Arc<Site>,
     projections: Projections,
     output: FrozenLinear,
-    heads: Heads,
-    scale: f64,
-    dropout: f64,
+    pub(super) heads: Heads,
+    pub(super) scale: f64,
+    pub(super) dropout: f64,
 }
 
 #[derive(Debug, Clone)]
@@ -125,6 +125,13 @@ impl Attention {
     pub fn forward(&self, hidden: Tensor<2>, context: &Context<'_>, run: Run<'_>) -> Tensor<2> {
         let rows = run.pass.rows;
         let crosses = self.crosses();
+        if run.cache.is_none()
+            && let Some(spec) = self.by_row(&hidden, context, run)
+        {
+            let states = self.project(hidden.clone(), context, run);
+            let read = self.read_by_row(spec, states, &hidden, run);
+            return self.output.forward(read, run);
+        }
         // What an encoder returned stays the same.
         let kept = run.cache.filter(|_| crosses).and_then(|cache| cache.kept(&self.site));
         let (query, keys) = match kept {
@@ -213,8 +220,7 @@ impl Attention {
         hidden: &Tensor<2>,
         run: Run<'_>,
     ) -> Keys {
-        let extra = run.hooks.attention(&self.site, &run.pass);
-        match extra.of_rows(&self.site, hidden, self.heads.key_value, &run.pass) {
+        match self.extra(hidden, run) {
             None => Keys { key, value, places: KeyPlaces::new(rows, 0, &[]) },
             Some(extra) => {
                 let places = KeyPlaces::new(rows, extra.key.dims()[2], &extra.counts);
@@ -224,7 +230,13 @@ impl Attention {
         }
     }
 
-    fn crosses(&self) -> bool {
+    /// The keys and values that a method puts before those of each row.
+    pub(super) fn extra(&self, hidden: &Tensor<2>, run: Run<'_>) -> Option<RowKeys> {
+        let extra = run.hooks.attention(&self.site, &run.pass);
+        extra.of_rows(&self.site, hidden, self.heads.key_value, &run.pass)
+    }
+
+    pub(super) fn crosses(&self) -> bool {
         self.site.role == Role::CrossAttention
     }
 

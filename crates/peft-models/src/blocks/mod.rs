@@ -2,6 +2,7 @@
 
 mod attention;
 mod bias;
+mod by_row;
 mod context;
 mod embedding;
 mod feed_forward;

@@ -1,0 +1,252 @@
+//! The outputs, row by row and head by head.
+
+use burn::backend::TensorMetadata;
+use burn::tensor::Tensor;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::{AttentionInputs, AttentionRow, AttentionSpec};
+use crate::fused::{Array, Operation, Saved, Shared, apply, filled, is_fast, numbers, output};
+use crate::matmul::{Panels, Products, Source, Start, Term};
+use crate::simd::{Lanes, exp, random::Mask, run};
+
+/// Queries whose weights are held at a time.
+pub(super) const QUERIES: usize = 32;
+
+pub(super) fn attention(inputs: AttentionInputs, spec: AttentionSpec) -> Option<Tensor<2>> {
+    let AttentionInputs { query, key, value, extra } = inputs;
+    let fast =
+        [&query, &key, &value].into_iter().all(is_fast) && extra.iter().flatten().all(is_fast);
+    if !fast {
+        return None;
+    }
+    assert_eq!(spec.heads % spec.key_value_heads, 0, "whole groups of heads");
+    let operation = Attention { spec };
+    let states = [query, key, value].map(Tensor::into_dispatch);
+    let extra = extra.into_iter().flatten().map(Tensor::into_dispatch);
+    Some(apply(operation, states.into_iter().chain(extra)))
+}
+
+/// The inputs are `Q`, `K`, `V`, and keys and values in front, if there are any.
+#[derive(Debug)]
+pub(super) struct Attention {
+    pub(super) spec: AttentionSpec,
+}
+
+/// The inputs as numbers.
+#[derive(Clone, Copy)]
+pub(super) struct States<'a> {
+    pub(super) query: &'a [f32],
+    pub(super) key: &'a [f32],
+    pub(super) value: &'a [f32],
+    /// Keys and values in front, and how many there is room for.
+    pub(super) extra: Option<[&'a [f32]; 2]>,
+    pub(super) room: usize,
+}
+
+impl<'a> States<'a> {
+    pub(super) fn new(arrays: &'a [Array]) -> Self {
+        let extra = (arrays.len() > 3).then(|| [numbers(&arrays[3]), numbers(&arrays[4])]);
+        let room = arrays.get(3).map_or(0, |extra| extra.shape()[2]);
+        let [query, key, value] = [0, 1, 2].map(|number| numbers(&arrays[number]));
+        Self { query, key, value, extra, room }
+    }
+}
+
+impl Operation for Attention {
+    fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
+        let inputs: Vec<Array> = inputs.iter().map(Array::to_contiguous).collect();
+        let shape = inputs[0].shape();
+        let (tokens, heads) = (shape[0], self.spec.heads);
+        assert_eq!(shape[1], heads * self.spec.size, "queries of {heads} heads");
+        let states = States::new(&inputs);
+        let mut sums = Vec::new();
+        let all = |out: Shared, sums: Shared| {
+            self.each_head(|row, number, head| {
+                run(Forward { attention: self, states, row, number, head, out, sums });
+            });
+        };
+        let covered: usize = self.spec.rows.iter().map(|row| row.queries).sum();
+        assert_eq!(covered, tokens, "every query is in one row");
+        // SAFETY: each query of each head is in one task, which writes its output and its sum.
+        let out = unsafe {
+            filled(tokens * shape[1], |out| {
+                sums = filled(tokens * heads, |sums| all(out, sums));
+            })
+        };
+        (output(out, [tokens, shape[1]]), vec![output(sums, [tokens, heads])])
+    }
+
+    fn needs(&self, _input: usize) -> bool {
+        true
+    }
+
+    fn backward(&self, saved: &Saved, gradient: Array, wanted: &[bool]) -> Vec<Option<Array>> {
+        super::backward::backward(self, saved, &gradient, wanted)
+    }
+}
+
+impl Attention {
+    /// Calls `f` for every row and every head of keys, on all cores.
+    pub(super) fn each_head(&self, f: impl Fn(AttentionRow, usize, usize) + Sync) {
+        let AttentionSpec { rows, key_value_heads, .. } = &self.spec;
+        (0..rows.len() * key_value_heads).into_par_iter().with_max_len(1).for_each(|task| {
+            let number = task / key_value_heads;
+            f(rows[number], number, task % key_value_heads);
+        });
+    }
+
+    pub(super) fn mask(&self) -> Option<Mask> {
+        self.spec.dropout.map(crate::Dropout::mask)
+    }
+
+    /// The keys of a row and a head, or its values, one after another: `[keys, size]`.
+    pub(super) fn gathered(
+        &self,
+        states: &[f32],
+        extra: Option<&[f32]>,
+        room: usize,
+        (row, number, head): (AttentionRow, usize, usize),
+    ) -> Vec<f32> {
+        let AttentionSpec { key_value_heads, size, .. } = self.spec;
+        let mut found = Vec::with_capacity((row.extra + row.keys) * size);
+        if let Some(extra) = extra {
+            let end = ((number * key_value_heads + head + 1) * room) * size;
+            found.extend_from_slice(&extra[end - row.extra * size..end]);
+        }
+        for key in row.key..row.key + row.keys {
+            let from = (key * key_value_heads + head) * size;
+            found.extend_from_slice(&states[from..from + size]);
+        }
+        found
+    }
+}
+
+/// How many keys a query of a row sees, those in front of the text first.
+pub(super) fn seen(row: AttentionRow, query: usize) -> usize {
+    match row.sees {
+        None => row.extra + row.keys,
+        Some(first) => row.extra + row.keys.min(first + query),
+    }
+}
+
+/// The queries of one row under the heads that share one of keys.
+struct Forward<'a> {
+    attention: &'a Attention,
+    states: States<'a>,
+    row: AttentionRow,
+    number: usize,
+    head: usize,
+    out: Shared,
+    /// The logarithm of each query's sum of weights.
+    sums: Shared,
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { attention, states, row, number, head, out, sums } = self;
+        let AttentionSpec { heads, key_value_heads, size, scale, .. } = attention.spec;
+        let (keys, width) = (row.extra + row.keys, heads * size);
+        let place = (row, number, head);
+        let [extra_keys, extra_values] = states.extra.map_or([None; 2], |both| both.map(Some));
+        let key = attention.gathered(states.key, extra_keys, states.room, place);
+        let value = attention.gathered(states.value, extra_values, states.room, place);
+        let key_panels = Panels::scaled(Source::new(&key, [keys, size]).transposed(), scale as f32);
+        let value_panels = Panels::new(Source::new(&value, [keys, size]));
+        let mask = attention.mask();
+        let shared = heads / key_value_heads;
+        let mut weights = vec![0.0; QUERIES * keys];
+        for head in head * shared..(head + 1) * shared {
+            let mut first = 0;
+            while first < row.queries {
+                let count = QUERIES.min(row.queries - first);
+                let query = &states.query[(row.query + first) * width + head * size..];
+                // The last query of the block sees the most keys.
+                let most = seen(row, first + count - 1);
+                scores(simd, query, width, &key_panels, [count, keys, most], &mut weights);
+                for place in 0..count {
+                    let visible = seen(row, first + place);
+                    assert!(visible > 0, "a query sees a key");
+                    let weights = &mut weights[place * keys..place * keys + most];
+                    let sum = softmax(simd, weights, visible);
+                    let token = row.query + first + place;
+                    // SAFETY: this query of this head is in this task alone.
+                    unsafe { sums.part(token * heads + head..token * heads + head + 1)[0] = sum };
+                    if let Some(mask) = mask {
+                        mask.apply(simd, token * heads + head, weights);
+                    }
+                }
+                let term = Term {
+                    left: &weights,
+                    row: keys,
+                    column: 1,
+                    panels: &value_panels,
+                    depth: most,
+                };
+                let products = Products { terms: &[term], start: Start::Zero };
+                let from = (row.query + first) * width + head * size;
+                // SAFETY: the columns of this head of these queries are this task's.
+                unsafe {
+                    let last = from + (count - 1) * width + size;
+                    let out = out.pointer(from..last);
+                    products.run(simd, count, 0..value_panels.count(), out, width);
+                }
+                first += count;
+            }
+        }
+    }
+}
+
+/// `s Q Kᵀ` of some queries, as rows of `keys` numbers of which the first `most` are written.
+#[inline(always)]
+pub(super) fn scores<S: Simd>(
+    simd: S,
+    query: &[f32],
+    distance: usize,
+    panels: &Panels,
+    [count, keys, most]: [usize; 3],
+    out: &mut [f32],
+) {
+    assert!(count * keys <= out.len(), "room for {count} queries");
+    let left = Term { left: query, row: distance, column: 1, panels, depth: panels.depth() };
+    let products = Products { terms: &[left], start: Start::Zero };
+    let panels = 0..most.div_ceil(panels.width());
+    // SAFETY: `out` has as many rows of as many columns.
+    unsafe { products.run(simd, count, panels, out.as_mut_ptr(), keys) };
+}
+
+/// Scores as weights, those behind the first `visible` zeros; the logarithm of the sum.
+#[inline(always)]
+fn softmax<S: Simd>(simd: S, weights: &mut [f32], visible: usize) -> f32 {
+    let lanes = S::F32_LANES;
+    let (seen, hidden) = weights.split_at_mut(visible);
+    hidden.fill(0.0);
+    let (whole, rest) = seen.split_at(visible - visible % lanes);
+    let mut most = Lanes::splat(simd, f32::NEG_INFINITY);
+    for part in whole.chunks(lanes) {
+        most = Lanes::load(simd, part).max(most);
+    }
+    let most = rest.iter().copied().fold(most.largest(), f32::max);
+    let shift = Lanes::splat(simd, most);
+    let mut sum = Lanes::splat(simd, 0.0);
+    let end = whole.len();
+    for part in seen[..end].chunks_mut(lanes) {
+        let weight = exp(Lanes::load(simd, part) - shift);
+        sum = sum + weight;
+        weight.store(part);
+    }
+    let mut sum = sum.sum();
+    if end < seen.len() {
+        let part = &mut seen[end..];
+        exp(Lanes::load(simd, part) - shift).store(part);
+        sum += part.iter().sum::<f32>();
+    }
+    let share = Lanes::splat(simd, 1.0 / sum);
+    for part in seen.chunks_mut(lanes) {
+        (Lanes::load(simd, part) * share).store(part);
+    }
+    most + sum.ln()
+}

@@ -1,0 +1,70 @@
+//! Attention of each row of a batch by itself, where the device has that as one operation.
+
+use burn::tensor::Tensor;
+use peft_core::Row;
+use peft_kernels::{AttentionInputs, AttentionRow, AttentionSpec, attends_by_row, attention};
+
+use super::context::Causality;
+use super::{Attention, Context, Heads};
+use crate::forward::Run;
+
+impl Attention {
+    /// The rows of queries and keys, without what a method puts in front of the keys; `None` where
+    /// queries see what a row and a number do not say, or the device has no such operation.
+    pub(super) fn by_row(
+        &self,
+        hidden: &Tensor<2>,
+        context: &Context<'_>,
+        run: Run<'_>,
+    ) -> Option<AttentionSpec> {
+        let queries = run.pass.rows;
+        let encoded = context.encoded.filter(|_| self.crosses());
+        let keys = encoded.map_or(queries, |encoded| &encoded.rows);
+        if context.relative.is_some_and(|_| !self.crosses()) || !attends_by_row(hidden) {
+            return None;
+        }
+        let is_causal = context.causality != Causality::None && !self.crosses();
+        let row = |number: usize, (query, key): (&Row, &Row)| {
+            Some(AttentionRow {
+                query: queries.start(number),
+                queries: query.len(),
+                key: keys.start(number),
+                keys: tokens_in_front(key)?,
+                extra: 0,
+                sees: is_causal.then_some(1),
+            })
+        };
+        let rows = queries.iter().zip(keys.iter()).enumerate();
+        let rows = rows.map(|(number, pair)| row(number, pair)).collect::<Option<_>>()?;
+        let Heads { count: heads, key_value: key_value_heads, size } = self.heads;
+        let scale = self.scale;
+        Some(AttentionSpec { rows, heads, key_value_heads, size, scale, dropout: None })
+    }
+
+    /// What the queries read, `[tokens, heads · d_head]`, before the output projection.
+    pub(super) fn read_by_row(
+        &self,
+        mut spec: AttentionSpec,
+        (query, key, value): (Tensor<2>, Tensor<2>, Tensor<2>),
+        hidden: &Tensor<2>,
+        run: Run<'_>,
+    ) -> Tensor<2> {
+        let extra = self.extra(hidden, run);
+        if let Some(extra) = &extra {
+            let room = extra.key.dims()[2];
+            for (number, row) in spec.rows.iter_mut().enumerate() {
+                row.extra = extra.counts.get(number).copied().unwrap_or(room);
+            }
+        }
+        spec.dropout = run.pass.next_dropout(self.dropout);
+        let extra = extra.map(|extra| [extra.key, extra.value]);
+        let inputs = AttentionInputs { query, key, value, extra };
+        attention(inputs, spec).expect("the device attends by row")
+    }
+}
+
+/// The tokens of a row, if padding is behind them all; `None` if it is not, or there is none.
+fn tokens_in_front(row: &Row) -> Option<usize> {
+    let tokens = row.tokens();
+    (tokens > 0 && (0..tokens).all(|place| row.has(place))).then_some(tokens)
+}
