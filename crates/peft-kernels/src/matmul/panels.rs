@@ -120,11 +120,6 @@ impl Panels {
         self.columns
     }
 
-    /// Bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        size_of_val(self.values.as_slice())
-    }
-
     /// The columns of a panel.
     pub(crate) fn width(&self) -> usize {
         self.width

@@ -56,12 +56,11 @@ pub(super) unsafe fn add<S: Simd, const ROWS: usize, const WIDE: usize>(
             *register =
                 unsafe { line.add(number * S::F32_LANES).cast::<S::f32s>().read_unaligned() };
         }
-        for row in 0..ROWS {
+        for (row, sums) in sums.iter_mut().enumerate() {
             // SAFETY: all rows of the left side have `depth` numbers.
             let value = simd.splat_f32s(unsafe { *numbers.add(row * left.row) });
-            for register in 0..WIDE {
-                sums[row][register] =
-                    simd.mul_add_e_f32s(value, registers[register], sums[row][register]);
+            for (sum, register) in sums.iter_mut().zip(registers) {
+                *sum = simd.mul_add_e_f32s(value, register, *sum);
             }
         }
         numbers = numbers.wrapping_add(left.column);

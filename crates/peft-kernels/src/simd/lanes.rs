@@ -8,16 +8,10 @@ use pulp::Simd;
 #[derive(Clone, Copy)]
 pub(crate) struct Lanes<S: Simd> {
     simd: S,
-    pub(crate) value: S::f32s,
+    value: S::f32s,
 }
 
 impl<S: Simd> Lanes<S> {
-    /// These numbers.
-    #[inline(always)]
-    pub(crate) fn new(simd: S, value: S::f32s) -> Self {
-        Self { simd, value }
-    }
-
     /// The same number in all of them.
     #[inline(always)]
     pub(crate) fn splat(simd: S, value: f32) -> Self {

@@ -52,7 +52,7 @@ pub(crate) fn gelu<S: Simd>(x: Lanes<S>) -> [Lanes<S>; 2] {
 /// and its derivative.
 #[inline(always)]
 pub(crate) fn gelu_tanh<S: Simd>(x: Lanes<S>) -> [Lanes<S>; 2] {
-    const DOUBLED: f32 = 1.595_769_1;
+    const DOUBLED: f32 = 1.595_769;
     let square = x * x;
     let inner = x * square.mul_add(x.all(DOUBLED * 0.044_715), x.all(DOUBLED));
     let slope = square.mul_add(x.all(3.0 * DOUBLED * 0.044_715), x.all(DOUBLED));
