@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fine-tune a LoRA adapter for text classification with Hugging Face PEFT.
+"""Fine-tune an adapter for text classification with Hugging Face PEFT or adapters.
 
 The yardstick for this project's own training: the same model, data, adapter and
 optimiser in a plain PyTorch loop. The optimiser is AdamW over every trainable
@@ -16,8 +16,8 @@ import resource
 import sys
 import time
 
+import bench_methods
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -58,7 +58,7 @@ def batches(encoded, labels, order, size, tokenizer):
         yield batch
 
 
-def accuracy(model, encoded, labels, size, tokenizer, device):
+def accuracy(model, encoded, labels, size, tokenizer, device, dtype):
     """The share of the examples that the model labels correctly."""
     model.eval()
     right = 0
@@ -66,7 +66,8 @@ def accuracy(model, encoded, labels, size, tokenizer, device):
         for batch in batches(encoded, labels, list(range(len(labels))), size, tokenizer):
             batch = batch.to(device)
             truth = batch.pop("labels")
-            right += (model(**batch).logits.argmax(-1) == truth).sum().item()
+            with bench_methods.in_precision(dtype):
+                right += (model(**batch).logits.argmax(-1) == truth).sum().item()
     return right / len(labels)
 
 
@@ -88,11 +89,16 @@ def main():
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--warmup-steps", type=int, default=0)
     parser.add_argument("--max-grad-norm", type=float, default=0.0, help="clip gradients to this norm; 0: never")
+    parser.add_argument("--library", default="peft", help="peft, adapters, or plain for PyTorch alone")
+    parser.add_argument("--method", default="lora")
+    parser.add_argument("--settings", type=json.loads, default={}, help="of another method than LoRA: a JSON object")
+    parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"], help="bf16: torch.autocast")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=16)
     parser.add_argument("--lora-dropout", type=float, default=0.0)
     parser.add_argument("--target-modules", default="query,value", help="comma-separated")
     parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--limit", type=int, default=0, help="train on the first examples only; 0: on all")
     parser.add_argument("--max-steps", type=int, default=0, help="stop after this many steps; 0: never")
     parser.add_argument("--max-test", type=int, default=0, help="test on the first examples only; 0: on all")
     parser.add_argument("--seed", type=int, default=0)
@@ -102,13 +108,14 @@ def main():
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     args = parser.parse_args()
 
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads or os.cpu_count())
     random.seed(args.seed)
     torch.manual_seed(args.seed)
     device = torch.device(args.device)
 
     train_texts, train_names = read_tsv(args.train)
+    if args.limit:
+        train_texts, train_names = train_texts[: args.limit], train_names[: args.limit]
     test_texts, test_names = read_tsv(args.test)
     if args.max_test:
         test_texts, test_names = test_texts[: args.max_test], test_names[: args.max_test]
@@ -139,15 +146,16 @@ def main():
         label2id=index,
         problem_type="single_label_classification",
     )
-    config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        r=args.rank,
-        lora_alpha=args.alpha,
-        lora_dropout=args.lora_dropout,
-        target_modules=args.target_modules.split(","),
-    )
-    model = get_peft_model(model, config).to(device)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    settings = args.settings
+    if args.method == "lora" and not settings:
+        settings = {
+            "r": args.rank,
+            "lora_alpha": args.alpha,
+            "lora_dropout": args.lora_dropout,
+            "target_modules": args.target_modules.split(","),
+        }
+    model = bench_methods.apply(model, args.library, args.method, settings).to(device)
+    parameters = bench_methods.trained(model)
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=args.weight_decay)
     per_epoch = (len(train_labels) + args.batch_size - 1) // args.batch_size
     total = per_epoch * args.epochs
@@ -165,7 +173,8 @@ def main():
         loss_sum, seen = 0.0, 0
         start = time.perf_counter()
         for batch in batches(train_encoded, train_labels, order, args.batch_size, tokenizer):
-            loss = model(**batch.to(device)).loss
+            with bench_methods.in_precision(args.dtype):
+                loss = model(**batch.to(device)).loss
             loss.backward()
             if args.max_grad_norm > 0:
                 torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
@@ -182,7 +191,7 @@ def main():
     peak_train = peak_rss_mb()
 
     start = time.perf_counter()
-    share = accuracy(model, test_encoded, test_labels, args.batch_size, tokenizer, device)
+    share = accuracy(model, test_encoded, test_labels, args.batch_size, tokenizer, device, args.dtype)
     result = {
         "accuracy": share,
         "test_examples": len(test_labels),

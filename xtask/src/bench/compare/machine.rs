@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
@@ -31,6 +31,30 @@ fn described(info: &str, cores: usize) -> String {
     let has = |set: &&&str| flags.split_whitespace().any(|flag| flag == **set);
     let sets: Vec<&str> = RELEVANT.iter().filter(has).copied().collect();
     format!("{name}{family}, {cores} cores, {}", sets.join(" "))
+}
+
+/// Waits until nothing else runs, for a minute at most; whether that is so.
+pub fn is_quiet() -> bool {
+    for _ in 0..60 {
+        let Some(before) = busy() else { return true };
+        std::thread::sleep(Duration::from_secs(1));
+        let Some(after) = busy() else { return true };
+        // Of all cores together.
+        if after - before < 0.1 {
+            return true;
+        }
+    }
+    false
+}
+
+/// Seconds that the cores have been busy; `None` where that is not known.
+fn busy() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    let ticks = text.lines().next()?.split_whitespace().skip(1);
+    let ticks: Vec<f64> = ticks.filter_map(|ticks| ticks.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, ...; a hundred in a second.
+    let [user, nice, system, ..] = ticks[..] else { return None };
+    Some((user + nice + system) / 100.0)
 }
 
 /// Today, as `2026-01-31`.

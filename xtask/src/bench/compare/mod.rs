@@ -120,13 +120,17 @@ fn is_named(chosen: &str, case: &str) -> bool {
 fn outcome(case: &Case, setup: &Setup, versions: &str) -> Result<Outcome> {
     let mut runs: Vec<Vec<Run>> = case.sides.iter().map(|_| Vec::new()).collect();
     let mut failed: Vec<Option<String>> = vec![None; case.sides.len()];
-    let repeat = setup.repeat();
+    let (repeat, mut disturbed) = (setup.repeat(), 0);
     for round in 0..repeat {
         // Who goes first changes, as the first may find colder caches and the second less boost.
         for place in 0..case.sides.len() {
             let side = (place + round) % case.sides.len();
             if failed[side].is_some() {
                 continue;
+            }
+            if !machine::is_quiet() {
+                eprintln!("something else is running; this will be slower than it is");
+                disturbed += 1;
             }
             match run_one(case, side, round) {
                 Ok(run) => runs[side].push(run),
@@ -144,6 +148,7 @@ fn outcome(case: &Case, setup: &Setup, versions: &str) -> Result<Outcome> {
         machine: machine::processor(),
         versions: case.versions.clone().unwrap_or_else(|| versions.into()),
         repeat,
+        disturbed,
         failed: failed.into_iter().flatten().collect(),
         figures: results::compared(case, &runs),
     })

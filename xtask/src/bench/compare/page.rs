@@ -65,7 +65,8 @@ pub fn render(results: &Results) -> String {
 /// The table of one case.
 pub fn table(name: &str, outcome: &Outcome) -> String {
     let mut page = String::new();
-    let Outcome { about, date, commit, machine, versions, repeat, failed, figures } = outcome;
+    let Outcome { about, date, commit, machine, versions, repeat, disturbed, failed, figures } =
+        outcome;
     let name = name.split_once('/').map_or(name, |(_, own)| own);
     let _ = writeln!(page, "\n### {name}\n\n{about}\n");
     let _ = writeln!(page, "| | ours | | compared with | ratio | bar | |");
@@ -75,6 +76,9 @@ pub fn table(name: &str, outcome: &Outcome) -> String {
     }
     for failed in failed {
         let _ = writeln!(page, "\nNot measured: {failed}.");
+    }
+    if *disturbed > 0 {
+        let _ = writeln!(page, "\nSomething else ran when {disturbed} of the runs began.");
     }
     let runs = if *repeat == 1 { "one run".into() } else { format!("{repeat} runs") };
     let _ = writeln!(page, "\n{date}, commit {commit}, {runs} each; {machine}; {versions}.");

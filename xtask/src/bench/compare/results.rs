@@ -28,6 +28,9 @@ pub struct Outcome {
     pub versions: String,
     /// How often each program was run.
     pub repeat: usize,
+    /// How many runs began while something else ran.
+    #[serde(default)]
+    pub disturbed: usize,
     /// Programs that failed.
     pub failed: Vec<String>,
     /// The figures.

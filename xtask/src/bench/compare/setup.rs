@@ -45,6 +45,11 @@ impl Setup {
         if self.quick { 1 } else { self.repeat }
     }
 
+    /// Whether few repetitions are enough.
+    pub fn quick(&self) -> bool {
+        self.quick
+    }
+
     /// Steps of a run, with those that warm up.
     pub fn steps(&self) -> usize {
         super::WARM_UP + if self.quick { 2 } else { 5 }
@@ -89,7 +94,13 @@ impl Setup {
 
     /// A random BERT of twelve layers, 768 wide.
     pub fn large_encoder(&self) -> Result<PathBuf> {
-        self.made("bert-12x768", "bert", || self.encoder())
+        self.random_encoder(12, 768)
+    }
+
+    /// A BERT with random weights.
+    pub fn random_encoder(&self, layers: usize, width: usize) -> Result<PathBuf> {
+        let sizes = [layers, width].map(|size| size.to_string());
+        self.made(&format!("bert-{layers}x{width}"), "bert", || self.encoder(), &sizes)
     }
 
     /// The folder of a small language model in GGUF.
@@ -99,12 +110,13 @@ impl Setup {
 
     /// The same in f32.
     pub fn language_model(&self) -> Result<PathBuf> {
-        self.made("smollm2-f32", "gguf", || self.packed_language_model())
+        self.made("smollm2-f32", "gguf", || self.packed_language_model(), &[])
     }
 
-    /// A LoRA adapter for it, of rank 16 on all linear layers.
-    pub fn language_adapter(&self) -> Result<PathBuf> {
-        self.made("smollm2-lora", "lora", || self.language_model())
+    /// A LoRA adapter for it in GGUF, of rank 16 on all linear layers.
+    pub fn packed_language_adapter(&self) -> Result<PathBuf> {
+        let folder = self.made("smollm2-lora", "lora", || self.packed_language_model(), &[])?;
+        Ok(folder.join("adapter.gguf"))
     }
 
     fn fetched(&self, name: &str) -> Result<PathBuf> {
@@ -121,6 +133,7 @@ impl Setup {
         name: &str,
         what: &str,
         from: impl FnOnce() -> Result<PathBuf>,
+        sizes: &[String],
     ) -> Result<PathBuf> {
         let folder = self.folder("models").join(name);
         if folder.is_dir() {
@@ -133,7 +146,7 @@ impl Setup {
         let python = self.python()?;
         let script = self.script("bench_models.py");
         let command = self.workspace.shell.cmd(python).arg(script).arg(what);
-        command.arg(&partial).arg(from()?).run()?;
+        command.arg(&partial).arg(from()?).args(sizes).run()?;
         std::fs::rename(&partial, &folder)?;
         Ok(folder)
     }

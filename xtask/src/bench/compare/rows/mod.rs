@@ -18,12 +18,18 @@ pub struct Entry {
     /// Its name.
     pub name: &'static str,
     /// What makes it.
-    pub case: fn(&Setup) -> Result<Case>,
+    pub case: Make,
 }
+
+/// What makes a case.
+type Make = fn(&Setup) -> Result<Case>;
+
+/// A case's name, and what makes it.
+type Named = (&'static str, Make);
 
 /// All of them, in the order in which they are measured.
 pub fn catalogue() -> Vec<Entry> {
-    let rows: [&[(&'static str, fn(&Setup) -> Result<Case>)]; 7] = [
+    let rows: [&[Named]; 7] = [
         &step::CASES,
         &epoch::CASES,
         &causal::CASES,

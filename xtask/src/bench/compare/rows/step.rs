@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::Named;
 use crate::bench::compare::case::{Bar, Case, Figure, Read};
 use crate::bench::compare::setup::{Setup, sizes, with};
 
 /// The cases.
-pub const CASES: [(&str, fn(&Setup) -> Result<Case>); 6] = [
+pub const CASES: [Named; 6] = [
     ("step/lora", |setup| {
         case(setup, &Step::new("step/lora", setup.encoder()?, 32, query_value(), 0.5))
     }),
