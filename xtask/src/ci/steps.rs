@@ -21,6 +21,7 @@ pub const STEPS: &[Step] = &[
     Step { name: "tidy", title: "the workspace's own rules", run: tidy::check },
     Step { name: "clippy", title: "no lint, no public item without docs", run: clippy },
     Step { name: "test", title: "the README's test command", run: test },
+    Step { name: "portable", title: "the same numbers without SIMD", run: portable },
     Step { name: "docs", title: "the API's documentation, links included", run: docs },
     Step { name: "extension", title: "a method outside the workspace", run: extension::check },
     Step { name: "wgpu", title: "type-check with the backend wgpu", run: |w| backend(w, "wgpu") },
@@ -46,6 +47,15 @@ fn test(workspace: &Workspace) -> Result<()> {
     // Taken from the README, so that what it tells its readers is what is run here.
     let arguments = readme::test_command(&workspace.root.join("README.md"))?;
     workspace.cargo().args(arguments).run()?;
+    Ok(())
+}
+
+/// What computes, on the path of any processor.
+fn portable(workspace: &Workspace) -> Result<()> {
+    let packages = ["peft-kernels", "peft-core", "peft-models", "peft-lora", "peft-tests"];
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
+    let command = workspace.cargo().args(["test", "--locked", "--tests"]).args(packages);
+    command.env("PEFT_SIMD", "none").run()?;
     Ok(())
 }
 
