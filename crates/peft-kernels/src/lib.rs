@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod decode;
 mod dropout;
 #[cfg(feature = "flex")]
 mod elementwise;
@@ -17,15 +18,18 @@ mod norm;
 mod packed;
 #[cfg(feature = "flex")]
 mod prepacked;
+mod rotary;
 mod simd;
 mod weight;
 
 pub use activation::Activation;
 pub use attention::{AttentionInputs, AttentionRow, AttentionSpec, attends_by_row, attention};
+pub use decode::Read;
 pub use dropout::Dropout;
 pub use linear::{LinearParts, LowRankPart};
 pub use norm::{Norm, sum};
 pub use packed::{BlockFormat, PackedMatrix, PackedTensor};
 #[cfg(feature = "flex")]
 pub use prepacked::PrepackedMatrix;
+pub use rotary::turned;
 pub use weight::{PackedWeight, laid_out};

@@ -154,6 +154,11 @@ impl Cache {
         self.rows.replace(rows);
     }
 
+    /// Whether something is kept for an attention.
+    pub(crate) fn knows(&self, site: &Site) -> bool {
+        self.states.borrow().contains_key(&site.index)
+    }
+
     /// What is kept for an attention.
     pub(crate) fn kept(&self, site: &Site) -> Option<Keys> {
         self.states.borrow().get(&site.index).map(Kept::keys)
@@ -168,8 +173,7 @@ impl Cache {
         rows: &Rows,
         begin: impl FnOnce([Tensor<4>; 2]) -> Keys,
     ) -> Keys {
-        let known = self.states.borrow().contains_key(&site.index);
-        if !known {
+        if !self.knows(site) {
             let keys = begin(text);
             self.states.borrow_mut().insert(site.index, Kept::new(keys.clone()));
             return keys;

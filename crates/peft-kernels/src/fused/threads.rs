@@ -21,6 +21,10 @@ pub(crate) fn grid(rows: usize, columns: usize, f: impl Fn(Range<usize>, Range<u
     let width = columns.div_ceil(wide);
     let wide = columns.div_ceil(width);
     let part = |number: usize, size: usize, end: usize| number * size..end.min((number + 1) * size);
+    // To hand a task to other threads takes longer than a short one.
+    if high * wide == 1 {
+        return f(0..rows, 0..columns);
+    }
     (0..high * wide).into_par_iter().with_max_len(1).for_each(|task| {
         f(part(task / wide, height, rows), part(task % wide, width, columns));
     });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::PackedTensor;
-use crate::PackedWeight;
+use crate::{LinearParts, PackedWeight};
 
 /// A packed matrix `[rows, columns]`, or that matrix transposed.
 #[derive(Debug, Clone)]
@@ -57,6 +57,36 @@ impl PackedMatrix {
         [self.tensor.shape()[0], self.tensor.shape()[1]]
     }
 
+    /// `[d_in, d_out]` of products with it.
+    #[cfg(feature = "flex")]
+    pub(crate) fn product_shape(&self) -> [usize; 2] {
+        self.dims()
+    }
+
+    /// About this many columns of products with it, whole blocks where columns are packed.
+    #[cfg(feature = "flex")]
+    pub(crate) fn column_step(&self, columns: usize) -> usize {
+        if self.transposed {
+            columns
+        } else {
+            columns.next_multiple_of(self.tensor.format().values())
+        }
+    }
+
+    /// The numbers in some columns of the weight of products: `[d_in, columns]`, or `[columns,
+    /// d_in]` where this is the packed matrix transposed.
+    #[cfg(feature = "flex")]
+    pub(crate) fn unpack_columns(&self, columns: std::ops::Range<usize>) -> Vec<f32> {
+        let [rows, width] = self.packed_shape();
+        let ranges = if self.transposed { (columns, 0..width) } else { (0..rows, columns) };
+        let (rows, columns) = ranges;
+        let mut numbers = vec![0.0; rows.len() * columns.len()];
+        for (row, to) in rows.zip(numbers.chunks_mut(columns.len())) {
+            self.tensor.unpack_part(row, columns.clone(), to);
+        }
+        numbers
+    }
+
     /// The numbers in these rows of the packed matrix, `[rows, columns]`.
     pub(crate) fn unpack(&self, rows: std::ops::Range<usize>) -> TensorData {
         let shape = [rows.len(), self.packed_shape()[1]];
@@ -93,6 +123,14 @@ impl PackedWeight for PackedMatrix {
         return super::product::product(input, self);
         #[cfg(not(feature = "flex"))]
         burn::tensor::module::linear(input, self.dense(), None)
+    }
+
+    fn linear(&self, input: Tensor<2>, parts: LinearParts) -> Tensor<2> {
+        #[cfg(feature = "flex")]
+        if super::layer::is_supported(&input, &parts) {
+            return super::layer::layer(input, self, parts);
+        }
+        parts.over(self.product(input.clone()), input)
     }
 
     fn rows(&self, indices: Tensor<1, Int>) -> Tensor<2> {

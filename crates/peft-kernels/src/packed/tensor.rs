@@ -109,6 +109,15 @@ impl PackedTensor {
         &self.bytes[rows.start * row..rows.end * row]
     }
 
+    /// Writes the numbers in some columns of a row of a matrix, whole blocks of them.
+    #[cfg(feature = "flex")]
+    pub(crate) fn unpack_part(&self, row: usize, columns: std::ops::Range<usize>, to: &mut [f32]) {
+        let (values, bytes) = (self.format.values(), self.format.bytes());
+        let from = (row * self.shape[1] + columns.start) / values * bytes;
+        let size = columns.len() / values * bytes;
+        self.format.unpack_to(&self.bytes[from..from + size], to);
+    }
+
     /// Its numbers in f32, as Hugging Face has them.
     pub fn values(&self) -> TensorData {
         let values = self.format.unpack(&self.bytes);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, activation::softmax};
 use peft_core::{Role, RowKeys, Rows, Site};
+use peft_kernels::Read;
 
 use super::{Context, EncodedText, FrozenLinear, KeyPlaces, LinearForm};
 use crate::Result;
@@ -125,11 +126,20 @@ impl Attention {
     pub fn forward(&self, hidden: Tensor<2>, context: &Context<'_>, run: Run<'_>) -> Tensor<2> {
         let rows = run.pass.rows;
         let crosses = self.crosses();
-        if run.cache.is_none()
+        if run.cache.is_none_or(|cache| !cache.knows(&self.site))
             && let Some(spec) = self.by_row(&hidden, context, run)
         {
-            let states = self.project(hidden.clone(), context, run);
-            let read = self.read_by_row(spec, states, &hidden, run);
+            let (query, key, value) = self.project(hidden.clone(), context, run);
+            let extra = self.extra(&hidden, run);
+            if let Some(cache) = run.cache {
+                let source = context.encoded.filter(|_| crosses);
+                let of_rows = source.map_or(rows, |encoded| &encoded.rows);
+                let text = [&key, &value].map(|states| self.by_head(states.clone(), of_rows));
+                cache.extend(&self.site, text, of_rows, |text| {
+                    with_extra(text, of_rows, extra.clone())
+                });
+            }
+            let read = self.read_by_row(spec, (query, key, value), extra, run);
             return self.output.forward(read, run);
         }
         // What an encoder returned stays the same.
@@ -141,7 +151,7 @@ impl Attention {
                 let source = context.encoded.filter(|_| crosses);
                 let of_rows = source.map_or(rows, |encoded| &encoded.rows);
                 let text = [self.by_head(key, of_rows), self.by_head(value, of_rows)];
-                let begin = |text| self.with_extra(text, of_rows, &hidden, run);
+                let begin = |text| with_extra(text, of_rows, self.extra(&hidden, run));
                 let keys = match run.cache {
                     Some(cache) => cache.extend(&self.site, text, of_rows, begin),
                     None => begin(text),
@@ -150,6 +160,11 @@ impl Attention {
             }
         };
         let Keys { key, value, places } = keys;
+        if self.reads_one_each(run) {
+            let bias = context.bias(rows, &places, crosses);
+            let read = Read { query, key, value, bias, scale: self.scale };
+            return self.output.forward(read.forward(), run);
+        }
         let Heads { count, key_value, size } = self.heads;
         let (batch, longest, positions) = (rows.len(), rows.longest(), key.dims()[2]);
         let query = rows.batched(query * self.scale).reshape([batch, longest, count, size]);
@@ -212,26 +227,15 @@ impl Attention {
         layer.forward(hidden, run).narrow(1, 0, self.heads.count * self.heads.size)
     }
 
-    /// Keys and values of a text from its beginning, behind those that a method puts before it.
-    fn with_extra(
-        &self,
-        [key, value]: [Tensor<4>; 2],
-        rows: &Rows,
-        hidden: &Tensor<2>,
-        run: Run<'_>,
-    ) -> Keys {
-        match self.extra(hidden, run) {
-            None => Keys { key, value, places: KeyPlaces::new(rows, 0, &[]) },
-            Some(extra) => {
-                let places = KeyPlaces::new(rows, extra.key.dims()[2], &extra.counts);
-                let key = Tensor::cat(vec![extra.key, key], 2);
-                Keys { key, value: Tensor::cat(vec![extra.value, value], 2), places }
-            }
-        }
+    /// Whether there is one query in each row, over keys that are kept: generation.
+    fn reads_one_each(&self, run: Run<'_>) -> bool {
+        let rows = run.pass.rows;
+        let one_each = rows.longest() == 1 && rows.tokens() == rows.len();
+        one_each && run.cache.is_some() && !run.pass.mode.is_training()
     }
 
     /// The keys and values that a method puts before those of each row.
-    pub(super) fn extra(&self, hidden: &Tensor<2>, run: Run<'_>) -> Option<RowKeys> {
+    fn extra(&self, hidden: &Tensor<2>, run: Run<'_>) -> Option<RowKeys> {
         let extra = run.hooks.attention(&self.site, &run.pass);
         extra.of_rows(&self.site, hidden, self.heads.key_value, &run.pass)
     }
@@ -245,5 +249,17 @@ impl Attention {
         let Heads { key_value, size, .. } = self.heads;
         let shape = [rows.len(), rows.longest(), key_value, size];
         rows.batched(states).reshape(shape).swap_dims(1, 2)
+    }
+}
+
+/// Keys and values of a text from its beginning, behind those that a method puts before it.
+fn with_extra([key, value]: [Tensor<4>; 2], rows: &Rows, extra: Option<RowKeys>) -> Keys {
+    match extra {
+        None => Keys { key, value, places: KeyPlaces::new(rows, 0, &[]) },
+        Some(extra) => {
+            let places = KeyPlaces::new(rows, extra.key.dims()[2], &extra.counts);
+            let key = Tensor::cat(vec![extra.key, key], 2);
+            Keys { key, value: Tensor::cat(vec![extra.value, value], 2), places }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Attention of each row of a batch by itself, where the device has that as one operation.
 
 use burn::tensor::Tensor;
-use peft_core::Row;
+use peft_core::{Row, RowKeys};
 use peft_kernels::{AttentionInputs, AttentionRow, AttentionSpec, attends_by_row, attention};
 
 use super::context::Causality;
@@ -41,15 +41,14 @@ impl Attention {
         Some(AttentionSpec { rows, heads, key_value_heads, size, scale, dropout: None })
     }
 
-    /// What the queries read, `[tokens, heads · d_head]`, before the output projection.
+    /// With `extra` in front of the keys, what the queries read, `[tokens, heads · d_head]`, before the output projection.
     pub(super) fn read_by_row(
         &self,
         mut spec: AttentionSpec,
         (query, key, value): (Tensor<2>, Tensor<2>, Tensor<2>),
-        hidden: &Tensor<2>,
+        extra: Option<RowKeys>,
         run: Run<'_>,
     ) -> Tensor<2> {
-        let extra = self.extra(hidden, run);
         if let Some(extra) = &extra {
             let room = extra.key.dims()[2];
             for (number, row) in spec.rows.iter_mut().enumerate() {

@@ -3,6 +3,7 @@
 use std::f32::consts::TAU;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use peft_kernels::turned;
 use serde::Deserialize;
 
 /// Queries and keys turned by angles that grow with the position: channel `i` of a head and channel
@@ -96,12 +97,7 @@ pub struct Angles {
 impl Angles {
     /// Turns each head of `[tokens, heads · d_head]`.
     pub(super) fn turn(&self, states: Tensor<2>) -> Tensor<2> {
-        let ([tokens, width], half) = (states.dims(), self.cos.dims()[2]);
-        let states = states.reshape([tokens, width / (2 * half), 2 * half]);
-        let (x, y) = (states.clone().narrow(2, 0, half), states.narrow(2, half, half));
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        let turned_x = x.clone() * cos.clone() - y.clone() * sin.clone();
-        Tensor::cat(vec![turned_x, y * cos + x * sin], 2).reshape([tokens, width])
+        turned(states, self.cos.clone(), self.sin.clone())
     }
 }
 

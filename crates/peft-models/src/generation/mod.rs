@@ -2,6 +2,7 @@
 
 mod beam;
 mod config;
+mod likeliest;
 mod one;
 mod room;
 mod scores;

@@ -6,6 +6,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::GenerationConfig;
+use super::likeliest::Likeliest;
 use crate::{Error, Result};
 
 /// Where a text is.
@@ -87,39 +88,43 @@ impl GenerationConfig {
     }
 
     fn draw(&self, scores: &[f32], random: &mut StdRng) -> Option<usize> {
-        let mut order: Vec<usize> = (0..scores.len()).filter(|i| scores[*i].is_finite()).collect();
-        let by_score = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
-        if self.top_k > 0 && self.top_k < order.len() {
-            order.select_nth_unstable_by(self.top_k - 1, by_score);
-            order.truncate(self.top_k);
-        }
-        order.sort_unstable_by(by_score);
-        let top = f64::from(scores[*order.first()?]);
-        let weight = |&i: &usize| ((f64::from(scores[i]) - top) / self.temperature).exp();
-        let weights: Vec<f64> = order.iter().map(weight).collect();
-        let total: f64 = weights.iter().sum();
-        // The likeliest whose probabilities come to `top_p`, the one that reaches it included.
-        let (mut kept, mut sum) = (0, 0.0);
-        while kept < weights.len() && (kept == 0 || sum < self.top_p * total) {
-            sum += weights[kept];
-            kept += 1;
+        let mut order = Likeliest::new(scores, self.top_k);
+        let top = f64::from(scores[order.get(0)?]);
+        let weight = |i: usize| ((f64::from(scores[i]) - top) / self.temperature).exp();
+        let mut sum: f64 = order.all().map(weight).sum();
+        if self.top_p < 1.0 {
+            // The likeliest whose probabilities come to `top_p`, the one that reaches it included.
+            let (total, mut kept) = (sum, 0);
+            sum = 0.0;
+            while let Some(token) = order.get(kept)
+                && (kept == 0 || sum < self.top_p * total)
+            {
+                sum += weight(token);
+                kept += 1;
+            }
+            order.truncate(kept);
         }
         let mut left = random.random::<f64>() * sum;
-        let chosen = weights[..kept].iter().position(|weight| {
-            left -= weight;
-            left < 0.0
-        });
-        Some(order[chosen.unwrap_or(kept - 1)])
+        let (mut place, mut chosen) = (0, None);
+        while let Some(token) = order.get(place) {
+            chosen = Some(token);
+            left -= weight(token);
+            if left < 0.0 {
+                break;
+            }
+            place += 1;
+        }
+        chosen
     }
 }
 
 /// The first of the largest finite ones.
 fn best(scores: &[f32]) -> Option<usize> {
-    let finite = scores.iter().enumerate().filter(|(_, score)| score.is_finite());
-    let first_of_larger = |best: (usize, f32), next: (usize, f32)| {
-        if next.1 > best.1 { next } else { best }
+    let larger = |best: f32, score: &f32| {
+        if score.is_finite() && *score > best { *score } else { best }
     };
-    finite.map(|(index, score)| (index, *score)).reduce(first_of_larger).map(|(index, _)| index)
+    let top = scores.iter().fold(f32::NEG_INFINITY, larger);
+    scores.iter().position(|score| *score == top && score.is_finite())
 }
 
 /// `x - log Σ exp(x)`.

@@ -86,6 +86,9 @@ impl<'m> Stream<'m> {
         let [_, words] = logits.dims();
         let values = logits.into_data().convert::<f32>().try_into_vec::<f32>();
         let values = values.expect("converted to f32");
+        if rows == 1 {
+            return Ok(vec![values]);
+        }
         Ok(values.chunks(words).map(<[f32]>::to_vec).collect())
     }
 

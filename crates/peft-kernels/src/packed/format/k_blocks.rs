@@ -64,7 +64,7 @@ pub(super) fn q6(block: &[u8; 210], out: &mut [f32; 256]) {
 /// `g` in 0..4 have theirs in the lower 6 bits of bytes `g` and `g + 4`; groups 4..8 have 4 bits in
 /// the nibbles of byte `g + 4` and 2 bits at the top of bytes `g - 4` and `g`.
 #[inline(always)]
-fn scales_and_minima(block: &[u8]) -> [(f32, f32); 8] {
+pub(super) fn scales_and_minima(block: &[u8]) -> [(f32, f32); 8] {
     let (d, e) = (half(block, 0), half(block, 2));
     let bytes = &block[4..16];
     std::array::from_fn(|g| {

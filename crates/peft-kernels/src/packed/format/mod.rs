@@ -3,12 +3,16 @@
 mod eight_bit;
 mod k_blocks;
 mod normal_float;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use burn::tensor::{bf16, f16};
-use pulp::Arch;
+use pulp::{Simd, WithSimd};
 
 pub(crate) use eight_bit::pack as pack_q8_0;
 pub(crate) use normal_float::pack as pack_nf4;
+
+use crate::simd;
 
 /// How numbers are packed: in blocks along the rows of a tensor, each of `bytes` bytes for `values`
 /// numbers.
@@ -78,51 +82,135 @@ impl BlockFormat {
     pub fn unpack(self, blocks: &[u8]) -> Vec<f32> {
         assert!(blocks.len().is_multiple_of(self.bytes()), "whole blocks of {self:?}");
         let mut values = vec![0.0; blocks.len() / self.bytes() * self.values()];
-        // With the widest registers that the machine has.
-        Arch::new().dispatch(
-            #[inline(always)]
-            || self.unpack_into(blocks, &mut values),
-        );
+        self.unpack_to(blocks, &mut values);
         values
+    }
+
+    /// Writes the numbers of whole blocks, with the widest registers that the machine has.
+    pub(crate) fn unpack_to(self, blocks: &[u8], values: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if simd::level() == simd::Level::Avx512 {
+            // SAFETY: that level has these instructions.
+            if unsafe { wide::unpack(self, blocks, values) } {
+                return;
+            }
+        }
+        simd::run(Unpack { format: self, blocks, values });
     }
 
     #[inline(always)]
     fn unpack_into(self, blocks: &[u8], values: &mut [f32]) {
         match self {
-            Self::F32 => each(blocks, values, |b: &[u8; 4], v: &mut [f32; 1]| {
-                v[0] = f32::from_le_bytes(*b);
-            }),
-            Self::F16 => each(blocks, values, |b: &[u8; 2], v: &mut [f32; 1]| v[0] = half(b, 0)),
-            Self::BF16 => each(blocks, values, |b, v: &mut [f32; 1]| {
-                v[0] = bf16::from_le_bytes(*b).to_f32();
-            }),
-            Self::Q8_0 => each(blocks, values, |block: &[u8; 34], out: &mut [f32; 32]| {
-                let d = half(block, 0);
-                for (v, q) in out.iter_mut().zip(&block[2..]) {
-                    *v = f32::from(*q as i8) * d;
-                }
-            }),
-            Self::Q4_0 => each(blocks, values, |block: &[u8; 18], out: &mut [f32; 32]| {
-                let d = half(block, 0);
-                nibbles(&block[2..], out, |q| d * (f32::from(q) - 8.0));
-            }),
-            Self::Q4_1 => each(blocks, values, |block: &[u8; 20], out: &mut [f32; 32]| {
-                let (d, m) = (half(block, 0), half(block, 2));
-                nibbles(&block[4..], out, |q| d * f32::from(q) + m);
-            }),
-            Self::Q5_0 => each(blocks, values, |block: &[u8; 22], out: &mut [f32; 32]| {
-                let d = half(block, 0);
-                five_bits(&block[2..], out, |q| d * (f32::from(q) - 16.0));
-            }),
-            Self::Q5_1 => each(blocks, values, |block: &[u8; 24], out: &mut [f32; 32]| {
-                let (d, m) = (half(block, 0), half(block, 2));
-                five_bits(&block[4..], out, |q| d * f32::from(q) + m);
-            }),
+            Self::F32 => each(
+                blocks,
+                values,
+                #[inline(always)]
+                |b: &[u8; 4], v: &mut [f32; 1]| {
+                    v[0] = f32::from_le_bytes(*b);
+                },
+            ),
+            Self::F16 => each(
+                blocks,
+                values,
+                #[inline(always)]
+                |b: &[u8; 2], v: &mut [f32; 1]| v[0] = half(b, 0),
+            ),
+            Self::BF16 => each(
+                blocks,
+                values,
+                #[inline(always)]
+                |b, v: &mut [f32; 1]| {
+                    v[0] = bf16::from_le_bytes(*b).to_f32();
+                },
+            ),
+            Self::Q8_0 => each(
+                blocks,
+                values,
+                #[inline(always)]
+                |block: &[u8; 34], out: &mut [f32; 32]| {
+                    let d = half(block, 0);
+                    for (v, q) in out.iter_mut().zip(&block[2..]) {
+                        *v = f32::from(*q as i8) * d;
+                    }
+                },
+            ),
+            Self::Q4_0 => each(
+                blocks,
+                values,
+                #[inline(always)]
+                |block: &[u8; 18], out: &mut [f32; 32]| {
+                    let d = half(block, 0);
+                    nibbles(
+                        &block[2..],
+                        out,
+                        #[inline(always)]
+                        |q| d * (f32::from(q) - 8.0),
+                    );
+                },
+            ),
+            Self::Q4_1 => each(
+                blocks,
+                values,
+                #[inline(always)]
+                |block: &[u8; 20], out: &mut [f32; 32]| {
+                    let (d, m) = (half(block, 0), half(block, 2));
+                    nibbles(
+                        &block[4..],
+                        out,
+                        #[inline(always)]
+                        |q| d * f32::from(q) + m,
+                    );
+                },
+            ),
+            Self::Q5_0 => each(
+                blocks,
+                values,
+                #[inline(always)]
+                |block: &[u8; 22], out: &mut [f32; 32]| {
+                    let d = half(block, 0);
+                    five_bits(
+                        &block[2..],
+                        out,
+                        #[inline(always)]
+                        |q| d * (f32::from(q) - 16.0),
+                    );
+                },
+            ),
+            Self::Q5_1 => each(
+                blocks,
+                values,
+                #[inline(always)]
+                |block: &[u8; 24], out: &mut [f32; 32]| {
+                    let (d, m) = (half(block, 0), half(block, 2));
+                    five_bits(
+                        &block[4..],
+                        out,
+                        #[inline(always)]
+                        |q| d * f32::from(q) + m,
+                    );
+                },
+            ),
             Self::Q4_K => each(blocks, values, k_blocks::q4),
             Self::Q5_K => each(blocks, values, k_blocks::q5),
             Self::Q6_K => each(blocks, values, k_blocks::q6),
             Self::NF4 => each(blocks, values, normal_float::unpack),
         }
+    }
+}
+
+/// The numbers of some blocks.
+struct Unpack<'a> {
+    format: BlockFormat,
+    blocks: &'a [u8],
+    values: &'a mut [f32],
+}
+
+impl WithSimd for Unpack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        self.format.unpack_into(self.blocks, self.values);
     }
 }
 
@@ -166,5 +254,44 @@ fn five_bits(bytes: &[u8], out: &mut [f32; 32], number: impl Fn(u8) -> f32) {
         let fifth = |i: usize| ((bits[i / 8] >> (i % 8)) & 1) << 4;
         low[i] = number(byte & 15 | fifth(i));
         high[i] = number(byte >> 4 | fifth(i + 16));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_registers_unpack_to_the_same_bits() {
+        let formats = [
+            BlockFormat::F32,
+            BlockFormat::F16,
+            BlockFormat::BF16,
+            BlockFormat::Q8_0,
+            BlockFormat::Q4_0,
+            BlockFormat::Q4_1,
+            BlockFormat::Q5_0,
+            BlockFormat::Q5_1,
+            BlockFormat::Q4_K,
+            BlockFormat::Q5_K,
+            BlockFormat::Q6_K,
+            BlockFormat::NF4,
+        ];
+        let mut state = 1_u32;
+        let mut byte = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        for format in formats {
+            // Any bytes are numbers, some of them none.
+            let blocks: Vec<u8> = (0..500 * format.bytes()).map(|_| byte()).collect();
+            let mut plain = vec![0.0; 500 * format.values()];
+            format.unpack_into(&blocks, &mut plain);
+            let found = format.unpack(&blocks);
+            for (place, (found, plain)) in found.iter().zip(&plain).enumerate() {
+                let alike = found.to_bits() == plain.to_bits() || found.is_nan() && plain.is_nan();
+                assert!(alike, "{format:?} at {place}: {found} for {plain}");
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! distribution, times the largest absolute value of each block of 64.
 
 /// The quantiles of the paper's appendix E.
-const QUANTILES: [f32; 16] = [
+pub(super) const QUANTILES: [f32; 16] = [
     -1.0,
     -0.696_192_8,
     -0.525_073_05,
