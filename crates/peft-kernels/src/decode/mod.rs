@@ -37,8 +37,7 @@ impl Read {
     #[cfg(feature = "flex")]
     fn is_fast(&self) -> bool {
         let Self { query, key, value, bias, .. } = self;
-        is_untracked(query)
-            && [key, value].into_iter().chain(bias).all(|tensor| is_untracked(tensor))
+        is_untracked(query) && [key, value].into_iter().chain(bias).all(is_untracked)
     }
 
     /// By Burn's operations.

@@ -219,6 +219,7 @@ impl Sums<'_> {
                 }
             }
         }
+        #[expect(clippy::needless_range_loop, reason = "the inner index of two")]
         for number in 0..ROWS {
             let from = (row + number) * self.d_out + self.place + output;
             // SAFETY: these columns are this task's.
