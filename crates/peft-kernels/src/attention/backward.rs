@@ -75,10 +75,7 @@ impl WithSimd for Backward<'_> {
         let AttentionSpec { heads, key_value_heads, size, scale, .. } = attention.spec;
         let (keys, width) = (row.extra + row.keys, heads * size);
         let scale = scale as f32;
-        let place = (row, number, head);
-        let [extra_keys, extra_values] = states.extra.map_or([None; 2], |both| both.map(Some));
-        let key = attention.gathered(states.key, extra_keys, states.room, place);
-        let value = attention.gathered(states.value, extra_values, states.room, place);
+        let [key, value] = attention.gathered(states, (row, number, head));
         let of_key = Source::new(&key, [keys, size]);
         let across = Panels::scaled(of_key.transposed(), scale);
         let along = Panels::scaled(of_key, scale);

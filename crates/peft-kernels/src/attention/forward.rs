@@ -100,25 +100,26 @@ impl Attention {
         self.spec.dropout.map(crate::Dropout::mask)
     }
 
-    /// The keys of a row and a head, or its values, one after another: `[keys, size]`.
+    /// The keys of a row and a head, and its values, each `[keys, size]`, one after another.
     pub(super) fn gathered(
         &self,
-        states: &[f32],
-        extra: Option<&[f32]>,
-        room: usize,
+        states: States<'_>,
         (row, number, head): (AttentionRow, usize, usize),
-    ) -> Vec<f32> {
+    ) -> [Vec<f32>; 2] {
         let AttentionSpec { key_value_heads, size, .. } = self.spec;
-        let mut found = Vec::with_capacity((row.extra + row.keys) * size);
-        if let Some(extra) = extra {
-            let end = ((number * key_value_heads + head + 1) * room) * size;
-            found.extend_from_slice(&extra[end - row.extra * size..end]);
-        }
-        for key in row.key..row.key + row.keys {
-            let from = (key * key_value_heads + head) * size;
-            found.extend_from_slice(&states[from..from + size]);
-        }
-        found
+        let [front_keys, front_values] = states.extra.map_or([&[][..]; 2], |extra| {
+            let end = (number * key_value_heads + head + 1) * states.room * size;
+            extra.map(|extra| &extra[end - row.extra * size..end])
+        });
+        [(front_keys, states.key), (front_values, states.value)].map(|(front, text)| {
+            let mut found = Vec::with_capacity((row.extra + row.keys) * size);
+            found.extend_from_slice(front);
+            for key in row.key..row.key + row.keys {
+                let from = (key * key_value_heads + head) * size;
+                found.extend_from_slice(&text[from..from + size]);
+            }
+            found
+        })
     }
 }
 
@@ -150,10 +151,7 @@ impl WithSimd for Forward<'_> {
         let Self { attention, states, row, number, head, out, sums } = self;
         let AttentionSpec { heads, key_value_heads, size, scale, .. } = attention.spec;
         let (keys, width) = (row.extra + row.keys, heads * size);
-        let place = (row, number, head);
-        let [extra_keys, extra_values] = states.extra.map_or([None; 2], |both| both.map(Some));
-        let key = attention.gathered(states.key, extra_keys, states.room, place);
-        let value = attention.gathered(states.value, extra_values, states.room, place);
+        let [key, value] = attention.gathered(states, (row, number, head));
         let key_panels = Panels::scaled(Source::new(&key, [keys, size]).transposed(), scale as f32);
         let value_panels = Panels::new(Source::new(&value, [keys, size]));
         let mask = attention.mask();

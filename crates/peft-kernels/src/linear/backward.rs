@@ -26,20 +26,14 @@ pub(super) fn backward(
     });
     let low_rank = layer.low_rank.as_ref().map(|part| {
         let at = layer.factors();
-        let [back_b, back_a] = part.back.get_or_init(|| {
-            let (a, a_shape) = matrix(saved.input(at));
-            let (b, b_shape) = matrix(saved.input(at + 1));
-            [
-                Panels::scaled(Source::new(numbers(&b), b_shape).transposed(), part.scale),
-                Panels::new(Source::new(numbers(&a), a_shape).transposed()),
-            ]
-        });
+        let (a, a_shape) = matrix(saved.input(at));
+        let (b, b_shape) = matrix(saved.input(at + 1));
         let inner = numbers(values.next().expect("saved before the second factor"));
         let (x, _) = matrix(saved.input(0));
         (
             LowRankBack {
-                back_a,
-                back_b,
+                back_a: Panels::new(Source::new(numbers(&a), a_shape).transposed()),
+                back_b: Panels::scaled(Source::new(numbers(&b), b_shape).transposed(), part.scale),
                 mask: part.mask,
                 inner,
                 of_factors: wanted[at] || wanted[at + 1],
@@ -113,8 +107,10 @@ struct Task<'a> {
 }
 
 struct LowRankBack<'a> {
-    back_a: &'a Panels,
-    back_b: &'a Panels,
+    /// `Aᵀ`.
+    back_a: Panels,
+    /// `s Bᵀ`.
+    back_b: Panels,
     mask: Option<Mask>,
     /// `s drop(x) A`.
     inner: &'a [f32],
@@ -177,7 +173,7 @@ impl Task<'_> {
         let inner = self.low_rank.as_ref().map(|part| {
             let rank = part.back_b.columns();
             let mut inner = vec![0.0; rows.len() * rank];
-            let terms = [Term::new(gradient, part.back_b)];
+            let terms = [Term::new(gradient, &part.back_b)];
             let products = Products { terms: &terms, start: Start::Zero };
             let panels = 0..part.back_b.count();
             // SAFETY: the whole of a vector of this task.
@@ -201,7 +197,7 @@ impl Task<'_> {
         let mut terms = vec![Term::new(gradient, weight)];
         let mut start = Start::Zero;
         if let (Some(part), Some(inner)) = (&self.low_rank, &inner) {
-            let term = Term::new(inner, part.back_a);
+            let term = Term::new(inner, &part.back_a);
             match part.mask {
                 None => terms.push(term),
                 Some(mask) => {

@@ -1,7 +1,6 @@
 //! The layer itself, block of rows by block of rows.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
@@ -36,7 +35,6 @@ pub(crate) fn linear(x: Tensor<2>, weight: &PrepackedMatrix, parts: LinearParts)
         low_rank: low_rank.as_ref().map(|part| LowRank {
             scale: part.scale as f32,
             mask: part.dropout.map(crate::Dropout::mask),
-            back: OnceLock::new(),
         }),
         activation: fused,
     };
@@ -66,8 +64,6 @@ pub(super) struct Linear {
 pub(super) struct LowRank {
     pub(super) scale: f32,
     pub(super) mask: Option<Mask>,
-    /// `s Bᵀ` and `Aᵀ`, for the backward pass.
-    pub(super) back: OnceLock<[Panels; 2]>,
 }
 
 impl Linear {
@@ -148,13 +144,13 @@ impl Operation for Linear {
 }
 
 /// `s drop(x) A` of some rows.
-pub(super) struct Inner<'a> {
-    pub(super) x: &'a [f32],
-    pub(super) d_in: usize,
-    pub(super) a: &'a Panels,
-    pub(super) mask: Option<Mask>,
-    pub(super) rows: Range<usize>,
-    pub(super) out: Shared,
+pub(crate) struct Inner<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) d_in: usize,
+    pub(crate) a: &'a Panels,
+    pub(crate) mask: Option<Mask>,
+    pub(crate) rows: Range<usize>,
+    pub(crate) out: Shared,
 }
 
 impl WithSimd for Inner<'_> {

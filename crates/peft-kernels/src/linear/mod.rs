@@ -65,4 +65,4 @@ impl LinearParts {
 }
 
 #[cfg(feature = "flex")]
-pub(crate) use forward::linear;
+pub(crate) use forward::{Inner, linear};

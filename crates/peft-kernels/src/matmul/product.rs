@@ -63,8 +63,39 @@ impl WithSimd for Run<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { products, rows, panels, out, distance } = self;
-        // SAFETY: as the caller of `run` says.
-        unsafe { products.all(simd, rows, panels, out, distance) };
+        let Some(first) = products.terms.first() else { return };
+        let most = most_rows(S::F32_LANES);
+        for Term { left, row, column, panels, depth } in products.terms {
+            let alike = [first.panels.columns(), first.panels.width()];
+            assert_eq!([panels.columns(), panels.width()], alike, "products of one shape");
+            assert!(*depth <= panels.depth(), "a right side of {depth} rows");
+            if rows > 0 && *depth > 0 {
+                let last = (rows - 1) * row + (depth - 1) * column;
+                assert!(last < left.len(), "a left side of {rows} rows");
+            }
+        }
+        for number in panels {
+            let columns = first.panels.columns_of(number);
+            let mut row = 0;
+            while row < rows {
+                let count = most.min(rows - row);
+                // SAFETY: the left sides have these rows, and `out` too, as the caller of `run` says.
+                unsafe {
+                    let out = out.add(row * distance + columns.start);
+                    let width = first.panels.width() / S::F32_LANES;
+                    products.tiles(
+                        simd,
+                        [count, width],
+                        row,
+                        number,
+                        columns.clone(),
+                        out,
+                        distance,
+                    );
+                }
+                row += count;
+            }
+        }
     }
 }
 
@@ -84,44 +115,6 @@ impl Products<'_> {
         distance: usize,
     ) {
         simd.vectorize(Run { products: self, rows, panels, out, distance });
-    }
-
-    /// # Safety
-    /// As [`run`](Self::run).
-    #[inline(always)]
-    unsafe fn all<S: Simd>(
-        &self,
-        simd: S,
-        rows: usize,
-        panels: Range<usize>,
-        out: *mut f32,
-        distance: usize,
-    ) {
-        let Some(first) = self.terms.first() else { return };
-        let most = most_rows(S::F32_LANES);
-        for Term { left, row, column, panels, depth } in self.terms {
-            let alike = [first.panels.columns(), first.panels.width()];
-            assert_eq!([panels.columns(), panels.width()], alike, "products of one shape");
-            assert!(*depth <= panels.depth(), "a right side of {depth} rows");
-            if rows > 0 && *depth > 0 {
-                let last = (rows - 1) * row + (depth - 1) * column;
-                assert!(last < left.len(), "a left side of {rows} rows");
-            }
-        }
-        for number in panels {
-            let columns = first.panels.columns_of(number);
-            let mut row = 0;
-            while row < rows {
-                let count = most.min(rows - row);
-                // SAFETY: the left sides have these rows, and `out` too, as the caller says.
-                unsafe {
-                    let out = out.add(row * distance + columns.start);
-                    let width = first.panels.width() / S::F32_LANES;
-                    self.tiles(simd, [count, width], row, number, columns.clone(), out, distance);
-                }
-                row += count;
-            }
-        }
     }
 
     /// The tile of this size.

@@ -1,11 +1,10 @@
 //! The product of rows with a narrow matrix: the first factor of a low-rank part.
 
-use std::ops::Range;
-
 use pulp::{Simd, WithSimd};
 
 use crate::fused::{Shared, filled, grid};
-use crate::matmul::{Panels, Products, Source, Start, Term};
+use crate::linear::Inner;
+use crate::matmul::{Panels, Source};
 use crate::simd::run;
 
 /// From as many rows on, the matrix is laid out for them.
@@ -17,7 +16,7 @@ pub(super) fn narrow(x: &[f32], a: &[f32], [rows, d_in, rank]: [usize; 3], scale
     let all = |out: Shared| {
         if rows > MANY {
             let a = Panels::scaled(Source::new(a, [d_in, rank]), scale);
-            grid(rows, 1, |rows, _| run(Many { x, a: &a, rows, out }));
+            grid(rows, 1, |rows, _| run(Inner { x, d_in, a: &a, mask: None, rows, out }));
             return;
         }
         for row in 0..rows {
@@ -28,31 +27,6 @@ pub(super) fn narrow(x: &[f32], a: &[f32], [rows, d_in, rank]: [usize; 3], scale
     };
     // SAFETY: all rows are written.
     unsafe { filled(rows * rank, all) }
-}
-
-/// Some rows of many.
-struct Many<'a> {
-    x: &'a [f32],
-    a: &'a Panels,
-    rows: Range<usize>,
-    out: Shared,
-}
-
-impl WithSimd for Many<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, a, rows, out } = self;
-        let (d_in, rank) = (a.depth(), a.columns());
-        let terms = [Term::new(&x[rows.start * d_in..rows.end * d_in], a)];
-        let products = Products { terms: &terms, start: Start::Zero };
-        // SAFETY: these rows are this task's.
-        unsafe {
-            let out = out.part(rows.start * rank..rows.end * rank).as_mut_ptr();
-            products.run(simd, rows.len(), 0..a.count(), out, rank);
-        }
-    }
 }
 
 /// One of a few.

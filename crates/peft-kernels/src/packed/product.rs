@@ -1,17 +1,14 @@
-//! The product with a packed matrix, as an operation of the backends that have it.
+//! The product with a packed matrix, on the tape.
 //!
 //! With `P` the matrix that lies packed row by row, a layer's weight is `P` or its transpose, and
 //! the gradient of the one product is the other: `y = x Pᵀ` has `dx = dy P`.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, Flex, backend_extension};
+use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Tensor};
 
 use super::{PackedMatrix, layer};
 use crate::PackedWeight;
+use crate::fused::{Array, Operation, Saved, apply};
 
 pub(crate) fn is_supported(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
@@ -21,55 +18,23 @@ pub(crate) fn is_supported(device: &Device) -> bool {
 pub(crate) fn product(input: Tensor<2>, weight: &PackedMatrix) -> Tensor<2> {
     let ([_, d_in], [rows, _]) = (input.dims(), weight.dims());
     assert_eq!(d_in, rows, "an input as wide as the weight is high");
-    let output = <Dispatch as PackedProduct>::packed_product(input.into_dispatch(), weight.clone());
-    Tensor::from_dispatch(output)
-}
-
-/// Backends with a product by a packed matrix.
-#[backend_extension(Flex, Autodiff)]
-pub trait PackedProduct: Backend {
-    /// `x W`, `[n, d_in]` to `[n, d_out]`.
-    fn packed_product(input: FloatTensor<Self>, weight: PackedMatrix) -> FloatTensor<Self>;
-}
-
-impl PackedProduct for Flex {
-    fn packed_product(input: FloatTensor<Self>, weight: PackedMatrix) -> FloatTensor<Self> {
-        layer::product(&input, &weight)
-    }
-}
-
-impl<B: PackedProduct, C: CheckpointStrategy> PackedProduct for Autodiff<B, C> {
-    fn packed_product(input: FloatTensor<Self>, weight: PackedMatrix) -> FloatTensor<Self> {
-        match Product.prepare::<C>([input.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => {
-                let output = B::packed_product(input.into_primitive(), weight.clone());
-                prepared.finish(weight, output)
-            }
-            OpsKind::UnTracked(prepared) => {
-                prepared.finish(B::packed_product(input.into_primitive(), weight))
-            }
-        }
-    }
+    apply(Product(weight.clone()), [input.into_dispatch()])
 }
 
 /// On the tape: the packed matrix alone.
 #[derive(Debug)]
-struct Product;
+struct Product(PackedMatrix);
 
-impl<B: PackedProduct> Backward<B, 1> for Product {
-    type State = PackedMatrix;
+impl Operation for Product {
+    fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
+        (layer::product(&inputs[0], &self.0), Vec::new())
+    }
 
-    fn backward(
-        self,
-        ops: Ops<Self::State, 1>,
-        gradients: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let [parent] = ops.parents;
-        let gradient = gradients.consume::<B>(&ops.node);
-        if let Some(node) = parent {
-            let gradient = B::packed_product(gradient, ops.state.flipped());
-            gradients.register::<B>(node.id, gradient);
-        }
+    fn needs(&self, _input: usize) -> bool {
+        false
+    }
+
+    fn backward(&self, _saved: &Saved, gradient: Array, _wanted: &[bool]) -> Vec<Option<Array>> {
+        vec![Some(layer::product(&gradient, &self.0.flipped()))]
     }
 }
