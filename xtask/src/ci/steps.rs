@@ -52,9 +52,8 @@ fn test(workspace: &Workspace) -> Result<()> {
 
 /// What computes, on the path of any processor.
 fn portable(workspace: &Workspace) -> Result<()> {
-    let packages = ["peft-kernels", "peft-core", "peft-models", "peft-lora", "peft-tests"];
-    let packages = packages.iter().flat_map(|package| ["--package", package]);
-    let command = workspace.cargo().args(["test", "--locked", "--tests"]).args(packages);
+    // All packages, so that nothing is compiled again.
+    let command = workspace.cargo().args(["test", "--workspace", "--locked", "--tests"]);
     command.env("PEFT_SIMD", "none").run()?;
     Ok(())
 }
