@@ -49,8 +49,7 @@ fn case(setup: &Setup, name: &str, rows: usize) -> Result<Case> {
     ];
     let about = format!(
         "SmolLM2-135M from its Q4_1 file, {rows} x {tokens} tokens of prompt, {new_tokens} new ones for \
-         each; with and without a LoRA of rank 16 on all linear layers that is not merged. Threads of \
-         llama.cpp wait in loops: it is measured badly where anything else runs."
+         each; with and without a LoRA of rank 16 on all linear layers that is not merged. llama.cpp with one thread or with all, whichever is faster."
     );
     let versions = Some(setup.llama_version());
     Ok(Case { name: name.into(), about, sides, figures, versions })
