@@ -38,7 +38,12 @@ impl Composite for Average {
     fn members_mut(&mut self) -> &mut [BoxedMethod] {
         &mut self.methods
     }
-    fn answer<'a, A: Answer>(&'a self, _site: &Site, of: impl Fn(&'a BoxedMethod) -> A) -> A {
+    fn answer<'a, A: Answer>(
+        &'a self,
+        _site: &Site,
+        _pass: &Pass<'_>,
+        of: impl Fn(&'a BoxedMethod) -> A,
+    ) -> A {
         let members = self.methods.iter().zip(&self.weights);
         A::averaged(members.map(|(method, weight)| (*weight, of(method))).collect())
     }

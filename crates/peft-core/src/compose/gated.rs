@@ -157,7 +157,12 @@ impl Composite for Gated {
     fn members_mut(&mut self) -> &mut [BoxedMethod] {
         &mut self.methods
     }
-    fn answer<'a, A: Answer>(&'a self, site: &Site, of: impl Fn(&'a BoxedMethod) -> A) -> A {
+    fn answer<'a, A: Answer>(
+        &'a self,
+        site: &Site,
+        _pass: &Pass<'_>,
+        of: impl Fn(&'a BoxedMethod) -> A,
+    ) -> A {
         match self.at(site) {
             Some(gates) => of(&self.methods[0]).gated(gates),
             None => A::nothing(),

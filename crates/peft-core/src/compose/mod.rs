@@ -37,8 +37,13 @@ pub(crate) trait Composite: Debug + Send + Sync {
     /// The same, to be changed.
     fn members_mut(&mut self) -> &mut [BoxedMethod];
 
-    /// The answer at a site, from those of members.
-    fn answer<'a, A: Answer>(&'a self, site: &Site, of: impl Fn(&'a BoxedMethod) -> A) -> A;
+    /// The answer at a site in a pass, from those of members.
+    fn answer<'a, A: Answer>(
+        &'a self,
+        site: &Site,
+        pass: &Pass<'_>,
+        of: impl Fn(&'a BoxedMethod) -> A,
+    ) -> A;
 
     /// What becomes of the tokens, which go through members one after another or side by side.
     fn through(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens;
@@ -64,22 +69,22 @@ pub(crate) trait Composite: Debug + Send + Sync {
 
 impl<C: Composite> AllHooks for C {
     fn linear(&self, site: &Site, pass: &Pass<'_>) -> Edits {
-        self.answer(site, |member| Hooks::linear(member, site, pass))
+        self.answer(site, pass, |member| Hooks::linear(member, site, pass))
     }
     fn norm(&self, site: &Site, pass: &Pass<'_>) -> NormEdit {
-        self.answer(site, |member| Hooks::norm(member, site, pass))
+        self.answer(site, pass, |member| Hooks::norm(member, site, pass))
     }
     fn table(&self, site: &Site, pass: &Pass<'_>) -> TableEdit {
-        self.answer(site, |member| Hooks::table(member, site, pass))
+        self.answer(site, pass, |member| Hooks::table(member, site, pass))
     }
     fn tokens(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens {
         self.through(stage, site, tokens, pass)
     }
     fn attention(&self, site: &Site, pass: &Pass<'_>) -> ExtraKeys {
-        self.answer(site, |member| Hooks::attention(member, site, pass))
+        self.answer(site, pass, |member| Hooks::attention(member, site, pass))
     }
     fn sublayer<'a>(&'a self, site: &Site, pass: &Pass<'_>) -> Insert<'a> {
-        self.answer(site, |member: &'a BoxedMethod| Hooks::sublayer(member, site, pass))
+        self.answer(site, pass, |member: &'a BoxedMethod| Hooks::sublayer(member, site, pass))
     }
     fn needs_padding(&self) -> bool {
         self.reads_padding() || self.members().iter().any(Hooks::needs_padding)

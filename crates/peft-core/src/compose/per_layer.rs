@@ -55,7 +55,12 @@ impl Composite for PerLayer {
     fn members_mut(&mut self) -> &mut [BoxedMethod] {
         &mut self.methods
     }
-    fn answer<'a, A: Answer>(&'a self, site: &Site, of: impl Fn(&'a BoxedMethod) -> A) -> A {
+    fn answer<'a, A: Answer>(
+        &'a self,
+        site: &Site,
+        _pass: &Pass<'_>,
+        of: impl Fn(&'a BoxedMethod) -> A,
+    ) -> A {
         self.at(site).map_or_else(A::nothing, of)
     }
     fn through(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens {

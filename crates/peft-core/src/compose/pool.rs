@@ -61,7 +61,18 @@ impl Composite for AdapterPool {
     fn members_mut(&mut self) -> &mut [BoxedMethod] {
         &mut self.slots
     }
-    fn answer<'a, A: Answer>(&'a self, site: &Site, of: impl Fn(&'a BoxedMethod) -> A) -> A {
+    fn answer<'a, A: Answer>(
+        &'a self,
+        site: &Site,
+        pass: &Pass<'_>,
+        of: impl Fn(&'a BoxedMethod) -> A,
+    ) -> A {
+        // All rows under one adapter are a batch under that adapter.
+        match pass.slots.only(pass.rows.len()) {
+            Some(Some(slot)) => return of(&self.slots[slot]),
+            Some(None) => return A::nothing(),
+            None => {}
+        }
         let key = MemoKey { of: self.generation, name: "slots", site: Some(site.index) };
         A::routed(self.slots.iter().map(of).collect(), key)
     }

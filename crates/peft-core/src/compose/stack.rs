@@ -33,7 +33,12 @@ impl Composite for Stack {
     fn members_mut(&mut self) -> &mut [BoxedMethod] {
         &mut self.methods
     }
-    fn answer<'a, A: Answer>(&'a self, _site: &Site, of: impl Fn(&'a BoxedMethod) -> A) -> A {
+    fn answer<'a, A: Answer>(
+        &'a self,
+        _site: &Site,
+        _pass: &Pass<'_>,
+        of: impl Fn(&'a BoxedMethod) -> A,
+    ) -> A {
         A::stacked(self.methods.iter().map(of).collect())
     }
     fn through(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens {

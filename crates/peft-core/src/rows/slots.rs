@@ -42,6 +42,13 @@ impl Slots {
         &self.0
     }
 
+    /// The slot of all of `rows` rows, where they are under the same; `None` where they are not, or
+    /// not as many are named.
+    pub(crate) fn only(&self, rows: usize) -> Option<Option<usize>> {
+        let first = self.0.first()?;
+        (self.0.len() == rows && self.0.iter().all(|slot| slot == first)).then_some(*first)
+    }
+
     /// The rows of each slot that has any, in the order of their first rows.
     ///
     /// # Panics
