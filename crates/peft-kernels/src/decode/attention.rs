@@ -133,11 +133,13 @@ impl WithSimd for Head<'_> {
         let mut weights = vec![0.0_f32; together * keys];
         for place in 0..keys {
             let key = key.at([row, head, place]);
-            for (number, query) in query.chunks(size).enumerate() {
+            for number in 0..together {
+                let query = &query[number * size..(number + 1) * size];
                 weights[number * keys + place] = dot(simd, query, key);
             }
         }
-        for (number, weights) in weights.chunks_mut(keys).enumerate() {
+        for number in 0..together {
+            let weights = &mut weights[number * keys..(number + 1) * keys];
             if let Some(bias) = bias {
                 let bias = bias.of_all([row, head * together + number, 0]);
                 for (weight, bias) in weights.iter_mut().zip(bias) {
@@ -148,20 +150,23 @@ impl WithSimd for Head<'_> {
         }
         // The queries of a group read each value once.
         const GROUP: usize = 4;
-        for (out, weights) in out.chunks_mut(GROUP * size).zip(weights.chunks(GROUP * keys)) {
-            let count = out.len() / size;
+        for first in (0..together).step_by(GROUP) {
+            let count = GROUP.min(together - first);
             let mut channel = 0;
             while channel < size {
                 let end = size.min(channel + S::F32_LANES);
                 let mut sums = [Lanes::splat(simd, 0.0); GROUP];
                 for place in 0..keys {
                     let value = Lanes::load(simd, &value.at([row, head, place])[channel..end]);
-                    for (number, sum) in sums[..count].iter_mut().enumerate() {
-                        *sum = value.mul_add(value.all(weights[number * keys + place]), *sum);
+                    for number in 0..GROUP {
+                        // Beyond the last query, the last one again, of which nothing is kept.
+                        let weight = weights[(first + number.min(count - 1)) * keys + place];
+                        sums[number] = value.mul_add(value.all(weight), sums[number]);
                     }
                 }
-                for (number, sum) in sums[..count].iter().enumerate() {
-                    sum.store(&mut out[number * size + channel..number * size + end]);
+                for number in 0..count {
+                    let at = (first + number) * size;
+                    sums[number].store(&mut out[at + channel..at + end]);
                 }
                 channel = end;
             }
@@ -173,8 +178,11 @@ impl WithSimd for Head<'_> {
 #[inline(always)]
 fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let mut sum = Lanes::splat(simd, 0.0);
-    for (a, b) in a.chunks(S::F32_LANES).zip(b.chunks(S::F32_LANES)) {
-        sum = Lanes::load(simd, a).mul_add(Lanes::load(simd, b), sum);
+    let mut place = 0;
+    while place < a.len() {
+        let end = a.len().min(place + S::F32_LANES);
+        sum = Lanes::load(simd, &a[place..end]).mul_add(Lanes::load(simd, &b[place..end]), sum);
+        place = end;
     }
     sum.sum()
 }

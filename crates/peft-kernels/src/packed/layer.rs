@@ -8,7 +8,7 @@ use pulp::{Simd, WithSimd};
 use super::PackedMatrix;
 use super::few::Few;
 use super::many::Many;
-use super::narrow::narrow;
+use super::narrow::{NarrowRow, narrow_rows};
 use crate::Activation;
 use crate::decode::{is_untracked, team};
 use crate::fused::{Array, Operation, Saved, Shared, apply, filled, grid, matrix, numbers, output};
@@ -72,38 +72,18 @@ impl Operation for Layer {
         let at = 1 + usize::from(self.has_bias);
         let factors = self.scale.map(|scale| {
             let ((a, [_, rank]), (b, _)) = (matrix(&inputs[at]), matrix(&inputs[at + 1]));
-            (narrow(numbers(&x), numbers(&a), [rows, d_in, rank], scale), b)
+            (a, b, rank, scale)
         });
-        let low_rank = factors.as_ref().map(|(inner, b)| (&inner[..], numbers(b)));
-        let end = End { d_out, bias, low_rank, activation: self.activation };
-        let x = numbers(&x);
+        let low_rank = factors.as_ref().map(|(a, b, rank, scale)| {
+            let (a, b) = (numbers(a), numbers(b));
+            assert!(a.len() == d_in * rank && b.len() == rank * d_out, "factors of the weight");
+            LowRank { a, b, rank: *rank, scale: *scale }
+        });
+        let (x, activation) = (numbers(&x), self.activation);
+        let parts = Parts { x, rows, weight: &self.weight, bias, low_rank, activation };
         let few = self.weight.is_transposed() && rows <= FEW;
-        let all = |out: Shared| {
-            if few {
-                let weight = self.weight.tensor();
-                let task = |outputs: Range<usize>| {
-                    Few { x, rows, weight, outputs: outputs.clone(), out }.run();
-                    run(EndTask { end, rows: 0..rows, columns: outputs, out });
-                };
-                // Whole registers of outputs, some for each thread to take as it comes.
-                let size = d_out.div_ceil(4 * team::size()).next_multiple_of(16);
-                match rows * d_in * d_out {
-                    small if small < SHARED => task(0..d_out),
-                    _ => team::share(d_out.div_ceil(size), |number| {
-                        task(number * size..d_out.min((number + 1) * size));
-                    }),
-                }
-                return;
-            }
-            Many { x, rows, weight: &self.weight, bias, low_rank }.run(out);
-            if self.activation.is_some() {
-                let end = End { bias: None, low_rank: None, ..end };
-                grid(rows, 1, |rows, _| {
-                    run(EndTask { end, rows, columns: 0..d_out, out });
-                });
-            }
-        };
-        // SAFETY: every task writes its columns, and together these are all.
+        let all = |out: Shared| if few { parts.of_few(out) } else { parts.of_many(out) };
+        // SAFETY: both write all of it.
         let values = unsafe { filled(rows * d_out, all) };
         (output(values, [rows, d_out]), Vec::new())
     }
@@ -114,6 +94,92 @@ impl Operation for Layer {
 
     fn backward(&self, _saved: &Saved, _gradient: Array, _wanted: &[bool]) -> Vec<Option<Array>> {
         unreachable!("only for tensors that are not on a tape")
+    }
+}
+
+/// A layer and its input.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    /// `[rows, d_in]`.
+    x: &'a [f32],
+    rows: usize,
+    weight: &'a PackedMatrix,
+    /// `[d_out]`.
+    bias: Option<&'a [f32]>,
+    low_rank: Option<LowRank<'a>>,
+    activation: Option<Activation>,
+}
+
+/// `s (x A) B`.
+#[derive(Clone, Copy)]
+struct LowRank<'a> {
+    /// `[d_in, rank]`.
+    a: &'a [f32],
+    /// `[rank, d_out]`.
+    b: &'a [f32],
+    rank: usize,
+    scale: f32,
+}
+
+impl Parts<'_> {
+    /// Of a few rows: the narrow side of a low-rank part is computed beside the product, which waits
+    /// for the memory, and added behind it.
+    fn of_few(&self, out: Shared) {
+        let &Self { x, rows, weight, bias, low_rank, activation } = self;
+        let [d_in, d_out] = weight.product_shape();
+        let rank = low_rank.map_or(0, |part| part.rank);
+        let mut inner = vec![0.0; rows * rank];
+        let narrow = Shared::of(&mut inner);
+        let end = End { d_out, bias, low_rank: None, activation };
+        let columns = |outputs: Range<usize>| {
+            Few { x, rows, weight: weight.tensor(), outputs: outputs.clone(), out }.run();
+            if low_rank.is_none() {
+                run(EndTask { end, rows: 0..rows, columns: outputs, out });
+            }
+        };
+        let narrow_row = |row: usize| {
+            if let Some(LowRank { a, rank, scale, .. }) = low_rank {
+                // SAFETY: no other task has this row.
+                let out = unsafe { narrow.part(row * rank..(row + 1) * rank) };
+                run(NarrowRow { x: &x[row * d_in..(row + 1) * d_in], a, scale, out });
+            }
+        };
+        // Whole registers of outputs, some for each thread to take as it comes.
+        let size = d_out.div_ceil(4 * team::size()).next_multiple_of(16);
+        let narrow_rows = if low_rank.is_some() { rows } else { 0 };
+        if rows * d_in * d_out < SHARED {
+            (0..narrow_rows).for_each(narrow_row);
+            columns(0..d_out);
+        } else {
+            team::share(narrow_rows + d_out.div_ceil(size), |number| {
+                match number.checked_sub(narrow_rows) {
+                    None => narrow_row(number),
+                    Some(number) => columns(number * size..d_out.min((number + 1) * size)),
+                }
+            });
+        }
+        if let Some(LowRank { b, rank, .. }) = low_rank {
+            let end = End { low_rank: Some((&inner, b)), ..end };
+            let task = |row| run(EndTask { end, rows: row..row + 1, columns: 0..d_out, out });
+            match rows * rank * d_out {
+                small if small < SHARED => (0..rows).for_each(task),
+                _ => team::share(rows, task),
+            }
+        }
+    }
+
+    /// Of many rows.
+    fn of_many(&self, out: Shared) {
+        let &Self { x, rows, weight, bias, low_rank, activation } = self;
+        let [d_in, d_out] = weight.product_shape();
+        let inner = low_rank
+            .map(|LowRank { a, rank, scale, .. }| narrow_rows(x, a, [rows, d_in, rank], scale));
+        let low_rank = inner.as_deref().zip(low_rank.map(|part| part.b));
+        Many { x, rows, weight, bias, low_rank }.run(out);
+        if activation.is_some() {
+            let end = End { d_out, bias: None, low_rank: None, activation };
+            grid(rows, 1, |rows, _| run(EndTask { end, rows, columns: 0..d_out, out }));
+        }
     }
 }
 
@@ -147,19 +213,22 @@ impl WithSimd for EndTask<'_> {
             let from = row * d_out;
             // SAFETY: these columns of this row are this task's, which has written them.
             let values = unsafe { out.part(from + columns.start..from + columns.end) };
-            for (number, values) in values.chunks_mut(S::F32_LANES).enumerate() {
-                let first = columns.start + number * S::F32_LANES;
-                let range = first..first + values.len();
+            let mut place = 0;
+            while place < columns.len() {
+                let range = place..columns.len().min(place + S::F32_LANES);
+                let values = &mut values[range.clone()];
+                place = range.end;
+                let range = columns.start + range.start..columns.start + range.end;
                 let mut value = Lanes::load(simd, values);
                 if let Some(bias) = bias {
                     value = value + Lanes::load(simd, &bias[range.clone()]);
                 }
                 if let Some((inner, b)) = low_rank {
                     let rank = b.len() / d_out;
-                    for (number, inner) in inner[row * rank..(row + 1) * rank].iter().enumerate() {
-                        let line = &b[number * d_out..(number + 1) * d_out];
-                        let line = Lanes::load(simd, &line[range.clone()]);
-                        value = line.mul_add(line.all(*inner), value);
+                    for number in 0..rank {
+                        let line = number * d_out;
+                        let line = Lanes::load(simd, &b[line + range.start..line + range.end]);
+                        value = line.mul_add(line.all(inner[row * rank + number]), value);
                     }
                 }
                 if let Some(activation) = activation {

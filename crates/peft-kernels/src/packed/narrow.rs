@@ -7,37 +7,30 @@ use crate::linear::Inner;
 use crate::matmul::{Panels, Source};
 use crate::simd::run;
 
-/// From as many rows on, the matrix is laid out for them.
-const MANY: usize = 16;
-
-/// `s x A`, `[rows, rank]`, for `x` of `[rows, d_in]` and `A` of `[d_in, rank]`.
-pub(super) fn narrow(x: &[f32], a: &[f32], [rows, d_in, rank]: [usize; 3], scale: f32) -> Vec<f32> {
-    assert!(x.len() == rows * d_in && a.len() == d_in * rank, "factors of one width");
+/// `s x A`, `[rows, rank]`, for `x` of `[rows, d_in]` and `A` of `[d_in, rank]`: of many rows.
+pub(super) fn narrow_rows(
+    x: &[f32],
+    a: &[f32],
+    [rows, d_in, rank]: [usize; 3],
+    scale: f32,
+) -> Vec<f32> {
+    let a = Panels::scaled(Source::new(a, [d_in, rank]), scale);
     let all = |out: Shared| {
-        if rows > MANY {
-            let a = Panels::scaled(Source::new(a, [d_in, rank]), scale);
-            grid(rows, 1, |rows, _| run(Inner { x, d_in, a: &a, mask: None, rows, out }));
-            return;
-        }
-        for row in 0..rows {
-            // SAFETY: nobody else has the rows.
-            let out = unsafe { out.part(row * rank..(row + 1) * rank) };
-            run(Row { x: &x[row * d_in..(row + 1) * d_in], a, scale, out });
-        }
+        grid(rows, 1, |rows, _| run(Inner { x, d_in, a: &a, mask: None, rows, out }));
     };
-    // SAFETY: all rows are written.
+    // SAFETY: the tasks write all rows.
     unsafe { filled(rows * rank, all) }
 }
 
-/// One of a few.
-struct Row<'a> {
-    x: &'a [f32],
-    a: &'a [f32],
-    scale: f32,
-    out: &'a mut [f32],
+/// The same of one row.
+pub(super) struct NarrowRow<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) a: &'a [f32],
+    pub(super) scale: f32,
+    pub(super) out: &'a mut [f32],
 }
 
-impl WithSimd for Row<'_> {
+impl WithSimd for NarrowRow<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -60,30 +53,25 @@ impl WithSimd for Row<'_> {
     }
 }
 
-impl Row<'_> {
+impl NarrowRow<'_> {
     /// Some columns of the output.
     #[inline(always)]
     fn columns<const WIDE: usize>(&mut self, first: usize) {
         /// Sums that do not wait for each other.
-        const APART: usize = 4;
+        const APART: usize = 8;
         let (rank, d_in) = (self.out.len(), self.x.len());
         let mut sums = [[0.0_f32; WIDE]; APART];
-        debug_assert!(first + WIDE <= rank && self.a.len() == d_in * rank);
+        assert!(first + WIDE <= rank && self.a.len() == d_in * rank, "columns of the matrix");
         let mut place = 0;
-        while place < d_in {
-            let count = APART.min(d_in - place);
-            for (number, sums) in sums[..count].iter_mut().enumerate() {
-                let number = place + number;
-                // SAFETY: the number and these columns of its row are there.
-                let (x, a) = unsafe {
-                    let a = self.a.as_ptr().add(number * rank + first).cast::<[f32; WIDE]>();
-                    (*self.x.get_unchecked(number), a.read_unaligned())
-                };
-                for column in 0..WIDE {
-                    sums[column] += x * a[column];
-                }
+        while place + APART <= d_in {
+            for (number, sums) in sums.iter_mut().enumerate() {
+                self.add(sums, place + number, first);
             }
             place += APART;
+        }
+        while place < d_in {
+            self.add(&mut sums[place % APART], place, first);
+            place += 1;
         }
         for column in 0..WIDE {
             let mut sum = 0.0;
@@ -91,6 +79,21 @@ impl Row<'_> {
                 sum += sums[column];
             }
             self.out[first + column] = self.scale * sum;
+        }
+    }
+
+    /// Adds what a number of `x` makes of these columns; both are there.
+    #[inline(always)]
+    fn add<const WIDE: usize>(&self, sums: &mut [f32; WIDE], place: usize, first: usize) {
+        let rank = self.out.len();
+        debug_assert!(place < self.x.len() && place * rank + first + WIDE <= self.a.len());
+        // SAFETY: the number and these columns of its row are there.
+        let (x, a) = unsafe {
+            let a = self.a.as_ptr().add(place * rank + first).cast::<[f32; WIDE]>();
+            (*self.x.get_unchecked(place), a.read_unaligned())
+        };
+        for (sum, a) in sums.iter_mut().zip(a) {
+            *sum += x * a;
         }
     }
 }

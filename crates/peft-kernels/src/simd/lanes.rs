@@ -27,12 +27,21 @@ impl<S: Simd> Lanes<S> {
     /// The first numbers of a slice, zeros behind its end.
     #[inline(always)]
     pub(crate) fn load(simd: S, from: &[f32]) -> Self {
+        if from.len() >= S::F32_LANES {
+            // SAFETY: there are as many numbers as a register holds.
+            let value = unsafe { from.as_ptr().cast::<S::f32s>().read_unaligned() };
+            return Self { simd, value };
+        }
         Self { simd, value: simd.partial_load_f32s(&from[..from.len().min(S::F32_LANES)]) }
     }
 
     /// Writes as many numbers as there is room for.
     #[inline(always)]
     pub(crate) fn store(self, to: &mut [f32]) {
+        if to.len() >= S::F32_LANES {
+            // SAFETY: there is room for as many numbers as a register holds.
+            return unsafe { to.as_mut_ptr().cast::<S::f32s>().write_unaligned(self.value) };
+        }
         let room = to.len().min(S::F32_LANES);
         self.simd.partial_store_f32s(&mut to[..room], self.value);
     }

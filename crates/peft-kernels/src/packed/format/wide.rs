@@ -15,9 +15,12 @@ use super::normal_float::QUANTILES;
 pub(super) fn unpack(format: BlockFormat, blocks: &[u8], values: &mut [f32]) -> bool {
     macro_rules! each {
         ($of_block:ident) => {{
-            let blocks = blocks.as_chunks().0.iter();
-            for (block, values) in blocks.zip(values.as_chunks_mut().0) {
-                $of_block(block, values);
+            let (blocks, values) = (blocks.as_chunks().0, values.as_chunks_mut().0);
+            // Indices, not iterators, here and below: whatever is not inlined costs more than it
+            // does.
+            for number in 0..blocks.len().min(values.len()) {
+                ahead(blocks[number].as_ptr());
+                $of_block(&blocks[number], &mut values[number]);
             }
             true
         }};
@@ -39,9 +42,9 @@ pub(super) fn unpack(format: BlockFormat, blocks: &[u8], values: &mut [f32]) -> 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
 fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     let d = all(half(block, 0));
-    for (bytes, out) in block[2..].as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<16>().0) {
-        let numbers = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load(bytes)));
-        store(_mm512_mul_ps(numbers, d), out);
+    for from in [0, 16] {
+        let numbers = _mm512_cvtepi8_epi32(load(part(&block[2 + from..])));
+        store(_mm512_mul_ps(_mm512_cvtepi32_ps(numbers), d), to(&mut out[from..]));
     }
 }
 
@@ -75,13 +78,11 @@ fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
 fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     let scales = scales_and_minima(block);
-    let pairs = block[16..].as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<64>().0);
-    for (pair, (bytes, out)) in pairs.enumerate() {
-        let tables = [0, 1].map(|half| {
-            let (scale, minimum) = scales[2 * pair + half];
-            line(scale, -minimum, counted())
-        });
-        let (low, high) = out.split_at_mut(32);
+    for pair in 0..4 {
+        let bytes = &block[16 + 32 * pair..];
+        let [low, high] = [scales[2 * pair], scales[2 * pair + 1]];
+        let tables = [line(low.0, -low.1, counted()), line(high.0, -high.1, counted())];
+        let (low, high) = out[64 * pair..64 * (pair + 1)].split_at_mut(32);
         for from in [0, 16] {
             nibbles(part(&bytes[from..]), tables, (&mut low[from..], &mut high[from..]));
         }
@@ -92,8 +93,9 @@ fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
 fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     let scales = scales_and_minima(block);
     let upper = _mm512_add_ps(counted(), all(16.0));
-    let groups = out.as_chunks_mut::<32>().0.iter_mut().zip(scales);
-    for (group, (out, (scale, minimum))) in groups.enumerate() {
+    for group in 0..8 {
+        let (scale, minimum) = scales[group];
+        let out = &mut out[32 * group..32 * (group + 1)];
         let [low, high] = [line(scale, -minimum, counted()), line(scale, -minimum, upper)];
         let bytes = &block[48 + 32 * (group / 2)..];
         let fifth = _mm_set1_epi8(1_i8.rotate_left(group as u32));
@@ -111,7 +113,7 @@ fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
 fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
     let d = half(block, 208);
-    for (number, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+    for number in 0..16 {
         // Two parts of 128 numbers, in four groups of 32, in two halves.
         let (of_part, group, from) = (number / 8, number / 2 % 4, number % 2 * 16);
         let low = &block[64 * of_part + 32 * (group % 2) + from..];
@@ -123,7 +125,7 @@ fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
         let high = _mm512_slli_epi32::<4>(_mm512_and_si512(high, _mm512_set1_epi32(3)));
         let numbers = _mm512_sub_epi32(_mm512_or_si512(low, high), _mm512_set1_epi32(32));
         let scale = d * f32::from(block[192 + number] as i8);
-        store(_mm512_mul_ps(all(scale), _mm512_cvtepi32_ps(numbers)), out);
+        store(_mm512_mul_ps(all(scale), _mm512_cvtepi32_ps(numbers)), to(&mut out[16 * number..]));
     }
 }
 
@@ -131,13 +133,23 @@ fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
 fn nf4(block: &[u8; 36], out: &mut [f32; 64]) {
     let absmax = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
     let table = _mm512_mul_ps(load_numbers(&QUANTILES), all(absmax));
-    for (bytes, out) in block[4..].as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<16>().0) {
+    for part in 0..4 {
+        let bytes = block[4 + 8 * part..].first_chunk().expect("8 bytes");
         // The upper half of a byte is the first of its two numbers; higher bits are not looked at.
         let bytes = _mm512_cvtepu8_epi64(_mm_cvtsi64_si128(i64::from_le_bytes(*bytes)));
         let numbers =
             _mm512_or_si512(_mm512_slli_epi64::<32>(bytes), _mm512_srli_epi64::<4>(bytes));
-        store(_mm512_permutexvar_ps(numbers, table), out);
+        store(_mm512_permutexvar_ps(numbers, table), to(&mut out[16 * part..]));
     }
+}
+
+/// Asks for what comes some blocks later, so that it is there by then.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
+#[inline]
+fn ahead(block: *const u8) {
+    /// Far enough for the memory, near enough for the first cache.
+    const BYTES: usize = 4096;
+    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(BYTES).cast());
 }
 
 /// What the lower halves of bytes stand for, and the upper ones.
@@ -155,7 +167,8 @@ fn nibbles(bytes: &[u8; 16], tables: [__m512; 2], (low, high): (&mut [f32], &mut
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,f16c")]
 #[inline]
 fn five_bits(bytes: &[u8], tables: [__m512; 2], out: &mut [f32; 32]) {
-    let fifth = [0, 2].map(|at| u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let fifth =
+        [u16::from_le_bytes([bytes[0], bytes[1]]), u16::from_le_bytes([bytes[2], bytes[3]])];
     let numbers = _mm512_cvtepu8_epi32(load(part(&bytes[4..])));
     let (low, high) = out.split_at_mut(16);
     store(chosen(numbers, fifth[0], tables), to(low));
