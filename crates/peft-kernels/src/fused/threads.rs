@@ -81,6 +81,15 @@ impl Shared {
         self.start.wrapping_add(range.start)
     }
 
+    /// A part of it that is written.
+    ///
+    /// # Safety
+    /// The slice is still there, the part has numbers, and no task writes them any more.
+    pub(crate) unsafe fn written<'a>(self, range: Range<usize>) -> &'a [f32] {
+        // SAFETY: within the slice, as `pointer` checks, and as the caller says.
+        unsafe { std::slice::from_raw_parts(self.pointer(range.clone()), range.len()) }
+    }
+
     /// A part of it.
     ///
     /// # Safety

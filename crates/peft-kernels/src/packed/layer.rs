@@ -1,6 +1,7 @@
 //! A product with a packed matrix and what a layer computes beside it, off the tape.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
@@ -123,49 +124,48 @@ struct LowRank<'a> {
 
 impl Parts<'_> {
     /// Of a few rows: the narrow side of a low-rank part is computed beside the product, which waits
-    /// for the memory, and added behind it.
+    /// for the memory, and added as each part of the product is there.
     fn of_few(&self, out: Shared) {
         let &Self { x, rows, weight, bias, low_rank, activation } = self;
         let [d_in, d_out] = weight.product_shape();
         let rank = low_rank.map_or(0, |part| part.rank);
         let mut inner = vec![0.0; rows * rank];
         let narrow = Shared::of(&mut inner);
-        let end = End { d_out, bias, low_rank: None, activation };
-        let columns = |outputs: Range<usize>| {
-            Few { x, rows, weight: weight.tensor(), outputs: outputs.clone(), out }.run();
-            if low_rank.is_none() {
-                run(EndTask { end, rows: 0..rows, columns: outputs, out });
-            }
-        };
+        let narrow_rows = if low_rank.is_some() { rows } else { 0 };
+        let done = AtomicUsize::new(0);
         let narrow_row = |row: usize| {
             if let Some(LowRank { a, rank, scale, .. }) = low_rank {
                 // SAFETY: no other task has this row.
                 let out = unsafe { narrow.part(row * rank..(row + 1) * rank) };
                 run(NarrowRow { x: &x[row * d_in..(row + 1) * d_in], a, scale, out });
+                done.fetch_add(1, Ordering::Release);
             }
         };
-        // Whole registers of outputs, some for each thread to take as it comes.
-        let size = d_out.div_ceil(4 * team::size()).next_multiple_of(16);
-        let narrow_rows = if low_rank.is_some() { rows } else { 0 };
+        let columns = |outputs: Range<usize>| {
+            Few { x, rows, weight: weight.tensor(), outputs: outputs.clone(), out }.run();
+            // These tasks are taken after those of the narrow side: somebody is at each of them.
+            while done.load(Ordering::Acquire) < narrow_rows {
+                std::hint::spin_loop();
+            }
+            // SAFETY: the narrow side is there, and nobody writes it any more.
+            let inner = unsafe { narrow.written(0..rows * rank) };
+            let low_rank = low_rank.map(|part| (inner, part.b));
+            let end = End { d_out, bias, low_rank, activation };
+            run(EndTask { end, rows: 0..rows, columns: outputs, out });
+        };
         if rows * d_in * d_out < SHARED {
             (0..narrow_rows).for_each(narrow_row);
             columns(0..d_out);
-        } else {
-            team::share(narrow_rows + d_out.div_ceil(size), |number| {
-                match number.checked_sub(narrow_rows) {
-                    None => narrow_row(number),
-                    Some(number) => columns(number * size..d_out.min((number + 1) * size)),
-                }
-            });
+            return;
         }
-        if let Some(LowRank { b, rank, .. }) = low_rank {
-            let end = End { low_rank: Some((&inner, b)), ..end };
-            let task = |row| run(EndTask { end, rows: row..row + 1, columns: 0..d_out, out });
-            match rows * rank * d_out {
-                small if small < SHARED => (0..rows).for_each(task),
-                _ => team::share(rows, task),
+        // Whole registers of outputs, some for each thread to take as it comes.
+        let size = d_out.div_ceil(4 * team::size()).next_multiple_of(16);
+        team::share(narrow_rows + d_out.div_ceil(size), |number| {
+            match number.checked_sub(narrow_rows) {
+                None => narrow_row(number),
+                Some(number) => columns(number * size..d_out.min((number + 1) * size)),
             }
-        }
+        });
     }
 
     /// Of many rows.
