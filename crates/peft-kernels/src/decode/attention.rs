@@ -164,9 +164,9 @@ impl WithSimd for Head<'_> {
                         sums[number] = value.mul_add(value.all(weight), sums[number]);
                     }
                 }
-                for number in 0..count {
+                for (number, sum) in sums.into_iter().enumerate().take(count) {
                     let at = (first + number) * size;
-                    sums[number].store(&mut out[at + channel..at + end]);
+                    sum.store(&mut out[at + channel..at + end]);
                 }
                 channel = end;
             }

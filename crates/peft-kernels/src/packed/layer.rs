@@ -14,10 +14,13 @@ use crate::Activation;
 use crate::decode::{is_untracked, team};
 use crate::fused::{Array, Operation, Saved, Shared, apply, filled, grid, matrix, numbers, output};
 use crate::linear::LinearParts;
-use crate::simd::{Lanes, run};
+use crate::simd::{Lanes, prefetch, run};
 
 /// The most rows for which blocks are read anew for each few of them.
 const FEW: usize = 16;
+
+/// Parts in which the narrow side of a row is computed, whoever does.
+const PARTS: usize = 4;
 
 /// Multiplications from which on all cores are worth it.
 const SHARED: usize = 1 << 15;
@@ -128,40 +131,50 @@ impl Parts<'_> {
     fn of_few(&self, out: Shared) {
         let &Self { x, rows, weight, bias, low_rank, activation } = self;
         let [d_in, d_out] = weight.product_shape();
-        let rank = low_rank.map_or(0, |part| part.rank);
-        let mut inner = vec![0.0; rows * rank];
+        let sums = low_rank.map_or(0, |part| rows * part.rank);
+        let mut inner = vec![0.0; PARTS * sums];
         let narrow = Shared::of(&mut inner);
-        let narrow_rows = if low_rank.is_some() { rows } else { 0 };
+        let narrow_tasks = if low_rank.is_some() { PARTS * rows } else { 0 };
         let done = AtomicUsize::new(0);
-        let narrow_row = |row: usize| {
+        let narrow_row = |number: usize| {
             if let Some(LowRank { a, rank, scale, .. }) = low_rank {
-                // SAFETY: no other task has this row.
-                let out = unsafe { narrow.part(row * rank..(row + 1) * rank) };
-                run(NarrowRow { x: &x[row * d_in..(row + 1) * d_in], a, scale, out });
+                let (row, part) = (number / PARTS, number % PARTS);
+                let of = |part: usize| part * d_in / PARTS;
+                let places = of(part)..of(part + 1);
+                let first = part * sums + row * rank;
+                // SAFETY: no other task has this part of this row.
+                let out = unsafe { narrow.part(first..first + rank) };
+                let x = &x[row * d_in + places.start..row * d_in + places.end];
+                run(NarrowRow { x, a: &a[places.start * rank..places.end * rank], scale, out });
                 done.fetch_add(1, Ordering::Release);
             }
         };
         let columns = |outputs: Range<usize>| {
+            for line in low_rank.iter().flat_map(|part| part.b.chunks_exact(d_out)) {
+                prefetch(&line[outputs.clone()]);
+            }
             Few { x, rows, weight: weight.tensor(), outputs: outputs.clone(), out }.run();
             // These tasks are taken after those of the narrow side: somebody is at each of them.
-            while done.load(Ordering::Acquire) < narrow_rows {
+            while done.load(Ordering::Acquire) < narrow_tasks {
                 std::hint::spin_loop();
             }
             // SAFETY: the narrow side is there, and nobody writes it any more.
-            let inner = unsafe { narrow.written(0..rows * rank) };
-            let low_rank = low_rank.map(|part| (inner, part.b));
+            let parts = unsafe { narrow.written(0..PARTS * sums) };
+            let inner: Vec<f32> =
+                (0..sums).map(|sum| parts[sum..].iter().step_by(sums).sum()).collect();
+            let low_rank = low_rank.map(|part| (&inner[..], part.b));
             let end = End { d_out, bias, low_rank, activation };
             run(EndTask { end, rows: 0..rows, columns: outputs, out });
         };
         if rows * d_in * d_out < SHARED {
-            (0..narrow_rows).for_each(narrow_row);
+            (0..narrow_tasks).for_each(narrow_row);
             columns(0..d_out);
             return;
         }
         // Whole registers of outputs, some for each thread to take as it comes.
         let size = d_out.div_ceil(4 * team::size()).next_multiple_of(16);
-        team::share(narrow_rows + d_out.div_ceil(size), |number| {
-            match number.checked_sub(narrow_rows) {
+        team::share(narrow_tasks + d_out.div_ceil(size), |number| {
+            match number.checked_sub(narrow_tasks) {
                 None => narrow_row(number),
                 Some(number) => columns(number * size..d_out.min((number + 1) * size)),
             }
