@@ -15,7 +15,7 @@ use peft::models::{Forward, GenerationConfig, Generator, Model, ModelInput, Mode
 use serde_json::{Map, Value};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: peft_kernels::TensorAllocator = peft_kernels::TensorAllocator;
 
 const ROWS: usize = 16;
 const TOKENS: usize = 64;

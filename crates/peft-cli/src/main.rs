@@ -30,10 +30,10 @@ use crate::commands::{
 };
 use crate::output::stdout;
 
-/// Every operation allocates and frees large tensors: an allocator that keeps their blocks saves a
-/// third of a training step.
+/// Every operation allocates and frees large tensors: keeping their blocks saves a third of a
+/// training step.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: peft_kernels::TensorAllocator = peft_kernels::TensorAllocator;
 
 /// Parameter-efficient fine-tuning of pretrained transformers.
 ///

@@ -4,6 +4,8 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 mod activation;
+#[cfg(feature = "allocator")]
+mod allocator;
 mod attention;
 mod decode;
 mod dropout;
@@ -23,6 +25,8 @@ mod simd;
 mod weight;
 
 pub use activation::Activation;
+#[cfg(feature = "allocator")]
+pub use allocator::TensorAllocator;
 pub use attention::{AttentionInputs, AttentionRow, AttentionSpec, attends_by_row, attention};
 pub use decode::Read;
 pub use dropout::Dropout;

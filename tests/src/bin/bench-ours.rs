@@ -5,7 +5,7 @@ use peft_tests::measured::measure;
 
 /// That of the command `peft`.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: peft_kernels::TensorAllocator = peft_kernels::TensorAllocator;
 
 fn main() -> Result<()> {
     let order = std::env::args().nth(1).context("bench-ours ORDER")?;
