@@ -78,6 +78,7 @@ macro_rules! conformance {
             an_edits_gradient_matches_finite_differences
             resumes_to_the_same_bits
             dropout_acts_at_every_site_and_never_in_inference
+            gradient_checkpointing_changes_nothing
             merged_equals_unmerged
             unmerging_gives_the_base_back
             weight_agrees_with_linear

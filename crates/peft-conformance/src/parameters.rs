@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use crate::numbers::{Normal, numbers, values};
 
@@ -27,7 +27,11 @@ pub(crate) fn parameters(module: &impl Module) -> Vec<Parameter> {
 /// The gradients of a module's trained parameters, in its order; those that have none have no
 /// values.
 pub(crate) fn gradients(module: &impl Module, loss: &Tensor<1>) -> Vec<Parameter> {
-    let gradients = GradientsParams::from_grads(loss.backward(), module);
+    gradients_of(module, GradientsParams::from_grads(loss.backward(), module))
+}
+
+/// The same, of gradients that are there.
+pub(crate) fn gradients_of(module: &impl Module, gradients: GradientsParams) -> Vec<Parameter> {
     let mut read = Read { path: Vec::new(), gradients: Some(gradients), found: Vec::new() };
     module.visit(&mut read);
     read.found.into_iter().filter(|parameter| parameter.trained).collect()
@@ -104,13 +108,12 @@ pub(crate) fn copied(module: &impl Module, gradients: &GradientsParams) -> Gradi
 
 /// The module with `times` a direction added to the parameter at a path.
 pub(crate) fn shifted<M: Module>(module: M, path: &str, direction: &[f32], times: f64) -> M {
-    module.map(&mut Rewrite::new(|own: &str, values: &mut [f32], _, device| {
+    module.map(&mut Rewrite::new(|own: &str, values: &mut [f32], _| {
         if own == path {
             for (value, along) in values.iter_mut().zip(direction) {
                 *value += times as f32 * along;
             }
         }
-        device
     }))
 }
 
@@ -118,33 +121,26 @@ pub(crate) fn shifted<M: Module>(module: M, path: &str, direction: &[f32], times
 /// and whatever else it starts from.
 pub(crate) fn perturbed<M: Module>(module: M, seed: u64) -> M {
     let mut normal = Normal::new(seed);
-    module.map(&mut Rewrite::new(|_: &str, values: &mut [f32], trained, device: Device| {
+    module.map(&mut Rewrite::new(|_: &str, values: &mut [f32], trained| {
         if trained {
             values.iter_mut().for_each(|value| *value += 0.1 * normal.next());
         }
-        device
     }))
 }
 
-/// The same values in a module on another device.
-pub(crate) fn moved<M: Module>(module: M, device: &Device) -> M {
-    module.map(&mut Rewrite::new(|_: &str, _: &mut [f32], _, _| device.clone()))
-}
-
-/// Gives each float parameter new values, and the device that the function returns for its path,
-/// its values, whether it is trained, and its device.
+/// Changes the values of each float parameter, given its path and whether it is trained.
 struct Rewrite<F> {
     path: Vec<String>,
     new: F,
 }
 
-impl<F: FnMut(&str, &mut [f32], bool, Device) -> Device> Rewrite<F> {
+impl<F: FnMut(&str, &mut [f32], bool)> Rewrite<F> {
     fn new(new: F) -> Self {
         Self { path: Vec::new(), new }
     }
 }
 
-impl<F: FnMut(&str, &mut [f32], bool, Device) -> Device> ModuleMapper for Rewrite<F> {
+impl<F: FnMut(&str, &mut [f32], bool)> ModuleMapper for Rewrite<F> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.into());
     }
@@ -156,7 +152,7 @@ impl<F: FnMut(&str, &mut [f32], bool, Device) -> Device> ModuleMapper for Rewrit
         let (id, tensor, mapper) = param.consume();
         let (shape, device) = (tensor.dims(), tensor.device());
         let mut values = values(tensor);
-        let device = (self.new)(&self.path.join("."), &mut values, trained, device);
+        (self.new)(&self.path.join("."), &mut values, trained);
         let tensor = Tensor::from_data(TensorData::new(values, shape), &device);
         Param::from_mapped_value(id, tensor.set_require_grad(trained), mapper)
     }

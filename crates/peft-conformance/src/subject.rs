@@ -3,7 +3,7 @@
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use peft_core::{
-    AnyConfig, InitContext, LossContext, Memo, Method, MethodConfig, Progress, StepContext,
+    AnyConfig, Hooks, InitContext, LossContext, Memo, Method, MethodConfig, Progress, StepContext,
 };
 use peft_format::{Adapter, AdapterConfig, Error, Registry};
 use peft_models::Forward;
@@ -149,7 +149,7 @@ impl Subject {
     pub(crate) fn step(&self, run: &mut Run) {
         let method = &run.adapter.method;
         let memo = Memo::new();
-        let how = Forward::train(method, SEED, run.step as u64).with_memo(&memo);
+        let how = self.in_step(method, run.step as u64).with_memo(&memo);
         let progress = Progress { step: run.step, total: run.total };
         let loss = self.objective(method, how, progress);
         let gradients = GradientsParams::from_grads(loss.backward(), method);
@@ -160,8 +160,18 @@ impl Subject {
         run.adapter.method.after_step(&StepContext { progress, gradients: &seen });
     }
 
+    /// How a model is run in a training step.
+    pub(crate) fn in_step<'a>(&self, method: &'a dyn Hooks, step: u64) -> Forward<'a> {
+        Forward::train(method, SEED, step)
+    }
+
     /// The loss of the batch, with what the method adds to it.
-    fn objective(&self, method: &dyn Method, how: Forward<'_>, progress: Progress) -> Tensor<1> {
+    pub(crate) fn objective(
+        &self,
+        method: &dyn Method,
+        how: Forward<'_>,
+        progress: Progress,
+    ) -> Tensor<1> {
         let logits = self.host.outputs(how);
         let again = || Ok(self.host.outputs(how));
         let of_method = method.loss(&LossContext { progress, logits: &logits, again: &again });

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Distribution, GradientCheckpointingStrategy, Tensor, module::linear};
+use burn::tensor::{Distribution, Tensor, module::linear};
 use peft_conformance::{Expect, HostKind, Subject, conformance, properties};
 use peft_core::{
-    Base, Change, Edit, Edits, Exchange, Hooks, InitContext, Layout, LowRank, Method, MethodConfig,
-    OutputMap, Pass, Result, Role, Site, StepContext, WeightMap,
+    Base, Change, Edit, Edits, Exchange, Hooks, InitContext, Layout, LossContext, LowRank, Method,
+    MethodConfig, OutputMap, Pass, Result, Role, Site, StepContext, WeightMap,
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ enum Fault {
     TensorNotInFile,
     TooFewEntries,
     RankTooHigh,
-    DependsOnCheckpointing,
+    DependsOnTheTape,
     Refusal,
     TwiceTheGradient,
     CountsStepsOutsideParams,
@@ -46,6 +46,8 @@ enum Fault {
 struct OuterConfig {
     fault: Fault,
     dropout: f64,
+    /// Whether two passes over a batch are to agree (R-Drop).
+    agrees: bool,
 }
 
 #[derive(Module, Debug)]
@@ -56,6 +58,8 @@ struct Outer {
     fault: Fault,
     #[module(skip)]
     dropout: f64,
+    #[module(skip)]
+    agrees: bool,
     /// Where no state should be.
     #[module(skip)]
     factor: f64,
@@ -104,7 +108,8 @@ impl MethodConfig for OuterConfig {
         let constant = Param::from_tensor(Tensor::ones([3], device)).set_require_grad(false);
         let kept = self.fault == Fault::CalibrationOutsideParams && context.calibration.is_some();
         let factor = if kept { 2.0 } else { 1.0 };
-        Ok(Outer { layers, constant, fault: self.fault, dropout: self.dropout, factor })
+        let OuterConfig { fault, dropout, agrees } = *self;
+        Ok(Outer { layers, constant, fault, dropout, agrees, factor })
     }
 }
 
@@ -114,12 +119,10 @@ impl Hooks for Outer {
             return Edits::none();
         };
         let (u, v) = (u.val(), v.val());
-        let strategy = v.device().gradient_checkpointing_strategy();
-        let balanced = strategy == Some(GradientCheckpointingStrategy::Balanced);
         let scale = SCALE * self.factor;
         let scale = match self.fault {
             Fault::AnotherScaleWithoutTokens if pass.rows.is_empty() => 0.5 * scale,
-            Fault::DependsOnCheckpointing if balanced => 1.01 * scale,
+            Fault::DependsOnTheTape if v.device().is_autodiff() => 1.01 * scale,
             Fault::ReadsTheNumberOfRows => scale * pass.rows.len() as f64,
             Fault::ReadsSlots if !pass.slots.as_slice().is_empty() => 0.5 * scale,
             _ => scale,
@@ -234,6 +237,10 @@ impl Method for Outer {
             _ => {}
         }
     }
+    fn loss(&self, context: &LossContext<'_>) -> Result<Option<Tensor<1>>> {
+        let apart = || Ok(((context.again)()? - context.logits.clone()).square().mean());
+        self.agrees.then(apart).transpose()
+    }
     fn merge_obstacle(&self) -> Option<String> {
         // A method that refuses to merge is refused with the reason that it gives.
         (self.fault == Fault::Refusal).then(|| "it says so".into())
@@ -248,6 +255,13 @@ conformance!(
 
 fn faulty(fault: Fault) -> Subject {
     Subject::new(OuterConfig { fault, ..OuterConfig::default() }, Expect::default())
+}
+
+#[test]
+fn a_second_pass_over_a_batch_is_computed_again_too() {
+    let config = OuterConfig { agrees: true, ..OuterConfig::default() };
+    let subject = Subject::new(config, Expect::default());
+    properties::gradient_checkpointing_changes_nothing(&subject);
 }
 
 #[test]
@@ -283,7 +297,8 @@ catches! {
     tensor_not_counted: TensorNotInFile, counts_match_the_tensors, "those in the file";
     too_few_entries: TooFewEntries, changes_what_it_says, "entries changed, said were";
     rank_too_high: RankTooHigh, changes_what_it_says, "rank of the change";
-    checkpointing: DependsOnCheckpointing, gradient_checkpointing_changes_nothing, "checkpointing";
+    checkpointing: DependsOnTheTape, gradient_checkpointing_changes_nothing,
+        "loss with checkpointing";
     wrong_gradient: TwiceTheGradient, an_edits_gradient_matches_finite_differences,
         "along directions";
     steps_outside_params: CountsStepsOutsideParams, resumes_to_the_same_bits, "went on";

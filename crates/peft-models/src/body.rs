@@ -62,6 +62,14 @@ impl Body {
         }
     }
 
+    /// Its stacks of layers, in the order in which they run.
+    pub(crate) fn stacks(&self) -> Vec<&Transformer> {
+        match self {
+            Self::Single(stack) => vec![stack],
+            Self::EncoderDecoder { encoder, decoder, .. } => vec![encoder, decoder],
+        }
+    }
+
     /// What the head is given.
     pub(crate) fn forward(&self, input: &ModelInput, packed: bool, run: Run<'_>) -> Result<Hidden> {
         match self {
@@ -90,10 +98,15 @@ impl Body {
                     // The decoder's attentions have kept what they need of it.
                     true => None,
                     false => {
-                        let run = Run { cache: None, ..run };
+                        let memo = run.memo_apart();
+                        let of_encoder = Run { cache: None, ..run }.with_memo(memo.as_ref());
                         let Hidden { states, rows } =
-                            encoder.forward(input.text(), packed, None, run)?;
-                        Some(EncodedText { hidden: states, rows })
+                            encoder.forward(input.text(), packed, None, of_encoder)?;
+                        let hidden = match run.recompute {
+                            Some(recompute) => recompute.encoded(states),
+                            None => states,
+                        };
+                        Some(EncodedText { hidden, rows })
                     }
                 };
                 decoder.forward(text, packed, encoded.as_ref(), run)
@@ -109,6 +122,26 @@ impl Transformer {
         Self { embeddings, layers, norm, rotary, relative, causality, dropout: 0.0 }
     }
 
+    /// What its layers are given beside the hidden states.
+    pub(crate) fn context<'a>(
+        &'a self,
+        rows: &Rows,
+        encoded: Option<&'a EncodedText>,
+    ) -> Context<'a> {
+        let mut context = Context::new(rows.device());
+        context.encoded = encoded;
+        context.causality = self.causality;
+        let rotary = self.rotary.as_ref();
+        context.angles = rotary.map(|rotary| rotary.angles(&rows.positions(), rows.device()));
+        context.relative = self.relative.as_ref();
+        context
+    }
+
+    /// The sublayers of all layers, in order.
+    pub(crate) fn sublayers(&self) -> Vec<&Sublayer> {
+        self.layers.iter().flatten().collect()
+    }
+
     /// The last layer's output.
     fn forward(
         &self,
@@ -117,17 +150,18 @@ impl Transformer {
         encoded: Option<&EncodedText>,
         run: Run<'_>,
     ) -> Result<Hidden> {
-        let EmbeddedText { mut hidden, rows, next } = self.embeddings.forward(text, packed, run)?;
+        let memo = run.memo_apart();
+        let embedded = self.embeddings.forward(text, packed, run.with_memo(memo.as_ref()))?;
+        let EmbeddedText { hidden, rows, next } = embedded;
         let run = run.over(&rows);
-        let mut context = Context::new(rows.device());
-        context.encoded = encoded;
-        context.causality = self.causality;
-        let rotary = self.rotary.as_ref();
-        context.angles = rotary.map(|rotary| rotary.angles(&rows.positions(), rows.device()));
-        context.relative = self.relative.as_ref();
-        for sublayer in self.layers.iter().flatten() {
-            hidden = sublayer.forward(hidden, &context, run);
-        }
+        let mut hidden = match run.recompute {
+            Some(recompute) => recompute.layers(self, hidden, encoded, run),
+            None => {
+                let context = self.context(&rows, encoded);
+                let sublayers = self.layers.iter().flatten();
+                sublayers.fold(hidden, |hidden, sublayer| sublayer.forward(hidden, &context, run))
+            }
+        };
         if let Some(norm) = &self.norm {
             hidden = run.pass.dropout(norm.forward(hidden, run), self.dropout);
         }

@@ -2,7 +2,7 @@
 
 use peft_core::{Hooks, Memo, Mode, Pass, Probe, Rows, Slots};
 
-use crate::Cache;
+use crate::{Cache, Recompute};
 
 /// How a model is run: under which method, and for what.
 ///
@@ -19,13 +19,14 @@ pub struct Forward<'a> {
     pub(crate) memo: Option<&'a Memo>,
     pub(crate) probe: Option<&'a Probe>,
     pub(crate) cache: Option<&'a Cache>,
+    pub(crate) recompute: Option<&'a Recompute<'a>>,
     pub(crate) padded: bool,
 }
 
 impl<'a> Forward<'a> {
     fn new(hooks: &'a dyn Hooks, mode: Mode) -> Self {
-        let (slots, memo, probe, cache) = (None, None, None, None);
-        Self { hooks, mode, slots, memo, probe, cache, padded: false }
+        let (slots, memo, probe, cache, recompute) = (None, None, None, None, None);
+        Self { hooks, mode, slots, memo, probe, cache, recompute, padded: false }
     }
 
     /// In inference; `&()` is the base model. `hooks` should be without autodiff
@@ -61,6 +62,12 @@ impl<'a> Forward<'a> {
         Self { cache: Some(cache), ..self }
     }
 
+    /// Keeping no more than what enters each sublayer; gradients are those of
+    /// [`Recompute::backward`].
+    pub fn with_recompute(self, recompute: &'a Recompute<'a>) -> Self {
+        Self { recompute: Some(recompute), ..self }
+    }
+
     /// With padding left in the batch, even where nothing reads it.
     pub fn padded(self) -> Self {
         Self { padded: true, ..self }
@@ -73,6 +80,7 @@ pub(crate) struct Run<'a> {
     pub(crate) hooks: &'a dyn Hooks,
     pub(crate) pass: Pass<'a>,
     pub(crate) cache: Option<&'a Cache>,
+    pub(crate) recompute: Option<&'a Recompute<'a>>,
 }
 
 impl<'a> Run<'a> {
@@ -82,5 +90,18 @@ impl<'a> Run<'a> {
         'a: 'b,
     {
         Run { pass: self.pass.over(rows, self.pass.slots), ..self }
+    }
+
+    /// The same with another memo, where there is one.
+    pub(crate) fn with_memo<'b>(self, memo: Option<&'b Memo>) -> Run<'b>
+    where
+        'a: 'b,
+    {
+        Run { pass: Pass { memo: memo.unwrap_or(self.pass.memo), ..self.pass }, ..self }
+    }
+
+    /// A memo for a part of the pass whose tape is not that of the rest.
+    pub(crate) fn memo_apart(&self) -> Option<Memo> {
+        self.recompute.map(|_| self.pass.memo.apart())
     }
 }

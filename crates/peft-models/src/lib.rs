@@ -13,6 +13,7 @@ mod head;
 mod input;
 mod model;
 mod outputs;
+mod recompute;
 mod tokenizer;
 
 pub use cache::Cache;
@@ -26,6 +27,7 @@ pub use generation::{EarlyStopping, GenerationConfig, Generator, OnToken};
 pub use input::ModelInput;
 pub use model::{Model, ModelTask, Place};
 pub use outputs::ProblemType;
+pub use recompute::Recompute;
 pub use tokenizer::{
     ADDED_TOKENS, AddedTokens, ContextWindow, DecodeStream, Encoded, EncodedWords, TextTokenizer,
 };

@@ -177,6 +177,11 @@ impl Model {
         Ok((Self { config, task, base, body, head }, report))
     }
 
+    /// Everything before the head.
+    pub(crate) fn body(&self) -> &Body {
+        &self.body
+    }
+
     /// Sites and frozen tensors, for methods.
     pub fn base(&self) -> &Base {
         &self.base
@@ -291,7 +296,7 @@ impl Model {
         how: Forward<'_>,
         head: impl FnOnce(Hidden, Run<'_>) -> Result<()>,
     ) -> Result<()> {
-        let Forward { hooks, mode, slots, memo, probe, cache, padded } = how;
+        let Forward { hooks, mode, slots, memo, probe, cache, recompute, padded } = how;
         let (own_slots, own_memo) = (Slots::default(), Memo::new());
         let rows = Rows::new(Vec::new(), self.base.device());
         let slots = slots.unwrap_or(&own_slots);
@@ -301,7 +306,14 @@ impl Model {
             return Err(Error::Input(format!("{texts} texts, and slots for {named}")));
         }
         let pass = Pass { rows: &rows, slots, mode, memo: memo.unwrap_or(&own_memo), probe };
-        let run = Run { hooks, pass, cache };
+        if let Some(recompute) = recompute {
+            if cache.is_some() {
+                let reason = "what is computed again cannot go on from a cache";
+                return Err(Error::Input(reason.into()));
+            }
+            recompute.begin(&pass);
+        }
+        let run = Run { hooks, pass, cache, recompute };
         let behind =
             input.text().is_padded_behind() && input.decoder().is_none_or(Text::is_padded_behind);
         let packed = behind && !padded && !hooks.needs_padding();

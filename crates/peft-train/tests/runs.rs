@@ -468,3 +468,37 @@ fn a_batch_that_cannot_be_looked_at_is_an_error_and_not_the_last_one() {
     let [peft_core::Error::Pass { source }] = &errors[..] else { panic!("{errors:?}") };
     assert!(source.to_string().contains("the model has 40 positions"), "{source}");
 }
+
+#[test]
+fn a_run_with_gradient_checkpointing_learns_the_same() {
+    let bench = Bench::new();
+    let losses = |gradient_checkpointing| {
+        let run = RunDirectory::new(bench.path(&format!("checkpointing-{gradient_checkpointing}")));
+        let settings = TrainSettings {
+            batch_size: 1,
+            accumulate: 2,
+            gradient_checkpointing,
+            max_grad_norm: 0.1,
+            ..six_steps()
+        };
+        let losses = RefCell::new(Vec::new());
+        let lora = LoraConfig { rank: 2, dropout: 0.3, ..LoraConfig::default() };
+        bench.train(lora, false, settings, &run, false, Losses(&losses)).expect("trained");
+        losses.into_inner()
+    };
+    let (saving, plain) = (losses(true), losses(false));
+    assert_eq!((saving.len(), saving[0]), (6, plain[0]));
+    let far = saving.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(far < 1e-5, "{saving:?} and {plain:?}");
+}
+
+/// The loss of each step.
+struct Losses<'l>(&'l RefCell<Vec<f32>>);
+
+impl Observer for Losses<'_> {
+    fn entry(&mut self, entry: &Entry) {
+        if let Entry::Step { loss, .. } = entry {
+            self.0.borrow_mut().push(*loss);
+        }
+    }
+}

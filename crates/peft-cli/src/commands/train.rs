@@ -142,7 +142,7 @@ pub struct Train {
     /// Clip the global norm of the gradient to this; 0: no clipping [default: 0]
     #[arg(long, value_parser = number, value_name = "NORM", help_heading = "Training")]
     max_grad_norm: Option<f64>,
-    /// Recompute activations in the backward pass: less memory, more time
+    /// Keep what enters each sublayer, and run each again in the backward pass: less memory, more time
     #[arg(long, help_heading = "Training")]
     gradient_checkpointing: bool,
     /// Stop after this many epochs without a better metric
@@ -246,10 +246,7 @@ impl Train {
             config.trainable_token_indices = rows_of(&new, &model, &config.modules_to_save);
         }
         config.base_model_name_or_path = Some(resolved.name.clone());
-        let mut on = device.clone().autodiff();
-        if run.train.gradient_checkpointing {
-            on = on.gradient_checkpointing();
-        }
+        let on = device.clone().autodiff();
         let tokens = |max_length| Tokens::load(&resolved.directory, max_length, &model, &added);
         let mut max_length = run.data.max_length.min(model.max_tokens());
         let mut tokenized = data.tokenized(&tokens(max_length)?)?;

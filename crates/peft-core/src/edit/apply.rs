@@ -18,12 +18,14 @@ pub struct LinearLayer<'a> {
     table: Option<&'a TableEdit>,
     /// What the output goes through.
     activation: Option<Activation>,
+    /// Whether only gradients are wanted of it.
+    is_unread: bool,
 }
 
 impl<'a> LinearLayer<'a> {
     /// The frozen layer at `site`.
     pub fn new(site: &'a Site, weight: &'a FrozenWeight, bias: Option<&'a Tensor<1>>) -> Self {
-        Self { site, weight, bias, table: None, activation: None }
+        Self { site, weight, bias, table: None, activation: None, is_unread: false }
     }
 
     /// The layer whose weight is the transpose of a table, under a method's edit of that.
@@ -34,6 +36,11 @@ impl<'a> LinearLayer<'a> {
     /// The layer with an activation of its output, edits included.
     pub fn activated(self, activation: Option<Activation>) -> Self {
         Self { activation, ..self }
+    }
+
+    /// The layer where only gradients are wanted, and its output may be any numbers.
+    pub fn unread(self, is_unread: bool) -> Self {
+        Self { is_unread, ..self }
     }
 
     /// `x W` with the frozen weight, and these parts.
@@ -220,7 +227,7 @@ pub(super) fn forward(
     x: Tensor<2>,
     pass: &Pass<'_>,
 ) -> Tensor<2> {
-    activated(chain, &layer.activated(None), x, pass)
+    activated(chain, &layer.activated(None).unread(false), x, pass)
 }
 
 /// The output of a layer under edits: inputs from the last edit down to the product, outputs from
@@ -239,7 +246,8 @@ fn activated(
     let x = inputs.pop().expect("an input for the product");
     let Joined { parts, edits } = joined(above, bias(below, layer), pass);
     let last = edits.iter().all(|joined| *joined);
-    let parts = LinearParts { activation: layer.activation.filter(|_| last), ..parts };
+    let activation = layer.activation.filter(|_| last);
+    let parts = LinearParts { activation, is_unread: layer.is_unread && last, ..parts };
     let mut y = match below.is_empty() {
         true => layer.product(x, parts, pass),
         false => FrozenWeight::Dense(dense(below, layer)).with_parts(x, parts),
@@ -287,7 +295,7 @@ fn joined(above: &Chain<'_>, mut bias: Option<Tensor<1>>, pass: &Pass<'_>) -> Jo
         (Some(bias), Some(added)) => Some(bias + added),
         (bias, added) => bias.or(added),
     };
-    Joined { parts: LinearParts { bias, low_rank, activation: None }, edits }
+    Joined { parts: LinearParts { bias, low_rank, ..LinearParts::default() }, edits }
 }
 
 /// What each edit is given, from the last one on, and then the product.

@@ -63,20 +63,20 @@ impl<'a> SublayerEnd<'a> {
         self.place.site
     }
 
+    /// The sum of residual and output, before the norm.
+    pub fn summed(&self) -> Tensor<2> {
+        sum(self.residual.clone(), self.output.clone(), self.dropout)
+    }
+
     /// The sum of residual and output, under the norm where there is one; computed once.
     pub fn normalized(&self, pass: &Pass<'_>) -> Tensor<2> {
-        let normalize = || {
-            let states = [self.residual.clone(), self.output.clone()];
-            match self.place.norm {
-                Some(norm) => {
-                    let edit = self.place.hooks.norm(norm.site(), pass);
-                    norm.of_sum(&edit, states, self.dropout, pass)
-                }
-                None => {
-                    let [residual, output] = states;
-                    sum(residual, output, self.dropout)
-                }
+        let normalize = || match self.place.norm {
+            Some(norm) => {
+                let states = [self.residual.clone(), self.output.clone()];
+                let edit = self.place.hooks.norm(norm.site(), pass);
+                norm.of_sum(&edit, states, self.dropout, pass)
             }
+            None => self.summed(),
         };
         self.normalized.get_or_init(normalize).clone()
     }

@@ -27,7 +27,7 @@ pub(crate) fn linear(x: Tensor<2>, weight: &PrepackedMatrix, parts: LinearParts)
         let dense = weight.dense().cast(x.dtype());
         return parts.over(burn::tensor::module::linear(x.clone(), dense, None), x);
     }
-    let LinearParts { bias, low_rank, activation } = parts;
+    let LinearParts { bias, low_rank, activation, is_unread } = parts;
     let fused = activation.filter(|activation| activation.is_fast());
     let operation = Linear {
         weight: weight.clone(),
@@ -37,6 +37,8 @@ pub(crate) fn linear(x: Tensor<2>, weight: &PrepackedMatrix, parts: LinearParts)
             mask: part.dropout.map(crate::Dropout::mask),
         }),
         activation: fused,
+        // An activation's slope is that at the product.
+        is_unread: is_unread && activation.is_none(),
     };
     let mut inputs = vec![x.into_dispatch()];
     inputs.extend(bias.map(Tensor::into_dispatch));
@@ -57,6 +59,7 @@ pub(super) struct Linear {
     pub(super) has_bias: bool,
     pub(super) low_rank: Option<LowRank>,
     pub(super) activation: Option<Activation>,
+    pub(super) is_unread: bool,
 }
 
 /// What is known of a low-rank part beside its factors.
@@ -104,19 +107,23 @@ impl Operation for Linear {
             let low =
                 factors.as_ref().zip(inner.as_ref()).map(|((_, b, _), inner)| (&inner[..], b));
             let mut activated = None;
-            let product = filled(tokens * d_out, |product| {
-                let all = |activated: Option<Shared>| {
-                    grid(tokens, layer.weight.count(), |rows, panels| {
-                        run(Task { layer: &layer, low, rows, panels, product, activated });
-                    });
-                };
-                match self.activation {
-                    Some(_) => {
-                        activated = Some(filled(tokens * d_out, |activated| all(Some(activated))));
+            let product = match self.is_unread {
+                true => vec![0.0; tokens * d_out],
+                false => filled(tokens * d_out, |product| {
+                    let all = |activated: Option<Shared>| {
+                        grid(tokens, layer.weight.count(), |rows, panels| {
+                            run(Task { layer: &layer, low, rows, panels, product, activated });
+                        });
+                    };
+                    match self.activation {
+                        Some(_) => {
+                            activated =
+                                Some(filled(tokens * d_out, |activated| all(Some(activated))));
+                        }
+                        None => all(None),
                     }
-                    None => all(None),
-                }
-            });
+                }),
+            };
             let mut saved = Vec::new();
             let y = match activated {
                 Some(activated) => {

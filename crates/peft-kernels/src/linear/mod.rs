@@ -18,6 +18,8 @@ pub struct LinearParts {
     pub low_rank: Option<LowRankPart>,
     /// `f`.
     pub activation: Option<Activation>,
+    /// Whether nobody looks at the output: only gradients are wanted. It may be any numbers then.
+    pub is_unread: bool,
 }
 
 /// `s (drop(x) A) B`.

@@ -27,7 +27,7 @@ const SHARED: usize = 1 << 15;
 
 /// Whether nothing of a layer is on a tape, and all of it f32 on the CPU.
 pub(super) fn is_supported(x: &Tensor<2>, parts: &LinearParts) -> bool {
-    let LinearParts { bias, low_rank, activation } = parts;
+    let LinearParts { bias, low_rank, activation, .. } = parts;
     let is_plain = low_rank.as_ref().is_none_or(|part| {
         part.dropout.is_none() && [&part.a, &part.b].into_iter().all(is_untracked)
     });
@@ -39,7 +39,7 @@ pub(super) fn is_supported(x: &Tensor<2>, parts: &LinearParts) -> bool {
 
 /// The layer, where that [is supported](is_supported).
 pub(super) fn layer(x: Tensor<2>, weight: &PackedMatrix, parts: LinearParts) -> Tensor<2> {
-    let LinearParts { bias, low_rank, activation } = parts;
+    let LinearParts { bias, low_rank, activation, .. } = parts;
     let scale = low_rank.as_ref().map(|part| part.scale as f32);
     let layer = Layer { weight: weight.clone(), has_bias: bias.is_some(), scale, activation };
     let mut inputs = vec![x.into_dispatch()];

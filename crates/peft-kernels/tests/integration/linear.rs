@@ -23,7 +23,7 @@ fn a_layer_and_its_gradients_are_those_of_burn_in_f64() {
                     let bias = Some(bias.clone().squeeze_dim(0));
                     // Small sums, so that activations bend.
                     let x = x.clone() * 0.1;
-                    weight.linear(x, LinearParts { bias, low_rank, activation })
+                    weight.linear(x, LinearParts { bias, low_rank, activation, is_unread: false })
                 });
             }
         }

@@ -122,8 +122,14 @@ impl Attention {
         Ok(Self { site, projections, output, heads, scale, dropout })
     }
 
-    /// `[tokens, d]` to the same.
-    pub fn forward(&self, hidden: Tensor<2>, context: &Context<'_>, run: Run<'_>) -> Tensor<2> {
+    /// `[tokens, d]` to the same; any numbers where the output is unread, and only gradients are wanted.
+    pub fn forward(
+        &self,
+        hidden: Tensor<2>,
+        context: &Context<'_>,
+        is_unread: bool,
+        run: Run<'_>,
+    ) -> Tensor<2> {
         let rows = run.pass.rows;
         let crosses = self.crosses();
         if run.cache.is_none_or(|cache| !cache.knows(&self.site))
@@ -140,7 +146,7 @@ impl Attention {
                 });
             }
             let read = self.read_by_row(spec, (query, key, value), extra, run);
-            return self.output.forward(read, run);
+            return self.output.unread(is_unread, read, run);
         }
         // What an encoder returned stays the same.
         let kept = run.cache.filter(|_| crosses).and_then(|cache| cache.kept(&self.site));
@@ -180,7 +186,7 @@ impl Attention {
         let weights = weights.reshape([batch, key_value, shared * longest, positions]);
         let read = weights.matmul(value).reshape([batch, count, longest, size]);
         let read = rows.joined(read.swap_dims(1, 2).reshape([batch, longest, count * size]));
-        self.output.forward(read, run)
+        self.output.unread(is_unread, read, run)
     }
 
     /// Queries, keys and values, each `[tokens, heads · d_head]`: of the text, or keys and values of

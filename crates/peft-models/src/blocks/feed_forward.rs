@@ -54,8 +54,8 @@ impl FeedForward {
         Ok(Self { gate, up, down, activation: spec.activation, dropout: spec.dropout })
     }
 
-    /// `[tokens, d]` to the same.
-    pub fn forward(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+    /// `[tokens, d]` to the same; any numbers where the output is unread, and only gradients are wanted.
+    pub fn forward(&self, hidden: Tensor<2>, is_unread: bool, run: Run<'_>) -> Tensor<2> {
         let inner = match &self.gate {
             Some(gate) => {
                 let gate = gate.forward(hidden.clone(), run);
@@ -63,6 +63,6 @@ impl FeedForward {
             }
             None => self.up.activated(Some(self.activation), hidden, run),
         };
-        self.down.forward(run.pass.dropout(inner, self.dropout), run)
+        self.down.unread(is_unread, run.pass.dropout(inner, self.dropout), run)
     }
 }

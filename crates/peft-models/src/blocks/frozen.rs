@@ -84,8 +84,19 @@ impl FrozenLinear {
         input: Tensor<2>,
         run: Run<'_>,
     ) -> Tensor<2> {
-        let layer = LinearLayer::new(&self.site, &self.weight, self.bias.as_ref());
-        let layer = layer.activated(activation);
+        self.apply(self.layer().activated(activation), input, run)
+    }
+
+    /// The same where only gradients are wanted, and the output may be any numbers.
+    pub fn unread(&self, is_unread: bool, input: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+        self.apply(self.layer().unread(is_unread), input, run)
+    }
+
+    fn layer(&self) -> LinearLayer<'_> {
+        LinearLayer::new(&self.site, &self.weight, self.bias.as_ref())
+    }
+
+    fn apply(&self, layer: LinearLayer<'_>, input: Tensor<2>, run: Run<'_>) -> Tensor<2> {
         run.hooks.linear(&self.site, &run.pass).apply(&layer, input, &run.pass)
     }
 }

@@ -95,30 +95,67 @@ impl Sublayer {
         Ok(Self { site, function, norm, norm_first, dropout })
     }
 
+    /// Where it ends: the last of its sites.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
     /// `[tokens, d]` to the same.
     pub fn forward(&self, hidden: Tensor<2>, context: &Context<'_>, run: Run<'_>) -> Tensor<2> {
+        self.end(hidden, context, false, run, |end| end.normalized(&run.pass))
+    }
+
+    /// The same before the norm that comes last, if it does; `is_unread` is whether only gradients
+    /// are wanted, and the output may be any numbers.
+    pub fn summed(
+        &self,
+        hidden: Tensor<2>,
+        context: &Context<'_>,
+        is_unread: bool,
+        run: Run<'_>,
+    ) -> Tensor<2> {
+        self.end(hidden, context, is_unread, run, |end| end.summed())
+    }
+
+    /// The norm that comes last, if it does, of what is [summed](Self::summed).
+    pub fn normalized(&self, sum: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+        if self.norm_first { sum } else { self.norm.forward(sum, run) }
+    }
+
+    fn end(
+        &self,
+        hidden: Tensor<2>,
+        context: &Context<'_>,
+        is_unread: bool,
+        run: Run<'_>,
+        finish: impl FnOnce(&SublayerEnd<'_>) -> Tensor<2>,
+    ) -> Tensor<2> {
+        let insert = run.hooks.sublayer(&self.site, &run.pass);
         let input = match self.norm_first {
             true => self.norm.forward(hidden.clone(), run),
             false => hidden.clone(),
         };
+        let is_unread = is_unread && insert.is_none();
         let output = match &self.function {
-            Function::Attention(attention) => attention.forward(input.clone(), context, run),
-            Function::FeedForward(network) => network.forward(input.clone(), run),
+            Function::Attention(attention) => {
+                attention.forward(input.clone(), context, is_unread, run)
+            }
+            Function::FeedForward(network) => network.forward(input.clone(), is_unread, run),
         };
         let dropout = run.pass.next_dropout(self.dropout);
         let norm = (!self.norm_first).then(|| self.norm.layer());
         let end = |output| {
             SublayerEnd::new(&self.site, norm.as_ref(), run.hooks, [input, output, hidden])
         };
-        match run.hooks.sublayer(&self.site, &run.pass) {
-            Insert::None => end(output).dropped(dropout).normalized(&run.pass),
+        match insert {
+            Insert::None => finish(&end(output).dropped(dropout)),
             insert => {
                 let output = match dropout {
                     Some(dropout) => dropout.forward(output),
                     None => output,
                 };
                 let end = end(output);
-                end.with_output(insert.forward(&end, &run.pass)).normalized(&run.pass)
+                finish(&end.with_output(insert.forward(&end, &run.pass)))
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::{Error, Result};
 /// | `warmup_ratio` | 0 | share of the steps in which the rate rises from zero |
 /// | `weight_decay` | 0.01 | AdamW's, on every trained parameter |
 /// | `max_grad_norm` | 0 | the gradient of all parameters together is scaled down to this norm; 0: never |
-/// | `gradient_checkpointing` | false | recompute activations in the backward pass: less memory, more time |
+/// | `gradient_checkpointing` | false | keep what enters each sublayer, and run each again in the backward pass: less memory, more time |
 /// | `early_stopping` | none | stop after this many epochs without a better metric |
 /// | `metric` | accuracy, Spearman | judges epochs on the validation data; the best one's adapter is kept |
 /// | `checkpoint_every` | 50 | optimizer steps between checkpoints; an epoch's end is one too |
@@ -46,7 +46,7 @@ pub struct TrainSettings {
     pub weight_decay: f64,
     /// Bound on the gradient's norm; 0 for none.
     pub max_grad_norm: f64,
-    /// Whether activations are recomputed.
+    /// Whether layers are run again in the backward pass.
     pub gradient_checkpointing: bool,
     /// Epochs without improvement after which training stops.
     pub early_stopping: Option<usize>,

@@ -12,7 +12,7 @@ use peft_core::{
 use peft_data::metrics::{Metric, Metrics};
 use peft_data::{TokenizedSet, mix};
 use peft_format::Adapter;
-use peft_models::{AddedTokens, Forward, Model};
+use peft_models::{AddedTokens, Forward, Model, Recompute};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Best, Position};
@@ -310,6 +310,7 @@ impl<'m> Trainer<'m> {
         let mut accumulator = GradientsAccumulator::new();
         let (mut mean, mut tokens) = (0.0, 0);
         let progress = StepProgress { step, total };
+        let inner = self.settings.gradient_checkpointing.then(|| state.method.valid());
         for (number, batch) in batches.iter().enumerate() {
             if batch.asks_nothing() {
                 continue;
@@ -317,6 +318,8 @@ impl<'m> Trainer<'m> {
             // Dropout of a step is the same whether or not the run was cut off before it.
             let (seed, memo) = (mix(self.seed ^ RANDOM_STATE, number as u64), Memo::new());
             let how = Forward::train(&state.method, seed, step as u64).with_memo(&memo);
+            let recompute = inner.as_ref().map(|inner| Recompute::new(self.model, inner));
+            let how = recompute.iter().fold(how, Forward::with_recompute);
             let logits = batch.logits(self.model, how)?;
             let again = || batch.logits(self.model, how).map_err(peft_core::Error::pass);
             let context = LossContext { progress, logits: &logits, again: &again };
@@ -328,7 +331,10 @@ impl<'m> Trainer<'m> {
                 Some(of_method) => loss.clone() * weight + of_method * share,
                 None => loss.clone() * weight,
             };
-            let gradients = GradientsParams::from_grads(objective.backward(), &state.method);
+            let gradients = match recompute {
+                Some(recompute) => recompute.backward(&state.method, objective),
+                None => GradientsParams::from_grads(objective.backward(), &state.method),
+            };
             accumulator.accumulate(&state.method, gradients);
             // Read when all is under way: on some devices a read waits for what was asked before.
             mean += loss.into_scalar::<f32>();

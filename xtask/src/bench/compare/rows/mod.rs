@@ -1,6 +1,7 @@
 //! All cases, by row.
 
 mod causal;
+mod checkpointing;
 mod epoch;
 mod generate;
 mod inference;
@@ -29,10 +30,11 @@ type Named = (&'static str, Make);
 
 /// All of them, in the order in which they are measured.
 pub fn catalogue() -> Vec<Entry> {
-    let rows: [&[Named]; 7] = [
+    let rows: [&[Named]; 8] = [
         &step::CASES,
         &epoch::CASES,
         &causal::CASES,
+        &checkpointing::CASES,
         &startup::CASES,
         &inference::CASES,
         &generate::CASES,
