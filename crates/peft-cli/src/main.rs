@@ -25,8 +25,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    check, convert, devices, eval, fetch, forward, generate, inspect, merge, methods, observe,
-    predict, train, unmerge,
+    check, convert, devices, estimate, eval, fetch, forward, generate, inspect, merge, methods,
+    observe, predict, train, unmerge,
 };
 use crate::output::stdout;
 
@@ -65,6 +65,8 @@ enum Command {
     Unmerge(unmerge::Unmerge),
     /// Show what a method would train: sites, shapes, the three counts, bytes
     Inspect(inspect::Inspect),
+    /// Show what training would take: memory by part, time of a step
+    Estimate(estimate::Estimate),
     /// Check an adapter directory against a model, key by key
     Check(check::Check),
     /// Rewrite an adapter for the other library: Hugging Face PEFT, adapter-hub/adapters
@@ -114,6 +116,7 @@ fn main() -> ExitCode {
         Command::Merge(command) => command.run(),
         Command::Unmerge(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Estimate(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Fetch(command) => command.run(),
         Command::Forward(command) => command.run(),

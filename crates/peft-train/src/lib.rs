@@ -3,6 +3,7 @@
 mod adapted;
 mod answers;
 mod error;
+mod estimate;
 mod evaluate;
 mod loss;
 mod run;
@@ -10,6 +11,7 @@ mod run;
 pub use adapted::{AdaptedModel, AdapterPaths, Side, SideBySide};
 pub use answers::{Answered, predict_answers};
 pub use error::{Error, Result};
+pub use estimate::{Estimate, Machine, Memory, Workload};
 pub use evaluate::{Under, evaluate, predict, predict_tags};
 pub use run::{
     CalibrationBatches, Entry, History, Observer, Outcome, RunDirectory, Schedule, TASK_FILE,

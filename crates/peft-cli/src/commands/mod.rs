@@ -3,6 +3,7 @@
 pub mod check;
 pub mod convert;
 pub mod devices;
+pub mod estimate;
 pub mod eval;
 pub mod fetch;
 pub mod forward;

@@ -158,7 +158,7 @@ pub struct Train {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum TaskName {
+pub enum TaskName {
     /// A label for each text
     Classify,
     /// Any number of labels for each text, separated by commas or bars, or a JSON list
@@ -178,6 +178,22 @@ enum TaskName {
     Clm,
     /// One text from another
     Seq2seq,
+}
+
+impl TaskName {
+    /// What is learned.
+    pub fn goal(self) -> Goal {
+        match self {
+            Self::Classify => Goal::Classify,
+            Self::MultiLabel => Goal::MultiLabel,
+            Self::Regress => Goal::Regress,
+            Self::Tag => Goal::Tag,
+            Self::Qa => Goal::QuestionAnswering,
+            Self::Mlm => Goal::MaskedLm,
+            Self::Clm => Goal::CausalLm,
+            Self::Seq2seq => Goal::Seq2Seq,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -374,16 +390,7 @@ impl Train {
             run.model => self.model.clone().map(Some);
             run.load_in => self.load_in;
             run.seed => self.seed;
-            run.data.task => self.task.map(|task| match task {
-                TaskName::Classify => Goal::Classify,
-                TaskName::MultiLabel => Goal::MultiLabel,
-                TaskName::Regress => Goal::Regress,
-                TaskName::Tag => Goal::Tag,
-                TaskName::Qa => Goal::QuestionAnswering,
-                TaskName::Mlm => Goal::MaskedLm,
-                TaskName::Clm => Goal::CausalLm,
-                TaskName::Seq2seq => Goal::Seq2Seq,
-            });
+            run.data.task => self.task.map(TaskName::goal);
             run.data.columns => self.columns.clone();
             run.data.template => self.template.clone().map(Some);
             run.data.valid_columns => self.valid_columns.clone().map(Some);

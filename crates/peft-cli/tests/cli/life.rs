@@ -171,6 +171,34 @@ fn inspection_counts_by_the_closed_formula() {
     assert_eq!(dora["rank"], sites * d + 3);
 }
 
+#[test]
+fn an_estimate_is_the_sum_of_its_parts_and_follows_the_batch() {
+    let bench = Workbench::new();
+    let estimate = |flags: &str| {
+        bench.json(&format!("estimate --model model --method lora --set rank=4 --json {flags}"))
+    };
+    let number = |value: &serde_json::Value, part: &str| value["memory"][part].as_u64().unwrap();
+    let small = estimate("--batch-size 4 --length 8");
+    let parts = ["base", "adapter", "gradients", "optimizer", "activations", "workspace"];
+    let sum: u64 = parts.iter().map(|part| number(&small, part)).sum();
+    assert_eq!(small["peak_bytes"], sum);
+    let (d, r, sites, head) = (32, 4, 4, 32 * 2 + 2);
+    let trainable = sites * r * 2 * d + head;
+    assert_eq!(small["trainable"], trainable);
+    assert_eq!(number(&small, "optimizer"), 2 * 4 * trainable);
+
+    let large = estimate("--batch-size 8 --length 8");
+    let [of_small, of_large] = [&small, &large].map(|it| number(it, "activations"));
+    // The head's own weight is kept once, whatever the batch.
+    assert_eq!(2 * of_small - of_large, 4 * 32 * 2);
+    let top = estimate("--batch-size 8 --length 8 --set layers_to_transform=[1]");
+    assert!(number(&top, "activations") < of_large, "below the lowest layer nothing is kept");
+    let operations = |value: &serde_json::Value| value["operations"].as_f64().unwrap();
+    assert!(operations(&top) < operations(&large));
+    let saving = estimate("--batch-size 8 --length 8 --gradient-checkpointing");
+    assert!(operations(&saving) > operations(&large));
+}
+
 /// Its words alone are a quarter of a terabyte.
 #[test]
 fn a_model_that_no_memory_holds_is_inspected() {

@@ -115,6 +115,8 @@ pub enum Read {
     Value(&'static str),
     /// The most memory resident at once, in MB.
     Peak,
+    /// The same in bytes.
+    PeakBytes,
     /// Seconds from the start of the process to its end.
     Wall,
     /// Seconds from the start of the process to the end of its first step.
@@ -142,6 +144,7 @@ impl Read {
                 value => value.as_f64(),
             },
             Self::Peak => Some(run.measured.peak_bytes as f64 / 1e6),
+            Self::PeakBytes => Some(run.measured.peak_bytes as f64),
             Self::Wall => Some(run.measured.seconds),
             Self::FirstStep => {
                 let at = run.result.get("first_step_at")?.as_f64()?;

@@ -3,6 +3,7 @@
 mod causal;
 mod checkpointing;
 mod epoch;
+mod estimate;
 mod generate;
 mod inference;
 mod scale;
@@ -30,7 +31,7 @@ type Named = (&'static str, Make);
 
 /// All of them, in the order in which they are measured.
 pub fn catalogue() -> Vec<Entry> {
-    let rows: [&[Named]; 8] = [
+    let rows: [&[Named]; 9] = [
         &step::CASES,
         &epoch::CASES,
         &causal::CASES,
@@ -39,6 +40,7 @@ pub fn catalogue() -> Vec<Entry> {
         &inference::CASES,
         &generate::CASES,
         &scale::CASES,
+        &estimate::CASES,
     ];
     rows.into_iter().flatten().map(|&(name, case)| Entry { name, case }).collect()
 }

@@ -1,0 +1,375 @@
+//! What each part of a model computes under a method, and what it keeps for the backward pass.
+
+use std::sync::Arc;
+
+use peft_core::{Acts, Base, Edit, EmptyPass, ExtraKeys, Method, Pass, Role, Site, SiteKind};
+
+use super::Workload;
+
+/// What a part of a model takes for a batch: of operations, multiplications and additions count one
+/// each; of numbers, four bytes each.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cost {
+    /// Numbers that are kept for the backward pass.
+    pub(super) kept: f64,
+    /// Operations of products with weights, forward and backward.
+    pub(super) products: [f64; 2],
+    /// Operations of attention, forward and backward.
+    pub(super) attention: [f64; 2],
+    /// Numbers that go from and to memory, forward and backward.
+    pub(super) moved: [f64; 2],
+    /// The numbers of what is computed and not kept, at most at once.
+    pub(super) passing: f64,
+    /// Frozen weights with which gradients are multiplied.
+    pub(super) weights_back: f64,
+    /// Whether something on the way through it is trained.
+    pub(super) is_tracked: bool,
+}
+
+impl Cost {
+    fn add(&mut self, other: Self) {
+        self.kept += other.kept;
+        self.weights_back += other.weights_back;
+        self.passing = self.passing.max(other.passing);
+        self.is_tracked |= other.is_tracked;
+        let pairs = [
+            (&mut self.products, other.products),
+            (&mut self.attention, other.attention),
+            (&mut self.moved, other.moved),
+        ];
+        for (sum, more) in pairs {
+            sum[0] += more[0];
+            sum[1] += more[1];
+        }
+    }
+}
+
+/// What the parts of a model take, in the order in which they run.
+#[derive(Debug, Default)]
+pub(super) struct Costs {
+    /// Before the layers.
+    pub(super) embeddings: Cost,
+    /// Each layer.
+    pub(super) layers: Vec<Cost>,
+    /// Behind them, the loss included.
+    pub(super) head: Cost,
+    /// Numbers of the hidden states between two sublayers.
+    pub(super) hidden: f64,
+    /// The sublayers of all layers.
+    pub(super) sublayers: usize,
+}
+
+impl Costs {
+    pub(super) fn new(base: &Base, method: &dyn Method, workload: Workload) -> Self {
+        let parts = EmptyPass::new(base.device());
+        let pass = parts.pass();
+        let added = method.virtual_tokens();
+        let lengthens = Acts::of(method, base).tokens.is_some();
+        let is_table = |site: &&Arc<Site>| site.kind == SiteKind::Embedding;
+        let trains_table =
+            base.sites().filter(is_table).any(|site| !method.table(site, &pass).is_keep());
+        let length = workload.tokens + if lengthens { added } else { 0 };
+        let mut walk = Walk {
+            hooks: method,
+            pass,
+            tokens: (workload.texts * length) as f64,
+            length: length as f64,
+            texts: workload.texts as f64,
+            targets: workload.targets as f64,
+            causal: base.sites().all(|site| site.role != Role::EncoderAttention)
+                && base.sites().any(|site| site.is_unembedding),
+            tracked: lengthens || trains_table,
+            padded: method.needs_padding(),
+        };
+        walk.costs(base)
+    }
+}
+
+/// The way through a model.
+struct Walk<'a> {
+    hooks: &'a dyn Method,
+    pass: Pass<'a>,
+    /// Tokens of a batch, and of a text.
+    tokens: f64,
+    length: f64,
+    texts: f64,
+    targets: f64,
+    causal: bool,
+    /// Whether a gradient is wanted of the hidden states.
+    tracked: bool,
+    /// Whether batches have padding.
+    padded: bool,
+}
+
+impl Walk<'_> {
+    fn costs(&mut self, base: &Base) -> Costs {
+        let mut costs = Costs::default();
+        let mut sublayer: Vec<&Site> = Vec::new();
+        for site in base.sites() {
+            match (site.layer, site.role) {
+                (Some(layer), _) => {
+                    sublayer.push(site);
+                    if site.kind == SiteKind::Sublayer {
+                        costs.layers.resize(costs.layers.len().max(layer + 1), Cost::default());
+                        costs.layers[layer].add(self.sublayer(&sublayer));
+                        costs.sublayers += 1;
+                        costs.hidden = self.tokens * site.d_out() as f64;
+                        sublayer.clear();
+                    }
+                }
+                (None, Role::FinalNorm | Role::Pooler | Role::Head) => {
+                    costs.head.add(self.head(site))
+                }
+                _ if site.is_unembedding => costs.head.add(self.head(site)),
+                _ => costs.embeddings.add(self.embedding(site)),
+            }
+        }
+        costs
+    }
+
+    fn embedding(&self, site: &Site) -> Cost {
+        let numbers = self.tokens * site.d_out() as f64;
+        let moved = [3.0 * numbers, if self.tracked { 3.0 * numbers } else { 0.0 }];
+        let kept = if self.tracked && site.kind == SiteKind::Norm { numbers } else { 0.0 };
+        Cost { kept, moved, is_tracked: self.tracked, ..Cost::default() }
+    }
+
+    /// The norm, the pooler, the layer of labels, and the loss.
+    fn head(&mut self, site: &Site) -> Cost {
+        if site.kind == SiteKind::Norm {
+            return self.norm(site, false, self.tracked);
+        }
+        let rows = if site.role == Role::Pooler { self.texts } else { self.targets };
+        let mut x_kept = false;
+        let (mut cost, tracked) = self.linear(site, self.tracked, rows, &mut x_kept);
+        self.tracked |= tracked;
+        let outputs = rows * site.d_out() as f64;
+        // The logits and their logarithmic softmax; its gradient, and what it is computed from.
+        cost.kept += 2.0 * outputs;
+        cost.passing = cost.passing.max(2.0 * outputs);
+        cost.moved[0] += LOSS[0] * outputs;
+        cost.moved[1] += LOSS[1] * outputs;
+        cost.is_tracked = self.tracked;
+        cost
+    }
+
+    /// A sublayer, from its first site to its end.
+    fn sublayer(&mut self, sites: &[&Site]) -> Cost {
+        let mut cost = Cost::default();
+        let before = self.tracked;
+        let [mut norm, mut end, mut attention] = [None; 3];
+        let mut linears = Vec::new();
+        for (number, site) in sites.iter().enumerate() {
+            match site.kind {
+                SiteKind::Norm => norm = Some((site, number == 0)),
+                SiteKind::Sublayer => end = Some((site, false)),
+                SiteKind::Attention => attention = Some((site, false)),
+                _ => linears.push(*site),
+            }
+        }
+        let mut x = before;
+        if let Some((norm, true)) = norm {
+            let of_norm = self.norm(norm, false, before);
+            x |= of_norm.is_tracked;
+            cost.add(of_norm);
+        }
+        // What several projections read is kept once.
+        let (mut x_kept, mut inner, mut widest) = (false, x, 0.0f64);
+        let is_last =
+            |site: &Site| matches!(site.role, Role::AttentionOutput | Role::FeedForwardDown);
+        for site in linears.iter().filter(|site| !is_last(site)) {
+            let (of_linear, tracked) = self.linear(site, x, self.tokens, &mut x_kept);
+            inner |= tracked;
+            widest = widest.max(self.tokens * site.d_out() as f64);
+            cost.add(of_linear);
+        }
+        match attention {
+            Some((site, _)) => cost.add(self.attention(site, &linears, &mut inner)),
+            None => cost.add(self.activation(&linears, inner)),
+        }
+        let mut y = inner;
+        for site in linears.iter().filter(|site| is_last(site)) {
+            let (of_linear, tracked) = self.linear(site, inner, self.tokens, &mut false);
+            y |= tracked;
+            cost.add(of_linear);
+        }
+        if let Some((end, _)) = end {
+            let numbers = self.tokens * end.d_out() as f64;
+            y |= before;
+            if !self.hooks.sublayer(end, &self.pass).is_none() {
+                y = true;
+                cost.add(self.insert(numbers));
+            }
+            match norm {
+                Some((norm, false)) => cost.add(self.norm(norm, true, y)),
+                _ => cost.moved[0] += 3.0 * numbers,
+            }
+            y |= cost.is_tracked;
+            cost.passing = cost.passing.max(3.0 * numbers + widest);
+        }
+        self.tracked |= y;
+        cost.is_tracked = self.tracked;
+        if !self.tracked {
+            cost.kept = 0.0;
+        }
+        cost
+    }
+
+    /// A norm, of a sum or of one tensor; the sum is kept, or else what it is given.
+    fn norm(&self, site: &Site, of_sum: bool, tracked: bool) -> Cost {
+        let numbers = self.tokens * site.d_out() as f64;
+        let is_tracked = tracked || !self.hooks.norm(site, &self.pass).is_none();
+        let moved = if of_sum { 4.0 } else { 2.0 } * numbers;
+        Cost {
+            kept: if is_tracked { numbers } else { 0.0 },
+            moved: [moved, if is_tracked { 4.0 * numbers } else { 0.0 }],
+            is_tracked,
+            ..Cost::default()
+        }
+    }
+
+    /// A linear layer of some rows, and whether its output is on the tape; `x_kept` is whether
+    /// another one keeps the same input.
+    fn linear(&self, site: &Site, x: bool, rows: f64, x_kept: &mut bool) -> (Cost, bool) {
+        let [d_in, d_out] = site.shape.map(|size| size as f64);
+        let product = 2.0 * rows * d_in * d_out;
+        let mut cost = Cost {
+            products: [product, if x { product } else { 0.0 }],
+            moved: [rows * (d_in + d_out), if x { rows * (d_in + d_out) } else { 0.0 }],
+            weights_back: if x && site.tied_to.is_none() { d_in * d_out } else { 0.0 },
+            ..Cost::default()
+        };
+        let edits = self.hooks.linear(site, &self.pass);
+        let mut tracked = x;
+        for edit in edits.iter() {
+            tracked = true;
+            let of_edit = self.edit(edit, [d_in, d_out, rows], x, x_kept);
+            cost.add(of_edit);
+        }
+        if site.is_unembedding && !self.hooks.table(site, &self.pass).is_keep() {
+            tracked = true;
+            cost.products[1] += product;
+            cost.kept += rows * d_in;
+        }
+        (cost, tracked)
+    }
+
+    fn edit(&self, edit: &Edit, [d_in, d_out, rows]: [f64; 3], x: bool, x_kept: &mut bool) -> Cost {
+        let mut cost = Cost::default();
+        let mut keep_x = || if std::mem::replace(x_kept, true) { 0.0 } else { rows * d_in };
+        match edit {
+            Edit::LowRank(factors) => {
+                let rank = factors.a.dims()[1] as f64;
+                cost.kept += keep_x() + rows * rank;
+                let once = 2.0 * rows * rank * (d_in + d_out);
+                let of_x = if x { 2.0 * rows * rank * d_in } else { 0.0 };
+                cost.products = [once, once + 2.0 * rows * rank * d_out + of_x];
+            }
+            Edit::Scale(scale) => {
+                if scale.input.is_some() {
+                    cost.kept += keep_x();
+                    cost.moved = [6.0 * rows * d_in, 12.0 * rows * d_in];
+                }
+                if scale.output.is_some() {
+                    cost.kept += rows * d_out;
+                    cost.moved = [6.0 * rows * d_out, 12.0 * rows * d_out];
+                }
+            }
+            Edit::Bias(_) => cost.moved[1] += rows * d_out,
+            Edit::Gated(_, edits) => {
+                for edit in edits.iter() {
+                    cost.add(self.edit(edit, [d_in, d_out, rows], x, x_kept));
+                }
+                // What the gate multiplies, and the gate for every number of it.
+                cost.kept += 2.0 * rows * d_out;
+                cost.moved[0] += 16.0 * rows * d_out;
+                cost.moved[1] += 16.0 * rows * d_out;
+            }
+            Edit::Mean(members) => {
+                for edit in members.iter().flat_map(|(_, edits)| edits.iter()) {
+                    cost.add(self.edit(edit, [d_in, d_out, rows], x, x_kept));
+                }
+            }
+            Edit::Magnitude(_) | Edit::Rotate(_) | Edit::Output(_) => {
+                cost.kept += keep_x() + rows * d_out;
+                cost.moved = [4.0 * rows * d_out, 6.0 * rows * d_out];
+            }
+            // A weight of their own, whose gradient is that of a whole matrix.
+            Edit::Sparse(_) | Edit::Weight(_) | Edit::Routed(_) => {
+                cost.kept += keep_x() + d_in * d_out;
+                cost.products[1] += 2.0 * rows * d_in * d_out;
+            }
+        }
+        cost
+    }
+
+    /// Scores, their softmax, and what is read by them; a row at a time where nothing is padded.
+    fn attention(&self, site: &Site, linears: &[&Site], tracked: &mut bool) -> Cost {
+        let role = |role: Role| linears.iter().find(|site| site.role == role);
+        let keys = site.d_out() as f64;
+        let width = match (role(Role::Query), role(Role::AttentionOutput)) {
+            (Some(query), _) => query.d_out() as f64,
+            (None, Some(output)) => output.d_in() as f64,
+            (None, None) => keys,
+        };
+        let extra = added_keys(&self.hooks.attention(site, &self.pass));
+        *tracked |= extra > 0.0;
+        let seen = self.length * if self.causal { 0.5 } else { 1.0 } + extra;
+        let once = 4.0 * self.tokens * seen * width;
+        let own = self.tokens * (width + 2.0 * keys);
+        let mut cost = Cost { attention: [once, 0.0], ..Cost::default() };
+        cost.moved[0] = own + self.tokens * width;
+        if *tracked {
+            // Scores are computed again.
+            cost.attention[1] = 2.5 * once;
+            cost.kept = own + 2.0 * self.texts * extra * keys;
+            cost.moved[1] = 2.0 * cost.moved[0];
+            cost.passing = own + self.tokens * width;
+        }
+        if self.padded {
+            cost.moved[0] += own;
+        }
+        cost
+    }
+
+    /// What is between the projections of a feed-forward network.
+    fn activation(&self, linears: &[&Site], tracked: bool) -> Cost {
+        let inner = linears
+            .iter()
+            .filter(|site| matches!(site.role, Role::FeedForwardUp | Role::FeedForwardGate));
+        let numbers: f64 = inner.map(|site| self.tokens * site.d_out() as f64).sum();
+        Cost {
+            kept: if tracked { numbers } else { 0.0 },
+            moved: [2.0 * numbers, if tracked { 3.0 * numbers } else { 0.0 }],
+            ..Cost::default()
+        }
+    }
+
+    /// A bottleneck adapter at the end of a sublayer, of the usual width.
+    fn insert(&self, numbers: f64) -> Cost {
+        const REDUCTION: f64 = 16.0;
+        let d = numbers / self.tokens;
+        let products = 4.0 * numbers * d / REDUCTION;
+        Cost {
+            // What it reads, the sum under a norm before it, and its own inner states.
+            kept: (2.0 + 4.0 / REDUCTION) * numbers,
+            products: [products, 2.0 * products],
+            moved: [10.0 * numbers, 16.0 * numbers],
+            is_tracked: true,
+            ..Cost::default()
+        }
+    }
+}
+
+/// How often the loss of a target reads or writes each of its outputs, forward and backward.
+const LOSS: [f64; 2] = [8.0, 6.0];
+
+/// How many keys a method puts before those of the text.
+fn added_keys(extra: &ExtraKeys) -> f64 {
+    match extra {
+        ExtraKeys::None => 0.0,
+        ExtraKeys::Some(states) => states.key.dims()[0] as f64,
+        ExtraKeys::Stack(parts) => parts.iter().map(added_keys).sum(),
+        ExtraKeys::Routed(parts) => parts.iter().map(added_keys).fold(0.0, f64::max),
+    }
+}

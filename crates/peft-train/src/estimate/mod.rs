@@ -1,0 +1,57 @@
+//! What a training step is expected to take, before anything is loaded.
+
+mod costs;
+mod machine;
+mod memory;
+mod time;
+
+use peft_core::num_trainable;
+use peft_format::Adapter;
+use peft_models::Model;
+use serde::Serialize;
+
+use costs::Costs;
+pub use machine::Machine;
+pub use memory::Memory;
+
+/// A batch, and how it is trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload {
+    /// Texts in a batch.
+    pub texts: usize,
+    /// Tokens of each text, and of each text that is written.
+    pub tokens: usize,
+    /// Outputs that the loss is computed from: one for each text, or one for each token.
+    pub targets: usize,
+    /// Whether layers are run again in the backward pass.
+    pub gradient_checkpointing: bool,
+    /// The bytes of the frozen weights, where they are packed; without it they are f32.
+    pub packed_bytes: Option<usize>,
+}
+
+/// What a training step is expected to take.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Values trained.
+    pub trainable: usize,
+    /// The most memory at once, by part.
+    pub memory: Memory,
+    /// The sum of its parts, in bytes.
+    pub peak_bytes: usize,
+    /// Floating point operations of a step.
+    pub operations: f64,
+    /// Seconds of a step.
+    pub seconds: f64,
+}
+
+impl Estimate {
+    /// Of training `adapter` over `model`, of which the shapes are enough.
+    pub fn new(model: &Model, adapter: &Adapter, workload: Workload, machine: &Machine) -> Self {
+        let costs = Costs::new(model.base(), &adapter.method, workload);
+        let trainable = num_trainable(&adapter.method);
+        let memory = Memory::new(model.base(), &costs, trainable, workload);
+        let (operations, seconds) = time::of_step(&costs, trainable, workload, machine);
+        let peak_bytes = memory.total();
+        Self { trainable, memory, peak_bytes, operations, seconds }
+    }
+}
