@@ -21,8 +21,8 @@ pub use config::{AdapterConfig, TaskType};
 pub use directory::{ADAPTER_CONFIG, ADAPTER_START, ADAPTER_WEIGHTS, AdapterCheck};
 pub use error::{Error, Result};
 pub use files::{
-    create_directory, is_unfinished, read_pytorch, read_safetensors, remove_unfinished,
-    sync_directory, write_atomically, write_safetensors,
+    SafetensorsFile, create_directory, is_unfinished, read_pytorch, read_safetensors,
+    remove_unfinished, sync_directory, write_atomically, write_safetensors,
 };
 pub use merge::{merged_tensors, tensors_under, unmerged_tensors};
 pub use registry::{MethodEntry, Registry};

@@ -51,7 +51,7 @@ impl PrepackedMatrix {
 
     fn of(source: Source<'_>, device: &Device) -> Self {
         assert!(Self::is_supported(device), "no products with laid out matrices on {device:?}");
-        let sides = Sides { straight: Panels::new(source).into(), ..Sides::default() };
+        let sides = Sides { straight: Panels::on_all_cores(source).into(), ..Sides::default() };
         let device = device.clone().without_autodiff();
         Self { sides: Arc::new(sides), transposed: false, device }
     }
@@ -69,11 +69,16 @@ impl PrepackedMatrix {
     fn side(&self, transposed: bool) -> &Panels {
         let Sides { straight, transposed: flipped } = &*self.sides;
         let (wanted, other) = if transposed { (flipped, straight) } else { (straight, flipped) };
-        wanted.get_or_init(|| {
-            let other = other.get().expect("one of the sides is there");
-            let values = other.dense();
-            Panels::new(Source::new(&values, [other.depth(), other.columns()]).transposed())
-        })
+        if let Some(panels) = wanted.get() {
+            return panels;
+        }
+        // Not while others wait for it: a core that waits for the rest of this may meanwhile be
+        // given a task that asks for the same.
+        let other = other.get().expect("one of the sides is there");
+        let values = other.dense();
+        let values = Source::new(&values, [other.depth(), other.columns()]);
+        let panels = Panels::on_all_cores(values.transposed());
+        wanted.get_or_init(|| panels)
     }
 
     /// The side that is there, and whether it is the other one.

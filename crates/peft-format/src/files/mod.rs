@@ -8,7 +8,7 @@ pub use atomic::{
     create_directory, is_unfinished, remove_unfinished, sync_directory, write_atomically,
 };
 pub use pytorch::read_pytorch;
-pub use tensors::{read_safetensors, write_safetensors};
+pub use tensors::{SafetensorsFile, read_safetensors, write_safetensors};
 
 use std::path::Path;
 

@@ -1,11 +1,13 @@
 //! Named tensors in safetensors files.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek};
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, TensorData};
 use peft_core::TensorMap;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorView};
 
 use super::write_atomically;
 use crate::{Error, Result};
@@ -16,20 +18,87 @@ use crate::{Error, Result};
 /// If the file is missing or truncated. A tensor of a type that Burn lacks, such as F8_E4M3, is
 /// passed over with a warning.
 pub fn read_safetensors(path: &Path) -> Result<TensorMap> {
-    let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| Error::file(path, format!("not a whole safetensors file: {e}")))?;
-    let mut tensors = TensorMap::new();
-    for (key, view) in file.iter() {
-        let Some(dtype) = burn_dtype(view.dtype()) else {
-            let (path, found) = (path.display(), view.dtype());
-            tracing::warn!("{path}: {key} is not read: its type {found:?} is not supported");
-            continue;
-        };
-        let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape(), dtype);
-        tensors.insert(key.to_string(), data);
+    SafetensorsFile::open(path)?.into_tensors()
+}
+
+/// A safetensors file of which the header was read.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    /// Where the first tensor begins.
+    file: File,
+    header: Metadata,
+}
+
+impl SafetensorsFile {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// If the file is missing or broken, or does not hold what its header says.
+    pub fn open(path: &Path) -> Result<Self> {
+        /// What stands before the header: its length.
+        const LENGTH: u64 = size_of::<u64>() as u64;
+        let failed = |e: std::io::Error| Error::file(path, e);
+        let broken =
+            |reason: &str| Error::file(path, format!("not a whole safetensors file: {reason}"));
+        let mut file = File::open(path).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let mut length = [0; LENGTH as usize];
+        // Of what is no file, such as a directory, the system says what it is.
+        match file.read_exact(&mut length) {
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
+                return Err(broken("there is no header"));
+            }
+            read => read.map_err(failed)?,
+        }
+        let length = u64::from_le_bytes(length);
+        if length > size.saturating_sub(LENGTH) {
+            return Err(broken("it ends in its header"));
+        }
+        let mut header = Vec::new();
+        (&file).take(length).read_to_end(&mut header).map_err(failed)?;
+        let header: Metadata =
+            serde_json::from_slice(&header).map_err(|e| broken(&format!("its header: {e}")))?;
+        if (LENGTH + length).checked_add(header.data_len() as u64) != Some(size) {
+            return Err(broken("it has other values than its header says"));
+        }
+        Ok(Self { path: path.into(), file, header })
     }
-    Ok(tensors)
+
+    /// The shapes of all tensors, by key.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        let tensors = self.header.tensors().into_iter();
+        tensors.map(|(key, info)| (key, info.shape.clone())).collect()
+    }
+
+    /// The tensors. Each is read into its own memory, so that nothing is held twice.
+    ///
+    /// # Errors
+    /// As [`read_safetensors`].
+    pub fn into_tensors(self) -> Result<TensorMap> {
+        let Self { path, mut file, header } = self;
+        let failed = |e: std::io::Error| Error::file(&path, e);
+        let mut tensors = TensorMap::new();
+        // In the order in which they lie in the file.
+        for key in header.offset_keys() {
+            let Some(info) = header.info(&key) else { continue };
+            let bytes = info.data_offsets.1 - info.data_offsets.0;
+            let Some(dtype) = burn_dtype(info.dtype) else {
+                let (path, found) = (path.display(), info.dtype);
+                tracing::warn!("{path}: {key} is not read: its type {found:?} is not supported");
+                file.seek_relative(bytes as i64).map_err(failed)?;
+                continue;
+            };
+            let mut values = Vec::with_capacity(bytes);
+            file.by_ref().take(bytes as u64).read_to_end(&mut values).map_err(failed)?;
+            if values.len() < bytes {
+                return Err(Error::file(&path, format!("ends in {key}: it got shorter")));
+            }
+            let data = TensorData::from_bytes_vec(values, info.shape.clone(), dtype);
+            tensors.insert(key, data);
+        }
+        Ok(tensors)
+    }
 }
 
 fn burn_dtype(dtype: Dtype) -> Option<DType> {

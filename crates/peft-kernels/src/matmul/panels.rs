@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::tile::most_registers;
 use crate::simd;
 
@@ -50,6 +52,29 @@ impl<'a> Source<'a> {
             ..self
         }
     }
+
+    /// Writes a panel of `width` columns, each number times `factor`.
+    fn lay_out(self, number: usize, width: usize, factor: f32, panel: &mut [f32]) {
+        let Self { values, depth, columns, row, column } = self;
+        let first = number * width;
+        let inside = width.min(columns - first);
+        if column == 1 {
+            for (place, line) in panel.chunks_mut(width).enumerate() {
+                let from = place * row + first;
+                for (to, from) in line.iter_mut().zip(&values[from..from + inside]) {
+                    *to = from * factor;
+                }
+            }
+        } else {
+            // A few columns at a time, so that what is read stays in the cache.
+            for beside in 0..inside {
+                let from = &values[(first + beside) * column..];
+                for place in 0..depth {
+                    panel[place * width + beside] = from[place * row] * factor;
+                }
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for Panels {
@@ -71,43 +96,43 @@ impl Panels {
         panels
     }
 
+    /// Lays a matrix out on all cores: a large one, that is laid out once.
+    pub(crate) fn on_all_cores(source: Source<'_>) -> Self {
+        let mut panels = Self { depth: 0, columns: 0, width: 0, values: Vec::new() };
+        panels.resize(source);
+        let panel = panels.depth * panels.width;
+        if panel > 0 {
+            let (width, length) = (panels.width, panels.count() * panel);
+            let all = panels.floats_mut()[..length].par_chunks_mut(panel).enumerate();
+            all.for_each(|(number, panel)| source.lay_out(number, width, 1.0, panel));
+        }
+        panels
+    }
+
     /// Lays another matrix out in the place of this one.
     pub(crate) fn fill(&mut self, source: Source<'_>, factor: f32) {
-        let Source { values, depth, columns, row, column } = source;
+        self.resize(source);
+        let panel = self.depth * self.width;
+        if panel > 0 {
+            let (width, length) = (self.width, self.count() * panel);
+            let all = self.floats_mut()[..length].chunks_mut(panel).enumerate();
+            all.for_each(|(number, panel)| source.lay_out(number, width, factor, panel));
+        }
+    }
+
+    /// Makes room for a matrix, all zeros.
+    fn resize(&mut self, source: Source<'_>) {
+        let Source { depth, columns, .. } = source;
         let lanes = simd::lanes();
         // As few registers as hold all columns, where one panel does.
         let most = most_registers(lanes);
         let least = if lanes == 1 { most } else { 1 };
         let registers = columns.div_ceil(lanes).clamp(least, most);
         let width = lanes * registers;
-        let panel = depth * width;
-        let count = columns.div_ceil(width);
+        let length = depth * width * columns.div_ceil(width);
         (self.depth, self.columns, self.width) = (depth, columns, width);
         self.values.clear();
-        self.values.resize((count * panel).div_ceil(LINE), Line([0.0; LINE]));
-        if depth == 0 {
-            return;
-        }
-        for (number, panel) in self.floats_mut().chunks_mut(panel).take(count).enumerate() {
-            let first = number * width;
-            let inside = width.min(columns - first);
-            if column == 1 {
-                for (place, line) in panel.chunks_mut(width).enumerate() {
-                    let from = place * row + first;
-                    for (to, from) in line.iter_mut().zip(&values[from..from + inside]) {
-                        *to = from * factor;
-                    }
-                }
-            } else {
-                // A few columns at a time, so that what is read stays in the cache.
-                for beside in 0..inside {
-                    let from = &values[(first + beside) * column..];
-                    for place in 0..depth {
-                        panel[place * width + beside] = from[place * row] * factor;
-                    }
-                }
-            }
-        }
+        self.values.resize(length.div_ceil(LINE), Line([0.0; LINE]));
     }
 
     /// Rows.
