@@ -8,7 +8,7 @@ use crate::blocks::{RelativeBias, Rotary, Sublayer};
 use crate::cache::Seen;
 use crate::forward::Run;
 use crate::input::Text;
-use crate::{Error, ModelInput, Result};
+use crate::{Error, LayerInput, ModelInput, Result};
 
 /// Everything before the head.
 #[derive(Debug, Clone)]
@@ -137,9 +137,34 @@ impl Transformer {
         context
     }
 
-    /// The sublayers of all layers, in order.
-    pub(crate) fn sublayers(&self) -> Vec<&Sublayer> {
-        self.layers.iter().flatten().collect()
+    /// The sublayers from a layer on, in order.
+    pub(crate) fn sublayers_from(&self, layer: usize) -> Vec<&Sublayer> {
+        self.layers[layer..].iter().flatten().collect()
+    }
+
+    /// What enters a layer.
+    pub(crate) fn entering(&self, layer: usize, text: &Text, run: Run<'_>) -> Result<Hidden> {
+        let EmbeddedText { hidden, rows, .. } = self.embeddings.forward(text, true, run)?;
+        let (context, run) = (self.context(&rows, None), run.over(&rows));
+        let below = self.layers.iter().take(layer);
+        let states = below.fold(hidden, |hidden, layer| through(layer, hidden, &context, run));
+        Ok(Hidden { states, rows })
+    }
+
+    /// How many layers from the first on are on no tape.
+    pub(crate) fn frozen_layers(&self, text: &Text, run: Run<'_>) -> Result<usize> {
+        let EmbeddedText { mut hidden, rows, .. } = self.embeddings.forward(text, true, run)?;
+        if hidden.is_tracked() {
+            return Ok(0);
+        }
+        let (context, run) = (self.context(&rows, None), run.over(&rows));
+        for (number, layer) in self.layers.iter().enumerate() {
+            hidden = through(layer, hidden, &context, run);
+            if hidden.is_tracked() {
+                return Ok(number);
+            }
+        }
+        Ok(self.layers.len())
     }
 
     /// The last layer's output.
@@ -151,15 +176,21 @@ impl Transformer {
         run: Run<'_>,
     ) -> Result<Hidden> {
         let memo = run.memo_apart();
-        let embedded = self.embeddings.forward(text, packed, run.with_memo(memo.as_ref()))?;
+        let (first, embedded) = match run.from {
+            Some(LayerInput { layer, states, rows }) => {
+                let (hidden, rows) = (states.clone(), rows.clone());
+                (*layer, EmbeddedText { hidden, rows, next: Vec::new() })
+            }
+            None => (0, self.embeddings.forward(text, packed, run.with_memo(memo.as_ref()))?),
+        };
         let EmbeddedText { hidden, rows, next } = embedded;
         let run = run.over(&rows);
         let mut hidden = match run.recompute {
-            Some(recompute) => recompute.layers(self, hidden, encoded, run),
+            Some(recompute) => recompute.layers((self, first), hidden, encoded, run),
             None => {
                 let context = self.context(&rows, encoded);
-                let sublayers = self.layers.iter().flatten();
-                sublayers.fold(hidden, |hidden, sublayer| sublayer.forward(hidden, &context, run))
+                let layers = self.layers[first..].iter();
+                layers.fold(hidden, |hidden, layer| through(layer, hidden, &context, run))
             }
         };
         if let Some(norm) = &self.norm {
@@ -172,6 +203,16 @@ impl Transformer {
         }
         Ok(Hidden { states: hidden, rows })
     }
+}
+
+/// A layer's output.
+pub(crate) fn through(
+    layer: &[Sublayer],
+    hidden: Tensor<2>,
+    context: &Context<'_>,
+    run: Run<'_>,
+) -> Tensor<2> {
+    layer.iter().fold(hidden, |hidden, sublayer| sublayer.forward(hidden, context, run))
 }
 
 /// The states of some tokens: `[chosen, d]`.

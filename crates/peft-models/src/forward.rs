@@ -2,7 +2,7 @@
 
 use peft_core::{Hooks, Memo, Mode, Pass, Probe, Rows, Slots};
 
-use crate::{Cache, Recompute};
+use crate::{Cache, LayerInput, Recompute};
 
 /// How a model is run: under which method, and for what.
 ///
@@ -20,13 +20,23 @@ pub struct Forward<'a> {
     pub(crate) probe: Option<&'a Probe>,
     pub(crate) cache: Option<&'a Cache>,
     pub(crate) recompute: Option<&'a Recompute<'a>>,
+    pub(crate) from: Option<&'a LayerInput>,
     pub(crate) padded: bool,
 }
 
 impl<'a> Forward<'a> {
     fn new(hooks: &'a dyn Hooks, mode: Mode) -> Self {
-        let (slots, memo, probe, cache, recompute) = (None, None, None, None, None);
-        Self { hooks, mode, slots, memo, probe, cache, recompute, padded: false }
+        Self {
+            hooks,
+            mode,
+            slots: None,
+            memo: None,
+            probe: None,
+            cache: None,
+            recompute: None,
+            from: None,
+            padded: false,
+        }
     }
 
     /// In inference; `&()` is the base model. `hooks` should be without autodiff
@@ -68,6 +78,11 @@ impl<'a> Forward<'a> {
         Self { recompute: Some(recompute), ..self }
     }
 
+    /// From a layer on, which `input` enters: that of the same texts.
+    pub fn from_layer(self, input: &'a LayerInput) -> Self {
+        Self { from: Some(input), ..self }
+    }
+
     /// With padding left in the batch, even where nothing reads it.
     pub fn padded(self) -> Self {
         Self { padded: true, ..self }
@@ -81,9 +96,15 @@ pub(crate) struct Run<'a> {
     pub(crate) pass: Pass<'a>,
     pub(crate) cache: Option<&'a Cache>,
     pub(crate) recompute: Option<&'a Recompute<'a>>,
+    pub(crate) from: Option<&'a LayerInput>,
 }
 
 impl<'a> Run<'a> {
+    /// A run of a pass from the beginning.
+    pub(crate) fn infer(hooks: &'a dyn Hooks, pass: Pass<'a>) -> Self {
+        Self { hooks, pass, cache: None, from: None }
+    }
+
     /// The same where tensors hold the tokens of other rows, under the adapters of the same texts.
     pub(crate) fn over<'b>(self, rows: &'b Rows) -> Run<'b>
     where

@@ -13,7 +13,7 @@ use crate::checkpoint::{Checkpoint, LoadReport, Loader, Precision};
 use crate::forward::Run;
 use crate::head::{Head, NewHead};
 use crate::input::Text;
-use crate::{Error, Forward, ModelConfig, ModelInput, Result, Task};
+use crate::{Error, Forward, LayerInput, ModelConfig, ModelInput, Result, Task};
 
 /// A frozen model with a task head.
 ///
@@ -296,7 +296,7 @@ impl Model {
         how: Forward<'_>,
         head: impl FnOnce(Hidden, Run<'_>) -> Result<()>,
     ) -> Result<()> {
-        let Forward { hooks, mode, slots, memo, probe, cache, recompute, padded } = how;
+        let Forward { hooks, mode, slots, memo, probe, cache, recompute, from, padded } = how;
         let (own_slots, own_memo) = (Slots::default(), Memo::new());
         let rows = Rows::new(Vec::new(), self.base.device());
         let slots = slots.unwrap_or(&own_slots);
@@ -313,7 +313,10 @@ impl Model {
             }
             recompute.begin(&pass);
         }
-        let run = Run { hooks, pass, cache, recompute };
+        if let Some(from) = from {
+            check_from(from, texts, cache.is_some(), &self.body)?;
+        }
+        let run = Run { hooks, pass, cache, recompute, from };
         let behind =
             input.text().is_padded_behind() && input.decoder().is_none_or(Text::is_padded_behind);
         let packed = behind && !padded && !hooks.needs_padding();
@@ -326,6 +329,18 @@ impl Model {
     /// As [`forward`](Self::forward).
     pub fn infer(&self, input: &ModelInput, hooks: &dyn Hooks) -> Result<Tensor<3>> {
         self.forward(input, Forward::infer(hooks))
+    }
+}
+
+/// Checks that a pass over so many texts can begin at a layer.
+fn check_from(from: &LayerInput, texts: usize, caches: bool, body: &Body) -> Result<()> {
+    let kept = from.rows.len();
+    if kept != texts {
+        return Err(Error::Input(format!("{texts} texts, and what enters a layer of {kept}")));
+    }
+    match body {
+        Body::Single(stack) if !caches && from.layer <= stack.layers.len() => Ok(()),
+        _ => Err(Error::Input("a pass cannot begin at this layer".into())),
     }
 }
 

@@ -56,7 +56,9 @@ struct Kept {
 #[derive(Debug)]
 struct KeptStack {
     rows: Rows,
-    /// The embeddings' output, on its tape if they are trained.
+    /// The first layer that ran.
+    first: usize,
+    /// What entered it: the embeddings' output, on its tape if they are trained.
     embedded: Tensor<2>,
     /// What entered the sublayers, but for those of the last layer.
     entered: Vec<Entered>,
@@ -107,10 +109,11 @@ impl<'a> Recompute<'a> {
         });
     }
 
-    /// What all layers of a stack make of the embeddings' output; only the last is on a tape.
+    /// What the layers of a stack from the first of these on make of what enters it, which are the
+    /// embeddings' output where it is the first of all; only the last is on a tape.
     pub(crate) fn layers(
         &self,
-        stack: &Transformer,
+        (stack, first): (&Transformer, usize),
         embedded: Tensor<2>,
         encoded: Option<&EncodedText>,
         run: Run<'_>,
@@ -126,7 +129,8 @@ impl<'a> Recompute<'a> {
         let crosses = encoded.is_some_and(|encoded| encoded.hidden.is_tracked());
         let mut wants_gradient = embedded.is_tracked();
         let mut states = embedded.clone().without_autodiff();
-        let (sublayers, top) = (stack.sublayers(), stack.layers.last().map_or(0, Vec::len));
+        let sublayers = stack.sublayers_from(first);
+        let top = stack.layers[first..].last().map_or(0, Vec::len);
         let (below, top) = sublayers.split_at(sublayers.len() - top);
         let mut entered = Vec::with_capacity(below.len());
         let mut under = None;
@@ -140,7 +144,7 @@ impl<'a> Recompute<'a> {
         let last = leaf(states, wants_gradient);
         if let Some(kept) = self.passes.borrow_mut().last_mut() {
             let (rows, last) = (rows.clone(), last.clone());
-            kept.stacks.push(KeptStack { rows, embedded, entered, last });
+            kept.stacks.push(KeptStack { rows, first, embedded, entered, last });
         }
         let (context, hidden) = (stack.context(rows, encoded), normalized(under, last, run));
         top.iter().fold(hidden, |hidden, sublayer| sublayer.forward(hidden, &context, run))
@@ -230,16 +234,17 @@ impl<M: Module + Hooks> Again<'_, '_, M> {
         of_last: Option<Tensor<2>>,
         encoded: Option<&EncodedText>,
     ) {
-        let KeptStack { rows, embedded, entered, .. } = kept;
+        let KeptStack { rows, first, embedded, entered, .. } = kept;
         let context = transformer.context(&rows, encoded);
         let mut gradient = of_last;
-        let sublayers = transformer.sublayers();
+        let sublayers = transformer.sublayers_from(first);
         for (number, entered) in entered.into_iter().enumerate().rev() {
             let Some(above) = gradient else { return };
             let memo = self.memo.again(entered.draws);
             let (slots, mode) = (&self.slots, self.mode);
             let pass = Pass { rows: &rows, slots, mode, memo: &memo, probe: None };
-            let run = Run { hooks: self.sum.method, pass, cache: None, recompute: None };
+            let run =
+                Run { hooks: self.sum.method, pass, cache: None, recompute: None, from: None };
             let input = leaf(entered.states, entered.wants_gradient);
             let under = number.checked_sub(1).map(|under| &sublayers[under]);
             let hidden = normalized(under, input.clone(), run);

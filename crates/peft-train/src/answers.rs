@@ -81,8 +81,7 @@ fn answers(
     let memo = Memo::new();
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
-        let slots = under.slots(indices.len());
-        let logits = batch.logits(model, under.forward(&memo, &slots))?;
+        let logits = under.logits(model, &batch, &memo)?;
         let (by_text, lengths) = by_text(logits.clone(), &batch);
         let [_, longest, outputs] = by_text.dims();
         if outputs != 2 {

@@ -3,10 +3,11 @@
 use burn::tensor::Tensor;
 use peft_core::{AdapterPool, Hooks, Memo, Probe, Slots};
 use peft_data::metrics::{Metrics, Output};
-use peft_data::{Goal, Labels, Target, TokenizedSet};
+use peft_data::{Batch, Goal, Labels, Target, TokenizedSet};
 use peft_models::{Forward, Model};
 
 use crate::answers::evaluate_answers;
+use crate::frozen_states::FrozenStates;
 use crate::loss::loss;
 use crate::{Error, Result};
 
@@ -19,17 +20,18 @@ pub struct Under<'a> {
     hooks: &'a dyn Hooks,
     slot: Option<usize>,
     probe: Option<&'a Probe>,
+    states: Option<&'a FrozenStates<'a>>,
 }
 
 impl<'a> Under<'a> {
     /// A method, which must be without autodiff (`method.valid()`); `&()` is the base model.
     pub fn method(hooks: &'a dyn Hooks) -> Self {
-        Self { hooks, slot: None, probe: None }
+        Self { hooks, slot: None, probe: None, states: None }
     }
 
     /// One adapter of a pool, which must be without autodiff.
     pub fn slot(pool: &'a AdapterPool, slot: usize) -> Self {
-        Self { hooks: pool, slot: Some(slot), probe: None }
+        Self { hooks: pool, slot: Some(slot), probe: None, states: None }
     }
 
     /// With an eye on what methods decide.
@@ -37,19 +39,20 @@ impl<'a> Under<'a> {
         Self { probe: Some(probe), ..self }
     }
 
-    pub(crate) fn slots(&self, rows: usize) -> Slots {
-        self.slot.map_or(Slots::default(), |slot| Slots::all(Some(slot), rows))
+    /// With what frozen layers make of the texts, where that is known.
+    pub(crate) fn with_states(self, states: Option<&'a FrozenStates<'a>>) -> Self {
+        Self { states, ..self }
     }
 
-    pub(crate) fn forward<'b>(&self, memo: &'b Memo, slots: &'b Slots) -> Forward<'b>
-    where
-        'a: 'b,
-    {
-        let how = Forward::infer(self.hooks).with_memo(memo).with_slots(slots);
-        match self.probe {
-            Some(probe) => how.with_probe(probe),
-            None => how,
-        }
+    /// What the model gives for a batch, `[targets, outputs]`.
+    pub(crate) fn logits(&self, model: &Model, batch: &Batch, memo: &Memo) -> Result<Tensor<2>> {
+        let rows = batch.indices.len();
+        let slots = self.slot.map_or(Slots::default(), |slot| Slots::all(Some(slot), rows));
+        let states = self.states.map(|states| states.of(batch, self.hooks)).transpose()?;
+        let mut how = Forward::infer(self.hooks).with_memo(memo).with_slots(&slots);
+        how = self.probe.into_iter().fold(how, Forward::with_probe);
+        how = states.iter().fold(how, Forward::from_layer);
+        Ok(batch.logits(model, how)?)
     }
 }
 
@@ -72,8 +75,7 @@ pub fn predict(
             let expected = "an adapter for words has no output for a text as a whole";
             return Err(Error::setting("task", "of the adapter", expected));
         }
-        let slots = under.slots(indices.len());
-        let logits = batch.logits(model, under.forward(&memo, &slots))?;
+        let logits = under.logits(model, &batch, &memo)?;
         for (row, index) in rows(logits)?.into_iter().zip(indices) {
             outputs[*index].logits = row;
         }
@@ -108,8 +110,7 @@ pub fn evaluate(
     let memo = Memo::new();
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
-        let slots = under.slots(indices.len());
-        let logits = batch.logits(model, under.forward(&memo, &slots))?;
+        let logits = under.logits(model, &batch, &memo)?;
         let mean = loss(labels.goal, logits.clone(), &batch).into_scalar::<f32>();
         total += f64::from(mean) * indices.len() as f64;
         outputs.extend(rows(logits)?.into_iter().map(|logits| Output { logits }));
@@ -149,8 +150,7 @@ fn tags(
         if batch.asks_nothing() {
             continue;
         }
-        let slots = under.slots(indices.len());
-        let logits = batch.logits(model, under.forward(&memo, &slots))?;
+        let logits = under.logits(model, &batch, &memo)?;
         if !logits.clone().is_finite().all().into_scalar::<bool>() {
             return Err(Error::NotFinite { quantity: "output".into() });
         }
@@ -208,8 +208,7 @@ fn evaluate_language(
         if batch.asks_nothing() {
             continue;
         }
-        let slots = under.slots(indices.len());
-        let logits = batch.logits(model, under.forward(&memo, &slots))?;
+        let logits = under.logits(model, &batch, &memo)?;
         let found = logits.clone().argmax(1).squeeze_dim::<1>(1);
         let wanted = batch.classes(&found.device());
         right += found.equal(wanted).int().sum().into_scalar::<i64>() as usize;

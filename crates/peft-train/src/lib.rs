@@ -5,6 +5,7 @@ mod answers;
 mod error;
 mod estimate;
 mod evaluate;
+mod frozen_states;
 mod loss;
 mod run;
 

@@ -145,6 +145,13 @@ pub struct Train {
     /// Keep what enters each sublayer, and run each again in the backward pass: less memory, more time
     #[arg(long, help_heading = "Training")]
     gradient_checkpointing: bool,
+    /// Keep what the layers below the first trained one make of each text, in this many MiB of
+    /// memory: they run over a text once, and without dropout, instead of in every epoch
+    #[arg(long, value_name = "MIB", help_heading = "Training")]
+    cache_frozen: Option<usize>,
+    /// MiB of disk, in the run directory, for what --cache-frozen has no room for [default: 0]
+    #[arg(long, value_name = "MIB", help_heading = "Training")]
+    cache_frozen_disk: Option<usize>,
     /// Stop after this many epochs without a better metric
     #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
     early_stopping: Option<usize>,
@@ -416,6 +423,8 @@ impl Train {
             run.train.weight_decay => self.weight_decay;
             run.train.max_grad_norm => self.max_grad_norm;
             run.train.group_by_length => self.group_by_length.map(Some);
+            run.train.cache_frozen => self.cache_frozen.map(Some);
+            run.train.cache_frozen_disk => self.cache_frozen_disk.map(Some);
             run.train.early_stopping => self.early_stopping.map(Some);
             run.train.metric => self.metric.map(Some);
             run.train.checkpoint_every => self.checkpoint_every;

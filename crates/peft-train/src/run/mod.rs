@@ -1,5 +1,6 @@
 //! A training run: its settings, its loop, and the directory that it writes.
 
+mod ahead;
 mod calibration;
 mod checkpoint;
 mod directory;

@@ -24,6 +24,8 @@ use crate::{Error, Result};
 /// | `early_stopping` | none | stop after this many epochs without a better metric |
 /// | `metric` | accuracy, Spearman | judges epochs on the validation data; the best one's adapter is kept |
 /// | `checkpoint_every` | 50 | optimizer steps between checkpoints; an epoch's end is one too |
+/// | `cache_frozen` | none | MiB of memory for what the layers below the first trained one make of each text, computed once and without dropout |
+/// | `cache_frozen_disk` | none | MiB of disk for what does not fit there |
 /// | `eval_batch_size` | 64 | examples in a batch of evaluation |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -54,6 +56,13 @@ pub struct TrainSettings {
     pub metric: Option<Metric>,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
+    /// MiB of memory in which the output of the layers below the first trained one is kept from
+    /// epoch to epoch; `None`: it is computed in every step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_frozen: Option<usize>,
+    /// MiB of disk, in the run's directory, for what of it does not fit into memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_frozen_disk: Option<usize>,
     /// Examples in a batch of evaluation.
     pub eval_batch_size: usize,
 }
@@ -74,6 +83,8 @@ impl Default for TrainSettings {
             early_stopping: None,
             metric: None,
             checkpoint_every: 50,
+            cache_frozen: None,
+            cache_frozen_disk: None,
             eval_batch_size: 64,
         }
     }
@@ -97,9 +108,14 @@ impl TrainSettings {
             ("checkpoint_every", self.checkpoint_every),
             ("eval_batch_size", self.eval_batch_size),
             ("early_stopping", self.early_stopping.unwrap_or(1)),
+            ("cache_frozen", self.cache_frozen.unwrap_or(1)),
         ];
         if let Some((setting, value)) = counts.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::setting(setting, value, "must be at least 1"));
+        }
+        if let (None, Some(disk)) = (self.cache_frozen, self.cache_frozen_disk) {
+            let expected = "needs cache_frozen, the memory that is filled first";
+            return Err(Error::setting("cache_frozen_disk", disk, expected));
         }
         let sizes = [("weight_decay", self.weight_decay), ("max_grad_norm", self.max_grad_norm)];
         for (setting, value) in sizes {

@@ -1,5 +1,7 @@
 //! The training loop.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Instant;
 
 use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
@@ -10,17 +12,19 @@ use peft_core::{
     LossContext, Memo, Method, Progress as StepProgress, Stack, StepContext, num_trainable,
 };
 use peft_data::metrics::{Metric, Metrics};
-use peft_data::{TokenizedSet, mix};
+use peft_data::{Batch, TokenizedSet, mix};
 use peft_format::Adapter;
 use peft_models::{AddedTokens, Forward, Model, Recompute};
 use serde::{Deserialize, Serialize};
 
+use super::ahead::{Ahead, Plan};
 use super::checkpoint::{self, Best, Position};
 use super::sums::{self, Sums};
 use super::{
     Entry, History, Observer, RunDirectory, TaskFile, TrainSettings, finite, frozen, gradients,
 };
 use crate::evaluate::{Under, evaluate, metrics_of};
+use crate::frozen_states::{FrozenStates, Room};
 use crate::loss::loss;
 use crate::{Error, Result};
 
@@ -151,12 +155,21 @@ impl<'m> Trainer<'m> {
                 return Err(Error::setting("metric", metric.name(), needs));
             }
         }
+        if let Some(room) = settings.cache_frozen {
+            self.frozen_layers(data, room)?;
+        }
         if let Some(position) =
             checkpoint::position(&self.directory.checkpoint())?.filter(|_| resume)
         {
             self.check_fingerprint(&position, data)?;
         }
         Ok(())
+    }
+
+    /// How many layers give the same in every step.
+    fn frozen_layers(&self, data: &TrainData, room: usize) -> Result<usize> {
+        let (goal, method) = (self.task.labels.goal, &self.adapter.method);
+        FrozenStates::layer(self.model, &data.train, goal, method, room)
     }
 
     /// What must be the same where a run goes on.
@@ -191,11 +204,9 @@ impl<'m> Trainer<'m> {
             self.directory = self.directory.claim(resume)?;
         }
         self.check(data, resume)?;
-        let settings = self.settings.clone();
-        let metric = settings.judge(&self.task.labels);
-        let epoch_batches =
-            data.train.shuffled(settings.batch_size, self.groups(), self.seed, 0).len();
-        let steps_per_epoch = epoch_batches.div_ceil(settings.accumulate);
+        let settings = &self.settings;
+        let plan = self.plan(data);
+        let steps_per_epoch = plan.batches().div_ceil(settings.accumulate);
         let total = steps_per_epoch * settings.epochs;
         self.directory = self.directory.claim(resume)?;
         if let Some(outcome) = self.directory.outcome()? {
@@ -211,71 +222,116 @@ impl<'m> Trainer<'m> {
             return Err(Error::damaged(self.directory.metrics()));
         }
         self.observer.begin(state.position.step, total);
+        std::thread::scope(|scope| {
+            let ahead = plan.ahead(scope, &state.position);
+            self.epochs(&mut state, data, &ahead, &mut history, total)
+        })?;
+        self.observer.end();
+        self.finish(state, data, &history)
+    }
+
+    /// Which batches the steps are over.
+    fn plan<'d>(&self, data: &'d TrainData) -> Plan<'d> {
+        Plan {
+            data: &data.train,
+            batch_size: self.settings.batch_size,
+            by_length: self.groups(),
+            accumulate: self.settings.accumulate,
+            epochs: self.settings.epochs,
+            seed: self.seed,
+            device: self.device.clone(),
+        }
+    }
+
+    /// The epochs that are left, each with its evaluation.
+    fn epochs(
+        &mut self,
+        state: &mut State<'_>,
+        data: &TrainData,
+        ahead: &Ahead,
+        history: &mut History,
+        total: usize,
+    ) -> Result<()> {
+        let settings = self.settings.clone();
+        let metric = settings.judge(&self.task.labels);
+        let batches = self.plan(data).batches();
         let started = Instant::now();
         let before = state.position.seconds;
-
         while state.position.epochs < settings.epochs && !self.stops_early(&state.position) {
             let epoch = state.position.epochs;
-            let batches = data.train.shuffled(settings.batch_size, self.groups(), self.seed, epoch);
-            let batches: Vec<&[usize]> = batches.iter().collect();
-            while state.position.batches < batches.len() {
-                let from = state.position.batches;
-                let to = (from + settings.accumulate).min(batches.len());
-                let entry = self.step(&mut state, data, &batches[from..to], epoch, total)?;
+            while state.position.batches < batches {
+                let step = ahead.next()?;
+                let entry = self.step(state, data, &step, epoch, total)?;
                 self.observer.entry(&entry);
                 history.push(entry)?;
-                state.position.batches = to;
+                state.position.batches += step.len();
                 state.position.seconds = before + started.elapsed().as_secs_f64();
                 let is_due = state.position.step.is_multiple_of(settings.checkpoint_every);
                 let stops = self.observer.stops();
-                if (is_due || stops) && to < batches.len() {
-                    self.checkpoint(&mut state, &history)?;
+                if (is_due || stops) && state.position.batches < batches {
+                    self.checkpoint(state, history)?;
                     if stops {
-                        return Err(self.stopped(&state, total));
+                        return Err(self.stopped(state, total));
                     }
                 }
             }
             state.position.batches = 0;
             state.position.epochs += 1;
             if let Some(valid) = &data.valid {
-                let metrics = self.judge(&mut state, valid, metric)?;
+                let metrics = self.judge(state, valid, metric)?;
                 let (step, epoch) = (state.position.step, state.position.epochs);
                 let entry = Entry::Valid { step, epoch, metrics };
                 self.observer.entry(&entry);
                 history.push(entry)?;
             }
             state.position.seconds = before + started.elapsed().as_secs_f64();
-            self.checkpoint(&mut state, &history)?;
+            self.checkpoint(state, history)?;
             self.observer.epoch(state.position.epochs, settings.epochs);
             let is_last = state.position.epochs == settings.epochs;
             if self.observer.stops() && !is_last && !self.stops_early(&state.position) {
-                return Err(self.stopped(&state, total));
+                return Err(self.stopped(state, total));
             }
         }
-        self.observer.end();
-        self.finish(state, data, &history)
+        Ok(())
     }
 
-    fn stopped(&mut self, state: &State, total: usize) -> Error {
+    fn stopped(&mut self, state: &State<'_>, total: usize) -> Error {
         self.observer.end();
         Error::Stopped { path: self.directory.path().into(), step: state.position.step, total }
     }
 
-    fn start(&self, data: &TrainData, resume: bool) -> Result<State> {
+    fn start<'d>(&self, data: &'d TrainData, resume: bool) -> Result<State<'d>>
+    where
+        'm: 'd,
+    {
         let optimizer = AdamWConfig::new()
             .with_epsilon(1e-8)
             .with_weight_decay(self.settings.weight_decay as f32)
             .init();
         let method = self.adapter.method.clone();
+        let frozen = self.frozen(data)?;
         if resume {
             let found = checkpoint::load(&self.directory.checkpoint(), &method, &optimizer)?;
             if let Some((position, method, optimizer)) = found {
                 self.check_fingerprint(&position, data)?;
-                return Ok(State { position, method, optimizer });
+                return Ok(State { position, method, optimizer, frozen });
             }
         }
         let position = Position { fingerprint: self.fingerprint(data), ..Position::default() };
-        Ok(State { position, method, optimizer })
+        Ok(State { position, method, optimizer, frozen })
+    }
+
+    /// What frozen layers make of the texts, if it is to be kept.
+    fn frozen<'d>(&self, data: &'d TrainData) -> Result<Option<Frozen<'d>>>
+    where
+        'm: 'd,
+    {
+        let Some(room) = self.settings.cache_frozen else { return Ok(None) };
+        let layer = self.frozen_layers(data, room)?;
+        tracing::info!("of the first {layer} layers, the output is kept");
+        let room = Rc::new(RefCell::new(Room::new(&self.settings, self.directory.path())));
+        let of = |data: &'d TokenizedSet| FrozenStates::new(self.model, data, layer, room.clone());
+        Ok(Some(Frozen { train: of(&data.train), valid: data.valid.as_ref().map(of) }))
     }
 
     /// Whether the texts of a batch are of like length. In tasks over tokens they are not unless it
@@ -287,17 +343,13 @@ impl<'m> Trainer<'m> {
     /// One optimizer step over some batches.
     fn step(
         &self,
-        state: &mut State,
+        state: &mut State<'_>,
         data: &TrainData,
-        batches: &[&[usize]],
+        batches: &[Batch],
         epoch: usize,
         total: usize,
     ) -> Result<Entry> {
         let step = state.position.step;
-        // Which words are hidden changes from epoch to epoch.
-        let draw = mix(self.seed ^ RANDOM_DATA, epoch as u64);
-        let batches = batches.iter().map(|indices| data.train.batch(indices, draw, &self.device));
-        let batches = batches.collect::<peft_data::Result<Vec<_>>>()?;
         let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
         // Every token has the same weight, in whatever group's batch it is.
         let weight = match self.groups() && self.task.labels.goal.is_over_tokens() {
@@ -317,9 +369,12 @@ impl<'m> Trainer<'m> {
             }
             // Dropout of a step is the same whether or not the run was cut off before it.
             let (seed, memo) = (mix(self.seed ^ RANDOM_STATE, number as u64), Memo::new());
+            let states = state.frozen.as_ref().map(|frozen| frozen.train.of(batch, &state.method));
+            let states = states.transpose()?;
             let how = Forward::train(&state.method, seed, step as u64).with_memo(&memo);
             let recompute = inner.as_ref().map(|inner| Recompute::new(self.model, inner));
             let how = recompute.iter().fold(how, Forward::with_recompute);
+            let how = states.iter().fold(how, Forward::from_layer);
             let logits = batch.logits(self.model, how)?;
             let again = || batch.logits(self.model, how).map_err(peft_core::Error::pass);
             let context = LossContext { progress, logits: &logits, again: &again };
@@ -383,11 +438,18 @@ impl<'m> Trainer<'m> {
     }
 
     /// Evaluates on the validation data, and keeps the adapter if it is the best so far.
-    fn judge(&self, state: &mut State, valid: &TokenizedSet, metric: Metric) -> Result<Metrics> {
+    fn judge(
+        &self,
+        state: &mut State<'_>,
+        valid: &TokenizedSet,
+        metric: Metric,
+    ) -> Result<Metrics> {
         let (labels, batch) = (&self.task.labels, self.settings.eval_batch_size);
         self.check_finite(&state.method, state.position.step)?;
         let hooks = state.method.valid();
-        let metrics = evaluate(self.model, Under::method(&hooks), valid, labels, batch);
+        let states = state.frozen.as_ref().and_then(|frozen| frozen.valid.as_ref());
+        let under = Under::method(&hooks).with_states(states);
+        let metrics = evaluate(self.model, under, valid, labels, batch);
         let metrics = metrics.map_err(|error| match error {
             Error::NotFinite { quantity } => {
                 let quantity = format!("{quantity} of the validation data");
@@ -418,12 +480,12 @@ impl<'m> Trainer<'m> {
         }
     }
 
-    fn checkpoint(&self, state: &mut State, history: &History) -> Result<()> {
+    fn checkpoint(&self, state: &mut State<'_>, history: &History) -> Result<()> {
         self.check_finite(&state.method, state.position.step)?;
         self.directory.check_is_there()?;
         state.position.log = history.digest();
         let directory = self.directory.checkpoint();
-        let State { position, method, optimizer } = state;
+        let State { position, method, optimizer, .. } = state;
         checkpoint::save(&directory, position, method, optimizer, history)
     }
 
@@ -444,7 +506,7 @@ impl<'m> Trainer<'m> {
         Ok(adapter.save(directory, self.model.base())?)
     }
 
-    fn finish(&mut self, state: State, data: &TrainData, history: &History) -> Result<Outcome> {
+    fn finish(&mut self, state: State<'_>, data: &TrainData, history: &History) -> Result<Outcome> {
         let State { position, mut method, .. } = state;
         let best_epoch = position.best.as_ref().map_or(position.epochs, |best| best.epoch);
         warn_of_a_rise(history.entries());
@@ -537,9 +599,8 @@ fn warn_of_a_rise(entries: &[Entry]) {
     }
 }
 
-/// Distinguish the random state of steps, and what is random in the data, from its order.
+/// Distinguishes the random state of steps from the order of the data, and what is random there.
 const RANDOM_STATE: u64 = 0x5EED_0F57_E950_0001;
-const RANDOM_DATA: u64 = 0x5EED_0F57_E950_0002;
 
 /// Parameters that learn at a multiple of the rate.
 fn groups_of_rates(method: &Stack) -> Vec<(ParamGroup, f64)> {
@@ -552,8 +613,15 @@ fn groups_of_rates(method: &Stack) -> Vec<(ParamGroup, f64)> {
 }
 
 /// What changes from step to step.
-struct State {
+struct State<'d> {
     position: Position,
     method: Stack,
     optimizer: ModuleOptimizer,
+    frozen: Option<Frozen<'d>>,
+}
+
+/// What frozen layers make of the texts that are trained on, and of those that judge epochs.
+struct Frozen<'d> {
+    train: FrozenStates<'d>,
+    valid: Option<FrozenStates<'d>>,
 }

@@ -1,5 +1,7 @@
 //! Runs of a small model, as a program starts them.
 
+mod frozen;
+
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
