@@ -7,6 +7,7 @@ mod activation;
 #[cfg(feature = "allocator")]
 mod allocator;
 mod attention;
+mod cross_entropy;
 mod decode;
 mod dropout;
 #[cfg(feature = "flex")]
@@ -28,6 +29,7 @@ pub use activation::Activation;
 #[cfg(feature = "allocator")]
 pub use allocator::TensorAllocator;
 pub use attention::{AttentionInputs, AttentionRow, AttentionSpec, attends_by_row, attention};
+pub use cross_entropy::cross_entropy;
 pub use decode::Read;
 pub use dropout::Dropout;
 pub use linear::{LinearParts, LowRankPart};

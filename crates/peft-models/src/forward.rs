@@ -102,7 +102,7 @@ pub(crate) struct Run<'a> {
 impl<'a> Run<'a> {
     /// A run of a pass from the beginning.
     pub(crate) fn infer(hooks: &'a dyn Hooks, pass: Pass<'a>) -> Self {
-        Self { hooks, pass, cache: None, from: None }
+        Self { hooks, pass, cache: None, recompute: None, from: None }
     }
 
     /// The same where tensors hold the tokens of other rows, under the adapters of the same texts.

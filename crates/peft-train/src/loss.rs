@@ -2,6 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 use peft_data::{Batch, Goal};
+use peft_kernels::cross_entropy;
 
 /// The mean loss of a batch, `[1]`, from logits `[targets, outputs]`: cross-entropy of labels and
 /// words, binary cross-entropy over all labels where a text may have several, the mean squared error
@@ -25,10 +26,7 @@ pub(crate) fn loss(goal: Goal, logits: Tensor<2>, batch: &Batch) -> Tensor<1> {
             let softplus = logits.clone().abs().neg().exp().log1p() + logits.clone().clamp_min(0.0);
             (softplus - logits * wanted).mean()
         }
-        _ => {
-            let classes = batch.classes(&device).reshape([targets, 1]);
-            log_softmax(logits, 1).gather(1, classes).mean().neg()
-        }
+        _ => cross_entropy(logits, batch.classes(&device)),
     }
 }
 

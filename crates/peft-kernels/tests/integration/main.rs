@@ -2,6 +2,7 @@
 
 mod attention;
 mod both;
+mod cross_entropy;
 mod elementwise;
 mod linear;
 mod norm;

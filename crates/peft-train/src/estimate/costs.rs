@@ -144,9 +144,9 @@ impl Walk<'_> {
         let (mut cost, tracked) = self.linear(site, self.tracked, rows, &mut x_kept);
         self.tracked |= tracked;
         let outputs = rows * site.d_out() as f64;
-        // The logits and their logarithmic softmax; its gradient, and what it is computed from.
-        cost.kept += 2.0 * outputs;
-        cost.passing = cost.passing.max(2.0 * outputs);
+        // The logits, and their gradient.
+        cost.kept += outputs;
+        cost.passing = cost.passing.max(outputs);
         cost.moved[0] += LOSS[0] * outputs;
         cost.moved[1] += LOSS[1] * outputs;
         cost.is_tracked = self.tracked;
@@ -362,7 +362,7 @@ impl Walk<'_> {
 }
 
 /// How often the loss of a target reads or writes each of its outputs, forward and backward.
-const LOSS: [f64; 2] = [8.0, 6.0];
+const LOSS: [f64; 2] = [2.0, 2.0];
 
 /// How many keys a method puts before those of the text.
 fn added_keys(extra: &ExtraKeys) -> f64 {

@@ -37,6 +37,11 @@ fn a_run_is_the_same_with_kept_states() {
     let with = trained(&bench, "with", upper(), kept(1, None));
     assert_eq!(entries(&with), entries(&plain));
     assert!(adapter_of(&with) == adapter_of(&plain));
+    // What enters the first layer that runs is where recomputing begins.
+    let again = |how| TrainSettings { gradient_checkpointing: true, ..how };
+    let plain = trained(&bench, "plain-again", upper(), again(six_steps()));
+    let with = trained(&bench, "again", upper(), again(kept(1, None)));
+    assert!(adapter_of(&with) == adapter_of(&plain));
     // Of a head alone, all layers are frozen.
     let plain = trained(&bench, "plain-head", HeadOnlyConfig {}, six_steps());
     let with = trained(&bench, "head", HeadOnlyConfig {}, kept(1, Some(1)));
