@@ -113,6 +113,10 @@ impl Function<2> for Slope {
 }
 
 impl Operation for Activated {
+    fn names(&self) -> [&'static str; 2] {
+        ["activation", "activation, backward"]
+    }
+
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         (mapped([&inputs[0]], &Value(self.0)), Vec::new())
     }
@@ -147,6 +151,10 @@ impl Function<3> for OfGate {
 }
 
 impl Operation for Gated {
+    fn names(&self) -> [&'static str; 2] {
+        ["gated activation", "gated activation, backward"]
+    }
+
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         (mapped([&inputs[0], &inputs[1]], &Product(self.0)), Vec::new())
     }
@@ -199,6 +207,10 @@ impl WithSimd for Masked<'_> {
 }
 
 impl Operation for Dropped {
+    fn names(&self) -> [&'static str; 2] {
+        ["dropout", "dropout, backward"]
+    }
+
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         (self.of(&inputs[0]), Vec::new())
     }
@@ -223,6 +235,10 @@ impl Function<2> for Sum {
 }
 
 impl Operation for Sum {
+    fn names(&self) -> [&'static str; 2] {
+        ["sum", "sum, backward"]
+    }
+
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         let sum = match self.0 {
             None => mapped([&inputs[0], &inputs[1]], self),

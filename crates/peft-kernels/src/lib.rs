@@ -21,6 +21,7 @@ mod norm;
 mod packed;
 #[cfg(feature = "flex")]
 mod prepacked;
+pub mod profile;
 mod rotary;
 mod simd;
 mod weight;

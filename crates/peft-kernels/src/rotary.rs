@@ -41,6 +41,10 @@ mod fast {
     struct Turned;
 
     impl Operation for Turned {
+        fn names(&self) -> [&'static str; 2] {
+            ["rotary positions", "rotary positions, backward"]
+        }
+
         fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
             (turn(&inputs[0], &inputs[1], &inputs[2], 1.0), Vec::new())
         }

@@ -1,6 +1,7 @@
 //! What `cargo xtask bench compare` measures of this library, each in a process of its own: the
 //! program `bench-ours`, which is told what to do by a JSON object and prints what it took.
 
+mod burn;
 mod drawn;
 mod generate;
 mod infer;
@@ -44,6 +45,8 @@ pub struct Order {
     pub out: PathBuf,
     /// Matrices, `[tokens, d_in, d_out]`.
     pub shapes: Vec<[usize; 3]>,
+    /// Of an encoder of Burn's: layers, width, inner width, heads.
+    pub sizes: [usize; 4],
 }
 
 impl Default for Order {
@@ -62,6 +65,7 @@ impl Default for Order {
             train: Map::new(),
             out: PathBuf::new(),
             shapes: Vec::new(),
+            sizes: [0; 4],
         }
     }
 }
@@ -80,6 +84,8 @@ pub enum What {
     Switch,
     /// Matrix products.
     Products,
+    /// Steps of training with what Burn itself has.
+    Burn,
 }
 
 /// Measures what is ordered.
@@ -93,5 +99,6 @@ pub fn measure(order: &Order) -> Result<Value> {
         What::Generate => generate::measure(order),
         What::Switch => switch::measure(order),
         What::Products => products::measure(order),
+        What::Burn => burn::measure(order),
     }
 }

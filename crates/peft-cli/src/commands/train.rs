@@ -14,6 +14,7 @@ use peft::models::{AddedTokens, Model, Precision};
 use peft::train::{
     AdapterPaths, CalibrationBatches, Outcome, RunDirectory, Schedule, TaskFile, Trainer,
 };
+use peft_kernels::profile::{self, ProfiledPart};
 use serde_json::{Value, json};
 
 use crate::builtin::write_builtin;
@@ -46,6 +47,9 @@ pub struct Train {
     /// Print one JSON object at the end, and no progress
     #[arg(long)]
     json: bool,
+    /// Print where the time of training went, by operation
+    #[arg(long)]
+    profile: bool,
     /// A directory, a Hugging Face id, or a short name [default: the base of the adapters
     /// below; without any, minilm]
     #[arg(long)]
@@ -339,6 +343,9 @@ impl Train {
         }
         stop.watch()?;
         let progress = Progress::new(metric, stop.clone()).quiet(self.json);
+        if self.profile {
+            profile::start();
+        }
         let outcome = match trainer.with_observer(progress).run(&tokenized, self.resume) {
             Err(peft::train::Error::Stopped { step, total, .. }) => {
                 note(format_args!(
@@ -487,8 +494,14 @@ impl Train {
             let mut result = json!(outcome);
             if let Some(fields) = result.as_object_mut() {
                 fields.insert("adapter".into(), json!(shown(&directory.adapter())));
+                if self.profile {
+                    fields.insert("profile".into(), json!(profile::finish()));
+                }
             }
             return print_json(&result);
+        }
+        if self.profile {
+            profile_table(&profile::finish());
         }
         let mut out = stdout();
         for (name, metrics) in [("validation", &outcome.valid), ("test", &outcome.test)] {
@@ -510,6 +523,16 @@ impl Train {
         writeln!(out, "adapter: {}", directory.adapter().display())?;
         writeln!(out, "plot:    {}", plot::path(directory).display())?;
         Ok(())
+    }
+}
+
+/// Prints parts of the time, on the terminal's other stream.
+fn profile_table(parts: &[ProfiledPart]) {
+    let all: f64 = parts.iter().map(|part| part.seconds).sum();
+    note(format_args!("{:<32} {:>9} {:>10} {:>6}", "operation", "calls", "seconds", "share"));
+    for ProfiledPart { name, calls, seconds } in parts {
+        let share = 100.0 * seconds / all.max(f64::MIN_POSITIVE);
+        note(format_args!("{name:<32} {calls:>9} {seconds:>10.3} {share:>5.1}%"));
     }
 }
 

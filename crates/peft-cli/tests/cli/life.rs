@@ -69,6 +69,25 @@ fn what_pissa_started_from_goes_with_its_adapter() {
 }
 
 #[test]
+fn a_profile_says_where_the_time_went() {
+    let bench = Workbench::new();
+    let trained = bench.json(&format!("{TRAIN} --profile --out run"));
+    let parts = trained["profile"].as_array().unwrap();
+    let of = |name: &str, field: &str| {
+        let part = parts.iter().find(|part| part["name"] == name);
+        part.unwrap_or_else(|| panic!("no {name} among {parts:?}"))[field].as_f64().unwrap()
+    };
+    let steps = trained["steps"].as_f64().unwrap();
+    assert_eq!(of("optimizer", "calls"), steps);
+    // Two layers of six linear layers each in every step, forward and backward.
+    assert!(of("linear", "calls") >= 12.0 * steps, "{parts:?}");
+    assert!(of("linear, backward", "calls") >= 8.0 * steps, "{parts:?}");
+    let all: f64 = parts.iter().map(|part| part["seconds"].as_f64().unwrap()).sum();
+    let seconds = trained["train_seconds"].as_f64().unwrap();
+    assert!(all > 0.0 && all < 1.5 * seconds, "{all} of {seconds}");
+}
+
+#[test]
 fn predictions_name_labels() {
     let bench = Workbench::new();
     bench.json(&format!("{TRAIN} --out run"));

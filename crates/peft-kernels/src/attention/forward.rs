@@ -54,6 +54,10 @@ impl<'a> States<'a> {
 }
 
 impl Operation for Attention {
+    fn names(&self) -> [&'static str; 2] {
+        ["attention", "attention, backward"]
+    }
+
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         let inputs: Vec<Array> = inputs.iter().map(Array::to_contiguous).collect();
         let shape = inputs[0].shape();

@@ -28,6 +28,10 @@ struct CrossEntropy {
 }
 
 impl Operation for CrossEntropy {
+    fn names(&self) -> [&'static str; 2] {
+        ["cross entropy", "cross entropy, backward"]
+    }
+
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         let (logits, [rows, classes]) = matrix(&inputs[0]);
         // SAFETY: every task writes its rows.

@@ -24,6 +24,10 @@ struct Reading {
 }
 
 impl Operation for Reading {
+    fn names(&self) -> [&'static str; 2] {
+        ["attention over a cache", "attention over a cache, backward"]
+    }
+
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         let (query, [rows, width]) = matrix(&inputs[0]);
         let (key, value) = (States::new(&inputs[1]), States::new(&inputs[2]));

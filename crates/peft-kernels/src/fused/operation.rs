@@ -13,11 +13,16 @@ use burn::backend::{
 };
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use crate::profile::span;
+
 /// A tensor of the CPU backend.
 pub(crate) type Array = FloatTensor<Flex>;
 
 /// A function of f32 tensors on the CPU, with its derivative.
 pub(crate) trait Operation: fmt::Debug + Send + Sync + 'static {
+    /// What a profile calls it, and its backward pass.
+    fn names(&self) -> [&'static str; 2];
+
     /// The output, and what the backward pass needs beside the inputs.
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>);
 
@@ -75,7 +80,8 @@ pub trait Operations: Backend {
 
 impl Operations for Flex {
     fn fused(inputs: Inputs<Self>, operation: Shown) -> FloatTensor<Self> {
-        operation.0.forward(&inputs.into_vec()).0
+        let inputs = inputs.into_vec();
+        span(operation.0.names()[0], || operation.0.forward(&inputs)).0
     }
 }
 
@@ -119,13 +125,15 @@ fn recorded<C: CheckpointStrategy, const N: usize>(
     let nodes: [NodeGuard; N] = nodes.try_into().expect("a node for each input");
     match Step::<N>.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
-            let (output, values) = operation.forward(&arrays);
+            let (output, values) = span(operation.names()[0], || operation.forward(&arrays));
             let inputs = arrays.into_iter().enumerate();
             let inputs =
                 inputs.map(|(number, array)| operation.needs(number).then_some(array)).collect();
             prepared.finish((Shown(operation), Saved { inputs, values }), output)
         }
-        OpsKind::UnTracked(prepared) => prepared.finish(operation.forward(&arrays).0),
+        OpsKind::UnTracked(prepared) => {
+            prepared.finish(span(operation.names()[0], || operation.forward(&arrays)).0)
+        }
     }
 }
 
@@ -145,7 +153,8 @@ impl<const N: usize> Backward<Flex, N> for Step<N> {
         let gradient = gradients.consume::<Flex>(&ops.node);
         let wanted = ops.parents.each_ref().map(Option::is_some);
         let (operation, saved) = ops.state;
-        let found = operation.0.backward(&saved, gradient, &wanted);
+        let [_, name] = operation.0.names();
+        let found = span(name, || operation.0.backward(&saved, gradient, &wanted));
         for (parent, gradient) in ops.parents.into_iter().zip(found) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 gradients.register::<Flex>(parent.id, gradient);

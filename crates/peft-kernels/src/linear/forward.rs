@@ -77,6 +77,10 @@ impl Linear {
 }
 
 impl Operation for Linear {
+    fn names(&self) -> [&'static str; 2] {
+        ["linear", "linear, backward"]
+    }
+
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         let (x, [tokens, d_in]) = matrix(&inputs[0]);
         let [_, d_out] = self.weight.dims();

@@ -49,6 +49,10 @@ impl Normed {
 }
 
 impl Operation for Normed {
+    fn names(&self) -> [&'static str; 2] {
+        ["norm", "norm, backward"]
+    }
+
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         let (x, [tokens, d]) = matrix(&inputs[0]);
         let residual = self.of_sum.then(|| inputs[1].to_contiguous());

@@ -67,6 +67,10 @@ struct Layer {
 }
 
 impl Operation for Layer {
+    fn names(&self) -> [&'static str; 2] {
+        ["linear, packed", "linear, packed, backward"]
+    }
+
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         let (x, [rows, width]) = matrix(&inputs[0]);
         let [d_in, d_out] = self.weight.product_shape();

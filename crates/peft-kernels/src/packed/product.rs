@@ -26,6 +26,10 @@ pub(crate) fn product(input: Tensor<2>, weight: &PackedMatrix) -> Tensor<2> {
 struct Product(PackedMatrix);
 
 impl Operation for Product {
+    fn names(&self) -> [&'static str; 2] {
+        ["linear, packed", "linear, packed, backward"]
+    }
+
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         (layer::product(&inputs[0], &self.0), Vec::new())
     }

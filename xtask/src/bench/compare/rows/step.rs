@@ -10,7 +10,7 @@ use crate::bench::compare::case::{Bar, Case, Figure, Read};
 use crate::bench::compare::setup::{Setup, sizes, with};
 
 /// The cases.
-pub const CASES: [Named; 6] = [
+pub const CASES: [Named; 7] = [
     ("step/lora", |setup| {
         case(setup, &Step::new("step/lora", setup.encoder()?, 32, query_value(), 0.5))
     }),
@@ -24,6 +24,7 @@ pub const CASES: [Named; 6] = [
         let name = "step/12x768-all-linear";
         case(setup, &Step::new(name, setup.large_encoder()?, 16, all_linear(), 0.6))
     }),
+    ("step/burn", burn),
     ("step/bf16", |setup| {
         let step = Step::new("step/bf16", setup.encoder()?, 32, query_value(), 0.65);
         case(setup, &Step { dtype: "bf16", ..step })
@@ -103,6 +104,29 @@ fn case(setup: &Setup, step: &Step) -> Result<Case> {
         step.rows, step.dtype
     );
     Ok(Case { name: step.name.into(), about, sides, figures, versions: None })
+}
+
+/// Beside what Burn itself has.
+fn burn(setup: &Setup) -> Result<Case> {
+    let model = setup.encoder()?;
+    let names = ["num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads"];
+    let encoder = sizes(&model, names)?;
+    let order = json!({"rows": 32, "tokens": TOKENS, "steps": setup.steps()});
+    let of_ours = json!({"model": model, "method": "lora", "settings": query_value()});
+    let of_burn = json!({"what": "burn", "sizes": encoder});
+    let mut sides = vec![setup.ours(with(&order, of_ours)), setup.ours(with(&order, of_burn))];
+    sides[1].name = "Burn's apply_lora".into();
+    let figures = vec![
+        Figure::of("step, s", Read::step(), 1, None),
+        Figure::of("peak memory, MB", Read::Peak, 1, None),
+    ];
+    let about =
+        "The same as `lora`, beside Burn's own `TransformerEncoder` of the same size under \
+                 `apply_lora` (rank 8 on query and value), which begins behind the embeddings and \
+                 clips nothing."
+            .into();
+    let versions = Some("burn 0.22.1".into());
+    Ok(Case { name: "step/burn".into(), about, sides, figures, versions })
 }
 
 /// The products with frozen weights of a step, and how often each is computed: forward, and for the

@@ -4,29 +4,26 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::module::{Module, ParamGroup};
-use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::Device;
-use peft_core::{
-    LossContext, Memo, Method, Progress as StepProgress, Stack, StepContext, num_trainable,
-};
+use peft_core::{Method, Stack, num_trainable};
+use peft_data::TokenizedSet;
 use peft_data::metrics::{Metric, Metrics};
-use peft_data::{Batch, TokenizedSet, mix};
 use peft_format::Adapter;
-use peft_models::{AddedTokens, Forward, Model, Recompute};
+use peft_kernels::profile::span;
+use peft_models::{AddedTokens, Model};
 use serde::{Deserialize, Serialize};
 
 use super::ahead::{Ahead, Plan};
 use super::checkpoint::{self, Best, Position};
 use super::sums::{self, Sums};
-use super::{
-    Entry, History, Observer, RunDirectory, TaskFile, TrainSettings, finite, frozen, gradients,
-};
+use super::{Entry, History, Observer, RunDirectory, TaskFile, TrainSettings, finite, frozen};
 use crate::evaluate::{Under, evaluate, metrics_of};
 use crate::frozen_states::{FrozenStates, Room};
-use crate::loss::loss;
 use crate::{Error, Result};
+
+mod step;
 
 /// The data of a run.
 #[derive(Debug, Clone)]
@@ -260,8 +257,8 @@ impl<'m> Trainer<'m> {
         while state.position.epochs < settings.epochs && !self.stops_early(&state.position) {
             let epoch = state.position.epochs;
             while state.position.batches < batches {
-                let step = ahead.next()?;
-                let entry = self.step(state, data, &step, epoch, total)?;
+                let step = span("waiting for data", || ahead.next())?;
+                let entry = span("step: the rest", || self.step(state, data, &step, epoch, total))?;
                 self.observer.entry(&entry);
                 history.push(entry)?;
                 state.position.batches += step.len();
@@ -278,7 +275,7 @@ impl<'m> Trainer<'m> {
             state.position.batches = 0;
             state.position.epochs += 1;
             if let Some(valid) = &data.valid {
-                let metrics = self.judge(state, valid, metric)?;
+                let metrics = span("evaluation: the rest", || self.judge(state, valid, metric))?;
                 let (step, epoch) = (state.position.step, state.position.epochs);
                 let entry = Entry::Valid { step, epoch, metrics };
                 self.observer.entry(&entry);
@@ -338,103 +335,6 @@ impl<'m> Trainer<'m> {
     /// is asked for: batches of long or of short sentences alone teach less.
     fn groups(&self) -> bool {
         self.settings.group_by_length.unwrap_or(!self.task.labels.goal.is_over_tokens())
-    }
-
-    /// One optimizer step over some batches.
-    fn step(
-        &self,
-        state: &mut State<'_>,
-        data: &TrainData,
-        batches: &[Batch],
-        epoch: usize,
-        total: usize,
-    ) -> Result<Entry> {
-        let step = state.position.step;
-        let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
-        // Every token has the same weight, in whatever group's batch it is.
-        let weight = match self.groups() && self.task.labels.goal.is_over_tokens() {
-            true => {
-                let expected = data.train.mean_targets(self.settings.batch_size);
-                targets as f64 / (batches.len() as f64 * expected)
-            }
-            false => 1.0,
-        };
-        let mut accumulator = GradientsAccumulator::new();
-        let (mut mean, mut tokens) = (0.0, 0);
-        let progress = StepProgress { step, total };
-        let inner = self.settings.gradient_checkpointing.then(|| state.method.valid());
-        for (number, batch) in batches.iter().enumerate() {
-            if batch.asks_nothing() {
-                continue;
-            }
-            // Dropout of a step is the same whether or not the run was cut off before it.
-            let (seed, memo) = (mix(self.seed ^ RANDOM_STATE, number as u64), Memo::new());
-            let states = state.frozen.as_ref().map(|frozen| frozen.train.of(batch, &state.method));
-            let states = states.transpose()?;
-            let how = Forward::train(&state.method, seed, step as u64).with_memo(&memo);
-            let recompute = inner.as_ref().map(|inner| Recompute::new(self.model, inner));
-            let how = recompute.iter().fold(how, Forward::with_recompute);
-            let how = states.iter().fold(how, Forward::from_layer);
-            let logits = batch.logits(self.model, how)?;
-            let again = || batch.logits(self.model, how).map_err(peft_core::Error::pass);
-            let context = LossContext { progress, logits: &logits, again: &again };
-            let of_method = state.method.loss(&context)?;
-            let share = batch.targets.len() as f64 / targets as f64;
-            let loss = loss(self.task.labels.goal, logits, batch) * share;
-            tokens += batch.tokens;
-            let objective = match of_method {
-                Some(of_method) => loss.clone() * weight + of_method * share,
-                None => loss.clone() * weight,
-            };
-            let gradients = match recompute {
-                Some(recompute) => recompute.backward(&state.method, objective),
-                None => GradientsParams::from_grads(objective.backward(), &state.method),
-            };
-            accumulator.accumulate(&state.method, gradients);
-            // Read when all is under way: on some devices a read waits for what was asked before.
-            mean += loss.into_scalar::<f32>();
-        }
-        if !mean.is_finite() {
-            return Err(Error::Diverged { step: step + 1, quantity: "loss".into() });
-        }
-        let mut gradients = accumulator.grads();
-        if step == 0 {
-            let missed = gradients::without_gradient(&state.method, &gradients);
-            if !missed.is_empty() {
-                tracing::warn!("parameters without a gradient, which stay as they are: {missed:?}");
-            }
-        }
-        if self.settings.max_grad_norm > 0.0 {
-            gradients::clip(&state.method, &mut gradients, self.settings.max_grad_norm);
-        }
-        let lr = self.learning_rate(step, total);
-        let seen = gradients::copied(&state.method, &gradients);
-        // Not a copy of it: what is updated is held once.
-        let method = std::mem::replace(&mut state.method, Stack::new(Vec::new()));
-        state.method = state.optimizer.step(self.rates(lr), method, gradients);
-        state.position.step += 1;
-        state.position.tokens += tokens;
-        let progress = StepProgress { step: state.position.step, total };
-        state.method.after_step(&StepContext { progress, gradients: &seen });
-        Ok(Entry::Step { step: state.position.step, epoch: epoch + 1, loss: mean, lr, tokens })
-    }
-
-    fn learning_rate(&self, step: usize, total: usize) -> f64 {
-        let highest = self.settings.lr.unwrap_or(self.adapter.config.method.learning_rate());
-        let warmup = (total as f64 * self.settings.warmup_ratio).round() as usize;
-        highest * self.settings.schedule.share(step, warmup, total)
-    }
-
-    /// The rate, and the rates of parameters that the method wants to learn faster or slower.
-    fn rates(&self, lr: f64) -> ModuleLearningRate {
-        let rates = self
-            .groups_of_rates
-            .iter()
-            .fold(ModuleLrScheduler::new(lr), |rates, (group, factor)| {
-                rates.with_group(group.clone(), lr * factor)
-            });
-        let mut rates = rates;
-        rates.step()
     }
 
     /// Evaluates on the validation data, and keeps the adapter if it is the best so far.
