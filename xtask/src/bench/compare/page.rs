@@ -20,7 +20,7 @@ should be. Every program has all cores.
 ";
 
 /// The rows with what they are, in the order of the page.
-pub const ROWS: [(&str, &str); 9] = [
+pub const ROWS: [(&str, &str); 11] = [
     (
         "step",
         "a training step (forward, loss, backward, clipping, AdamW) over texts of one length, and what its frozen products alone would take",
@@ -35,6 +35,8 @@ pub const ROWS: [(&str, &str); 9] = [
     ("generate", "reading a prompt, and the tokens that follow it, beside llama.cpp"),
     ("switch", "loading another adapter into a running process, over loading the model"),
     ("drop", "a training step whose first half of layers has no adapters (AdapterDrop)"),
+    ("checkpointing", "our own training step with gradient checkpointing, over that without"),
+    ("estimate", "what `peft estimate` says of memory and time, beside what was measured"),
     (
         "scale",
         "our own training step against sizes; `expected` is the formula that the row's name says, from the first line on",
