@@ -11,6 +11,7 @@ mod input;
 mod loaded;
 mod models;
 mod options;
+mod outline;
 mod output;
 mod plot;
 mod progress;

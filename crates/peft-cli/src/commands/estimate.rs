@@ -1,19 +1,18 @@
 //! `peft estimate`.
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
-use peft::core::{Base, InitContext, Method, SiteKind};
+use peft::core::{Base, Method, SiteKind};
 use peft::data::{Goal, Labels};
-use peft::format::{Adapter, AdapterConfig};
-use peft::models::{Checkpoint, Model, ModelConfig, ModelTask, Precision};
+use peft::models::{Checkpoint, Precision};
 use peft::train::{Estimate as Estimated, Machine, TrainSettings, Workload};
 use serde_json::json;
 
 use super::train::TaskName;
 use crate::options::{DeviceOptions, ModelOptions, SettingOptions};
+use crate::outline::Outline;
 use crate::output::{grouped, print_json, stdout};
 
 /// Show what training would take: the most memory at once, by part, and the time of a step.
@@ -54,24 +53,12 @@ pub struct Estimate {
 impl Estimate {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let device = self.device.device()?;
-        let registry = peft::registry();
-        let fields = self.settings.fields(&registry, &self.method)?;
-        let config = AdapterConfig::configure(&registry, &self.method, fields)?;
-        let resolved = self.model.resolve([])?;
         let goal = self.task.goal();
         let names = if goal.has_names() { self.labels } else { 0 };
         let names = (0..names).map(|label| label.to_string()).collect();
-        let task = ModelTask { task: Labels { goal, names }.task(), seed: 0 };
-        let precision = self.model.load_in.unwrap_or_default();
-        let checkpoint = Checkpoint::outline(&resolved.directory)?;
-        let mut checkpoint = checkpoint.with_precision(precision);
-        let of_model = ModelConfig::load(&resolved.directory)?;
-        let (model, _) = Model::from_checkpoint(of_model, &mut checkpoint, task, &device)?;
-        let config = match model.task_type() {
-            Some(task) => config.with_task(task, model.base()),
-            None => config,
-        };
-        let adapter = Adapter::init(config, &InitContext::new(model.base(), &device).restored())?;
+        let task = Labels { goal, names }.task();
+        let Outline { name, checkpoint, model, adapter } =
+            Outline::new(&self.model, &self.method, &self.settings, task, &device)?;
         let texts = self.batch_size.unwrap_or(TrainSettings::default().batch_size);
         let room = model.max_tokens().saturating_sub(adapter.method.virtual_tokens());
         let tokens = self.length.min(room);
@@ -80,13 +67,13 @@ impl Estimate {
             tokens,
             targets: targets(goal, texts, tokens),
             gradient_checkpointing: self.gradient_checkpointing,
-            packed_bytes: packed_bytes(precision, checkpoint.path(), model.base())?,
+            packed_bytes: packed_bytes(&checkpoint, model.base())?,
         };
         let estimate = Estimated::new(&model, &adapter, workload, &Machine::measured(&device));
         if self.json {
             let mut value = serde_json::to_value(&estimate)?;
             if let Some(fields) = value.as_object_mut() {
-                fields.insert("model".into(), json!(resolved.name));
+                fields.insert("model".into(), json!(name));
                 fields.insert("method".into(), json!(self.method));
                 fields.insert("batch_size".into(), json!(texts));
                 fields.insert("length".into(), json!(tokens));
@@ -112,10 +99,11 @@ fn targets(goal: Goal, texts: usize, tokens: usize) -> usize {
 }
 
 /// The bytes of frozen weights in fewer than 32 bits; `None` where they are f32.
-fn packed_bytes(precision: Precision, path: &Path, base: &Base) -> anyhow::Result<Option<usize>> {
+fn packed_bytes(checkpoint: &Checkpoint, base: &Base) -> anyhow::Result<Option<usize>> {
+    let path = checkpoint.path();
     let is_gguf = path.extension().is_some_and(|extension| extension == "gguf");
     // Bytes of a number of a linear layer, and of a table.
-    let [linear, table] = match precision {
+    let [linear, table] = match checkpoint.precision() {
         Precision::Stored if is_gguf => return Ok(Some(std::fs::metadata(path)?.len() as usize)),
         Precision::Stored | Precision::Full => return Ok(None),
         Precision::Half => [2.0, 2.0],

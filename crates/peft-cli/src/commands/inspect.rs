@@ -4,12 +4,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
-use peft::core::InitContext;
-use peft::format::{Accounting, Adapter, AdapterConfig, TaskType};
-use peft::models::{Checkpoint, Model, ModelConfig, ModelTask, Task};
+use peft::format::Accounting;
+use peft::models::Task;
 use serde_json::{Value, json};
 
 use crate::options::{DeviceOptions, ModelOptions, SettingOptions};
+use crate::outline::Outline;
 use crate::output::{grouped, print_json, stdout};
 
 /// Show what a method would train on a model.
@@ -35,23 +35,14 @@ pub struct Inspect {
 impl Inspect {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let device = self.device.device()?;
-        let registry = peft::registry();
-        let fields = self.settings.fields(&registry, &self.method)?;
-        let config = AdapterConfig::configure(&registry, &self.method, fields)?;
-        let resolved = self.model.resolve([])?;
-        let task = ModelTask { task: Task::ClassifySequence { labels: self.labels }, seed: 0 };
-        // Values are not looked at, neither the model's nor those that the method starts from.
-        let checkpoint = Checkpoint::outline(&resolved.directory)?;
-        let mut checkpoint = checkpoint.with_precision(self.model.load_in.unwrap_or_default());
-        let of_model = ModelConfig::load(&resolved.directory)?;
-        let (model, _) = Model::from_checkpoint(of_model, &mut checkpoint, task, &device)?;
-        let config = config.with_task(TaskType::SequenceClassification, model.base());
-        let adapter = Adapter::init(config, &InitContext::new(model.base(), &device).restored())?;
+        let task = Task::ClassifySequence { labels: self.labels };
+        let Outline { name, model, adapter, .. } =
+            Outline::new(&self.model, &self.method, &self.settings, task, &device)?;
         let counts = Accounting::new(&adapter, model.base());
         if self.json {
             let mut value = serde_json::to_value(&counts)?;
             if let Some(fields) = value.as_object_mut() {
-                fields.insert("model".into(), json!(resolved.name));
+                fields.insert("model".into(), json!(name));
                 fields.insert("method".into(), json!(self.method));
                 fields.insert("settings".into(), Value::Object(adapter.config.method.to_fields()));
             }

@@ -20,14 +20,15 @@ pub struct Memory {
     pub optimizer: usize,
     /// What the forward pass keeps for the backward pass.
     pub activations: usize,
-    /// What is computed and not kept, what is left of reading the checkpoint, and the program itself.
+    /// What is computed and not kept, what is left of reading weights, and the program itself.
     pub workspace: usize,
 }
 
 /// The program, with its tokenizer, data and threads.
 const PROGRAM: f64 = 30e6;
 
-/// How much of the checkpoint, which is read as a whole, the allocator still holds while training.
+/// What the allocator still holds while training of the buffers through which weights went, as a share of
+/// the weights.
 const READ: f64 = 0.5;
 
 /// What an allocator holds beside what is used of it, as a share.

@@ -203,7 +203,8 @@ impl<'m> Trainer<'m> {
         self.check(data, resume)?;
         let settings = &self.settings;
         let plan = self.plan(data);
-        let steps_per_epoch = plan.batches().div_ceil(settings.accumulate);
+        let batches = plan.batches();
+        let steps_per_epoch = batches.div_ceil(settings.accumulate);
         let total = steps_per_epoch * settings.epochs;
         self.directory = self.directory.claim(resume)?;
         if let Some(outcome) = self.directory.outcome()? {
@@ -221,7 +222,7 @@ impl<'m> Trainer<'m> {
         self.observer.begin(state.position.step, total);
         std::thread::scope(|scope| {
             let ahead = plan.ahead(scope, &state.position);
-            self.epochs(&mut state, data, &ahead, &mut history, total)
+            self.epochs(&mut state, data, (&ahead, batches), &mut history, total)
         })?;
         self.observer.end();
         self.finish(state, data, &history)
@@ -240,18 +241,17 @@ impl<'m> Trainer<'m> {
         }
     }
 
-    /// The epochs that are left, each with its evaluation.
+    /// The epochs that are left, each of so many batches, with their evaluations.
     fn epochs(
         &mut self,
         state: &mut State<'_>,
         data: &TrainData,
-        ahead: &Ahead,
+        (ahead, batches): (&Ahead, usize),
         history: &mut History,
         total: usize,
     ) -> Result<()> {
         let settings = self.settings.clone();
         let metric = settings.judge(&self.task.labels);
-        let batches = self.plan(data).batches();
         let started = Instant::now();
         let before = state.position.seconds;
         while state.position.epochs < settings.epochs && !self.stops_early(&state.position) {
