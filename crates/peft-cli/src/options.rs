@@ -26,8 +26,9 @@ pub struct ModelOptions {
     /// Use local directories and the cache only; download nothing
     #[arg(long)]
     pub offline: bool,
-    /// Precision of the frozen weights: `f32`, `f16`, `8bit`, `4bit`, or `stored`, the precision
-    /// of the files [default: that of the adapter's training; without one, stored]
+    /// Precision of the frozen weights: `f32`, `bf16` (computed in it), `f16`, `8bit`, `4bit`, or
+    /// `stored`, the precision of the files [default: that of the adapter's training; without one,
+    /// stored]
     #[arg(long, value_name = "PRECISION")]
     pub load_in: Option<Precision>,
 }

@@ -41,7 +41,7 @@ pub struct RunFile {
     /// The model; none: what the adapters below were made for, or else `minilm`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Precision of its frozen weights: `f32`, `f16`, `8bit`, `4bit`, or `stored`.
+    /// Precision of its frozen weights: `f32`, `bf16`, `f16`, `8bit`, `4bit`, or `stored`.
     pub load_in: Precision,
     /// The method.
     pub method: String,

@@ -39,4 +39,4 @@ pub use packed::{BlockFormat, PackedMatrix, PackedTensor};
 #[cfg(feature = "flex")]
 pub use prepacked::PrepackedMatrix;
 pub use rotary::turned;
-pub use weight::{PackedWeight, laid_out};
+pub use weight::{Element, PackedWeight, laid_out};

@@ -1,4 +1,4 @@
-//! A frozen f32 matrix laid out once for products in both directions.
+//! A frozen matrix laid out once for products in both directions.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,9 +7,9 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use crate::fused::is_fast_device;
 use crate::linear::{LinearParts, linear};
 use crate::matmul::{Panels, Source};
-use crate::weight::PackedWeight;
+use crate::weight::{Element, PackedWeight};
 
-/// A frozen matrix in f32, laid out for products with it on the CPU; the gradient's products have
+/// A frozen matrix, laid out for products with it on the CPU; the gradient's products have
 /// it laid out the other way round, from the first one on.
 #[derive(Debug, Clone)]
 pub struct PrepackedMatrix {
@@ -37,21 +37,27 @@ impl PrepackedMatrix {
     /// # Panics
     /// If there are not as many numbers, or it is [not supported](Self::is_supported) on this
     /// device.
-    pub fn new(values: &[f32], shape: [usize; 2], device: &Device) -> Self {
-        Self::of(Source::new(values, shape), device)
+    pub fn new(values: &[f32], shape: [usize; 2], element: Element, device: &Device) -> Self {
+        Self::of(Source::new(values, shape), element, device)
     }
 
     /// The transpose of the matrix `[rows, columns]` with these numbers, row after row.
     ///
     /// # Panics
     /// As [`new`](Self::new).
-    pub fn transposed(values: &[f32], shape: [usize; 2], device: &Device) -> Self {
-        Self::of(Source::new(values, shape).transposed(), device)
+    pub fn transposed(
+        values: &[f32],
+        shape: [usize; 2],
+        element: Element,
+        device: &Device,
+    ) -> Self {
+        Self::of(Source::new(values, shape).transposed(), element, device)
     }
 
-    fn of(source: Source<'_>, device: &Device) -> Self {
+    fn of(source: Source<'_>, element: Element, device: &Device) -> Self {
         assert!(Self::is_supported(device), "no products with laid out matrices on {device:?}");
-        let sides = Sides { straight: Panels::on_all_cores(source).into(), ..Sides::default() };
+        let straight = Panels::on_all_cores(source, element);
+        let sides = Sides { straight: straight.into(), ..Sides::default() };
         let device = device.clone().without_autodiff();
         Self { sides: Arc::new(sides), transposed: false, device }
     }
@@ -77,7 +83,7 @@ impl PrepackedMatrix {
         let other = other.get().expect("one of the sides is there");
         let values = other.dense();
         let values = Source::new(&values, [other.depth(), other.columns()]);
-        let panels = Panels::on_all_cores(values.transposed());
+        let panels = Panels::on_all_cores(values.transposed(), other.element());
         wanted.get_or_init(|| panels)
     }
 
@@ -100,7 +106,7 @@ impl PackedWeight for PrepackedMatrix {
     }
 
     fn num_bytes(&self) -> usize {
-        self.dims().iter().product::<usize>() * size_of::<f32>()
+        self.dims().iter().product::<usize>() * self.any().0.element().num_bytes()
     }
 
     fn device(&self) -> Device {

@@ -40,7 +40,28 @@ pub trait PackedWeight: fmt::Debug + Send + Sync {
     fn rows(&self, indices: Tensor<1, Int>) -> Tensor<2>;
 }
 
-/// A frozen f32 matrix `[rows, columns]`, or with `transposed` that matrix transposed, laid out for
+/// The type that a frozen matrix is laid out in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Element {
+    /// f32.
+    #[default]
+    F32,
+    /// bf16: products round what they multiply to 8 binary digits, and add in f32. Fast where the
+    /// processor has AVX-512 BF16.
+    Bf16,
+}
+
+impl Element {
+    /// The bytes of a number.
+    pub fn num_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// A frozen matrix `[rows, columns]`, or with `transposed` that matrix transposed, laid out for
 /// products on this device; `None` where a tensor is as good.
 ///
 /// # Panics
@@ -49,6 +70,7 @@ pub fn laid_out(
     values: &[f32],
     shape: [usize; 2],
     transposed: bool,
+    element: Element,
     device: &Device,
 ) -> Option<Arc<dyn PackedWeight>> {
     #[cfg(feature = "flex")]
@@ -58,8 +80,8 @@ pub fn laid_out(
         } else {
             crate::PrepackedMatrix::new
         };
-        return Some(Arc::new(of(values, shape, device)));
+        return Some(Arc::new(of(values, shape, element, device)));
     }
-    let _ = (values, shape, transposed, device);
+    let _ = (values, shape, transposed, element, device);
     None
 }

@@ -125,12 +125,15 @@ impl Model {
                     );
                 }
             }
-            precision @ (Precision::Half | Precision::EightBit | Precision::FourBit)
+            precision @ (Precision::Half
+            | Precision::Bf16
+            | Precision::EightBit
+            | Precision::FourBit)
                 if !can_pack =>
             {
                 return Err(Error::Input(format!(
                     "weights of {precision} on {device:?}: only the device flex computes on \
-                     packed weights"
+                     them"
                 )));
             }
             _ => {}

@@ -12,7 +12,7 @@ mod run;
 pub use adapted::{AdaptedModel, AdapterPaths, Side, SideBySide};
 pub use answers::{Answered, predict_answers};
 pub use error::{Error, Result};
-pub use estimate::{Estimate, Machine, Memory, Workload};
+pub use estimate::{Estimate, Machine, Memory, Weights, Workload};
 pub use evaluate::{Under, evaluate, predict, predict_tags};
 pub use run::{
     CalibrationBatches, Entry, History, Observer, Outcome, RunDirectory, Schedule, TASK_FILE,

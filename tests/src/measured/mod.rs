@@ -12,6 +12,7 @@ mod switch;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use peft::models::Precision;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -37,8 +38,8 @@ pub struct Order {
     pub new_tokens: usize,
     /// Training steps, rounds of inference.
     pub steps: usize,
-    /// What the computation is in: `f32` or `bf16`.
-    pub dtype: String,
+    /// What linear layers are computed in: `f32` or `bf16`.
+    pub dtype: Precision,
     /// Settings of training, over those of a comparison.
     pub train: Map<String, Value>,
     /// A directory that is written to.
@@ -61,7 +62,7 @@ impl Default for Order {
             tokens: 128,
             new_tokens: 128,
             steps: 7,
-            dtype: "f32".into(),
+            dtype: Precision::Full,
             train: Map::new(),
             out: PathBuf::new(),
             shapes: Vec::new(),

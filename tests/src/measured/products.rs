@@ -1,4 +1,4 @@
-//! How fast matrix products are, by shape: Burn's own, and with a weight that is packed before.
+//! How fast matrix products are, by shape: Burn's own, and with a weight that is laid out before.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Order;
 
 /// For each shape `[tokens, d_in] x [d_in, d_out]`: GFLOP/s at best, of as many rounds as there are
-/// steps, with either.
+/// steps, with either; a weight that is laid out is of the order's type.
 pub fn measure(order: &Order) -> Result<Value> {
     let device = Device::default();
     let mut rates = Map::new();
@@ -22,7 +22,12 @@ pub fn measure(order: &Order) -> Result<Value> {
         let mut seconds = plain;
         if peft_kernels::PrepackedMatrix::is_supported(&device) {
             let values = weight.to_data().try_to_vec::<f32>()?;
-            let packed = peft_kernels::PrepackedMatrix::new(&values, [d_in, d_out], &device);
+            let packed = peft_kernels::PrepackedMatrix::new(
+                &values,
+                [d_in, d_out],
+                order.dtype.element(),
+                &device,
+            );
             seconds =
                 seconds.min(best(order.steps, || drop(packed.product(x.clone()).into_data())));
         }

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use burn::tensor::Device;
 use peft::core::InitContext;
 use peft::data::{Dataset, Example, Goal, Labels, Layout, Target, Text, TokenizedSet};
 use peft::format::{Adapter, AdapterConfig};
-use peft::models::{Model, ModelConfig, ModelTask, Precision, Task, TextTokenizer};
+use peft::models::{Model, ModelConfig, ModelTask, Task, TextTokenizer};
 use peft::train::{Entry, Observer, RunDirectory, TaskFile, TrainData, TrainSettings, Trainer};
 use serde_json::{Value, json};
 
@@ -46,9 +46,6 @@ impl Observer for Clock {
 
 /// The seconds of each step, from one to the next; the first begins where training does.
 pub fn measure(order: &Order) -> Result<Value> {
-    if order.dtype != "f32" {
-        bail!("training in {} is not there yet", order.dtype);
-    }
     let device = Device::default();
     let goal = match ModelConfig::load(&order.model)?.own_task() {
         Task::CausalLm => Goal::CausalLm,
@@ -60,7 +57,7 @@ pub fn measure(order: &Order) -> Result<Value> {
     };
     let labels = Labels { goal, names };
     let task = ModelTask { task: labels.task(), seed: 0 };
-    let (model, _) = Model::load(&order.model, Some(task), &device)?;
+    let (model, _) = Model::load_in(&order.model, Some(task), order.dtype, &device)?;
     let tokenizer = TextTokenizer::load(&order.model, order.tokens)?;
     let data = TokenizedSet::new(&texts(order, &labels), &tokenizer, model.config())?;
 
@@ -72,7 +69,7 @@ pub fn measure(order: &Order) -> Result<Value> {
     let on = device.autodiff();
     let adapter = Adapter::init(config, &InitContext::new(model.base(), &on))?;
     let layout = Layout::default();
-    let (max_length, load_in) = (order.tokens, Precision::default());
+    let (max_length, load_in) = (order.tokens, order.dtype);
     let task = TaskFile { labels, layout, max_length, load_in };
     let directory = RunDirectory::new(&order.out);
     let trainer = Trainer::new(&model, adapter, task, settings(order)?, directory, 0)?;

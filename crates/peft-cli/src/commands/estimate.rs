@@ -7,7 +7,7 @@ use clap::Args;
 use peft::core::{Base, Method, SiteKind};
 use peft::data::{Goal, Labels};
 use peft::models::{Checkpoint, Precision};
-use peft::train::{Estimate as Estimated, Machine, TrainSettings, Workload};
+use peft::train::{Estimate as Estimated, Machine, TrainSettings, Weights, Workload};
 use serde_json::json;
 
 use super::train::TaskName;
@@ -67,9 +67,10 @@ impl Estimate {
             tokens,
             targets: targets(goal, texts, tokens),
             gradient_checkpointing: self.gradient_checkpointing,
-            packed_bytes: packed_bytes(&checkpoint, model.base())?,
+            weights: weights(&checkpoint, model.base())?,
         };
-        let estimate = Estimated::new(&model, &adapter, workload, &Machine::measured(&device));
+        let machine = Machine::measured(checkpoint.precision().element(), &device);
+        let estimate = Estimated::new(&model, &adapter, workload, &machine);
         if self.json {
             let mut value = serde_json::to_value(&estimate)?;
             if let Some(fields) = value.as_object_mut() {
@@ -98,14 +99,19 @@ fn targets(goal: Goal, texts: usize, tokens: usize) -> usize {
     }
 }
 
-/// The bytes of frozen weights in fewer than 32 bits; `None` where they are f32.
-fn packed_bytes(checkpoint: &Checkpoint, base: &Base) -> anyhow::Result<Option<usize>> {
+/// How the frozen weights are held.
+fn weights(checkpoint: &Checkpoint, base: &Base) -> anyhow::Result<Weights> {
+    let precision = checkpoint.precision();
     let path = checkpoint.path();
     let is_gguf = path.extension().is_some_and(|extension| extension == "gguf");
     // Bytes of a number of a linear layer, and of a table.
-    let [linear, table] = match checkpoint.precision() {
-        Precision::Stored if is_gguf => return Ok(Some(std::fs::metadata(path)?.len() as usize)),
-        Precision::Stored | Precision::Full => return Ok(None),
+    let [linear, table] = match precision {
+        Precision::Stored if is_gguf => {
+            return Ok(Weights::Packed(std::fs::metadata(path)?.len() as usize));
+        }
+        Precision::Stored | Precision::Full | Precision::Bf16 => {
+            return Ok(Weights::LaidOut(precision.element()));
+        }
         Precision::Half => [2.0, 2.0],
         Precision::EightBit => [34.0 / 32.0; 2],
         Precision::FourBit => [0.5 + 4.0 / 64.0, 34.0 / 32.0],
@@ -115,7 +121,7 @@ fn packed_bytes(checkpoint: &Checkpoint, base: &Base) -> anyhow::Result<Option<u
         SiteKind::Embedding => table * site.num_params() as f64,
         _ => 4.0 * site.num_params() as f64,
     });
-    Ok(Some(bytes.sum::<f64>() as usize))
+    Ok(Weights::Packed(bytes.sum::<f64>() as usize))
 }
 
 fn show(estimate: &Estimated, tokens: usize) -> std::io::Result<()> {

@@ -57,9 +57,9 @@ pub struct Train {
     /// Download nothing
     #[arg(long)]
     offline: bool,
-    /// Precision of the frozen weights: `f32`, `f16`, `8bit`, `4bit` (QLoRA), or `stored`, the
-    /// precision of the files [default: stored]
-    #[arg(long, value_name = "PRECISION")]
+    /// Precision of the frozen weights: `f32`, `bf16` (computed in it, as autocast does), `f16`,
+    /// `8bit`, `4bit` (QLoRA), or `stored`, the precision of the files [default: stored]
+    #[arg(long, visible_alias = "dtype", value_name = "PRECISION")]
     load_in: Option<Precision>,
     #[command(flatten)]
     device: DeviceOptions,

@@ -49,10 +49,51 @@ fn a_packed_base_is_trained_over_measured_and_merged() {
 }
 
 #[test]
+fn training_in_bf16_is_that_in_f32_but_for_rounding() {
+    let bench = Workbench::new();
+    let train = |dtype: &str, out: &str| {
+        bench.json(&format!(
+            "train --model model --dtype {dtype} --train train.tsv --test test.tsv --epochs 4 --lr 1e-2 \
+             --set r=4 --out {out} --json"
+        ))
+    };
+    let loss = |value: &serde_json::Value| value["loss"].as_f64().unwrap();
+    let [full, half] = [train("f32", "full"), train("bf16", "half")].map(|run| loss(&run["test"]));
+    let difference = (full - half).abs();
+    assert!(difference > 0.0 && difference < 0.02, "{full} {half}");
+    // The adapter knows what it was trained in.
+    let eval = |options: &str| {
+        loss(&bench.json(&format!(
+            "eval --model model --adapter half/adapter {options} --data test.tsv --json"
+        )))
+    };
+    assert!((eval("") - half).abs() < 1e-5);
+    assert_ne!(eval("--load-in f32"), eval(""));
+    let run = bench.run("train half/run.toml --out again");
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    assert!(
+        (loss(&bench.json("eval --model model --adapter again/adapter --data test.tsv --json"))
+            - half)
+            .abs()
+            < 1e-5
+    );
+    let merge = bench.run("merge --model model --adapter half/adapter --out merged");
+    assert!(merge.status.success(), "{}", text(&merge.stderr));
+    assert!(
+        (loss(&bench.json("eval --model merged --load-in bf16 --data test.tsv --json")) - half)
+            .abs()
+            < 0.02
+    );
+}
+
+#[test]
 fn a_precision_that_is_not_known_is_named() {
     let bench = Workbench::new();
     let error = bench.error("eval --model model --load-in 3bit --data test.tsv");
-    assert!(error.contains("3bit") && error.contains("stored, f32, f16, 8bit, 4bit"), "{error}");
+    assert!(
+        error.contains("3bit") && error.contains("stored, f32, f16, bf16, 8bit, 4bit"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Products of f32 matrices.
+//! Products of f32 matrices, and of those rounded to bf16.
 
+mod pairs;
 mod panels;
 mod product;
 mod tile;

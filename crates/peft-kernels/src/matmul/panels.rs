@@ -4,22 +4,25 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::pairs;
 use super::tile::most_registers;
-use crate::simd;
+use crate::{Element, simd};
 
-/// A matrix `[depth, columns]` as panels `[panel][depth][width]`, the last filled up with zeros.
+/// A matrix `[depth, columns]` as panels `[panel][depth][width]`, the last filled up with zeros; in
+/// bf16 `[panel][depth / 2][width]` pairs of numbers that are one above the other.
 #[derive(Clone)]
 pub(crate) struct Panels {
     depth: usize,
     columns: usize,
     width: usize,
+    element: Element,
     values: Vec<Line>,
 }
 
-/// A line of the cache, where every panel begins.
+/// A line of the cache, where every panel begins: the bits of f32 numbers or of pairs.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; LINE]);
+struct Line([u32; LINE]);
 
 const LINE: usize = 16;
 
@@ -77,6 +80,33 @@ impl<'a> Source<'a> {
     }
 }
 
+impl Source<'_> {
+    /// Writes a panel of `width` columns in pairs.
+    fn lay_out_pairs(self, number: usize, width: usize, panel: &mut [u32]) {
+        let Self { values, depth, columns, row, column } = self;
+        let first = number * width;
+        let inside = width.min(columns - first);
+        let at = |place: usize, beside: usize| match place < depth {
+            true => values[place * row + (first + beside) * column],
+            false => 0.0,
+        };
+        if column == 1 {
+            for (pair, line) in panel.chunks_mut(width).enumerate() {
+                for (beside, word) in line[..inside].iter_mut().enumerate() {
+                    *word = pairs::pair(at(2 * pair, beside), at(2 * pair + 1, beside));
+                }
+            }
+        } else {
+            for beside in 0..inside {
+                for pair in 0..depth.div_ceil(2) {
+                    let word = pairs::pair(at(2 * pair, beside), at(2 * pair + 1, beside));
+                    panel[pair * width + beside] = word;
+                }
+            }
+        }
+    }
+}
+
 impl std::fmt::Debug for Panels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Panels[{}, {}]", self.depth, self.columns)
@@ -91,31 +121,45 @@ impl Panels {
 
     /// Lays a matrix out, each number times `factor`.
     pub(crate) fn scaled(source: Source<'_>, factor: f32) -> Self {
-        let mut panels = Self { depth: 0, columns: 0, width: 0, values: Vec::new() };
+        let mut panels = Self::empty(Element::F32);
         panels.fill(source, factor);
         panels
     }
 
-    /// Lays a matrix out on all cores: a large one, that is laid out once.
-    pub(crate) fn on_all_cores(source: Source<'_>) -> Self {
-        let mut panels = Self { depth: 0, columns: 0, width: 0, values: Vec::new() };
+    /// Lays a matrix out on all cores: a large one, that is laid out once. In bf16 each number is
+    /// rounded to the nearest.
+    pub(crate) fn on_all_cores(source: Source<'_>, element: Element) -> Self {
+        let mut panels = Self::empty(element);
         panels.resize(source);
-        let panel = panels.depth * panels.width;
-        if panel > 0 {
-            let (width, length) = (panels.width, panels.count() * panel);
-            let all = panels.floats_mut()[..length].par_chunks_mut(panel).enumerate();
-            all.for_each(|(number, panel)| source.lay_out(number, width, 1.0, panel));
+        let size = panels.size();
+        if size > 0 {
+            let (width, length) = (panels.width, panels.count() * size);
+            match element {
+                Element::F32 => {
+                    let all = panels.floats_mut()[..length].par_chunks_mut(size).enumerate();
+                    all.for_each(|(number, panel)| source.lay_out(number, width, 1.0, panel));
+                }
+                Element::Bf16 => {
+                    let all = panels.words_mut()[..length].par_chunks_mut(size).enumerate();
+                    all.for_each(|(number, panel)| source.lay_out_pairs(number, width, panel));
+                }
+            }
         }
         panels
     }
 
-    /// Lays another matrix out in the place of this one.
+    fn empty(element: Element) -> Self {
+        Self { depth: 0, columns: 0, width: 0, element, values: Vec::new() }
+    }
+
+    /// Lays another matrix out in the place of this one, in f32.
     pub(crate) fn fill(&mut self, source: Source<'_>, factor: f32) {
+        self.element = Element::F32;
         self.resize(source);
-        let panel = self.depth * self.width;
-        if panel > 0 {
-            let (width, length) = (self.width, self.count() * panel);
-            let all = self.floats_mut()[..length].chunks_mut(panel).enumerate();
+        let size = self.size();
+        if size > 0 {
+            let (width, length) = (self.width, self.count() * size);
+            let all = self.floats_mut()[..length].chunks_mut(size).enumerate();
             all.for_each(|(number, panel)| source.lay_out(number, width, factor, panel));
         }
     }
@@ -129,10 +173,28 @@ impl Panels {
         let least = if lanes == 1 { most } else { 1 };
         let registers = columns.div_ceil(lanes).clamp(least, most);
         let width = lanes * registers;
-        let length = depth * width * columns.div_ceil(width);
         (self.depth, self.columns, self.width) = (depth, columns, width);
+        let length = self.size() * self.count();
         self.values.clear();
-        self.values.resize(length.div_ceil(LINE), Line([0.0; LINE]));
+        self.values.resize(length.div_ceil(LINE), Line([0; LINE]));
+    }
+
+    /// The words of a panel.
+    fn size(&self) -> usize {
+        self.width * self.lines()
+    }
+
+    /// The lines of a panel, each as many words as it is wide.
+    fn lines(&self) -> usize {
+        match self.element {
+            Element::F32 => self.depth,
+            Element::Bf16 => self.depth.div_ceil(2),
+        }
+    }
+
+    /// What its numbers are.
+    pub(crate) fn element(&self) -> Element {
+        self.element
     }
 
     /// Rows.
@@ -161,15 +223,25 @@ impl Panels {
         first..self.columns.min(first + self.width)
     }
 
-    /// A panel, `[depth, width]`.
+    /// A panel in f32, `[depth, width]`.
     pub(crate) fn panel(&self, number: usize) -> &[f32] {
-        let size = self.depth * self.width;
-        &self.floats()[number * size..(number + 1) * size]
+        assert_eq!(self.element, Element::F32, "a panel of f32");
+        &self.floats()[number * self.size()..(number + 1) * self.size()]
+    }
+
+    /// A panel in bf16, `[depth / 2, width]`.
+    pub(crate) fn pairs(&self, number: usize) -> &[u32] {
+        assert_eq!(self.element, Element::Bf16, "a panel of bf16");
+        &self.words()[number * self.size()..(number + 1) * self.size()]
     }
 
     /// The number at a place.
     pub(crate) fn at(&self, row: usize, column: usize) -> f32 {
-        self.panel(column / self.width)[row * self.width + column % self.width]
+        let place = column / self.width * self.size() + column % self.width;
+        match self.element {
+            Element::F32 => f32::from_bits(self.words()[place + row * self.width]),
+            Element::Bf16 => pairs::halves(self.words()[place + row / 2 * self.width])[row % 2],
+        }
     }
 
     /// The numbers, row after row.
@@ -177,22 +249,44 @@ impl Panels {
         let mut values = vec![0.0; self.depth * self.columns];
         for number in 0..self.count() {
             let columns = self.columns_of(number);
-            let lines = self.panel(number).chunks(self.width);
-            for (line, row) in lines.zip(values.chunks_mut(self.columns)) {
-                row[columns.clone()].copy_from_slice(&line[..columns.len()]);
+            let words = &self.words()[number * self.size()..(number + 1) * self.size()];
+            for (place, row) in values.chunks_mut(self.columns).enumerate() {
+                let line = match self.element {
+                    Element::F32 => place,
+                    Element::Bf16 => place / 2,
+                };
+                let line = &words[line * self.width..][..self.width];
+                for (to, word) in row[columns.clone()].iter_mut().zip(line) {
+                    *to = match self.element {
+                        Element::F32 => f32::from_bits(*word),
+                        Element::Bf16 => pairs::halves(*word)[place % 2],
+                    };
+                }
             }
         }
         values
     }
 
-    fn floats(&self) -> &[f32] {
-        // SAFETY: a line is an array of f32, without anything between one and the next.
+    fn words(&self) -> &[u32] {
+        // SAFETY: a line is an array of words, without anything between one and the next.
         unsafe { std::slice::from_raw_parts(self.values.as_ptr().cast(), self.values.len() * LINE) }
     }
 
-    fn floats_mut(&mut self) -> &mut [f32] {
+    fn words_mut(&mut self) -> &mut [u32] {
         let count = self.values.len() * LINE;
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.values.as_mut_ptr().cast(), count) }
+    }
+
+    fn floats(&self) -> &[f32] {
+        let words = self.words();
+        // SAFETY: as many numbers as words, of the same size; any bits are a number.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
+    }
+
+    fn floats_mut(&mut self) -> &mut [f32] {
+        let words = self.words_mut();
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len()) }
     }
 }

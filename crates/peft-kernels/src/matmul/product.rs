@@ -5,7 +5,9 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::Panels;
+use super::pairs::{self, Absent, Dot, Pairs, Widened};
 use super::tile::{self, Left, Right, most_registers, most_rows};
+use crate::Element;
 
 /// One product of a sum of products: `left · panels`.
 #[derive(Clone, Copy)]
@@ -16,7 +18,7 @@ pub(crate) struct Term<'a> {
     pub(crate) row: usize,
     /// From a column of it to the next.
     pub(crate) column: usize,
-    /// The right side.
+    /// The right side. Where it is in bf16, the left one lies row after row, and is rounded.
     pub(crate) panels: &'a Panels,
     /// How many rows of the right side are used.
     pub(crate) depth: usize,
@@ -62,9 +64,44 @@ impl WithSimd for Run<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        // SAFETY: there is nothing to compute with in bf16.
+        unsafe { self.run::<S, Absent>(simd) };
+    }
+}
+
+/// The same where a right side is in bf16.
+struct Mixed<'a>(Run<'a>);
+
+impl WithSimd for Mixed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // SAFETY: any processor can widen numbers.
+        unsafe { self.0.run::<S, Widened>(simd) };
+    }
+}
+
+/// The same with AVX-512 BF16.
+///
+/// # Safety
+/// The processor has it, and AVX-512 as `V4` is.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn native(run: Run<'_>) {
+    // SAFETY: as the caller says.
+    unsafe { run.run::<_, pairs::Native>(pulp::x86::V4::new_unchecked()) };
+}
+
+impl Run<'_> {
+    /// # Safety
+    /// The processor has the instructions of `D`.
+    #[inline(always)]
+    unsafe fn run<S: Simd, D: Dot<S>>(self, simd: S) {
         let Self { products, rows, panels, out, distance } = self;
         let Some(first) = products.terms.first() else { return };
         let most = most_rows(S::F32_LANES);
+        let mut rounded = Vec::new();
         for Term { left, row, column, panels, depth } in products.terms {
             let alike = [first.panels.columns(), first.panels.width()];
             assert_eq!([panels.columns(), panels.width()], alike, "products of one shape");
@@ -72,6 +109,16 @@ impl WithSimd for Run<'_> {
             if rows > 0 && *depth > 0 {
                 let last = (rows - 1) * row + (depth - 1) * column;
                 assert!(last < left.len(), "a left side of {rows} rows");
+            }
+            if D::IS_ANY {
+                rounded.push(match panels.element() {
+                    Element::F32 => Vec::new(),
+                    Element::Bf16 => {
+                        assert_eq!([*column, *depth], [1, panels.depth()], "whole rows to round");
+                        // SAFETY: as the caller says.
+                        unsafe { D::rounded(left, rows, *row, *depth) }
+                    }
+                });
             }
         }
         for number in panels {
@@ -82,21 +129,24 @@ impl WithSimd for Run<'_> {
                 // SAFETY: the left sides have these rows, and `out` too, as the caller of `run` says.
                 unsafe {
                     let out = out.add(row * distance + columns.start);
+                    let place = Place { row, panel: number, columns: columns.clone(), distance };
                     let width = first.panels.width() / S::F32_LANES;
-                    products.tiles(
-                        simd,
-                        [count, width],
-                        row,
-                        number,
-                        columns.clone(),
-                        out,
-                        distance,
-                    );
+                    products.tiles::<S, D>(simd, [count, width], &place, &rounded, out);
                 }
                 row += count;
             }
         }
     }
+}
+
+/// Where a tile is.
+struct Place {
+    /// The first of its rows.
+    row: usize,
+    panel: usize,
+    columns: Range<usize>,
+    /// From a row of the output to the next.
+    distance: usize,
 }
 
 impl Products<'_> {
@@ -114,28 +164,32 @@ impl Products<'_> {
         out: *mut f32,
         distance: usize,
     ) {
-        simd.vectorize(Run { products: self, rows, panels, out, distance });
+        let run = Run { products: self, rows, panels, out, distance };
+        if self.terms.iter().all(|term| term.panels.element() == Element::F32) {
+            return simd.vectorize(run);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if S::F32_LANES == 16 && crate::simd::has_bf16() {
+            // SAFETY: the processor has the instructions.
+            return unsafe { native(run) };
+        }
+        simd.vectorize(Mixed(run));
     }
 
     /// The tile of this size.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn tiles<S: Simd>(
+    unsafe fn tiles<S: Simd, D: Dot<S>>(
         &self,
         simd: S,
         [rows, registers]: [usize; 2],
-        row: usize,
-        panel: usize,
-        columns: Range<usize>,
+        place: &Place,
+        rounded: &[Vec<u32>],
         out: *mut f32,
-        distance: usize,
     ) {
         macro_rules! tile {
             ($rows:literal, $registers:literal) => {
                 // SAFETY: as the caller says.
-                unsafe {
-                    self.tile::<S, $rows, $registers>(simd, row, panel, columns, out, distance)
-                }
+                unsafe { self.tile::<S, D, $rows, $registers>(simd, place, rounded, out) }
             };
         }
         macro_rules! of_rows {
@@ -165,27 +219,35 @@ impl Products<'_> {
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Simd, const ROWS: usize, const WIDE: usize>(
+    unsafe fn tile<S: Simd, D: Dot<S>, const ROWS: usize, const WIDE: usize>(
         &self,
         simd: S,
-        row: usize,
-        panel: usize,
-        columns: Range<usize>,
+        &Place { row, panel, ref columns, distance }: &Place,
+        rounded: &[Vec<u32>],
         out: *mut f32,
-        distance: usize,
     ) {
         let wide = columns.len();
         let mut sums = match self.start {
             Start::Zero => [[simd.splat_f32s(0.0); WIDE]; ROWS],
             Start::Bias(bias) => {
-                let bias = bias[columns].as_ptr();
+                let bias = bias[columns.clone()].as_ptr();
                 // SAFETY: the bias has these columns, and at a distance of nothing each row is it.
                 unsafe { tile::read::<S, ROWS, WIDE>(simd, bias, 0, wide) }
             }
             // SAFETY: `out` has these rows.
             Start::Output => unsafe { tile::read::<S, ROWS, WIDE>(simd, out, distance, wide) },
         };
-        for term in self.terms {
+        for (number, term) in self.terms.iter().enumerate() {
+            if D::IS_ANY && term.panels.element() == Element::Bf16 {
+                let depth = term.depth.div_ceil(2);
+                let left = Pairs { start: rounded[number][row * depth..].as_ptr(), row: depth };
+                let right =
+                    Right { start: term.panels.pairs(panel).as_ptr(), row: term.panels.width() };
+                // SAFETY: all rows of the left side were rounded, each as long as the panel is
+                // deep, and a panel has whole registers.
+                sums = unsafe { pairs::add::<S, D, ROWS, WIDE>(simd, sums, left, right, depth) };
+                continue;
+            }
             let left = Left {
                 start: term.left.as_ptr().wrapping_add(row * term.row),
                 row: term.row,
@@ -292,6 +354,8 @@ impl WithSimd for Transposed<'_> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::bf16;
+
     use super::*;
     use crate::matmul::Source;
     use crate::simd::run;
@@ -392,6 +456,69 @@ mod tests {
         }
     }
 
+    #[test]
+    fn products_in_bf16_are_those_of_f64_of_rounded_numbers() {
+        let round = |values: &[f32]| -> Vec<f32> {
+            values.iter().map(|value| bf16::from_f32(*value).to_f32()).collect()
+        };
+        for [rows, depth, columns] in
+            [[1, 1, 1], [3, 5, 7], [13, 17, 50], [9, 32, 48], [31, 71, 130]]
+        {
+            let (left, right) = (values(rows * depth, 1), values(depth * columns, 2));
+            let (low, high) = (values(rows * 3, 3), values(3 * columns, 4));
+            let bias = values(columns, 5);
+            let flipped: Vec<f32> =
+                (0..depth * columns).map(|i| right[i % depth * columns + i / depth]).collect();
+            let straight = Source::new(&right, [depth, columns]);
+            for source in [straight, Source::new(&flipped, [columns, depth]).transposed()] {
+                let panels = Panels::on_all_cores(source, Element::Bf16);
+                assert_eq!(panels.dense(), round(&right));
+                let last = [depth - 1, columns / 2];
+                assert_eq!(panels.at(last[0], last[1]), round(&right)[last[0] * columns + last[1]]);
+                // A term in f32 beside it is not rounded.
+                let small = Panels::scaled(Source::new(&high, [3, columns]), 0.5);
+                let terms = [Term::new(&left, &panels), Term::new(&low, &small)];
+                let expected: Vec<f64> =
+                    exact(&round(&left), &round(&right), [rows, depth, columns])
+                        .iter()
+                        .zip(exact(&low, &high, [rows, 3, columns]))
+                        .enumerate()
+                        .map(|(place, (a, b))| f64::from(bias[place % columns]) + a + 0.5 * b)
+                        .collect();
+                let products = Products { terms: &terms, start: Start::Bias(&bias) };
+                let (shape, panels) = ([rows, columns], panels.count());
+                let what = format!("{rows} x {depth} x {columns}");
+                let mut out = vec![f32::NAN; rows * columns];
+                run(Kernel { products, shape, panels, out: &mut out });
+                assert_near(&out, &expected, &what);
+                // And where the processor has no instruction for it.
+                let mut out = vec![f32::NAN; rows * columns];
+                run(Widening(Kernel { products, shape, panels, out: &mut out }));
+                assert_near(&out, &expected, &what);
+            }
+        }
+    }
+
+    struct Widening<'a>(Kernel<'a>);
+
+    impl WithSimd for Widening<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Kernel { products, shape: [rows, distance], panels, out } = self.0;
+            assert_eq!(out.len(), rows * distance);
+            let run = Run {
+                products: &products,
+                rows,
+                panels: 0..panels,
+                out: out.as_mut_ptr(),
+                distance,
+            };
+            simd.vectorize(Mixed(run));
+        }
+    }
+
     struct Sum<'a>(&'a [f32], &'a [f32], [usize; 3], &'a mut [f32]);
 
     impl WithSimd for Sum<'_> {
@@ -425,25 +552,28 @@ mod tests {
             [[64, 384, 384], [64, 384, 1536], [64, 1536, 384], [64, 384, 8]]
         {
             let (left, right) = (values(rows * depth, 1), values(depth * columns, 2));
-            let panels = Panels::new(Source::new(&right, [depth, columns]));
-            let terms = [Term::new(&left, &panels)];
-            let mut out = vec![0.0; rows * columns];
-            let times = 2000;
-            let start = std::time::Instant::now();
-            for _ in 0..times {
-                let products = Products { terms: &terms, start: Start::Zero };
-                run(Kernel {
-                    products,
-                    shape: [rows, columns],
-                    panels: panels.count(),
-                    out: &mut out,
-                });
+            let source = Source::new(&right, [depth, columns]);
+            for element in [Element::F32, Element::Bf16] {
+                let panels = Panels::on_all_cores(source, element);
+                let terms = [Term::new(&left, &panels)];
+                let mut out = vec![0.0; rows * columns];
+                let times = 2000;
+                let start = std::time::Instant::now();
+                for _ in 0..times {
+                    let products = Products { terms: &terms, start: Start::Zero };
+                    run(Kernel {
+                        products,
+                        shape: [rows, columns],
+                        panels: panels.count(),
+                        out: &mut out,
+                    });
+                }
+                let seconds = start.elapsed().as_secs_f64();
+                println!(
+                    "{rows} x {depth} x {columns}, {element:?}: {:.1} GFLOP/s",
+                    2e-9 * (rows * depth * columns * times) as f64 / seconds
+                );
             }
-            let seconds = start.elapsed().as_secs_f64();
-            println!(
-                "{rows} x {depth} x {columns}: {:.1} GFLOP/s",
-                2e-9 * (rows * depth * columns * times) as f64 / seconds
-            );
         }
     }
 }

@@ -14,8 +14,8 @@ pub(super) struct Left {
 
 /// The right side: rows whose numbers lie side by side.
 #[derive(Clone, Copy)]
-pub(super) struct Right {
-    pub(super) start: *const f32,
+pub(super) struct Right<T = f32> {
+    pub(super) start: *const T,
     /// From a row to the next.
     pub(super) row: usize,
 }

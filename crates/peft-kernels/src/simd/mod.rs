@@ -80,6 +80,13 @@ pub(crate) fn run<K: WithSimd>(kernel: K) -> K::Output {
     }
 }
 
+/// Whether products of bf16 pairs have an instruction of their own, at the level of AVX-512.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_bf16() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| level() == Level::Avx512 && is_x86_feature_detected!("avx512bf16"))
+}
+
 /// Numbers in a register of [`level`].
 pub(crate) fn lanes() -> usize {
     match level() {

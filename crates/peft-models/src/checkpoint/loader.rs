@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use peft_core::{Base, FrozenWeight, Layout, PackedWeight};
-use peft_kernels::{PackedMatrix, laid_out};
+use peft_kernels::{Element, PackedMatrix, laid_out};
 
 use super::precision::Pack;
 use super::{Checkpoint, Precision};
@@ -135,14 +135,15 @@ impl<'c> Loader<'c> {
         if let Some(packed) = self.packed(name, shape)? {
             return Ok(FrozenWeight::Packed(packed.transpose()));
         }
-        let pack = self.checkpoint.precision().pack_linear();
+        let precision = self.checkpoint.precision();
+        let (pack, element) = (precision.pack_linear(), precision.element());
         let device = self.device().clone();
         let data = self.data(name, &shape)?;
         if layout == Layout::Transposed {
             let packed = pack.and_then(|pack| packed_rows(&data, pack, &device));
             return Ok(match packed {
                 Some(packed) => FrozenWeight::Packed(packed.transpose()),
-                None => linear_weight(data, layout, &device),
+                None => linear_weight(data, layout, element, &device),
             });
         }
         let packed = pack.and_then(|pack| {
@@ -151,7 +152,7 @@ impl<'c> Loader<'c> {
         });
         Ok(match packed {
             Some(packed) => FrozenWeight::Packed(packed.transpose()),
-            None => linear_weight(data, layout, &device),
+            None => linear_weight(data, layout, element, &device),
         })
     }
 
@@ -313,11 +314,16 @@ fn packed_rows(rows: &TensorData, pack: Pack, device: &Device) -> Option<Arc<dyn
     Some(Arc::new(PackedMatrix::new(packed, device)))
 }
 
-/// The weight of a linear layer in f32, as the device's products want it.
-fn linear_weight(data: TensorData, layout: Layout, device: &Device) -> FrozenWeight {
+/// The weight of a linear layer that is not packed, as the device's products want it.
+fn linear_weight(
+    data: TensorData,
+    layout: Layout,
+    element: Element,
+    device: &Device,
+) -> FrozenWeight {
     let shape = [data.shape()[0], data.shape()[1]];
     let values = data.as_slice().expect("weights are f32");
-    match laid_out(values, shape, layout == Layout::Transposed, device) {
+    match laid_out(values, shape, layout == Layout::Transposed, element, device) {
         Some(laid_out) => FrozenWeight::Packed(laid_out),
         None if layout == Layout::Transposed => transposed(data, device).into(),
         None => Tensor::<2>::from_data(data, (device, DType::F32)).into(),

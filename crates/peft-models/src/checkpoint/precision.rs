@@ -3,11 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use peft_kernels::PackedTensor;
+use peft_kernels::{Element, PackedTensor};
 use serde::{Deserialize, Serialize};
 
 /// The precision of linear weights and of the table of word embeddings; biases, norms,
-/// positions and classifiers are always f32.
+/// positions and classifiers are always f32, and so is what is trained.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Precision {
@@ -17,8 +17,11 @@ pub enum Precision {
     Stored,
     /// 32.
     Full,
-    /// 16 (`F16`).
+    /// 16 (`F16`), computed with in f32.
     Half,
+    /// 16 (bf16) for linear layers, which compute in it with sums in f32, as PyTorch does under
+    /// `torch.autocast`; the table of words is f32.
+    Bf16,
     /// 8 (`Q8_0`).
     EightBit,
     /// 4 for linear layers (`NF4`, as QLoRA has them: Dettmers et al. 2023, arXiv 2305.14314), and 8
@@ -33,7 +36,7 @@ impl Precision {
     /// How the weights of linear layers are packed, if they are.
     pub(super) fn pack_linear(self) -> Option<Pack> {
         match self {
-            Self::Stored | Self::Full => None,
+            Self::Stored | Self::Full | Self::Bf16 => None,
             Self::Half => Some(|shape, values| Some(PackedTensor::half(shape, values))),
             Self::EightBit => Some(PackedTensor::eight_bit),
             Self::FourBit => Some(PackedTensor::four_bit),
@@ -48,10 +51,19 @@ impl Precision {
         }
     }
 
-    const NAMES: [(Self, &str); 5] = [
+    /// What linear layers that are not packed are laid out in.
+    pub fn element(self) -> Element {
+        match self {
+            Self::Bf16 => Element::Bf16,
+            _ => Element::F32,
+        }
+    }
+
+    const NAMES: [(Self, &str); 6] = [
         (Self::Stored, "stored"),
         (Self::Full, "f32"),
         (Self::Half, "f16"),
+        (Self::Bf16, "bf16"),
         (Self::EightBit, "8bit"),
         (Self::FourBit, "4bit"),
     ];

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
-use peft_kernels::laid_out;
+use peft_kernels::{Element, laid_out};
 
 /// How fast a device computes, measured in a fraction of a second.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,11 +23,12 @@ const NUMBERS: usize = 1 << 23;
 const ROUNDS: usize = 12;
 
 impl Machine {
-    /// Measures a device.
-    pub fn measured(device: &Device) -> Self {
+    /// Measures a device, with a matrix laid out in this type.
+    pub fn measured(element: Element, device: &Device) -> Self {
         let device = device.clone().without_autodiff();
         let x = Tensor::<2>::ones([SIDE, SIDE], &device);
-        let product = match laid_out(&vec![1.0; SIDE * SIDE], [SIDE, SIDE], false, &device) {
+        let product = match laid_out(&vec![1.0; SIDE * SIDE], [SIDE, SIDE], false, element, &device)
+        {
             Some(weight) => least(|| drop(weight.product(x.clone()).into_data())),
             None => least(|| drop(x.clone().matmul(x.clone()).into_data())),
         };

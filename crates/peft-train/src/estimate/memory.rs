@@ -1,15 +1,15 @@
 //! The most memory at once.
 
-use peft_core::Base;
+use peft_core::{Base, SiteKind};
 use serde::Serialize;
 
-use super::Workload;
 use super::costs::{Cost, Costs};
+use super::{Weights, Workload};
 
 /// The most memory of the process at once, by part, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// The frozen weights; in f32 those of layers are held a second time, laid out for the backward
+    /// The frozen weights; those that are not packed are held a second time, laid out for the backward
     /// pass.
     pub base: usize,
     /// The method's parameters.
@@ -39,11 +39,14 @@ impl Memory {
         let parameters = trainable * size_of::<f32>();
         let back = |cost: &Cost| cost.weights_back;
         let back: f64 = costs.layers.iter().map(back).sum::<f64>() + costs.head.weights_back;
-        let (read, base) = match workload.packed_bytes {
-            Some(bytes) => (bytes, bytes),
-            None => {
+        let (read, base) = match workload.weights {
+            Weights::Packed(bytes) => (bytes, bytes),
+            Weights::LaidOut(element) => {
+                let linear = base.sites().filter(|site| site.kind == SiteKind::Linear);
+                let linear: usize = linear.map(|site| site.num_params()).sum();
                 let read = size_of::<f32>() * base.num_params();
-                (read, read + size_of::<f32>() * back as usize)
+                let saved = linear * (size_of::<f32>() - element.num_bytes());
+                (read, read - saved + element.num_bytes() * back as usize)
             }
         };
         let all: f64 = costs.layers.iter().map(|cost| cost.kept).sum();

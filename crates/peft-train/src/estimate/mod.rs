@@ -7,6 +7,7 @@ mod time;
 
 use peft_core::num_trainable;
 use peft_format::Adapter;
+use peft_kernels::Element;
 use peft_models::Model;
 use serde::Serialize;
 
@@ -25,8 +26,17 @@ pub struct Workload {
     pub targets: usize,
     /// Whether layers are run again in the backward pass.
     pub gradient_checkpointing: bool,
-    /// The bytes of the frozen weights, where they are packed; without it they are f32.
-    pub packed_bytes: Option<usize>,
+    /// How the frozen weights are held.
+    pub weights: Weights,
+}
+
+/// How frozen weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weights {
+    /// Those of linear layers laid out for products, the others in f32.
+    LaidOut(Element),
+    /// Packed, in so many bytes all of them together.
+    Packed(usize),
 }
 
 /// What a training step is expected to take.

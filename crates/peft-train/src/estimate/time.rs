@@ -1,7 +1,7 @@
 //! How long a step takes.
 
 use super::costs::{Cost, Costs};
-use super::{Machine, Workload};
+use super::{Machine, Weights, Workload};
 
 /// Products of training beside the one that the machine was measured by.
 const PRODUCTS: f64 = 0.86;
@@ -32,7 +32,10 @@ pub(super) fn of_step(
         below.iter().filter(|layer| layer.is_tracked).for_each(|layer| all.add(layer, 0));
     }
     all.moved += OPTIMIZER * trainable as f64;
-    let packed = if workload.packed_bytes.is_some() { PACKED } else { 1.0 };
+    let packed = match workload.weights {
+        Weights::Packed(_) => PACKED,
+        Weights::LaidOut(_) => 1.0,
+    };
     let seconds = all.products / (machine.product_rate * PRODUCTS * packed)
         + all.attention / (machine.product_rate * ATTENTION)
         + all.moved / machine.number_rate;

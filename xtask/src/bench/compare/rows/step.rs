@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::Named;
-use crate::bench::compare::case::{Bar, Case, Figure, Read};
+use crate::bench::compare::case::{Bar, Case, Figure, Read, Side};
 use crate::bench::compare::setup::{Setup, sizes, with};
 
 /// The cases.
@@ -71,27 +71,25 @@ fn case(setup: &Setup, step: &Step) -> Result<Case> {
         "tokens": TOKENS, "dtype": step.dtype, "steps": setup.steps(),
     });
     let rates = json!({"what": "products", "shapes": shapes, "steps": 10, "dtype": step.dtype});
-    let mut sides = vec![
+    let our_products = Side { name: "our products".into(), ..setup.ours(rates.clone()) };
+    let sides = vec![
         setup.ours(order.clone()),
         setup.torch("peft", with(&order, json!({"library": "peft"})))?,
-        setup.torch("products in PyTorch", rates.clone())?,
+        setup.torch("products in PyTorch", rates)?,
+        our_products,
     ];
     let (bar, memory) = (Some(Bar::AtMost(step.bar)), Some(Bar::AtMost(0.5)));
     let over = |name: &str, side: usize| Figure {
         against: Some((side, Read::Products(products.clone()))),
         ..Figure::of(name, Read::step(), side, None)
     };
-    let mut figures = vec![
+    let figures = vec![
         Figure::of("step, s", Read::step(), 1, bar),
         Figure::of("peak memory, MB", Read::Peak, 1, memory),
         Figure::of("trained values", Read::Value("/trainable"), 1, None),
         over("step over its frozen products there, s", 2),
+        over("step over its frozen products, s", 3),
     ];
-    if step.dtype == "f32" {
-        let ours = setup.ours(rates);
-        sides.push(crate::bench::compare::case::Side { name: "our products".into(), ..ours });
-        figures.push(over("step over its frozen products, s", 3));
-    }
     let r = &step.settings["r"];
     let on = match step.settings["target_modules"].as_str() {
         Some(all) => format!("{all} layers"),
