@@ -4,10 +4,13 @@
 //! (AVX-512 BF16), pairs are widened to f32; the numbers are the same but for the order in which they
 //! are added, and for numbers too small for f32's full precision, which the instruction takes as zeros.
 
-use burn::tensor::bf16;
-use pulp::Simd;
+use std::ops::Range;
 
-use super::tile::{Right, Sums};
+use burn::tensor::bf16;
+use pulp::{Simd, WithSimd};
+
+use super::product::{Start, Term};
+use super::tile::{self, Right, Sums, most_registers, most_rows, of_rows, of_size};
 
 /// Two numbers, each rounded to the nearest bf16.
 #[inline(always)]
@@ -23,11 +26,98 @@ pub(super) fn halves(pair: u32) -> [f32; 2] {
 
 const HIGH: u32 = 0xFFFF_0000;
 
-/// How pairs are multiplied.
-pub(super) trait Dot<S: Simd> {
-    /// Whether it can be.
-    const IS_ANY: bool = true;
+/// `start + left · panels`, where the panels are in bf16: of `rows` rows that lie `distance` apart in `out`.
+pub(super) struct PairProduct<'a> {
+    pub(super) term: &'a Term<'a>,
+    pub(super) start: Start<'a>,
+    pub(super) rows: usize,
+    pub(super) panels: Range<usize>,
+    pub(super) out: *mut f32,
+    pub(super) distance: usize,
+}
 
+impl PairProduct<'_> {
+    /// Writes it.
+    ///
+    /// # Safety
+    /// `out` has room for that many rows of as many columns, and nobody else reads or writes those
+    /// of these panels meanwhile.
+    pub(super) unsafe fn run<S: Simd>(self, simd: S) {
+        #[cfg(target_arch = "x86_64")]
+        if S::F32_LANES == 16 && crate::simd::has_bf16() {
+            // SAFETY: the processor has the instructions, and the rest is as the caller says.
+            return unsafe { native(self) };
+        }
+        simd.vectorize(self);
+    }
+
+    /// # Safety
+    /// The processor has the instructions of `D`, and the rest is as for [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn with<S: Simd, D: Dot<S>>(self, simd: S) {
+        let Self { term, start, rows, panels, out, distance } = self;
+        let Term { left, row, column, panels: right, depth } = *term;
+        assert_eq!([column, depth], [1, right.depth()], "whole rows to round");
+        assert!(rows == 0 || (rows - 1) * row + depth <= left.len(), "a left side of {rows} rows");
+        // SAFETY: as the caller says.
+        let rounded = unsafe { D::rounded(left, rows, row, depth) };
+        let depth = depth.div_ceil(2);
+        let width = right.width();
+        for number in panels {
+            let columns = right.columns_of(number);
+            let lines = Right { start: right.pairs(number).as_ptr(), row: width };
+            let mut row = 0;
+            while row < rows {
+                let count = most_rows(S::F32_LANES).min(rows - row);
+                let left = Pairs { start: rounded[row * depth..].as_ptr(), row: depth };
+                let out = out.wrapping_add(row * distance + columns.start);
+                macro_rules! tile {
+                    ($rows:literal, $registers:literal) => {
+                        // SAFETY: both sides have these rows and columns, `out` too, and the
+                        // processor the instructions, as the caller says.
+                        unsafe {
+                            let sums = start.sums::<S, $rows, $registers>(
+                                simd,
+                                out,
+                                distance,
+                                columns.clone(),
+                            );
+                            let sums =
+                                add::<S, D, $rows, $registers>(simd, sums, left, lines, depth);
+                            tile::write(simd, sums, out, distance, columns.len());
+                        }
+                    };
+                }
+                of_size!(S, [count, width / S::F32_LANES], tile);
+                row += count;
+            }
+        }
+    }
+}
+
+impl WithSimd for PairProduct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // SAFETY: any processor can widen numbers, and the rest is as the caller of `run` says.
+        unsafe { self.with::<S, Widened>(simd) };
+    }
+}
+
+/// The same with AVX-512 BF16.
+///
+/// # Safety
+/// The processor has it, and AVX-512 as `V4` is; the rest is as for `run`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn native(product: PairProduct<'_>) {
+    // SAFETY: as the caller says.
+    unsafe { product.with::<_, Native>(pulp::x86::V4::new_unchecked()) };
+}
+
+/// How pairs are multiplied.
+trait Dot<S: Simd> {
     /// `sum + a₀ b₀ + a₁ b₁` in each lane, where all lanes have the same pair `a`.
     ///
     /// # Safety
@@ -41,25 +131,8 @@ pub(super) trait Dot<S: Simd> {
     unsafe fn rounded(rows: &[f32], count: usize, distance: usize, depth: usize) -> Vec<u32>;
 }
 
-/// Not at all: for products in f32 alone.
-pub(super) struct Absent;
-
-impl<S: Simd> Dot<S> for Absent {
-    const IS_ANY: bool = false;
-
-    #[inline(always)]
-    unsafe fn dot(_: S, sum: S::f32s, _: u32, _: S::u32s) -> S::f32s {
-        sum
-    }
-
-    #[inline(always)]
-    unsafe fn rounded(_: &[f32], _: usize, _: usize, _: usize) -> Vec<u32> {
-        Vec::new()
-    }
-}
-
 /// In f32, on any processor.
-pub(super) struct Widened;
+struct Widened;
 
 impl<S: Simd> Dot<S> for Widened {
     #[inline(always)]
@@ -85,7 +158,7 @@ impl<S: Simd> Dot<S> for Widened {
 
 /// By the instructions of AVX-512 BF16.
 #[cfg(target_arch = "x86_64")]
-pub(super) struct Native;
+struct Native;
 
 #[cfg(target_arch = "x86_64")]
 impl Dot<pulp::x86::V4> for Native {
@@ -135,10 +208,10 @@ impl Dot<pulp::x86::V4> for Native {
 
 /// The left side of a product: rows of pairs.
 #[derive(Clone, Copy)]
-pub(super) struct Pairs {
-    pub(super) start: *const u32,
+struct Pairs {
+    start: *const u32,
     /// From a row to the next.
-    pub(super) row: usize,
+    row: usize,
 }
 
 /// The sums with `left · right` over `depth` pairs added.
@@ -147,7 +220,7 @@ pub(super) struct Pairs {
 /// `left` has `ROWS` rows of `depth` pairs, `right` has `depth` rows of `WIDE` registers of pairs, and
 /// the processor has the instructions of `D`.
 #[inline(always)]
-pub(super) unsafe fn add<S: Simd, D: Dot<S>, const ROWS: usize, const WIDE: usize>(
+unsafe fn add<S: Simd, D: Dot<S>, const ROWS: usize, const WIDE: usize>(
     simd: S,
     mut sums: Sums<S, ROWS, WIDE>,
     left: Pairs,
@@ -174,4 +247,51 @@ pub(super) unsafe fn add<S: Simd, D: Dot<S>, const ROWS: usize, const WIDE: usiz
         line = line.wrapping_add(right.row);
     }
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Element;
+    use crate::matmul::{Panels, Source};
+    use crate::simd::run;
+
+    struct Both<'a>(PairProduct<'a>, PairProduct<'a>);
+
+    impl WithSimd for Both<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            // SAFETY: the outputs are those of the test, with room for all rows.
+            unsafe { self.0.run(simd) };
+            simd.vectorize(self.1);
+        }
+    }
+
+    #[test]
+    fn widened_products_are_those_of_the_instruction() {
+        for [rows, depth, columns] in [[1, 1, 1], [13, 17, 50], [9, 32, 48], [31, 71, 130]] {
+            let numbers = |count: usize| -> Vec<f32> {
+                (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0).collect()
+            };
+            let (left, right) = (numbers(rows * depth), numbers(depth * columns));
+            let source = Source::new(&right, [depth, columns]);
+            let panels = Panels::on_all_cores(source, Element::Bf16);
+            let term = Term::new(&left, &panels);
+            let mut outputs = [vec![1.0; rows * columns], vec![1.0; rows * columns]];
+            let [a, b] = outputs.each_mut().map(|out| PairProduct {
+                term: &term,
+                start: Start::Output,
+                rows,
+                panels: 0..panels.count(),
+                out: out.as_mut_ptr(),
+                distance: columns,
+            });
+            run(Both(a, b));
+            for (a, b) in outputs[0].iter().zip(&outputs[1]) {
+                assert!((a - b).abs() < 1e-3, "{rows} x {depth} x {columns}: {a} {b}");
+            }
+        }
+    }
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use super::Panels;
-use super::pairs::{self, Absent, Dot, Pairs, Widened};
-use super::tile::{self, Left, Right, most_registers, most_rows};
+use super::pairs::PairProduct;
+use super::tile::{self, Left, Right, Sums, most_registers, most_rows, of_rows, of_size};
 use crate::Element;
 
 /// One product of a sum of products: `left · panels`.
@@ -42,6 +42,33 @@ pub(crate) enum Start<'a> {
     Output,
 }
 
+impl Start<'_> {
+    /// A tile of it.
+    ///
+    /// # Safety
+    /// `out` has as many rows of these columns, `distance` from one to the next.
+    #[inline(always)]
+    pub(super) unsafe fn sums<S: Simd, const ROWS: usize, const WIDE: usize>(
+        self,
+        simd: S,
+        out: *const f32,
+        distance: usize,
+        columns: Range<usize>,
+    ) -> Sums<S, ROWS, WIDE> {
+        let wide = columns.len();
+        match self {
+            Start::Zero => [[simd.splat_f32s(0.0); WIDE]; ROWS],
+            Start::Bias(bias) => {
+                let bias = bias[columns].as_ptr();
+                // SAFETY: the bias has these columns, and at a distance of nothing each row is it.
+                unsafe { tile::read::<S, ROWS, WIDE>(simd, bias, 0, wide) }
+            }
+            // SAFETY: as the caller says.
+            Start::Output => unsafe { tile::read::<S, ROWS, WIDE>(simd, out, distance, wide) },
+        }
+    }
+}
+
 /// `start + Σ left · panels`: products of the same shape `[rows, columns]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Products<'a> {
@@ -64,44 +91,9 @@ impl WithSimd for Run<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // SAFETY: there is nothing to compute with in bf16.
-        unsafe { self.run::<S, Absent>(simd) };
-    }
-}
-
-/// The same where a right side is in bf16.
-struct Mixed<'a>(Run<'a>);
-
-impl WithSimd for Mixed<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        // SAFETY: any processor can widen numbers.
-        unsafe { self.0.run::<S, Widened>(simd) };
-    }
-}
-
-/// The same with AVX-512 BF16.
-///
-/// # Safety
-/// The processor has it, and AVX-512 as `V4` is.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn native(run: Run<'_>) {
-    // SAFETY: as the caller says.
-    unsafe { run.run::<_, pairs::Native>(pulp::x86::V4::new_unchecked()) };
-}
-
-impl Run<'_> {
-    /// # Safety
-    /// The processor has the instructions of `D`.
-    #[inline(always)]
-    unsafe fn run<S: Simd, D: Dot<S>>(self, simd: S) {
         let Self { products, rows, panels, out, distance } = self;
         let Some(first) = products.terms.first() else { return };
         let most = most_rows(S::F32_LANES);
-        let mut rounded = Vec::new();
         for Term { left, row, column, panels, depth } in products.terms {
             let alike = [first.panels.columns(), first.panels.width()];
             assert_eq!([panels.columns(), panels.width()], alike, "products of one shape");
@@ -109,16 +101,6 @@ impl Run<'_> {
             if rows > 0 && *depth > 0 {
                 let last = (rows - 1) * row + (depth - 1) * column;
                 assert!(last < left.len(), "a left side of {rows} rows");
-            }
-            if D::IS_ANY {
-                rounded.push(match panels.element() {
-                    Element::F32 => Vec::new(),
-                    Element::Bf16 => {
-                        assert_eq!([*column, *depth], [1, panels.depth()], "whole rows to round");
-                        // SAFETY: as the caller says.
-                        unsafe { D::rounded(left, rows, *row, *depth) }
-                    }
-                });
             }
         }
         for number in panels {
@@ -129,24 +111,21 @@ impl Run<'_> {
                 // SAFETY: the left sides have these rows, and `out` too, as the caller of `run` says.
                 unsafe {
                     let out = out.add(row * distance + columns.start);
-                    let place = Place { row, panel: number, columns: columns.clone(), distance };
                     let width = first.panels.width() / S::F32_LANES;
-                    products.tiles::<S, D>(simd, [count, width], &place, &rounded, out);
+                    products.tiles(
+                        simd,
+                        [count, width],
+                        row,
+                        number,
+                        columns.clone(),
+                        out,
+                        distance,
+                    );
                 }
                 row += count;
             }
         }
     }
-}
-
-/// Where a tile is.
-struct Place {
-    /// The first of its rows.
-    row: usize,
-    panel: usize,
-    columns: Range<usize>,
-    /// From a row of the output to the next.
-    distance: usize,
 }
 
 impl Products<'_> {
@@ -164,90 +143,79 @@ impl Products<'_> {
         out: *mut f32,
         distance: usize,
     ) {
-        let run = Run { products: self, rows, panels, out, distance };
-        if self.terms.iter().all(|term| term.panels.element() == Element::F32) {
-            return simd.vectorize(run);
+        if self.terms.iter().any(|term| term.panels.element() == Element::Bf16) {
+            // SAFETY: as the caller says.
+            return unsafe { self.mixed(simd, rows, panels, out, distance) };
         }
-        #[cfg(target_arch = "x86_64")]
-        if S::F32_LANES == 16 && crate::simd::has_bf16() {
-            // SAFETY: the processor has the instructions.
-            return unsafe { native(run) };
+        simd.vectorize(Run { products: self, rows, panels, out, distance });
+    }
+
+    /// The same with some right sides in bf16: one after another, then those in f32.
+    ///
+    /// # Safety
+    /// As [`run`](Self::run).
+    #[inline(never)]
+    unsafe fn mixed<S: Simd>(
+        &self,
+        simd: S,
+        rows: usize,
+        panels: Range<usize>,
+        out: *mut f32,
+        distance: usize,
+    ) {
+        let (half, rest): (Vec<Term<'_>>, Vec<Term<'_>>) =
+            self.terms.iter().partition(|term| term.panels.element() == Element::Bf16);
+        let mut start = self.start;
+        for term in &half {
+            let panels = panels.clone();
+            // SAFETY: as the caller says.
+            unsafe { PairProduct { term, start, rows, panels, out, distance }.run(simd) };
+            start = Start::Output;
         }
-        simd.vectorize(Mixed(run));
+        if !rest.is_empty() {
+            let products = &Products { terms: &rest, start };
+            simd.vectorize(Run { products, rows, panels, out, distance });
+        }
     }
 
     /// The tile of this size.
     #[inline(always)]
-    unsafe fn tiles<S: Simd, D: Dot<S>>(
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn tiles<S: Simd>(
         &self,
         simd: S,
         [rows, registers]: [usize; 2],
-        place: &Place,
-        rounded: &[Vec<u32>],
+        row: usize,
+        panel: usize,
+        columns: Range<usize>,
         out: *mut f32,
+        distance: usize,
     ) {
         macro_rules! tile {
             ($rows:literal, $registers:literal) => {
                 // SAFETY: as the caller says.
-                unsafe { self.tile::<S, D, $rows, $registers>(simd, place, rounded, out) }
-            };
-        }
-        macro_rules! of_rows {
-            ($registers:literal; $($rows:literal),*) => {
-                match rows {
-                    $($rows => tile!($rows, $registers),)*
-                    _ => unreachable!("no more rows than in a tile"),
+                unsafe {
+                    self.tile::<S, $rows, $registers>(simd, row, panel, columns, out, distance)
                 }
             };
         }
-        // Branches that the number of lanes rules out are not compiled.
-        if most_registers(S::F32_LANES) == 3 && most_rows(S::F32_LANES) == 8 {
-            match registers {
-                1 => of_rows!(1; 1, 2, 3, 4, 5, 6, 7, 8),
-                2 => of_rows!(2; 1, 2, 3, 4, 5, 6, 7, 8),
-                _ => of_rows!(3; 1, 2, 3, 4, 5, 6, 7, 8),
-            }
-        } else if most_registers(S::F32_LANES) == 3 {
-            match registers {
-                1 => of_rows!(1; 1, 2, 3, 4),
-                2 => of_rows!(2; 1, 2, 3, 4),
-                _ => of_rows!(3; 1, 2, 3, 4),
-            }
-        } else {
-            of_rows!(8; 1, 2, 3, 4)
-        }
+        of_size!(S, [rows, registers], tile);
     }
 
     #[inline(always)]
-    unsafe fn tile<S: Simd, D: Dot<S>, const ROWS: usize, const WIDE: usize>(
+    unsafe fn tile<S: Simd, const ROWS: usize, const WIDE: usize>(
         &self,
         simd: S,
-        &Place { row, panel, ref columns, distance }: &Place,
-        rounded: &[Vec<u32>],
+        row: usize,
+        panel: usize,
+        columns: Range<usize>,
         out: *mut f32,
+        distance: usize,
     ) {
         let wide = columns.len();
-        let mut sums = match self.start {
-            Start::Zero => [[simd.splat_f32s(0.0); WIDE]; ROWS],
-            Start::Bias(bias) => {
-                let bias = bias[columns.clone()].as_ptr();
-                // SAFETY: the bias has these columns, and at a distance of nothing each row is it.
-                unsafe { tile::read::<S, ROWS, WIDE>(simd, bias, 0, wide) }
-            }
-            // SAFETY: `out` has these rows.
-            Start::Output => unsafe { tile::read::<S, ROWS, WIDE>(simd, out, distance, wide) },
-        };
-        for (number, term) in self.terms.iter().enumerate() {
-            if D::IS_ANY && term.panels.element() == Element::Bf16 {
-                let depth = term.depth.div_ceil(2);
-                let left = Pairs { start: rounded[number][row * depth..].as_ptr(), row: depth };
-                let right =
-                    Right { start: term.panels.pairs(panel).as_ptr(), row: term.panels.width() };
-                // SAFETY: all rows of the left side were rounded, each as long as the panel is
-                // deep, and a panel has whole registers.
-                sums = unsafe { pairs::add::<S, D, ROWS, WIDE>(simd, sums, left, right, depth) };
-                continue;
-            }
+        // SAFETY: `out` has these rows.
+        let mut sums = unsafe { self.start.sums::<S, ROWS, WIDE>(simd, out, distance, columns) };
+        for term in self.terms {
             let left = Left {
                 start: term.left.as_ptr().wrapping_add(row * term.row),
                 row: term.row,
@@ -491,31 +459,7 @@ mod tests {
                 let mut out = vec![f32::NAN; rows * columns];
                 run(Kernel { products, shape, panels, out: &mut out });
                 assert_near(&out, &expected, &what);
-                // And where the processor has no instruction for it.
-                let mut out = vec![f32::NAN; rows * columns];
-                run(Widening(Kernel { products, shape, panels, out: &mut out }));
-                assert_near(&out, &expected, &what);
             }
-        }
-    }
-
-    struct Widening<'a>(Kernel<'a>);
-
-    impl WithSimd for Widening<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) {
-            let Kernel { products, shape: [rows, distance], panels, out } = self.0;
-            assert_eq!(out.len(), rows * distance);
-            let run = Run {
-                products: &products,
-                rows,
-                panels: 0..panels,
-                out: out.as_mut_ptr(),
-                distance,
-            };
-            simd.vectorize(Mixed(run));
         }
     }
 

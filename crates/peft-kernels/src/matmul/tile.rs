@@ -31,6 +31,39 @@ pub(super) const fn most_registers(lanes: usize) -> usize {
     if lanes == 1 { 8 } else { 3 }
 }
 
+/// `tile!(ROWS, REGISTERS)` for a tile of this size; where the number of lanes rules a branch out, it is
+/// not compiled.
+macro_rules! of_size {
+    ($simd:ident, [$rows:expr, $registers:expr], $tile:ident) => {
+        if most_registers($simd::F32_LANES) == 3 && most_rows($simd::F32_LANES) == 8 {
+            match $registers {
+                1 => of_rows!($rows, 1, $tile; 1, 2, 3, 4, 5, 6, 7, 8),
+                2 => of_rows!($rows, 2, $tile; 1, 2, 3, 4, 5, 6, 7, 8),
+                _ => of_rows!($rows, 3, $tile; 1, 2, 3, 4, 5, 6, 7, 8),
+            }
+        } else if most_registers($simd::F32_LANES) == 3 {
+            match $registers {
+                1 => of_rows!($rows, 1, $tile; 1, 2, 3, 4),
+                2 => of_rows!($rows, 2, $tile; 1, 2, 3, 4),
+                _ => of_rows!($rows, 3, $tile; 1, 2, 3, 4),
+            }
+        } else {
+            of_rows!($rows, 8, $tile; 1, 2, 3, 4)
+        }
+    };
+}
+
+macro_rules! of_rows {
+    ($rows:expr, $registers:literal, $tile:ident; $($number:literal),*) => {
+        match $rows {
+            $($number => $tile!($number, $registers),)*
+            _ => unreachable!("no more rows than in a tile"),
+        }
+    };
+}
+
+pub(super) use {of_rows, of_size};
+
 /// The sums of a tile, `[rows][registers]`.
 pub(super) type Sums<S, const ROWS: usize, const WIDE: usize> = [[<S as Simd>::f32s; WIDE]; ROWS];
 
