@@ -124,8 +124,8 @@ pub struct Train {
     /// Examples in a batch [default: 32]
     #[arg(long, help_heading = "Training")]
     batch_size: Option<usize>,
-    /// Whether batches hold texts of similar length: faster, but with less variety in a batch
-    /// [default: true for labels of whole texts, false for tokens]
+    /// Whether batches hold texts of similar length: less variety in a batch, and faster where texts
+    /// are padded [default: false]
     #[arg(long, value_name = "BOOL", help_heading = "Training")]
     group_by_length: Option<bool>,
     /// Batches in an optimizer step [default: 1]
@@ -429,7 +429,7 @@ impl Train {
             run.train.warmup_ratio => self.warmup_ratio;
             run.train.weight_decay => self.weight_decay;
             run.train.max_grad_norm => self.max_grad_norm;
-            run.train.group_by_length => self.group_by_length.map(Some);
+            run.train.group_by_length => self.group_by_length;
             run.train.cache_frozen => self.cache_frozen.map(Some);
             run.train.cache_frozen_disk => self.cache_frozen_disk.map(Some);
             run.train.early_stopping => self.early_stopping.map(Some);

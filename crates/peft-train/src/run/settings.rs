@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// |---|---|---|
 /// | `epochs` | 3 | passes over the training data |
 /// | `batch_size` | 32 | examples in a step's batch |
-/// | `group_by_length` | unless the task is over tokens | batches of texts of similar length: faster, with less variety in a batch |
+/// | `group_by_length` | false | batches of texts of similar length: less variety in a batch, and faster where texts are padded |
 /// | `accumulate` | 1 | batches whose gradients make one optimizer step |
 /// | `lr` | the method's | learning rate at its highest |
 /// | `schedule` | `linear` | `linear` or `cosine` to zero, or `constant` |
@@ -34,8 +34,8 @@ pub struct TrainSettings {
     pub epochs: usize,
     /// Examples in a batch.
     pub batch_size: usize,
-    /// Whether the texts of a batch are of similar length; `None`: unless the task is over tokens.
-    pub group_by_length: Option<bool>,
+    /// Whether the texts of a batch are of similar length.
+    pub group_by_length: bool,
     /// Batches in an optimizer step.
     pub accumulate: usize,
     /// The highest learning rate; `None`: the method's own.
@@ -72,7 +72,7 @@ impl Default for TrainSettings {
         Self {
             epochs: 3,
             batch_size: 32,
-            group_by_length: None,
+            group_by_length: false,
             accumulate: 1,
             lr: None,
             schedule: Schedule::Linear,

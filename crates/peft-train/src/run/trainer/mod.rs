@@ -233,7 +233,7 @@ impl<'m> Trainer<'m> {
         Plan {
             data: &data.train,
             batch_size: self.settings.batch_size,
-            by_length: self.groups(),
+            by_length: self.settings.group_by_length,
             accumulate: self.settings.accumulate,
             epochs: self.settings.epochs,
             seed: self.seed,
@@ -329,12 +329,6 @@ impl<'m> Trainer<'m> {
         let room = Rc::new(RefCell::new(Room::new(&self.settings, self.directory.path())));
         let of = |data: &'d TokenizedSet| FrozenStates::new(self.model, data, layer, room.clone());
         Ok(Some(Frozen { train: of(&data.train), valid: data.valid.as_ref().map(of) }))
-    }
-
-    /// Whether the texts of a batch are of like length. In tasks over tokens they are not unless it
-    /// is asked for: batches of long or of short sentences alone teach less.
-    fn groups(&self) -> bool {
-        self.settings.group_by_length.unwrap_or(!self.task.labels.goal.is_over_tokens())
     }
 
     /// Evaluates on the validation data, and keeps the adapter if it is the best so far.

@@ -26,7 +26,7 @@ impl Trainer<'_> {
         let step = state.position.step;
         let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
         // Every token has the same weight, in whatever group's batch it is.
-        let weight = match self.groups() && self.task.labels.goal.is_over_tokens() {
+        let weight = match self.settings.group_by_length && self.task.labels.goal.is_over_tokens() {
             true => {
                 let expected = data.train.mean_targets(self.settings.batch_size);
                 targets as f64 / (batches.len() as f64 * expected)

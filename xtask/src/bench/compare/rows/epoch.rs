@@ -104,8 +104,7 @@ fn case(setup: &Setup, epoch: &Epoch) -> Result<Case> {
     let file = train.parent().and_then(|folder| folder.file_name()).unwrap_or_default();
     let about = format!(
         "One epoch of {some}{}, in batches of {BATCH}, then its test file; {} with {}, lr {}; {}, the \
-         peer's `torch.autocast` where it is bf16; the n-th runs of both have the seed n - 1. Ours \
-         groups texts by length, as it does by default; the peer shuffles all.",
+         peer's `torch.autocast` where it is bf16; the n-th runs of both have the seed n - 1.",
         file.display(),
         epoch.method,
         match epoch.settings.as_object().is_some_and(|fields| fields.is_empty()) {
