@@ -112,6 +112,17 @@ impl Transform {
 }
 
 impl Head {
+    /// The one token that it reads of each text, among all in `rows`; `None` where it reads all.
+    ///
+    /// # Errors
+    /// If a text lacks the token that stands for it.
+    pub(crate) fn reads(&self, text: &Text, rows: &Rows) -> Result<Option<Vec<usize>>> {
+        match self {
+            Self::Sequence(head) => head.token.of(text, rows).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// The output for a text as a whole, `[batch, labels]`; `None` where each token has an output.
     ///
     /// # Errors

@@ -3,11 +3,12 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use peft_core::{EmptyPass, Hooks, Row, Rows};
 
-use crate::body::{Body, Hidden, Transformer};
+use crate::body::{Body, Hidden, Transformer, tokens_at};
 use crate::forward::Run;
 use crate::{Error, Model, ModelInput, Result};
 
-/// What enters a layer: the states of all tokens of some texts.
+/// What enters a layer: the states of all tokens of some texts. Behind the last layer, of a head that
+/// reads one token of each text: the states of these alone.
 #[derive(Debug, Clone)]
 pub struct LayerInput {
     /// From 0; behind the last one, what enters the final norm or the head.
@@ -83,9 +84,16 @@ impl Model {
     ) -> Result<LayerInput> {
         let parts = EmptyPass::new(self.base().device());
         let run = Run::infer(hooks, parts.pass());
-        let Hidden { states, rows } =
-            self.single_stack(hooks)?.entering(layer, input.text(), run)?;
-        Ok(LayerInput { layer, states, rows })
+        let stack = self.single_stack(hooks)?;
+        let Hidden { states, rows } = stack.entering(layer, input.text(), run)?;
+        let reads = match layer == stack.layers.len() {
+            true => self.head.reads(input.text(), &rows)?,
+            false => None,
+        };
+        let Some(tokens) = reads else { return Ok(LayerInput { layer, states, rows }) };
+        // Each is a text of one token, whichever token the head reads.
+        let rows = Rows::single(tokens.len(), rows.device());
+        Ok(LayerInput { layer, states: tokens_at(states, &tokens), rows })
     }
 
     /// The layers, if what enters one of them depends on nothing but the text.

@@ -26,7 +26,7 @@ pub struct Model {
     task: Task,
     base: Base,
     body: Body,
-    head: Head,
+    pub(crate) head: Head,
 }
 
 /// What a model is loaded for.

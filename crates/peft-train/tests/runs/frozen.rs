@@ -50,6 +50,18 @@ fn a_run_is_the_same_with_kept_states() {
 }
 
 #[test]
+fn of_a_head_alone_the_state_that_it_reads_is_kept() {
+    let Bench { model, data, .. } = Bench::new();
+    let batch = data.train.batch(&[0, 1, 2, 3], 0, model.base().device()).expect("a batch");
+    let kept = |layer| model.layer_input(layer, &batch.input, &()).expect("states").into_texts();
+    let (inner, last) = (kept(1), kept(2));
+    assert_eq!(inner.iter().map(|text| text.row.len()).sum::<usize>(), batch.tokens);
+    for text in last {
+        assert_eq!((text.row.len(), text.values.len()), (1, model.config().hidden_size));
+    }
+}
+
+#[test]
 fn a_run_that_is_stopped_with_kept_states_goes_on_to_the_same_adapter() {
     let bench = Bench::new();
     let whole = trained(&bench, "whole", upper(), kept(1, None));
