@@ -20,7 +20,8 @@ pub struct InitContext<'a> {
     pub base: &'a Base,
     /// Where parameters are made: a device with autodiff.
     pub device: &'a Device,
-    random: Rc<RefCell<StdRng>>,
+    /// `None` where all that would be drawn is replaced.
+    random: Option<Rc<RefCell<StdRng>>>,
     /// The tokenizer, where there is one.
     pub encode: Option<Encode<'a>>,
     /// Batches to look at, where a run begins; none where a saved adapter is read, whose values
@@ -35,13 +36,13 @@ pub struct InitContext<'a> {
 impl<'a> InitContext<'a> {
     /// Without a tokenizer or data, with seed 0; parameters are made where gradients are.
     pub fn new(base: &'a Base, device: &'a Device) -> Self {
-        let (random, encode, calibration) = (seeded(0), None, None);
+        let (random, encode, calibration) = (Some(seeded(0)), None, None);
         Self { base, device, random, encode, calibration, restored: false }
     }
 
     /// With another seed.
     pub fn with_seed(self, seed: u64) -> Self {
-        Self { random: seeded(seed), ..self }
+        Self { random: Some(seeded(seed)), ..self }
     }
 
     /// With a tokenizer.
@@ -52,6 +53,17 @@ impl<'a> InitContext<'a> {
     /// With batches to look at.
     pub fn with_calibration(self, calibration: &'a dyn Calibration) -> Self {
         Self { calibration: Some(calibration), ..self }
+    }
+
+    /// For a method whose tensors are read from a file: nothing is drawn, and random values are
+    /// zeros.
+    pub fn read(self) -> Self {
+        Self { random: None, ..self }
+    }
+
+    /// Whether saved values take the place of those that would be drawn.
+    pub fn is_read(&self) -> bool {
+        self.random.is_none()
     }
 
     /// For values that were saved.
@@ -86,7 +98,8 @@ impl<'a> InitContext<'a> {
         shape: [usize; D],
         distribution: Distribution,
     ) -> Tensor<D> {
-        let mut random = self.random.borrow_mut();
+        let Some(random) = &self.random else { return Tensor::zeros(shape, self.device) };
+        let mut random = random.borrow_mut();
         let values = TensorData::random::<f32, _, _>(shape, distribution, &mut *random);
         Tensor::from_data(values, self.device)
     }

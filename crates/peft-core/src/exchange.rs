@@ -295,11 +295,10 @@ impl<'f> Exchange<'f> {
                 Some(data) => {
                     let (id, old, mapper) = param.clone().consume();
                     let device = old.device();
-                    let data = reshaped(data.convert::<f32>(), own);
+                    // It lies in memory as a parameter that was trained does: the layout decides
+                    // the order in which products are summed.
+                    let data = in_memory(data, own, layout);
                     let new = Tensor::<D>::from_data(data, (&device, DType::F32));
-                    // Through its data, so that it lies in memory as a parameter that was
-                    // trained does: the layout decides the order in which products are summed.
-                    let new = Tensor::<D>::from_data(oriented(new, layout).into_data(), &device);
                     let new = new.set_require_grad(param.is_require_grad());
                     *param = Param::from_mapped_value(id, new, mapper);
                 }
@@ -339,6 +338,25 @@ impl<'f> Exchange<'f> {
             _ => Vec::new(),
         }
     }
+}
+
+/// The values of a file's tensor, which has the shape `in_file`, in the layout of a parameter.
+fn in_memory(data: TensorData, in_file: Vec<usize>, layout: Layout) -> TensorData {
+    let values: Vec<f32> = data.convert::<f32>().try_into_vec().expect("converted before");
+    let [rows, columns] = match in_file[..] {
+        [.., rows, columns] if layout == Layout::Transposed => [rows, columns],
+        _ => return TensorData::new(values, in_file),
+    };
+    let mut shape = in_file;
+    let rank = shape.len();
+    shape.swap(rank - 2, rank - 1);
+    let mut turned: Vec<f32> = Vec::with_capacity(values.len());
+    for matrix in values.chunks_exact((rows * columns).max(1)) {
+        for column in 0..columns {
+            turned.extend(matrix.iter().skip(column).step_by(columns));
+        }
+    }
+    TensorData::new(turned, shape)
 }
 
 /// The same values in another shape.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{DType, Device, TensorData};
 use peft_core::{
     Base, Dialect, Exchange, InitContext, KeyProblem, Method, ModulesToSave, Site, Size, TensorMap,
     TensorSpec, TokenIndices,
@@ -187,7 +187,7 @@ impl Read {
         if config.ensure_weight_tying && !heads_of_tables.any(|site| of_head(site)) {
             config = config.not_tied(registry)?;
         }
-        let context = InitContext::new(base, device);
+        let context = InitContext::new(base, device).read();
         let context = if start.is_some() { context.restored() } else { context };
         let mut built = Adapter::build(config, &context)?;
         if theirs.is_none() {
@@ -227,9 +227,12 @@ impl Read {
 
 /// Whether all values are numbers.
 fn is_finite(data: &TensorData) -> bool {
-    match data.dtype().is_float() {
-        true => data.iter::<f32>().all(f32::is_finite),
-        false => true,
+    match data.dtype() {
+        // All of them, without a branch at each.
+        DType::F32 => data.as_slice::<f32>().is_ok_and(|values| {
+            values.iter().fold(true, |finite, value| finite & value.is_finite())
+        }),
+        dtype => !dtype.is_float() || data.iter::<f32>().all(f32::is_finite),
     }
 }
 

@@ -129,7 +129,8 @@ impl LoraLayer {
             n => [[d_in, n * rank], [rank, n * d_out / 3]],
         };
         let weight = || base.weight(site).dense();
-        let [a, b] = match restored {
+        let read = context.is_read() && !config.init.keeps_start();
+        let [a, b] = match restored || read {
             true => shapes.map(|shape| Tensor::zeros(shape, device)),
             false => config.init.factors(shapes, scaling, weight, context),
         };

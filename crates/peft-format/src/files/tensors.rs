@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek};
+use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, TensorData};
@@ -21,12 +21,15 @@ pub fn read_safetensors(path: &Path) -> Result<TensorMap> {
     SafetensorsFile::open(path)?.into_tensors()
 }
 
+/// What is read at a time, of what is smaller.
+const BUFFER: usize = 1 << 16;
+
 /// A safetensors file of which the header was read.
 #[derive(Debug)]
 pub struct SafetensorsFile {
     path: PathBuf,
-    /// Where the first tensor begins.
-    file: File,
+    /// Where the first tensor begins. Small tensors are read several at a time.
+    file: BufReader<File>,
     header: Metadata,
 }
 
@@ -41,8 +44,9 @@ impl SafetensorsFile {
         let failed = |e: std::io::Error| Error::file(path, e);
         let broken =
             |reason: &str| Error::file(path, format!("not a whole safetensors file: {reason}"));
-        let mut file = File::open(path).map_err(failed)?;
+        let file = File::open(path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
+        let mut file = BufReader::with_capacity(BUFFER, file);
         let mut length = [0; LENGTH as usize];
         // Of what is no file, such as a directory, the system says what it is.
         match file.read_exact(&mut length) {
@@ -56,7 +60,7 @@ impl SafetensorsFile {
             return Err(broken("it ends in its header"));
         }
         let mut header = Vec::new();
-        (&file).take(length).read_to_end(&mut header).map_err(failed)?;
+        file.by_ref().take(length).read_to_end(&mut header).map_err(failed)?;
         let header: Metadata =
             serde_json::from_slice(&header).map_err(|e| broken(&format!("its header: {e}")))?;
         if (LENGTH + length).checked_add(header.data_len() as u64) != Some(size) {
