@@ -18,6 +18,7 @@ mod linear;
 #[cfg(feature = "flex")]
 mod matmul;
 mod norm;
+mod optimizer;
 mod packed;
 #[cfg(feature = "flex")]
 mod prepacked;
@@ -36,6 +37,7 @@ pub use dropout::Dropout;
 pub use linear::{LinearParts, LowRankPart};
 pub use norm::{Norm, sum};
 pub use packed::{BlockFormat, PackedMatrix, PackedTensor};
+pub use optimizer::AdamW;
 #[cfg(feature = "flex")]
 pub use prepacked::PrepackedMatrix;
 pub use rotary::turned;

@@ -73,6 +73,12 @@ impl<S: Simd> Lanes<S> {
         Self { value: self.simd.select_f32s(mask, bound.value, self.value), ..self }
     }
 
+    /// The square root.
+    #[inline(always)]
+    pub(crate) fn sqrt(self) -> Self {
+        Self { value: self.simd.sqrt_f32s(self.value), ..self }
+    }
+
     /// Without the sign.
     #[inline(always)]
     pub(crate) fn abs(self) -> Self {

@@ -7,4 +7,5 @@ mod elementwise;
 mod linear;
 mod norm;
 mod normal_float;
+mod optimizer;
 mod product;

@@ -143,7 +143,7 @@ pub(crate) fn remove(directory: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use burn::optim::AdamWConfig;
+    use peft_kernels::AdamW;
 
     use super::*;
 
@@ -158,7 +158,7 @@ mod tests {
         fn new() -> Self {
             let folder = tempfile::tempdir().expect("a folder");
             let log = History::open(&folder.path().join("metrics.jsonl"), |_| true).expect("a log");
-            Self { folder, method: Stack::new(vec![]), optimizer: AdamWConfig::new().init(), log }
+            Self { folder, method: Stack::new(vec![]), optimizer: AdamW::new(0.01).into(), log }
         }
 
         fn path(&self, name: &str) -> std::path::PathBuf {

@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use burn::module::{Module, ParamGroup};
-use burn::optim::{AdamWConfig, ModuleOptimizer};
+use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
 use peft_core::{Method, Stack, num_trainable};
 use peft_data::TokenizedSet;
 use peft_data::metrics::{Metric, Metrics};
 use peft_format::Adapter;
+use peft_kernels::AdamW;
 use peft_kernels::profile::span;
 use peft_models::{AddedTokens, Model};
 use serde::{Deserialize, Serialize};
@@ -301,10 +302,7 @@ impl<'m> Trainer<'m> {
     where
         'm: 'd,
     {
-        let optimizer = AdamWConfig::new()
-            .with_epsilon(1e-8)
-            .with_weight_decay(self.settings.weight_decay as f32)
-            .init();
+        let optimizer = AdamW::new(self.settings.weight_decay).into();
         let method = self.adapter.method.clone();
         let frozen = self.frozen(data)?;
         if resume {
