@@ -1,6 +1,6 @@
 //! What the contract costs in use: `cargo bench -p peft-tests --bench serving [-- MODEL [MODEL]]`.
 //!
-//! With an encoder's directory: sixteen LoRA adapters, one for each row of a batch, beside one adapter
+//! With an encoder's directory: thirty-two LoRA adapters, one for each row of a batch, beside one adapter
 //! for all rows, and packed beside padded batches. With a causal language model's: the time of a token
 //! by its position.
 
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 #[global_allocator]
 static ALLOCATOR: peft_kernels::TensorAllocator = peft_kernels::TensorAllocator;
 
-const ROWS: usize = 16;
+const ROWS: usize = 32;
 const TOKENS: usize = 64;
 const REPETITIONS: usize = 15;
 
@@ -101,10 +101,10 @@ fn mixed_rows(directory: &Path, device: &Device) -> anyhow::Result<()> {
     let alone = timed(|| run(Forward::infer(&one)));
     let mixed = timed(|| run(Forward::infer(&pool).with_slots(&slots).with_memo(&memo)));
     let base = timed(|| run(Forward::infer(&())));
-    show("base alone, 16 x 64 tokens", base);
+    show("base alone, 32 x 64 tokens", base);
     show("one LoRA for all rows", alone);
-    show("16 LoRAs, one for each row", mixed);
-    println!("throughput of 16 adapters: {:.3} of one adapter's", alone[0] / mixed[0]);
+    show("32 LoRAs, one for each row", mixed);
+    println!("throughput of 32 adapters: {:.3} of one adapter's", alone[0] / mixed[0]);
     Ok(())
 }
 

@@ -24,6 +24,7 @@ mod packed;
 mod prepacked;
 pub mod profile;
 mod rotary;
+mod segmented;
 mod simd;
 mod weight;
 
@@ -36,9 +37,10 @@ pub use decode::Read;
 pub use dropout::Dropout;
 pub use linear::{LinearParts, LowRankPart};
 pub use norm::{Norm, sum};
-pub use packed::{BlockFormat, PackedMatrix, PackedTensor};
 pub use optimizer::AdamW;
+pub use packed::{BlockFormat, PackedMatrix, PackedTensor};
 #[cfg(feature = "flex")]
 pub use prepacked::PrepackedMatrix;
 pub use rotary::turned;
+pub use segmented::{Segment, segmented};
 pub use weight::{Element, PackedWeight, laid_out};

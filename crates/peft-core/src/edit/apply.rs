@@ -382,7 +382,10 @@ impl Edit {
         pass: &Pass<'_>,
     ) -> Tensor<2> {
         if self.is_additive() {
-            return y + self.added(layer, &x, pass);
+            return match self {
+                Self::Routed(routed) => routed.over_output(layer, &x, y, pass),
+                _ => y + self.added(layer, &x, pass),
+            };
         }
         match self {
             Self::Scale(scale) => match scale.of_output(layer.site.d_out()) {

@@ -1,6 +1,7 @@
 //! Each row under the edits of its slot, with one product of the base.
 
 use burn::tensor::Tensor;
+use peft_kernels::Segment;
 
 use super::apply::{Chain, forward, inputs, over};
 use super::{Edit, Edits, LinearLayer, LowRank};
@@ -67,6 +68,30 @@ impl Routed {
         })
     }
 
+    /// The output with what is added, where that is all that any slot does.
+    pub(super) fn over_output(
+        &self,
+        layer: &LinearLayer<'_>,
+        x: &Tensor<2>,
+        y: Tensor<2>,
+        pass: &Pass<'_>,
+    ) -> Tensor<2> {
+        if let Some(factors) = self.factors(layer, pass) {
+            let count = factors.a.dims()[0];
+            let slots = pass.slots.of_each(pass.rows.len()).iter().enumerate();
+            let segments = slots.map(|(row, slot)| Segment {
+                rows: pass.rows.start(row)..pass.rows.start(row + 1),
+                factors: slot.filter(|slot| slot + 1 < count),
+            });
+            let segments: Vec<Segment> = segments.collect();
+            let sum = peft_kernels::segmented(&y, x, [&factors.a, &factors.b], &segments);
+            if let Some(sum) = sum {
+                return sum;
+            }
+        }
+        y + self.added(layer, x, pass)
+    }
+
     pub(super) fn output(
         &self,
         below: &Chain<'_>,
@@ -94,6 +119,18 @@ impl Routed {
         })
     }
 
+    /// The factors of all slots; `None` where a slot does anything else.
+    fn factors(&self, layer: &LinearLayer<'_>, pass: &Pass<'_>) -> Option<Factors> {
+        let factors = self.members.iter().map(only_factors).collect::<Option<Vec<_>>>()?;
+        let dropped = factors.iter().flatten().any(|factors| factors.dropout > 0.0);
+        let rank = factors.iter().flatten().map(|factors| factors.rank()).max()?;
+        if pass.mode.is_training() && dropped {
+            return None;
+        }
+        let stacked = || Factors::stacked(&factors, layer.site.shape, rank);
+        Some(pass.memo.get(self.key, stacked))
+    }
+
     /// `s (x A) B` of every row with the factors of its slot as two batched products; `None` where a
     /// slot does anything else.
     fn segmented(
@@ -102,15 +139,9 @@ impl Routed {
         x: &Tensor<2>,
         pass: &Pass<'_>,
     ) -> Option<Tensor<2>> {
-        let factors = self.members.iter().map(only_factors).collect::<Option<Vec<_>>>()?;
-        let dropped = factors.iter().flatten().any(|factors| factors.dropout > 0.0);
-        let rank = factors.iter().flatten().map(|factors| factors.rank()).max()?;
-        if pass.mode.is_training() && dropped {
-            return None;
-        }
+        let factors = self.factors(layer, pass)?;
         let segments = pass.rows.segments(pass.slots);
-        let stacked = || Factors::stacked(&factors, layer.site.shape, rank);
-        let Factors { a, b } = pass.memo.get(self.key, stacked).of(segments.slots());
+        let Factors { a, b } = factors.of(segments.slots());
         let inner = segments.apart(x.clone()).matmul(a);
         Some(segments.together(inner.matmul(b)))
     }

@@ -49,15 +49,23 @@ impl Slots {
         (self.0.len() == rows && self.0.iter().all(|slot| slot == first)).then_some(*first)
     }
 
+    /// The slot of each of `rows` rows.
+    ///
+    /// # Panics
+    /// If there are not `rows` rows.
+    pub(crate) fn of_each(&self, rows: usize) -> &[Option<usize>] {
+        let named = self.0.len();
+        assert_eq!(named, rows, "a batch of {rows} rows, and slots for {named}");
+        &self.0
+    }
+
     /// The rows of each slot that has any, in the order of their first rows.
     ///
     /// # Panics
     /// If there are not `rows` rows.
     pub(crate) fn groups(&self, rows: usize) -> Vec<Group> {
-        let named = self.0.len();
-        assert_eq!(named, rows, "a batch of {rows} rows, and slots for {named}");
         let mut groups: Vec<Group> = Vec::new();
-        for (row, &slot) in self.0.iter().enumerate() {
+        for (row, &slot) in self.of_each(rows).iter().enumerate() {
             match groups.iter_mut().find(|group| group.slot == slot) {
                 Some(group) => group.rows.push(row),
                 None => groups.push(Group { slot, rows: vec![row] }),

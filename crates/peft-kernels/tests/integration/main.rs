@@ -9,3 +9,4 @@ mod norm;
 mod normal_float;
 mod optimizer;
 mod product;
+mod segmented;
