@@ -174,7 +174,8 @@ impl Subject {
     ) -> Tensor<1> {
         let logits = self.host.outputs(how);
         let again = || Ok(self.host.outputs(how));
-        let of_method = method.loss(&LossContext { progress, logits: &logits, again: &again });
+        let made = || logits.clone();
+        let of_method = method.loss(&LossContext { progress, logits: &made, again: &again });
         let of_method = of_method.unwrap_or_else(|e| panic!("the method's loss: {e}"));
         let loss = self.host.loss_of(logits);
         of_method.into_iter().fold(loss, |sum, term| sum + term)

@@ -238,7 +238,7 @@ impl Method for Outer {
         }
     }
     fn loss(&self, context: &LossContext<'_>) -> Result<Option<Tensor<1>>> {
-        let apart = || Ok(((context.again)()? - context.logits.clone()).square().mean());
+        let apart = || Ok(((context.again)()? - (context.logits)()).square().mean());
         self.agrees.then(apart).transpose()
     }
     fn merge_obstacle(&self) -> Option<String> {

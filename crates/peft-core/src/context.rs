@@ -122,8 +122,8 @@ pub struct Progress {
 pub struct LossContext<'a> {
     /// How far the run is; the step under way is not done.
     pub progress: Progress,
-    /// The logits `[targets, outputs]` of the batch.
-    pub logits: &'a Tensor<2>,
+    /// The logits `[targets, outputs]` of the batch, which are made if they are asked for.
+    pub logits: &'a dyn Fn() -> Tensor<2>,
     /// Runs the batch a second time, with other random draws: `[targets, outputs]`.
     pub again: &'a dyn Fn() -> Result<Tensor<2>>,
 }

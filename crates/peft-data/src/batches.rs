@@ -1,7 +1,7 @@
 //! Batches of texts of similar length, so that little of a batch is padding.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use peft_models::{Forward, Model, ModelConfig, ModelInput, Place, TextTokenizer};
+use peft_models::{Forward, Logits, Model, ModelConfig, ModelInput, Place, TextTokenizer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -52,10 +52,10 @@ impl Batch {
     ///
     /// # Errors
     /// If the texts do not fit the model.
-    pub fn logits(&self, model: &Model, how: Forward<'_>) -> Result<Tensor<2>> {
+    pub fn logits(&self, model: &Model, how: Forward<'_>) -> Result<Logits> {
         Ok(match &self.places {
-            Some(places) => model.forward_at(&self.input, places, how)?,
-            None => model.forward(&self.input, how)?.squeeze_dim(1),
+            Some(places) => model.logits_at(&self.input, places, how)?,
+            None => model.forward(&self.input, how)?.squeeze_dim(1).into(),
         })
     }
 

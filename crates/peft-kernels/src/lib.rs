@@ -32,7 +32,7 @@ pub use activation::Activation;
 #[cfg(feature = "allocator")]
 pub use allocator::TensorAllocator;
 pub use attention::{AttentionInputs, AttentionRow, AttentionSpec, attends_by_row, attention};
-pub use cross_entropy::cross_entropy;
+pub use cross_entropy::{cross_entropy, cross_entropy_of_product};
 pub use decode::Read;
 pub use dropout::Dropout;
 pub use linear::{LinearParts, LowRankPart};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::LinearParts;
+use crate::{LinearParts, cross_entropy};
 
 /// A frozen matrix that is not held as a tensor of its numbers.
 pub trait PackedWeight: fmt::Debug + Send + Sync {
@@ -31,6 +31,19 @@ pub trait PackedWeight: fmt::Debug + Send + Sync {
     /// `x W` with what a layer computes beside it.
     fn linear(&self, input: Tensor<2>, parts: LinearParts) -> Tensor<2> {
         parts.over(self.product(input.clone()), input)
+    }
+
+    /// [`cross_entropy`] of the logits `x W + b`.
+    ///
+    /// # Panics
+    /// As [`cross_entropy`].
+    fn cross_entropy(
+        &self,
+        input: Tensor<2>,
+        bias: Option<Tensor<1>>,
+        classes: Tensor<1, Int>,
+    ) -> Tensor<1> {
+        cross_entropy(self.linear(input, LinearParts { bias, ..LinearParts::default() }), classes)
     }
 
     /// The rows with these indices: `[n]` to `[n, d]`.

@@ -10,7 +10,7 @@ use crate::body::{Hidden, tokens_at};
 use crate::checkpoint::{Loader, transposed};
 use crate::forward::Run;
 use crate::input::Text;
-use crate::{Error, Result};
+use crate::{Error, Logits, Result};
 
 /// What turns hidden states into the model's output.
 #[derive(Debug, Clone)]
@@ -143,12 +143,12 @@ impl Head {
     ///
     /// # Panics
     /// If the output is that of a sequence.
-    pub(crate) fn of_tokens(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+    pub(crate) fn of_tokens(&self, hidden: Tensor<2>, run: Run<'_>) -> Logits {
         match self {
-            Self::None => hidden,
+            Self::None => hidden.into(),
             Self::Sequence(_) => panic!("the head is of a sequence, not of tokens"),
             Self::Tokens { labels, dropout } => {
-                labels.forward(run.pass.dropout(hidden, *dropout), run)
+                labels.forward(run.pass.dropout(hidden, *dropout), run).into()
             }
             Self::LanguageModel { transform, decoder } => {
                 let hidden = match transform {

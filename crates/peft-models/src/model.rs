@@ -13,7 +13,7 @@ use crate::checkpoint::{Checkpoint, LoadReport, Loader, Precision};
 use crate::forward::Run;
 use crate::head::{Head, NewHead};
 use crate::input::Text;
-use crate::{Error, Forward, LayerInput, ModelConfig, ModelInput, Result, Task};
+use crate::{Error, Forward, LayerInput, Logits, ModelConfig, ModelInput, Result, Task};
 
 /// A frozen model with a task head.
 ///
@@ -245,7 +245,7 @@ impl Model {
                 return Ok(());
             }
             let rows = &hidden.rows;
-            let output = self.head.of_tokens(hidden.states, run.over(rows));
+            let output = self.head.of_tokens(hidden.states, run.over(rows)).tensor();
             let [batch, tokens] = input.output_shape();
             let added = rows.iter().map(|row| row.len() - row.text.len()).max().unwrap_or(0);
             let output = rows.batched(output);
@@ -273,6 +273,22 @@ impl Model {
         places: &[Place],
         how: Forward<'_>,
     ) -> Result<Tensor<2>> {
+        Ok(self.logits_at(input, places, how)?.tensor())
+    }
+
+    /// The same, where not all that is asked of the output needs the tensor.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    ///
+    /// # Panics
+    /// As [`forward_at`](Self::forward_at).
+    pub fn logits_at(
+        &self,
+        input: &ModelInput,
+        places: &[Place],
+        how: Forward<'_>,
+    ) -> Result<Logits> {
         let mut shown = None;
         self.run(input, how, |Hidden { states, rows }, run| {
             let of_rows: Vec<&Row> = rows.iter().collect();

@@ -82,7 +82,7 @@ fn answers(
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
         let logits = under.logits(model, &batch, &memo)?;
-        let (by_text, lengths) = by_text(logits.clone(), &batch);
+        let (by_text, lengths) = by_text(logits.tensor(), &batch);
         let [_, longest, outputs] = by_text.dims();
         if outputs != 2 {
             let expected = "the head does not give the start and the end of an answer";
@@ -106,7 +106,7 @@ fn answers(
             });
         }
         if !batch.targets.is_empty() {
-            let mean = loss(Goal::QuestionAnswering, logits, &batch).into_scalar::<f32>();
+            let mean = loss(Goal::QuestionAnswering, &logits, &batch).into_scalar::<f32>();
             total += f64::from(mean) * batch.targets.len() as f64;
             windows += batch.targets.len();
         }

@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use peft_core::{AdapterPool, Hooks, Memo, Probe, Slots};
 use peft_data::metrics::{Metrics, Output};
 use peft_data::{Batch, Goal, Labels, Target, TokenizedSet};
-use peft_models::{Forward, Model};
+use peft_kernels::cross_entropy;
+use peft_models::{Forward, Logits, Model};
 
 use crate::answers::evaluate_answers;
 use crate::frozen_states::FrozenStates;
@@ -45,7 +46,7 @@ impl<'a> Under<'a> {
     }
 
     /// What the model gives for a batch, `[targets, outputs]`.
-    pub(crate) fn logits(&self, model: &Model, batch: &Batch, memo: &Memo) -> Result<Tensor<2>> {
+    pub(crate) fn logits(&self, model: &Model, batch: &Batch, memo: &Memo) -> Result<Logits> {
         let rows = batch.indices.len();
         let slots = self.slot.map_or(Slots::default(), |slot| Slots::all(Some(slot), rows));
         let states = self.states.map(|states| states.of(batch, self.hooks)).transpose()?;
@@ -76,7 +77,7 @@ pub fn predict(
             return Err(Error::setting("task", "of the adapter", expected));
         }
         let logits = under.logits(model, &batch, &memo)?;
-        for (row, index) in rows(logits)?.into_iter().zip(indices) {
+        for (row, index) in rows(logits.tensor())?.into_iter().zip(indices) {
             outputs[*index].logits = row;
         }
     }
@@ -100,7 +101,7 @@ pub fn evaluate(
         Goal::Tag => return evaluate_tags(model, under, data, labels, batch_size),
         Goal::QuestionAnswering => return evaluate_answers(model, under, data, batch_size),
         goal if goal.is_language() => {
-            return evaluate_language(model, under, data, goal, batch_size);
+            return evaluate_language(model, under, data, batch_size);
         }
         _ => {}
     }
@@ -111,9 +112,9 @@ pub fn evaluate(
     for indices in data.sorted(batch_size).iter() {
         let batch = data.batch(indices, EVALUATION, model.base().device())?;
         let logits = under.logits(model, &batch, &memo)?;
-        let mean = loss(labels.goal, logits.clone(), &batch).into_scalar::<f32>();
+        let mean = loss(labels.goal, &logits, &batch).into_scalar::<f32>();
         total += f64::from(mean) * indices.len() as f64;
-        outputs.extend(rows(logits)?.into_iter().map(|logits| Output { logits }));
+        outputs.extend(rows(logits.tensor())?.into_iter().map(|logits| Output { logits }));
         targets.extend(batch.targets);
     }
     finite(Metrics::new(labels, &outputs, &targets, total / data.len().max(1) as f64))
@@ -151,10 +152,11 @@ fn tags(
             continue;
         }
         let logits = under.logits(model, &batch, &memo)?;
-        if !logits.clone().is_finite().all().into_scalar::<bool>() {
+        let values = logits.tensor();
+        if !values.clone().is_finite().all().into_scalar::<bool>() {
             return Err(Error::NotFinite { quantity: "output".into() });
         }
-        let labels = logits.clone().argmax(1).into_data().convert::<i64>();
+        let labels = values.argmax(1).into_data().convert::<i64>();
         let mut labels = labels.iter::<i64>();
         for &index in indices {
             let found: &mut Vec<Option<usize>> = &mut found[index];
@@ -165,7 +167,7 @@ fn tags(
             }
         }
         if !batch.targets.is_empty() {
-            let mean = loss(Goal::Tag, logits, &batch).into_scalar::<f32>();
+            let mean = loss(Goal::Tag, &logits, &batch).into_scalar::<f32>();
             total += f64::from(mean) * batch.targets.len() as f64;
             words += batch.targets.len();
         }
@@ -198,7 +200,6 @@ fn evaluate_language(
     model: &Model,
     under: Under<'_>,
     data: &TokenizedSet,
-    goal: Goal,
     batch_size: usize,
 ) -> Result<Metrics> {
     let (mut asked, mut right, mut total) = (0, 0, 0.0);
@@ -209,12 +210,18 @@ fn evaluate_language(
             continue;
         }
         let logits = under.logits(model, &batch, &memo)?;
-        let found = logits.clone().argmax(1).squeeze_dim::<1>(1);
-        let wanted = batch.classes(&found.device());
-        right += found.equal(wanted).int().sum().into_scalar::<i64>() as usize;
-        let mean = loss(goal, logits, &batch).into_scalar::<f32>();
-        total += f64::from(mean) * batch.targets.len() as f64;
-        asked += batch.targets.len();
+        let classes = batch.classes(model.base().device());
+        let mut first = 0;
+        for logits in logits.in_parts() {
+            let [targets, _] = logits.dims();
+            let wanted = classes.clone().narrow(0, first, targets);
+            let found = logits.clone().argmax(1).squeeze_dim::<1>(1);
+            right += found.equal(wanted.clone()).int().sum().into_scalar::<i64>() as usize;
+            let mean = cross_entropy(logits, wanted).into_scalar::<f32>();
+            total += f64::from(mean) * targets as f64;
+            first += targets;
+        }
+        asked += first;
     }
     finite(Metrics::of_language(data.len(), asked, right, total / asked.max(1) as f64))
 }

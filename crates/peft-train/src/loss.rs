@@ -2,31 +2,35 @@
 
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 use peft_data::{Batch, Goal};
-use peft_kernels::cross_entropy;
+use peft_models::Logits;
 
 /// The mean loss of a batch, `[1]`, from logits `[targets, outputs]`: cross-entropy of labels and
 /// words, binary cross-entropy over all labels where a text may have several, the mean squared error
 /// of numbers, the mean cross-entropy of an answer's start and end.
-pub(crate) fn loss(goal: Goal, logits: Tensor<2>, batch: &Batch) -> Tensor<1> {
-    let [targets, _] = logits.dims();
+pub(crate) fn loss(goal: Goal, logits: &Logits, batch: &Batch) -> Tensor<1> {
     let device = logits.device().without_autodiff();
     match goal {
-        Goal::Regress => (logits.reshape([targets]) - batch.values(&device)).square().mean(),
+        Goal::Regress => {
+            let logits = logits.tensor();
+            let [targets, _] = logits.dims();
+            (logits.reshape([targets]) - batch.values(&device)).square().mean()
+        }
         Goal::QuestionAnswering => {
             // By text, every token of it, as the two distributions are over these.
-            let (log_odds, _) = by_text(logits, batch);
+            let (log_odds, _) = by_text(logits.tensor(), batch);
             let [texts, _, _] = log_odds.dims();
             let spans = batch.spans(&device).reshape([texts, 1, 2]);
             log_softmax(log_odds, 1).gather(1, spans).mean().neg()
         }
         Goal::MultiLabel => {
+            let logits = logits.tensor();
             let [_, labels] = logits.dims();
             let wanted = batch.indicators(labels, &device);
             // log(1 + exp(x)) - x y, stable for large x of either sign.
             let softplus = logits.clone().abs().neg().exp().log1p() + logits.clone().clamp_min(0.0);
             (softplus - logits * wanted).mean()
         }
-        _ => cross_entropy(logits, batch.classes(&device)),
+        _ => logits.cross_entropy(batch.classes(&device)),
     }
 }
 

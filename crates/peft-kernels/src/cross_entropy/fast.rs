@@ -13,12 +13,52 @@ const TOGETHER: usize = 1024;
 
 pub(super) fn cross_entropy(logits: Tensor<2>, classes: Tensor<1, Int>) -> Tensor<1> {
     let [_, count] = logits.dims();
+    apply(CrossEntropy { classes: chosen(classes, count) }, [logits.into_dispatch()])
+}
+
+/// The classes of all rows, of so many.
+pub(super) fn chosen(classes: Tensor<1, Int>, count: usize) -> Vec<usize> {
     let one_of = |class: i64| {
         let class = usize::try_from(class).ok().filter(|class| *class < count);
         class.expect("one of the classes")
     };
-    let classes = classes.into_data().iter().map(one_of).collect();
-    apply(CrossEntropy { classes }, [logits.into_dispatch()])
+    classes.into_data().iter().map(one_of).collect()
+}
+
+/// `log Σ exp(z)` of each row.
+pub(super) fn log_sums(logits: &[f32], [rows, classes]: [usize; 2]) -> Vec<f32> {
+    // SAFETY: every task writes its rows.
+    unsafe {
+        filled(rows, |logs| {
+            grid(rows, 1, |rows, _| run(Forward { logits, classes, rows, logs }));
+        })
+    }
+}
+
+/// The sum of the losses of rows, whose `log Σ exp(z)` and classes these are.
+pub(super) fn loss_of(logits: &[f32], classes: usize, logs: &[f32], chosen: &[usize]) -> f64 {
+    let rows = logs.iter().zip(chosen).enumerate();
+    let losses =
+        rows.map(|(row, (log, class))| f64::from(*log) - f64::from(logits[row * classes + class]));
+    losses.sum()
+}
+
+/// Logits to `s (softmax(z) - one of the class)`, in their place.
+pub(super) fn to_slopes(
+    logits: &mut [f32],
+    classes: usize,
+    logs: &[f32],
+    chosen: &[usize],
+    share: f32,
+) {
+    assert!(logs.len() == chosen.len() && logits.len() == logs.len() * classes, "rows of classes");
+    let all = Shared::of(logits);
+    grid(logs.len(), 1, |rows, _| {
+        // SAFETY: these rows are this task's.
+        let values = unsafe { all.part(rows.start * classes..rows.end * classes) };
+        let (logs, chosen) = (&logs[rows.clone()], &chosen[rows]);
+        run(Slopes { values, classes, logs, chosen, share });
+    });
 }
 
 #[derive(Debug)]
@@ -34,20 +74,10 @@ impl Operation for CrossEntropy {
 
     fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
         let (logits, [rows, classes]) = matrix(&inputs[0]);
-        // SAFETY: every task writes its rows.
-        let logs = unsafe {
-            filled(rows, |logs| {
-                grid(rows, 1, |rows, _| {
-                    run(Forward { logits: numbers(&logits), classes, rows, logs });
-                });
-            })
-        };
-        let of_row = |(row, class): (usize, &usize)| {
-            f64::from(logs[row]) - f64::from(numbers(&logits)[row * classes + class])
-        };
-        let sum: f64 = self.classes.iter().enumerate().map(of_row).sum();
-        let mean = (sum / rows as f64) as f32;
-        (output(vec![mean], [1]), vec![output(logs, [rows])])
+        let logits = numbers(&logits);
+        let logs = log_sums(logits, [rows, classes]);
+        let mean = loss_of(logits, classes, &logs, &self.classes) / rows as f64;
+        (output(vec![mean as f32], [1]), vec![output(logs, [rows])])
     }
 
     fn needs(&self, _input: usize) -> bool {
@@ -60,14 +90,16 @@ impl Operation for CrossEntropy {
         }
         let (logits, [rows, classes]) = matrix(saved.input(0));
         let share = numbers(&gradient.to_contiguous())[0] / rows as f32;
+        let logs = numbers(&saved.values[0]);
         // SAFETY: every task writes its rows.
         let of_logits = unsafe {
             filled(rows * classes, |of_logits| {
                 grid(rows, 1, |rows, _| {
-                    let logs = numbers(&saved.values[0]);
-                    let chosen = &self.classes;
-                    let logits = numbers(&logits);
-                    run(Backward { logits, classes, logs, chosen, share, rows, of_logits });
+                    let place = rows.start * classes..rows.end * classes;
+                    let values = of_logits.part(place.clone());
+                    values.copy_from_slice(&numbers(&logits)[place]);
+                    let (logs, chosen) = (&logs[rows.clone()], &self.classes[rows]);
+                    run(Slopes { values, classes, logs, chosen, share });
                 });
             })
         };
@@ -119,33 +151,28 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-/// `s (softmax(z) - one of the class)` of some rows.
-struct Backward<'a> {
-    logits: &'a [f32],
+/// `s (softmax(z) - one of the class)` of some rows, in the place of `z`.
+struct Slopes<'a> {
+    values: &'a mut [f32],
     classes: usize,
     logs: &'a [f32],
     chosen: &'a [usize],
     share: f32,
-    rows: Range<usize>,
-    of_logits: Shared,
 }
 
-impl WithSimd for Backward<'_> {
+impl WithSimd for Slopes<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { logits, classes, logs, chosen, share, rows, of_logits } = self;
-        for row in rows {
-            let range = row * classes..(row + 1) * classes;
-            // SAFETY: this row is this task's.
-            let to = unsafe { of_logits.part(range.clone()) };
-            let (log, share) = (Lanes::splat(simd, logs[row]), Lanes::splat(simd, share));
-            let from = logits[range].chunks(S::F32_LANES);
-            for (from, part) in from.zip(to.chunks_mut(S::F32_LANES)) {
-                (exp(Lanes::load(simd, from) - log) * share).store(part);
+        let Self { values, classes, logs, chosen, share } = self;
+        let factor = Lanes::splat(simd, share);
+        for ((row, log), class) in values.chunks_mut(classes).zip(logs).zip(chosen) {
+            let log = Lanes::splat(simd, *log);
+            for part in row.chunks_mut(S::F32_LANES) {
+                (exp(Lanes::load(simd, part) - log) * factor).store(part);
             }
-            to[chosen[row]] -= self.share;
+            row[*class] -= share;
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::PackedTensor;
+use crate::cross_entropy::{Weight, of_product};
 use crate::{LinearParts, PackedWeight};
 
 /// A packed matrix `[rows, columns]`, or that matrix transposed.
@@ -61,6 +62,12 @@ impl PackedMatrix {
     #[cfg(feature = "flex")]
     pub(crate) fn product_shape(&self) -> [usize; 2] {
         self.dims()
+    }
+
+    /// `x W`.
+    #[cfg(feature = "flex")]
+    pub(crate) fn times(&self, x: &crate::fused::Array) -> crate::fused::Array {
+        super::layer::product(x, self)
     }
 
     /// About this many columns of products with it, whole blocks where columns are packed.
@@ -131,6 +138,15 @@ impl PackedWeight for PackedMatrix {
             return super::layer::layer(input, self, parts);
         }
         parts.over(self.product(input.clone()), input)
+    }
+
+    fn cross_entropy(
+        &self,
+        input: Tensor<2>,
+        bias: Option<Tensor<1>>,
+        classes: Tensor<1, Int>,
+    ) -> Tensor<1> {
+        of_product(input, Weight::Packed(self.clone()), bias, classes)
     }
 
     fn rows(&self, indices: Tensor<1, Int>) -> Tensor<2> {

@@ -9,6 +9,7 @@ use super::Embeddings;
 use crate::checkpoint::Loader;
 use crate::forward::Run;
 use crate::head::NewHead;
+use crate::logits::{Logits, Product};
 
 /// `s h W + b`: how like each word a hidden state is. `W` is the table of the embeddings, or one of its
 /// own.
@@ -67,15 +68,20 @@ impl Unembedding {
         Self { scale, ..self }
     }
 
-    /// `[tokens, d]` to `[tokens, words]`.
-    pub fn forward(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+    /// `[tokens, d]` to `[tokens, words]`: no more than what these are made of, where no method edits
+    /// the weight.
+    pub fn forward(&self, hidden: Tensor<2>, run: Run<'_>) -> Logits {
         let hidden = if self.scale == 1.0 { hidden } else { hidden * self.scale };
         let tokens = Tokens::new(hidden, run.pass.rows.clone());
         let Tokens { hidden, .. } =
             run.hooks.tokens(Stage::Output, &self.embeddings, tokens, &run.pass);
         let edits = run.hooks.linear(&self.site, &run.pass);
-        let layer = LinearLayer::new(&self.site, &self.weight, self.bias.as_ref());
         let table = run.hooks.table(&self.site, &run.pass);
-        edits.apply(&layer.of_table(&table), hidden, &run.pass)
+        if edits.is_none() && table.is_keep() {
+            let (weight, bias) = (self.weight.clone(), self.bias.clone());
+            return Product { states: hidden, weight, bias }.into();
+        }
+        let layer = LinearLayer::new(&self.site, &self.weight, self.bias.as_ref());
+        edits.apply(&layer.of_table(&table), hidden, &run.pass).into()
     }
 }

@@ -5,6 +5,7 @@ mod broken_tokenizer;
 mod checkpoint;
 mod generation;
 mod gguf;
+mod logits;
 mod outline;
 mod support;
 mod tokenizer;

@@ -42,6 +42,6 @@ impl Calibration for CalibrationBatches<'_> {
             return Ok(Tensor::zeros([1], device));
         }
         let logits = batch.logits(self.model, Forward::infer(hooks));
-        Ok(loss(self.goal, logits.map_err(peft_core::Error::pass)?, &batch))
+        Ok(loss(self.goal, &logits.map_err(peft_core::Error::pass)?, &batch))
     }
 }

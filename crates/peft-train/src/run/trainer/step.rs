@@ -50,12 +50,15 @@ impl Trainer<'_> {
             let how = recompute.iter().fold(how, Forward::with_recompute);
             let how = states.iter().fold(how, Forward::from_layer);
             let logits = span("forward: the rest", || batch.logits(self.model, how))?;
-            let again = || batch.logits(self.model, how).map_err(peft_core::Error::pass);
-            let context = LossContext { progress, logits: &logits, again: &again };
+            let again = || {
+                let logits = batch.logits(self.model, how).map_err(peft_core::Error::pass)?;
+                Ok(logits.tensor())
+            };
+            let context = LossContext { progress, logits: &|| logits.tensor(), again: &again };
             let of_method = state.method.loss(&context)?;
             let share = batch.targets.len() as f64 / targets as f64;
             let loss =
-                span("loss: the rest", || loss(self.task.labels.goal, logits, batch)) * share;
+                span("loss: the rest", || loss(self.task.labels.goal, &logits, batch)) * share;
             tokens += batch.tokens;
             let objective = match of_method {
                 Some(of_method) => loss.clone() * weight + of_method * share,
