@@ -92,6 +92,51 @@ fn of_parts(shape: Shape, columns: usize, f: impl Fn(Range<usize>, &mut [f32]) +
     Array::from_data(TensorData::new(values, shape))
 }
 
+/// Two functions of a register of numbers from each of three inputs.
+trait TwoFunctions: Sync {
+    fn of<S: Simd>(&self, inputs: [Lanes<S>; 3]) -> [Lanes<S>; 2];
+}
+
+/// The functions of each number of arrays of one shape.
+fn mapped_to_two(arrays: [&Array; 3], functions: &impl TwoFunctions) -> [Array; 2] {
+    let arrays = arrays.map(Array::to_contiguous);
+    let inputs = arrays.each_ref().map(numbers);
+    let shape = arrays[0].shape();
+    let mut other = vec![0.0; shape.num_elements()];
+    let others = Shared::of(&mut other);
+    let first = of_parts(shape.clone(), 1, |range, out| {
+        let inputs = inputs.map(|input| &input[range.clone()]);
+        // SAFETY: no two tasks have the same part.
+        let outs = [out, unsafe { others.part(range) }];
+        run(MapToTwo { inputs, outs, functions });
+    });
+    [first, Array::from_data(TensorData::new(other, shape))]
+}
+
+struct MapToTwo<'a, F> {
+    inputs: [&'a [f32]; 3],
+    outs: [&'a mut [f32]; 2],
+    functions: &'a F,
+}
+
+impl<F: TwoFunctions> WithSimd for MapToTwo<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { inputs, outs: [first, second], functions } = self;
+        let mut place = 0;
+        while place < first.len() {
+            let range = place..first.len().min(place + S::F32_LANES);
+            let lanes = inputs.map(|input| Lanes::load(simd, &input[range.clone()]));
+            let [a, b] = functions.of(lanes);
+            a.store(&mut first[range.clone()]);
+            b.store(&mut second[range.clone()]);
+            place = range.end;
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Activated(Activation);
 
@@ -150,6 +195,17 @@ impl Function<3> for OfGate {
     }
 }
 
+/// Both gradients, for which the function and its slope are computed once.
+struct OfBoth(Activation);
+
+impl TwoFunctions for OfBoth {
+    #[inline(always)]
+    fn of<S: Simd>(&self, [a, b, gradient]: [Lanes<S>; 3]) -> [Lanes<S>; 2] {
+        let [value, slope] = self.0.with_slope(a);
+        [slope * b * gradient, value * gradient]
+    }
+}
+
 impl Operation for Gated {
     fn names(&self) -> [&'static str; 2] {
         ["gated activation", "gated activation, backward"]
@@ -165,10 +221,21 @@ impl Operation for Gated {
 
     fn backward(&self, saved: &Saved, gradient: Array, wanted: &[bool]) -> Vec<Option<Array>> {
         let (a, b) = (saved.input(0), saved.input(1));
+        if wanted == [true, true] {
+            return mapped_to_two([a, b, &gradient], &OfBoth(self.0)).map(Some).into();
+        }
         vec![
             wanted[0].then(|| mapped([a, b, &gradient], &OfGate(self.0))),
             wanted[1].then(|| mapped([a, &gradient], &Product(self.0))),
         ]
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
+    fn again(&self, saved: &Saved) -> Array {
+        mapped([saved.input(0), saved.input(1)], &Product(self.0))
     }
 }
 

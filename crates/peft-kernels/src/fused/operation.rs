@@ -1,7 +1,7 @@
 //! One extension of Burn's backends, through which all operations go.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
@@ -31,12 +31,23 @@ pub(crate) trait Operation: fmt::Debug + Send + Sync + 'static {
 
     /// The gradient of each input that is `wanted`.
     fn backward(&self, saved: &Saved, gradient: Array, wanted: &[bool]) -> Vec<Option<Array>>;
+
+    /// Whether the output is soon computed [again](Self::again): an operation that needs it in its
+    /// backward pass keeps this one for it then.
+    fn is_cheap(&self) -> bool {
+        false
+    }
+
+    /// The output, to the last bit, from what is on the tape.
+    fn again(&self, _saved: &Saved) -> Array {
+        unreachable!("asked of an operation that is cheap")
+    }
 }
 
 /// What an operation has on the tape.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Saved {
-    inputs: Vec<Option<Array>>,
+    inputs: Vec<Option<Input>>,
     /// What `forward` returned beside the output.
     pub(crate) values: Vec<Array>,
 }
@@ -44,8 +55,20 @@ pub(crate) struct Saved {
 impl Saved {
     /// An input that is needed.
     pub(crate) fn input(&self, number: usize) -> &Array {
-        self.inputs[number].as_ref().expect("the operation said that it needs this input")
+        match &self.inputs[number] {
+            Some(Input::Array(array)) => array,
+            Some(Input::OutputOf(recorded)) => recorded.output(),
+            None => unreachable!("the operation said that it needs this input"),
+        }
     }
+}
+
+/// An input that is needed.
+#[derive(Debug)]
+enum Input {
+    Array(Array),
+    /// What a cheap operation gives.
+    OutputOf(Arc<Recorded>),
 }
 
 /// One to six inputs.
@@ -123,17 +146,68 @@ fn recorded<C: CheckpointStrategy, const N: usize>(
         nodes.push(node);
     }
     let nodes: [NodeGuard; N] = nodes.try_into().expect("a node for each input");
+    let ids = nodes.each_ref().map(|node| node.id().value);
     match Step::<N>.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
             let (output, values) = span(operation.names()[0], || operation.forward(&arrays));
-            let inputs = arrays.into_iter().enumerate();
-            let inputs =
-                inputs.map(|(number, array)| operation.needs(number).then_some(array)).collect();
-            prepared.finish((Shown(operation), Saved { inputs, values }), output)
+            let inputs = arrays.into_iter().zip(ids).enumerate();
+            let inputs = inputs.map(|(number, (array, id))| {
+                let input = || cheap::output(id).map_or(Input::Array(array), Input::OutputOf);
+                operation.needs(number).then(input)
+            });
+            let saved = Saved { inputs: inputs.collect(), values };
+            let recorded = Arc::new(Recorded { operation, saved, again: OnceLock::new() });
+            let output = prepared.finish(recorded.clone(), output);
+            if recorded.operation.is_cheap() {
+                cheap::insert(output.id().value, &recorded);
+            }
+            output
         }
         OpsKind::UnTracked(prepared) => {
             prepared.finish(span(operation.names()[0], || operation.forward(&arrays)).0)
         }
+    }
+}
+
+/// An operation on the tape.
+#[derive(Debug)]
+struct Recorded {
+    operation: Arc<dyn Operation>,
+    saved: Saved,
+    /// The output, once another operation's backward pass has asked for it; it goes with this, as
+    /// soon as the backward pass has been through all of those and this one.
+    again: OnceLock<Array>,
+}
+
+impl Recorded {
+    fn output(&self) -> &Array {
+        let again = || self.operation.again(&self.saved);
+        self.again.get_or_init(|| span(self.operation.names()[0], again))
+    }
+}
+
+/// The cheap operations on the tapes of this thread, by the node that holds their output.
+mod cheap {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+    use std::sync::{Arc, Weak};
+
+    use super::Recorded;
+
+    thread_local! {
+        static KNOWN: RefCell<HashMap<u64, Weak<Recorded>>> = RefCell::default();
+    }
+
+    /// The operation whose output this node holds, if it is a cheap one.
+    pub(super) fn output(node: u64) -> Option<Arc<Recorded>> {
+        KNOWN.with_borrow(|known| known.get(&node).and_then(Weak::upgrade))
+    }
+
+    pub(super) fn insert(node: u64, recorded: &Arc<Recorded>) {
+        KNOWN.with_borrow_mut(|known| {
+            known.retain(|_, recorded| recorded.strong_count() > 0);
+            known.insert(node, Arc::downgrade(recorded));
+        });
     }
 }
 
@@ -142,7 +216,7 @@ fn recorded<C: CheckpointStrategy, const N: usize>(
 struct Step<const N: usize>;
 
 impl<const N: usize> Backward<Flex, N> for Step<N> {
-    type State = (Shown, Saved);
+    type State = Arc<Recorded>;
 
     fn backward(
         self,
@@ -152,9 +226,9 @@ impl<const N: usize> Backward<Flex, N> for Step<N> {
     ) {
         let gradient = gradients.consume::<Flex>(&ops.node);
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let (operation, saved) = ops.state;
-        let [_, name] = operation.0.names();
-        let found = span(name, || operation.0.backward(&saved, gradient, &wanted));
+        let Recorded { operation, saved, .. } = &*ops.state;
+        let [_, name] = operation.names();
+        let found = span(name, || operation.backward(saved, gradient, &wanted));
         for (parent, gradient) in ops.parents.into_iter().zip(found) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 gradients.register::<Flex>(parent.id, gradient);
@@ -209,4 +283,98 @@ pub(crate) fn apply<const D: usize>(
 /// A tensor of these numbers.
 pub(crate) fn output<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Array {
     Array::from_data(TensorData::new(values, shape))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// `2 x`, which is cheap, and counts how often it is computed.
+    #[derive(Debug)]
+    struct Doubled(Arc<[AtomicUsize; 2]>);
+
+    /// `x²`, which is not.
+    #[derive(Debug)]
+    struct Square;
+
+    fn map(x: &Array, of: impl Fn(f32) -> f32) -> Array {
+        let (x, shape) = matrix(x);
+        output(numbers(&x).iter().map(|x| of(*x)).collect(), shape)
+    }
+
+    impl Operation for Doubled {
+        fn names(&self) -> [&'static str; 2] {
+            ["doubled", "doubled, backward"]
+        }
+
+        fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
+            self.0[0].fetch_add(1, Ordering::Relaxed);
+            (map(&inputs[0], |x| 2.0 * x), Vec::new())
+        }
+
+        fn needs(&self, _input: usize) -> bool {
+            true
+        }
+
+        fn backward(&self, _: &Saved, gradient: Array, _: &[bool]) -> Vec<Option<Array>> {
+            vec![Some(map(&gradient, |g| 2.0 * g))]
+        }
+
+        fn is_cheap(&self) -> bool {
+            true
+        }
+
+        fn again(&self, saved: &Saved) -> Array {
+            self.0[1].fetch_add(1, Ordering::Relaxed);
+            map(saved.input(0), |x| 2.0 * x)
+        }
+    }
+
+    impl Operation for Square {
+        fn names(&self) -> [&'static str; 2] {
+            ["square", "square, backward"]
+        }
+
+        fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
+            (map(&inputs[0], |x| x * x), Vec::new())
+        }
+
+        fn needs(&self, _input: usize) -> bool {
+            true
+        }
+
+        fn backward(&self, saved: &Saved, gradient: Array, _: &[bool]) -> Vec<Option<Array>> {
+            let (x, shape) = matrix(saved.input(0));
+            let gradient = gradient.to_contiguous();
+            let of = numbers(&x).iter().zip(numbers(&gradient)).map(|(x, g)| 2.0 * x * g);
+            vec![Some(output(of.collect(), shape))]
+        }
+    }
+
+    #[test]
+    fn what_is_cheap_is_computed_again_once_for_all_that_need_it() {
+        let device = Device::flex().autodiff();
+        let counts = Arc::new([const { AtomicUsize::new(0) }; 2]);
+        let x = Tensor::<2>::from_data([[1.0f32, -3.0]], &device).require_grad();
+        let doubled =
+            || -> Tensor<2> { apply(Doubled(counts.clone()), [x.clone().into_dispatch()]) };
+        let square = |x: Tensor<2>| -> Tensor<2> { apply(Square, [x.into_dispatch()]) };
+        let one = doubled();
+        let both = square(one.clone()) + square(one);
+        let count = |number: usize| counts[number].load(Ordering::Relaxed);
+        assert_eq!([count(0), count(1)], [1, 0]);
+        let gradients = both.sum().backward();
+        assert_eq!([count(0), count(1)], [1, 1]);
+        let gradient = x.grad(&gradients).expect("a gradient").into_data();
+        assert_eq!(gradient.try_into_vec::<f32>().expect("f32"), [16.0, -48.0]);
+
+        // What is on no tape is not.
+        let device = Device::flex();
+        let x = Tensor::<2>::from_data([[1.0f32]], &device);
+        let one: Tensor<2> = apply(Doubled(counts.clone()), [x.into_dispatch()]);
+        square(one).into_data();
+        assert_eq!([count(0), count(1)], [2, 1]);
+    }
 }

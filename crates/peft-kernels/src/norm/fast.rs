@@ -46,18 +46,18 @@ impl Normed {
     fn gain(&self) -> usize {
         1 + usize::from(self.of_sum)
     }
-}
 
-impl Operation for Normed {
-    fn names(&self) -> [&'static str; 2] {
-        ["norm", "norm, backward"]
-    }
-
-    fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
-        let (x, [tokens, d]) = matrix(&inputs[0]);
-        let residual = self.of_sum.then(|| inputs[1].to_contiguous());
-        let gain = inputs[self.gain()].to_contiguous();
-        let bias = self.has_bias.then(|| inputs[self.gain() + 1].to_contiguous());
+    /// The norm, and the sum that it is of.
+    fn of(
+        &self,
+        x: &Array,
+        residual: Option<&Array>,
+        gain: &Array,
+        bias: Option<&Array>,
+    ) -> (Array, Array) {
+        let (x, [tokens, d]) = matrix(x);
+        let residual = residual.map(Array::to_contiguous);
+        let (gain, bias) = (gain.to_contiguous(), bias.map(Array::to_contiguous));
         let mut y = Vec::new();
         let all = |sum: Option<Shared>, y: Shared| {
             grid(tokens, 1, |rows, _| {
@@ -74,22 +74,36 @@ impl Operation for Normed {
         };
         // SAFETY: every task writes its rows.
         let sum = unsafe {
-            match self.of_sum {
-                true => output(
+            match residual {
+                Some(_) => output(
                     filled(tokens * d, |sum| y = filled(tokens * d, |y| all(Some(sum), y))),
                     [tokens, d],
                 ),
-                false => {
+                None => {
                     y = filled(tokens * d, |y| all(None, y));
                     x.clone()
                 }
             }
         };
-        (output(y, [tokens, d]), vec![sum])
+        (output(y, [tokens, d]), sum)
+    }
+}
+
+impl Operation for Normed {
+    fn names(&self) -> [&'static str; 2] {
+        ["norm", "norm, backward"]
+    }
+
+    fn forward(&self, inputs: &[Array]) -> (Array, Vec<Array>) {
+        let residual = self.of_sum.then(|| &inputs[1]);
+        let bias = self.has_bias.then(|| &inputs[self.gain() + 1]);
+        let (y, sum) = self.of(&inputs[0], residual, &inputs[self.gain()], bias);
+        (y, vec![sum])
     }
 
     fn needs(&self, input: usize) -> bool {
-        input == self.gain()
+        // The bias is for the output alone, which is computed again.
+        input >= self.gain()
     }
 
     fn backward(&self, saved: &Saved, gradient: Array, wanted: &[bool]) -> Vec<Option<Array>> {
@@ -137,6 +151,15 @@ impl Operation for Normed {
             gradients.push(of_vectors.then(|| output(of_bias, [d])));
         }
         gradients
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
+    fn again(&self, saved: &Saved) -> Array {
+        let bias = self.has_bias.then(|| saved.input(self.gain() + 1));
+        self.of(&saved.values[0], None, saved.input(self.gain()), bias).0
     }
 }
 

@@ -1,5 +1,6 @@
 //! Packing, and products with what is packed.
 
+mod again;
 mod attention;
 mod both;
 mod cross_entropy;

@@ -144,13 +144,28 @@ impl Walk<'_> {
         let (mut cost, tracked) = self.linear(site, self.tracked, rows, &mut x_kept);
         self.tracked |= tracked;
         let outputs = rows * site.d_out() as f64;
-        // The logits, and their gradient.
-        cost.kept += outputs;
-        cost.passing = cost.passing.max(outputs);
+        if self.makes_logits(site) {
+            // The logits, and their gradient.
+            cost.kept += outputs;
+            cost.passing = cost.passing.max(outputs);
+        } else {
+            // The gradient of what is multiplied; the logits of some targets, and what products
+            // of them are made from.
+            cost.kept += rows * site.d_in() as f64;
+            cost.passing = cost.passing.max(2.0 * rows.min(LOGITS) * site.d_out() as f64);
+        }
         cost.moved[0] += LOSS[0] * outputs;
         cost.moved[1] += LOSS[1] * outputs;
         cost.is_tracked = self.tracked;
         cost
+    }
+
+    /// Whether the loss is computed from the outputs of all targets at once: not where they are a
+    /// product with the frozen words.
+    fn makes_logits(&self, site: &Site) -> bool {
+        let is_frozen = self.hooks.linear(site, &self.pass).is_none()
+            && self.hooks.table(site, &self.pass).is_keep();
+        !(site.is_unembedding && is_frozen)
     }
 
     /// A sublayer, from its first site to its end.
@@ -173,8 +188,9 @@ impl Walk<'_> {
             x |= of_norm.is_tracked;
             cost.add(of_norm);
         }
-        // What several projections read is kept once.
-        let (mut x_kept, mut inner, mut widest) = (false, x, 0.0f64);
+        // What several projections read is kept once; not at all where it comes of a norm on the
+        // tape, which is computed again.
+        let (mut x_kept, mut inner, mut widest) = (x, x, 0.0f64);
         let is_last =
             |site: &Site| matches!(site.role, Role::AttentionOutput | Role::FeedForwardDown);
         for site in linears.iter().filter(|site| !is_last(site)) {
@@ -188,8 +204,11 @@ impl Walk<'_> {
             None => cost.add(self.activation(&linears, inner)),
         }
         let mut y = inner;
+        // As is the product of a gate.
+        let is_gated = linears.iter().any(|site| site.role == Role::FeedForwardGate);
         for site in linears.iter().filter(|site| is_last(site)) {
-            let (of_linear, tracked) = self.linear(site, inner, self.tokens, &mut false);
+            let mut again = is_gated && inner;
+            let (of_linear, tracked) = self.linear(site, inner, self.tokens, &mut again);
             y |= tracked;
             cost.add(of_linear);
         }
@@ -360,6 +379,9 @@ impl Walk<'_> {
         }
     }
 }
+
+/// Targets whose logits there are at once, where not all are made.
+const LOGITS: f64 = 512.0;
 
 /// How often the loss of a target reads or writes each of its outputs, forward and backward.
 const LOSS: [f64; 2] = [2.0, 2.0];
