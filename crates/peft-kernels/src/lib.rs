@@ -31,7 +31,9 @@ mod weight;
 pub use activation::Activation;
 #[cfg(feature = "allocator")]
 pub use allocator::TensorAllocator;
-pub use attention::{AttentionInputs, AttentionRow, AttentionSpec, attends_by_row, attention};
+pub use attention::{
+    AttentionInputs, AttentionRow, AttentionSpec, Buckets, attends_by_row, attention,
+};
 pub use cross_entropy::{cross_entropy, cross_entropy_of_product};
 pub use decode::Read;
 pub use dropout::Dropout;

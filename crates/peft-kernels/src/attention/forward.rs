@@ -5,32 +5,34 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{AttentionInputs, AttentionRow, AttentionSpec};
+use super::{AttentionInputs, AttentionRow, AttentionSpec, softmax};
 use crate::fused::{Array, Operation, Saved, Shared, apply, filled, is_fast, numbers, output};
 use crate::matmul::{Panels, Products, Source, Start, Term};
-use crate::simd::{Lanes, exp, random::Mask, run};
+use crate::simd::{Lanes, random::Mask, run};
 
 /// Queries whose weights are held at a time.
 pub(super) const QUERIES: usize = 32;
 
 pub(super) fn attention(inputs: AttentionInputs, spec: AttentionSpec) -> Option<Tensor<2>> {
-    let AttentionInputs { query, key, value, extra } = inputs;
-    let fast =
-        [&query, &key, &value].into_iter().all(is_fast) && extra.iter().flatten().all(is_fast);
-    if !fast {
+    let AttentionInputs { query, key, value, extra, bias } = inputs;
+    let states = [&query, &key, &value].into_iter().chain(&bias);
+    if !(states.into_iter().all(is_fast) && extra.iter().flatten().all(is_fast)) {
         return None;
     }
     assert_eq!(spec.heads % spec.key_value_heads, 0, "whole groups of heads");
-    let operation = Attention { spec };
+    assert_eq!(spec.buckets.is_some(), bias.is_some(), "buckets of biases");
+    let operation = Attention { spec, has_extra: extra.is_some() };
     let states = [query, key, value].map(Tensor::into_dispatch);
     let extra = extra.into_iter().flatten().map(Tensor::into_dispatch);
-    Some(apply(operation, states.into_iter().chain(extra)))
+    let bias = bias.map(Tensor::into_dispatch);
+    Some(apply(operation, states.into_iter().chain(extra).chain(bias)))
 }
 
-/// The inputs are `Q`, `K`, `V`, and keys and values in front, if there are any.
+/// The inputs are `Q`, `K`, `V`, keys and values in front, and biases, if there are any.
 #[derive(Debug)]
 pub(super) struct Attention {
     pub(super) spec: AttentionSpec,
+    pub(super) has_extra: bool,
 }
 
 /// The inputs as numbers.
@@ -42,14 +44,18 @@ pub(super) struct States<'a> {
     /// Keys and values in front, and how many there is room for.
     pub(super) extra: Option<[&'a [f32]; 2]>,
     pub(super) room: usize,
+    /// `[buckets, heads]`.
+    bias: Option<&'a [f32]>,
 }
 
 impl<'a> States<'a> {
-    pub(super) fn new(arrays: &'a [Array]) -> Self {
-        let extra = (arrays.len() > 3).then(|| [numbers(&arrays[3]), numbers(&arrays[4])]);
-        let room = arrays.get(3).map_or(0, |extra| extra.shape()[2]);
+    pub(super) fn new(arrays: &'a [Array], attention: &Attention) -> Self {
+        let extra = attention.has_extra.then(|| [&arrays[3], &arrays[4]]);
+        let room = extra.map_or(0, |[key, _]| key.shape()[2]);
+        let extra = extra.map(|extra| extra.map(numbers));
         let [query, key, value] = [0, 1, 2].map(|number| numbers(&arrays[number]));
-        Self { query, key, value, extra, room }
+        let bias = attention.bias_input().map(|number| numbers(&arrays[number]));
+        Self { query, key, value, extra, room, bias }
     }
 }
 
@@ -63,7 +69,7 @@ impl Operation for Attention {
         let shape = inputs[0].shape();
         let (tokens, heads) = (shape[0], self.spec.heads);
         assert_eq!(shape[1], heads * self.spec.size, "queries of {heads} heads");
-        let states = States::new(&inputs);
+        let states = States::new(&inputs, self);
         let mut sums = Vec::new();
         let all = |out: Shared, sums: Shared| {
             self.each_head(|row, number, head| {
@@ -102,6 +108,26 @@ impl Attention {
 
     pub(super) fn mask(&self) -> Option<Mask> {
         self.spec.dropout.map(crate::Dropout::mask)
+    }
+
+    /// Where the biases are among the inputs.
+    pub(super) fn bias_input(&self) -> Option<usize> {
+        self.spec.buckets.as_ref().map(|_| if self.has_extra { 5 } else { 3 })
+    }
+
+    /// The biases of a head, by distance; none where there are none.
+    pub(super) fn biases(&self, states: States<'_>, head: usize) -> Vec<f32> {
+        let (Some(buckets), Some(bias)) = (&self.spec.buckets, states.bias) else {
+            return Vec::new();
+        };
+        let heads = self.spec.heads;
+        buckets.of_distances.iter().map(|bucket| bias[bucket * heads + head]).collect()
+    }
+
+    /// Where the first key of a row is among distances from a query of it.
+    pub(super) fn first_distance(&self, row: AttentionRow, query: usize) -> usize {
+        let zero = self.spec.buckets.as_ref().map_or(0, |buckets| buckets.zero);
+        zero.checked_sub(row.position + query).expect("a bucket for each distance")
     }
 
     /// The keys of a row and a head, and its values, each `[keys, size]`, one after another.
@@ -163,6 +189,7 @@ impl WithSimd for Forward<'_> {
         let mut weights = vec![0.0; QUERIES * keys];
         for head in head * shared..(head + 1) * shared {
             let mut first = 0;
+            let biases = attention.biases(states, head);
             while first < row.queries {
                 let count = QUERIES.min(row.queries - first);
                 let query = &states.query[(row.query + first) * width + head * size..];
@@ -173,6 +200,10 @@ impl WithSimd for Forward<'_> {
                     let visible = seen(row, first + place);
                     assert!(visible > 0, "a query sees a key");
                     let weights = &mut weights[place * keys..place * keys + most];
+                    if !biases.is_empty() {
+                        let from = attention.first_distance(row, first + place);
+                        add(simd, &mut weights[..visible], &biases[from..from + visible]);
+                    }
                     let sum = softmax(simd, weights, visible);
                     let token = row.query + first + place;
                     // SAFETY: this query of this head is in this task alone.
@@ -220,35 +251,10 @@ pub(super) fn scores<S: Simd>(
     unsafe { products.run(simd, count, panels, out.as_mut_ptr(), keys) };
 }
 
-/// Scores as weights, those behind the first `visible` zeros; the logarithm of the sum.
+/// `to + more`, in the place of `to`.
 #[inline(always)]
-fn softmax<S: Simd>(simd: S, weights: &mut [f32], visible: usize) -> f32 {
-    let lanes = S::F32_LANES;
-    let (seen, hidden) = weights.split_at_mut(visible);
-    hidden.fill(0.0);
-    let (whole, rest) = seen.split_at(visible - visible % lanes);
-    let mut most = Lanes::splat(simd, f32::NEG_INFINITY);
-    for part in whole.chunks(lanes) {
-        most = Lanes::load(simd, part).max(most);
+pub(super) fn add<S: Simd>(simd: S, to: &mut [f32], more: &[f32]) {
+    for (to, more) in to.chunks_mut(S::F32_LANES).zip(more.chunks(S::F32_LANES)) {
+        (Lanes::load(simd, to) + Lanes::load(simd, more)).store(to);
     }
-    let most = rest.iter().copied().fold(most.largest(), f32::max);
-    let shift = Lanes::splat(simd, most);
-    let mut sum = Lanes::splat(simd, 0.0);
-    let end = whole.len();
-    for part in seen[..end].chunks_mut(lanes) {
-        let weight = exp(Lanes::load(simd, part) - shift);
-        sum = sum + weight;
-        weight.store(part);
-    }
-    let mut sum = sum.sum();
-    if end < seen.len() {
-        let part = &mut seen[end..];
-        exp(Lanes::load(simd, part) - shift).store(part);
-        sum += part.iter().sum::<f32>();
-    }
-    let share = Lanes::splat(simd, 1.0 / sum);
-    for part in seen.chunks_mut(lanes) {
-        (Lanes::load(simd, part) * share).store(part);
-    }
-    most + sum.ln()
 }

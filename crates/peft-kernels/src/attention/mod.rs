@@ -5,6 +5,10 @@
 mod backward;
 #[cfg(feature = "flex")]
 mod forward;
+#[cfg(feature = "flex")]
+mod softmax;
+
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
@@ -26,9 +30,20 @@ pub struct AttentionRow {
     /// How many of its keys the first query sees, each later one a key more; all where `None`.
     /// Keys in front of the text are seen by all.
     pub sees: Option<usize>,
+    /// How far its first query is behind its first key, one in front of the text if there is any.
+    pub position: usize,
 }
 
-/// What attention is computed of: `softmax(s Q Kᵀ) V` for each row and head, with dropout of its
+/// The buckets that distances from a query to a key are in, of which each has a bias.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buckets {
+    /// That of each distance, from the farthest key before a query to the farthest behind it.
+    pub of_distances: Arc<[usize]>,
+    /// Where among them that of a key at its query is.
+    pub zero: usize,
+}
+
+/// What attention is computed of: `softmax(s Q Kᵀ + bias) V` for each row and head, with dropout of its
 /// weights.
 #[derive(Debug, Clone)]
 pub struct AttentionSpec {
@@ -44,6 +59,8 @@ pub struct AttentionSpec {
     pub scale: f64,
     /// Of the weights.
     pub dropout: Option<Dropout>,
+    /// Of the biases, where there are any.
+    pub buckets: Option<Buckets>,
 }
 
 /// Queries `[queries, heads · size]`, keys and values `[keys, key_value_heads · size]` of all rows,
@@ -58,6 +75,8 @@ pub struct AttentionInputs {
     pub value: Tensor<2>,
     /// Keys and values of a method.
     pub extra: Option<[Tensor<4>; 2]>,
+    /// A bias for each bucket and head, `[buckets, heads]`.
+    pub bias: Option<Tensor<2>>,
 }
 
 /// Whether [`attention`] takes such tensors.
@@ -71,10 +90,13 @@ pub fn attends_by_row(states: &Tensor<2>) -> bool {
     }
 }
 
+#[cfg(feature = "flex")]
+pub(crate) use softmax::softmax;
+
 /// `[queries, heads · size]`; `None` where this device has no such operation.
 ///
 /// # Panics
-/// If a row is outside the tensors, or has no key.
+/// If a row is outside the tensors, or has no key, or a distance no bucket.
 pub fn attention(inputs: AttentionInputs, spec: AttentionSpec) -> Option<Tensor<2>> {
     #[cfg(feature = "flex")]
     return forward::attention(inputs, spec);

@@ -4,8 +4,9 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 
 use super::{Read, team};
+use crate::attention::softmax;
 use crate::fused::{Array, Operation, Saved, Shared, apply, filled, matrix, numbers, output};
-use crate::simd::{Lanes, exp, run};
+use crate::simd::{Lanes, run};
 
 /// Multiplications from which on all cores are worth it.
 const SHARED: usize = 1 << 16;
@@ -150,7 +151,7 @@ impl WithSimd for Head<'_> {
                     *weight += bias;
                 }
             }
-            softmax(simd, weights);
+            softmax(simd, weights, keys);
         }
         // The queries of a group read each value once.
         const GROUP: usize = 4;
@@ -189,19 +190,4 @@ fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
         place = end;
     }
     sum.sum()
-}
-
-/// The softmax of a row of scores, in their place.
-#[inline(always)]
-fn softmax<S: Simd>(simd: S, scores: &mut [f32]) {
-    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for scores in scores.chunks_mut(S::F32_LANES) {
-        let powers = exp(Lanes::load(simd, scores) - Lanes::splat(simd, top));
-        powers.store(scores);
-        sum += scores.iter().sum::<f32>();
-    }
-    for score in scores {
-        *score /= sum;
-    }
 }

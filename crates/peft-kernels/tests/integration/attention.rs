@@ -1,11 +1,11 @@
-use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
-use peft_kernels::{AttentionInputs, AttentionRow, AttentionSpec, Dropout, attention};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
+use peft_kernels::{AttentionInputs, AttentionRow, AttentionSpec, Buckets, Dropout, attention};
 
 use crate::both::both;
 
 /// The same with Burn's operations, row by row and head by head.
 fn plain(inputs: &AttentionInputs, spec: &AttentionSpec) -> Tensor<2> {
-    let AttentionSpec { rows, heads, key_value_heads, size, scale, dropout } = spec;
+    let AttentionSpec { rows, heads, key_value_heads, size, scale, dropout, buckets } = spec;
     let shared = heads / key_value_heads;
     let of_row = |(number, row): (usize, &AttentionRow)| {
         let of_head = |head: usize| {
@@ -36,7 +36,18 @@ fn plain(inputs: &AttentionInputs, spec: &AttentionSpec) -> Tensor<2> {
                 .collect();
             let hidden = TensorData::new(hidden, [row.queries, keys]);
             let hidden = Tensor::<2>::from_data(hidden, (&device, query.dtype()));
-            let scores = query.matmul(key.transpose()) * *scale + hidden;
+            let mut scores = query.matmul(key.transpose()) * *scale + hidden;
+            if let (Some(bias), Some(buckets)) = (&inputs.bias, buckets) {
+                let of = |query: usize| {
+                    let first = buckets.zero - row.position - query;
+                    buckets.of_distances[first..first + keys].iter().map(|bucket| *bucket as i64)
+                };
+                let found: Vec<i64> = (0..row.queries).flat_map(of).collect();
+                let found = TensorData::new(found, [row.queries * keys]);
+                let found = Tensor::<1, Int>::from_data(found, &device);
+                let biases = bias.clone().narrow(1, head, 1).select(0, found);
+                scores = scores + biases.reshape([row.queries, keys]);
+            }
             let weights = softmax(scores, 1);
             let weights = match dropout {
                 None => weights,
@@ -65,6 +76,7 @@ fn rows(lengths: &[usize], extra: &[usize], causal: bool) -> Vec<AttentionRow> {
             keys: length,
             extra,
             sees: causal.then_some(1),
+            position: 2 * extra,
         };
         start += length;
         row
@@ -77,7 +89,20 @@ fn attention_and_its_gradients_are_those_of_burn_in_f64() {
     let lengths = [5, 1, 70, 33];
     let tokens = lengths.iter().sum();
     for (heads, key_value_heads, size) in [(2, 2, 8), (4, 2, 6), (3, 1, 32)] {
-        for (causal, front) in [(false, 0), (true, 0), (false, 3), (true, 3)] {
+        for (causal, front, biased) in [
+            (false, 0, false),
+            (true, 0, false),
+            (false, 3, false),
+            (true, 3, false),
+            (false, 0, true),
+            (true, 3, true),
+        ] {
+            // Distances up to where the last query of the longest row is from the first key, and
+            // back; the farther ones share a bucket.
+            let buckets = biased.then(|| Buckets {
+                of_distances: (-80..80i64).map(|d| (d.clamp(-9, 9) + 9) as usize).collect(),
+                zero: 80,
+            });
             for dropout in [None, Some(Dropout::new(0.2, 9))] {
                 let extra = if front == 0 { [0; 4] } else { [3, 0, 2, 1] };
                 let spec = AttentionSpec {
@@ -87,19 +112,25 @@ fn attention_and_its_gradients_are_those_of_burn_in_f64() {
                     size,
                     scale: 0.3,
                     dropout,
+                    buckets: buckets.clone(),
                 };
                 let [width, kept] = [heads * size, key_value_heads * size];
                 let mut shapes = vec![[tokens, width], [tokens, kept], [tokens, kept]];
                 if front > 0 {
                     shapes.extend([[lengths.len(), front * kept]; 2]);
                 }
-                let what = format!("{heads}/{key_value_heads} x {size}, {causal}, {front}");
+                if biased {
+                    shapes.push([19, heads]);
+                }
+                let what =
+                    format!("{heads}/{key_value_heads} x {size}, {causal}, {front}, {biased}");
                 both(&format!("{what}, {dropout:?}"), &shapes, 3e-5, |inputs| {
                     let shape = [lengths.len(), key_value_heads, front, size];
                     let extra =
                         (front > 0).then(|| [3, 4].map(|n| inputs[n].clone().reshape(shape)));
                     let [query, key, value] = [0, 1, 2].map(|n| inputs[n].clone());
-                    let inputs = AttentionInputs { query, key, value, extra };
+                    let bias = biased.then(|| inputs[inputs.len() - 1].clone());
+                    let inputs = AttentionInputs { query, key, value, extra, bias };
                     let fast = attention(inputs.clone(), spec.clone());
                     fast.unwrap_or_else(|| plain(&inputs, &spec))
                 });
@@ -116,7 +147,8 @@ fn keys_that_no_row_has_are_not_seen() {
             crate::both::values(shape[0] * shape[1], seed).into_iter().map(|v| v as f32).collect();
         Tensor::<2>::from_data(TensorData::new(values, shape), &device)
     };
-    let padded = AttentionRow { query: 0, queries: 4, key: 0, keys: 2, extra: 0, sees: None };
+    let padded =
+        AttentionRow { query: 0, queries: 4, key: 0, keys: 2, extra: 0, sees: None, position: 0 };
     let spec = AttentionSpec {
         rows: vec![padded],
         heads: 1,
@@ -124,12 +156,14 @@ fn keys_that_no_row_has_are_not_seen() {
         size: 4,
         scale: 1.0,
         dropout: None,
+        buckets: None,
     };
     let inputs = AttentionInputs {
         query: values([4, 4], 1),
         key: values([4, 4], 2),
         value: values([4, 4], 3),
         extra: None,
+        bias: None,
     };
     let read = |tensor: Tensor<2>| tensor.into_data().try_into_vec::<f32>().unwrap();
     let found = read(attention(inputs.clone(), spec.clone()).expect("on the CPU"));

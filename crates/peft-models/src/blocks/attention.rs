@@ -145,7 +145,7 @@ impl Attention {
                     with_extra(text, of_rows, extra.clone())
                 });
             }
-            let read = self.read_by_row(spec, (query, key, value), extra, run);
+            let read = self.read_by_row(spec, (query, key, value), extra, context, run);
             return self.output.unread(is_unread, read, run);
         }
         // What an encoder returned stays the same.

@@ -5,7 +5,7 @@ use peft_core::{Row, RowKeys};
 use peft_kernels::{AttentionInputs, AttentionRow, AttentionSpec, attends_by_row, attention};
 
 use super::context::Causality;
-use super::{Attention, Context, Heads};
+use super::{Attention, Context, Heads, RelativeBias};
 use crate::forward::Run;
 
 impl Attention {
@@ -20,7 +20,7 @@ impl Attention {
         let queries = run.pass.rows;
         let encoded = context.encoded.filter(|_| self.crosses());
         let keys = encoded.map_or(queries, |encoded| &encoded.rows);
-        if context.relative.is_some_and(|_| !self.crosses()) || !attends_by_row(hidden) {
+        if !attends_by_row(hidden) {
             return None;
         }
         let is_causal = context.causality != Causality::None && !self.crosses();
@@ -32,13 +32,15 @@ impl Attention {
                 keys: tokens_in_front(key)?,
                 extra: 0,
                 sees: is_causal.then_some(1),
+                position: query.shift + query.past,
             })
         };
         let rows = queries.iter().zip(keys.iter()).enumerate();
         let rows = rows.map(|(number, pair)| row(number, pair)).collect::<Option<_>>()?;
         let Heads { count: heads, key_value: key_value_heads, size } = self.heads;
         let scale = self.scale;
-        Some(AttentionSpec { rows, heads, key_value_heads, size, scale, dropout: None })
+        let (dropout, buckets) = (None, None);
+        Some(AttentionSpec { rows, heads, key_value_heads, size, scale, dropout, buckets })
     }
 
     /// With `extra` in front of the keys, what the queries read, `[tokens, heads · d_head]`, before the output projection.
@@ -47,6 +49,7 @@ impl Attention {
         mut spec: AttentionSpec,
         (query, key, value): (Tensor<2>, Tensor<2>, Tensor<2>),
         extra: Option<RowKeys>,
+        context: &Context<'_>,
         run: Run<'_>,
     ) -> Tensor<2> {
         if let Some(extra) = &extra {
@@ -57,7 +60,14 @@ impl Attention {
         }
         spec.dropout = run.pass.next_dropout(self.dropout);
         let extra = extra.map(|extra| [extra.key, extra.value]);
-        let inputs = AttentionInputs { query, key, value, extra };
+        let relative = context.relative.filter(|_| !self.crosses());
+        spec.buckets = relative.map(|relative| {
+            let of = |row: &AttentionRow| [row.position + row.queries, row.extra + row.keys];
+            let most = |which: usize| spec.rows.iter().map(|row| of(row)[which]).max();
+            relative.buckets([0, 1].map(|which| most(which).unwrap_or(0)))
+        });
+        let bias = relative.map(RelativeBias::values);
+        let inputs = AttentionInputs { query, key, value, extra, bias };
         attention(inputs, spec).expect("the device attends by row")
     }
 }

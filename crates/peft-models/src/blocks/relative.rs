@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Int, Tensor, TensorData};
+use peft_kernels::Buckets;
 
 use super::FrozenEmbedding;
 
@@ -30,12 +31,24 @@ impl RelativeBias {
         let bucket =
             |distance: &i64| *buckets.entry(*distance).or_insert_with(|| self.bucket(*distance));
         let buckets: Vec<i64> = distances.iter().map(bucket).collect();
-        let weight = self.table.weight().dense();
+        let weight = self.values();
         let [_, heads] = weight.dims();
         let indices = TensorData::new(buckets, [rows * queries * keys]);
         let indices = Tensor::<1, Int>::from_data(indices, &weight.device());
         let bias = weight.select(0, indices).reshape([rows, queries * keys, heads]);
         bias.swap_dims(1, 2).reshape([rows, heads, queries, keys])
+    }
+
+    /// The table's.
+    pub(super) fn values(&self) -> Tensor<2> {
+        self.table.weight().dense()
+    }
+
+    /// The buckets of all distances of so many places of keys from so many of queries.
+    pub(super) fn buckets(&self, [queries, keys]: [usize; 2]) -> Buckets {
+        let (before, behind) = (queries as i64 - 1, keys as i64);
+        let of_distances = (-before..behind).map(|distance| self.bucket(distance) as usize);
+        Buckets { of_distances: of_distances.collect(), zero: queries.saturating_sub(1) }
     }
 
     /// The bucket of a key `distance` positions after the query.
