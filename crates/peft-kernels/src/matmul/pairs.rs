@@ -169,13 +169,15 @@ impl Dot<pulp::x86::V4> for Native {
         left: u32,
         right: pulp::u32x16,
     ) -> pulp::f32x16 {
-        use std::arch::x86_64::{__m512bh, _mm512_dpbf16_ps, _mm512_set1_epi32};
+        use std::arch::x86_64::{__m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32};
         use std::mem::transmute;
         // SAFETY: registers of as many bits, any of which are numbers; the processor has the
         // instruction, as the caller says.
         unsafe {
-            let left: __m512bh = transmute(_mm512_set1_epi32(left as i32));
-            transmute(_mm512_dpbf16_ps(transmute(sum), left, transmute(right)))
+            let left = transmute::<__m512i, __m512bh>(_mm512_set1_epi32(left as i32));
+            let right = transmute::<pulp::u32x16, __m512bh>(right);
+            let sum = transmute::<pulp::f32x16, __m512>(sum);
+            transmute::<__m512, pulp::f32x16>(_mm512_dpbf16_ps(sum, left, right))
         }
     }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use peft_kernels::{
-    Activation, Dropout, LinearParts, LowRankPart, Norm, PackedWeight, PrepackedMatrix,
+    Activation, Dropout, Element, LinearParts, LowRankPart, Norm, PackedWeight, PrepackedMatrix,
 };
 
 use crate::both::{both, values};
@@ -11,7 +11,7 @@ use crate::both::{both, values};
 fn layers_behind_norms_and_gates_have_the_gradients_of_burn_in_f64() {
     let [tokens, d, rank] = [150, 48, 4];
     let weight: Vec<f32> = values(d * d, 7).into_iter().map(|value| value as f32).collect();
-    let weight = PrepackedMatrix::new(&weight, [d, d], &Device::flex());
+    let weight = PrepackedMatrix::new(&weight, [d, d], Element::F32, &Device::flex());
     let shapes = [[tokens, d], [tokens, d], [1, d], [1, d], [d, rank], [rank, d]];
     for (centred, dropout) in [(true, Some(Dropout::new(0.3, 3))), (false, None)] {
         both(&format!("{centred}, {dropout:?}"), &shapes, 5e-5, |inputs| {
