@@ -350,10 +350,12 @@ fn in_memory(data: TensorData, in_file: Vec<usize>, layout: Layout) -> TensorDat
     let mut shape = in_file;
     let rank = shape.len();
     shape.swap(rank - 2, rank - 1);
-    let mut turned: Vec<f32> = Vec::with_capacity(values.len());
-    for matrix in values.chunks_exact((rows * columns).max(1)) {
-        for column in 0..columns {
-            turned.extend(matrix.iter().skip(column).step_by(columns));
+    let mut turned = vec![0.0f32; values.len()];
+    let size = (rows * columns).max(1);
+    for (matrix, turned) in values.chunks_exact(size).zip(turned.chunks_exact_mut(size)) {
+        for (column, line) in turned.chunks_exact_mut(rows).enumerate() {
+            let values = matrix[column..].iter().step_by(columns);
+            line.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
         }
     }
     TensorData::new(turned, shape)

@@ -7,6 +7,7 @@ use peft_core::{AnyConfig, Base, ModulesToSave, Role, TokenIndices};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::adapters::read_object;
 use crate::{Error, Registry, Result, write_atomically};
 
 /// What a model is asked to do, as HF PEFT tags it.
@@ -153,16 +154,11 @@ impl AdapterConfig {
     /// A file that is not JSON, a tag that no registered method has, a field that asks for
     /// something not supported.
     pub fn load(path: &Path, registry: &Registry) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
-        let Value::Object(fields) =
-            serde_json::from_str(&text).map_err(|e| Error::file(path, format!("not JSON: {e}")))?
-        else {
-            return Err(Error::file(path, "not a JSON object"));
-        };
-        Self::from_fields(fields, registry, &path.display().to_string())
+        Self::from_fields(read_object(path)?, registry, &path.display().to_string())
     }
 
-    fn from_fields(
+    /// What the fields of the file that is called `origin` say.
+    pub(crate) fn from_fields(
         mut fields: Map<String, Value>,
         registry: &Registry,
         origin: &str,

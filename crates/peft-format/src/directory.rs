@@ -11,7 +11,7 @@ use peft_core::{
 };
 use serde::Serialize;
 
-use crate::adapters::AdaptersDirectory;
+use crate::adapters::Layout;
 use crate::beside::Beside;
 use crate::files::read_tensors;
 use crate::{
@@ -144,12 +144,17 @@ impl Read {
         device: &Device,
         heads: Heads,
     ) -> Result<Self> {
-        let theirs = AdaptersDirectory::open(directory)?;
-        let mut config = match &theirs {
-            Some(theirs) => theirs.config(registry, base)?,
-            None => AdapterConfig::load(&directory.join(ADAPTER_CONFIG), registry)?,
+        let (theirs, mut config) = match Layout::open(directory)? {
+            Layout::Adapters(theirs) => {
+                let config = theirs.config(registry, base)?;
+                (Some(theirs), config)
+            }
+            Layout::Peft(fields) => {
+                let origin = directory.join(ADAPTER_CONFIG).display().to_string();
+                (None, AdapterConfig::from_fields(fields, registry, &origin)?)
+            }
         };
-        let dialect = theirs.as_ref().map_or(config.method.dialect(), AdaptersDirectory::dialect);
+        let dialect = theirs.as_ref().map_or(config.method.dialect(), |theirs| theirs.dialect());
         let passed_over = match heads {
             Heads::Read => Vec::new(),
             Heads::PassOver => std::mem::take(&mut config.modules_to_save),

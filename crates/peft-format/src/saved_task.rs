@@ -5,10 +5,10 @@ use std::path::Path;
 
 use peft_core::TensorMap;
 
-use crate::adapters::{AdaptersDirectory, read_object};
+use crate::adapters::Layout;
 use crate::directory::weights_in;
 use crate::files::read_tensors;
-use crate::{ADAPTER_CONFIG, Result, TaskType, keys};
+use crate::{Result, TaskType, keys};
 
 /// The task of an adapter directory, in either layout, with the head that is saved there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,10 +25,12 @@ impl SavedTask {
     /// # Errors
     /// If a file is missing or broken.
     pub fn load(directory: &Path) -> Result<Self> {
-        if let Some(theirs) = AdaptersDirectory::open(directory)? {
-            return Ok(Self { task: theirs.task(), shapes: shapes(theirs.head_tensors()?) });
-        }
-        let fields = read_object(&directory.join(ADAPTER_CONFIG))?;
+        let fields = match Layout::open(directory)? {
+            Layout::Adapters(theirs) => {
+                return Ok(Self { task: theirs.task(), shapes: shapes(theirs.head_tensors()?) });
+            }
+            Layout::Peft(fields) => fields,
+        };
         let task = fields.get("task_type").cloned().unwrap_or_default();
         let task = serde_json::from_value(task.clone())
             .map_err(|e| peft_core::Error::config("task_type", task, e.to_string()))?;

@@ -110,7 +110,11 @@ fn to_fields<C: MethodConfig>(config: &C) -> Map<String, Value> {
 /// The fields of a configuration: those of its defaults, and those that an alias names (a field
 /// that is not written while it is not set).
 pub fn field_names<C: MethodConfig>() -> Vec<String> {
-    let mut names: Vec<String> = to_fields(&defaults::<C>()).keys().cloned().collect();
+    names_of::<C>(&to_fields(&defaults::<C>()))
+}
+
+fn names_of<C: MethodConfig>(defaults: &Map<String, Value>) -> Vec<String> {
+    let mut names: Vec<String> = defaults.keys().cloned().collect();
     for (_, field) in C::ALIASES {
         if !names.iter().any(|name| name == field) {
             names.push(field.to_string());
@@ -129,9 +133,9 @@ fn defaults<C: MethodConfig>() -> C {
 /// # Errors
 /// A field that the method does not have, or a value that cannot be right.
 pub fn configure<C: MethodConfig>(fields: Map<String, Value>) -> Result<C> {
-    let defaults = defaults::<C>();
-    let names = field_names::<C>();
-    let mut all = to_fields(&defaults);
+    let defaults = to_fields(&defaults::<C>());
+    let names = names_of::<C>(&defaults);
+    let (mut given, mut all) = (Map::new(), defaults.clone());
     for (field, value) in fields {
         let field = match C::ALIASES.iter().find(|(alias, _)| *alias == field) {
             Some((_, field)) => field.to_string(),
@@ -145,15 +149,26 @@ pub fn configure<C: MethodConfig>(fields: Map<String, Value>) -> Result<C> {
             let known = known.collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownField { method: C::NAME.into(), field, known });
         }
-        // One field at a time, so that the error names it.
-        let mut one = to_fields(&defaults);
-        one.insert(field.clone(), value.clone());
-        serde_json::from_value::<C>(Value::Object(one))
-            .map_err(|e| Error::config(&field, &value, e.to_string()))?;
+        given.insert(field.clone(), value.clone());
         all.insert(field, value);
     }
-    let config: C = serde_json::from_value(Value::Object(all))
-        .map_err(|e| Error::config(C::NAME, "(all fields)", e.to_string()))?;
+    let config: C = serde_json::from_value(Value::Object(all)).map_err(|e| {
+        let together = || Error::config(C::NAME, "(all fields)", e.to_string());
+        wrong::<C>(&defaults, given).unwrap_or_else(together)
+    })?;
     config.validate()?;
     Ok(config)
+}
+
+/// What is wrong with the first field that cannot be read beside the others' defaults.
+fn wrong<C: MethodConfig>(
+    defaults: &Map<String, Value>,
+    given: Map<String, Value>,
+) -> Option<Error> {
+    given.into_iter().find_map(|(field, value)| {
+        let mut one = defaults.clone();
+        one.insert(field.clone(), value.clone());
+        let error = serde_json::from_value::<C>(Value::Object(one)).err()?;
+        Some(Error::config(&field, &value, error.to_string()))
+    })
 }

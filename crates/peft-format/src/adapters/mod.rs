@@ -68,15 +68,25 @@ pub(crate) struct AdaptersDirectory {
     head: Option<AdaptersHead>,
 }
 
-impl AdaptersDirectory {
-    /// Opens `directory`; `None` if it has another layout.
-    pub(crate) fn open(directory: &Path) -> Result<Option<Self>> {
+/// The configuration in a directory, by whose layout that has.
+pub(crate) enum Layout {
+    Adapters(Box<AdaptersDirectory>),
+    /// HF PEFT's: what `adapter_config.json` holds.
+    Peft(Map<String, Value>),
+}
+
+impl Layout {
+    /// Opens `directory`.
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
         let fusion = directory.join(FUSION_CONFIG);
         let is_fusion = fusion.exists();
         let path = if is_fusion { fusion } else { directory.join(ADAPTER_CONFIG) };
         let fields = read_object(&path)?;
         if fields.contains_key("peft_type") || !fields.contains_key("config") {
-            return Ok(None);
+            return match is_fusion {
+                true => read_object(&directory.join(ADAPTER_CONFIG)).map(Self::Peft),
+                false => Ok(Self::Peft(fields)),
+            };
         }
         let of = |e: serde_json::Error| Error::file(&path, e);
         let model: AdaptersModel =
@@ -103,9 +113,12 @@ impl AdaptersDirectory {
         }
         note_model(&mut config, &model);
         let head = AdaptersHead::open(directory, &model.model_type)?;
-        Ok(Some(Self { path, name, config, model, weights, head }))
+        let theirs = AdaptersDirectory { path, name, config, model, weights, head };
+        Ok(Self::Adapters(Box::new(theirs)))
     }
+}
 
+impl AdaptersDirectory {
     pub(crate) fn task(&self) -> Option<TaskType> {
         // The library's own classes have heads of every kind.
         if self.model.has_flexible_heads() {
