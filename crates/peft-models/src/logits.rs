@@ -10,7 +10,7 @@ pub struct Logits(Form);
 
 #[derive(Debug, Clone)]
 enum Form {
-    Tensor(Tensor<2>),
+    Tensor(Box<Tensor<2>>),
     Product(Box<Product>),
 }
 
@@ -28,7 +28,7 @@ impl Logits {
     /// As a tensor, which is made now where there is none.
     pub fn tensor(&self) -> Tensor<2> {
         match &self.0 {
-            Form::Tensor(logits) => logits.clone(),
+            Form::Tensor(logits) => (**logits).clone(),
             Form::Product(product) => product.of(product.states.clone()),
         }
     }
@@ -47,7 +47,7 @@ impl Logits {
     /// If there are not as many classes as targets, or there is no such class.
     pub fn cross_entropy(&self, classes: Tensor<1, Int>) -> Tensor<1> {
         match &self.0 {
-            Form::Tensor(logits) => peft_kernels::cross_entropy(logits.clone(), classes),
+            Form::Tensor(logits) => peft_kernels::cross_entropy((**logits).clone(), classes),
             Form::Product(product) => {
                 let Product { states, weight, bias } = &**product;
                 weight.cross_entropy(states.clone(), bias.clone(), classes)
@@ -61,7 +61,7 @@ impl Logits {
         /// Targets whose logits there are at once.
         const TOGETHER: usize = 256;
         let (size, all) = match &self.0 {
-            Form::Tensor(logits) => (logits.dims()[0].max(1), logits),
+            Form::Tensor(logits) => (logits.dims()[0].max(1), &**logits),
             Form::Product(product) => (TOGETHER, &product.states),
         };
         let [targets, _] = all.dims();
@@ -83,7 +83,7 @@ impl Product {
 
 impl From<Tensor<2>> for Logits {
     fn from(logits: Tensor<2>) -> Self {
-        Self(Form::Tensor(logits))
+        Self(Form::Tensor(Box::new(logits)))
     }
 }
 
