@@ -128,6 +128,30 @@ impl WithSimd for Run<'_> {
     }
 }
 
+impl Run<'_> {
+    /// The same with some right sides in bf16: one after another, then those in f32.
+    ///
+    /// # Safety
+    /// As [`Products::run`].
+    #[inline(never)]
+    unsafe fn mixed<S: Simd>(self, simd: S) {
+        let Self { products, rows, panels, out, distance } = self;
+        let Products { terms, mut start } = *products;
+        let (half, rest): (Vec<Term<'_>>, Vec<Term<'_>>) =
+            terms.iter().partition(|term| term.panels.element() == Element::Bf16);
+        for term in &half {
+            let panels = panels.clone();
+            // SAFETY: as the caller says.
+            unsafe { PairProduct { term, start, rows, panels, out, distance }.run(simd) };
+            start = Start::Output;
+        }
+        if !rest.is_empty() {
+            let products = &Products { terms: &rest, start };
+            simd.vectorize(Run { products, rows, panels, out, distance });
+        }
+    }
+}
+
 impl Products<'_> {
     /// Writes some panels of the product: of `rows` rows that lie `distance` apart in `out`.
     ///
@@ -143,39 +167,12 @@ impl Products<'_> {
         out: *mut f32,
         distance: usize,
     ) {
+        let run = Run { products: self, rows, panels, out, distance };
         if self.terms.iter().any(|term| term.panels.element() == Element::Bf16) {
             // SAFETY: as the caller says.
-            return unsafe { self.mixed(simd, rows, panels, out, distance) };
+            return unsafe { run.mixed(simd) };
         }
-        simd.vectorize(Run { products: self, rows, panels, out, distance });
-    }
-
-    /// The same with some right sides in bf16: one after another, then those in f32.
-    ///
-    /// # Safety
-    /// As [`run`](Self::run).
-    #[inline(never)]
-    unsafe fn mixed<S: Simd>(
-        &self,
-        simd: S,
-        rows: usize,
-        panels: Range<usize>,
-        out: *mut f32,
-        distance: usize,
-    ) {
-        let (half, rest): (Vec<Term<'_>>, Vec<Term<'_>>) =
-            self.terms.iter().partition(|term| term.panels.element() == Element::Bf16);
-        let mut start = self.start;
-        for term in &half {
-            let panels = panels.clone();
-            // SAFETY: as the caller says.
-            unsafe { PairProduct { term, start, rows, panels, out, distance }.run(simd) };
-            start = Start::Output;
-        }
-        if !rest.is_empty() {
-            let products = &Products { terms: &rest, start };
-            simd.vectorize(Run { products, rows, panels, out, distance });
-        }
+        simd.vectorize(run);
     }
 
     /// The tile of this size.
