@@ -161,6 +161,10 @@ impl Hooks for Fuse {
     fn needs_padding(&self) -> bool {
         self.methods.iter().any(Hooks::needs_padding)
     }
+
+    fn needs_every_token(&self) -> bool {
+        self.methods.iter().any(Hooks::needs_every_token)
+    }
 }
 
 impl Method for Fuse {

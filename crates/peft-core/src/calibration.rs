@@ -147,4 +147,8 @@ impl Hooks for Watched {
         let watch = Watch { site: site.index, inputs: self.inputs.clone() };
         Edits::from(Edit::Output(Arc::new(watch)))
     }
+
+    fn needs_every_token(&self) -> bool {
+        true
+    }
 }

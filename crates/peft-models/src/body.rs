@@ -26,6 +26,9 @@ pub(crate) enum Body {
     },
 }
 
+/// The one token of each text that is read of what a body returns; `None` where all are.
+pub(crate) type Reads<'a> = &'a dyn Fn(&Rows) -> Result<Option<Vec<usize>>>;
+
 /// What a body returns.
 #[derive(Debug)]
 pub(crate) struct Hidden {
@@ -70,15 +73,22 @@ impl Body {
         }
     }
 
-    /// What the head is given.
-    pub(crate) fn forward(&self, input: &ModelInput, packed: bool, run: Run<'_>) -> Result<Hidden> {
+    /// What the head is given: of the tokens that `reads` names alone, where the others change nothing
+    /// of it.
+    pub(crate) fn forward(
+        &self,
+        input: &ModelInput,
+        packed: bool,
+        reads: Reads<'_>,
+        run: Run<'_>,
+    ) -> Result<Hidden> {
         match self {
             Self::Single(stack) if run.cache.is_some() && stack.causality == Causality::None => {
                 let reason =
                     "only a causal model can use a cache: the tokens of this one see later ones";
                 Err(Error::Input(reason.into()))
             }
-            Self::Single(stack) => stack.forward(input.text(), packed, None, run),
+            Self::Single(stack) => stack.forward(input.text(), packed, None, reads, run),
             Self::EncoderDecoder { encoder, decoder, start } => {
                 let moved;
                 let text = match (input.decoder(), start) {
@@ -100,8 +110,13 @@ impl Body {
                     false => {
                         let memo = run.memo_apart();
                         let of_encoder = Run { cache: None, ..run }.with_memo(memo.as_ref());
-                        let Hidden { states, rows } =
-                            encoder.forward(input.text(), packed, None, of_encoder)?;
+                        let Hidden { states, rows } = encoder.forward(
+                            input.text(),
+                            packed,
+                            None,
+                            &|_| Ok(None),
+                            of_encoder,
+                        )?;
                         let hidden = match run.recompute {
                             Some(recompute) => recompute.encoded(states),
                             None => states,
@@ -109,7 +124,7 @@ impl Body {
                         Some(EncodedText { hidden, rows })
                     }
                 };
-                decoder.forward(text, packed, encoded.as_ref(), run)
+                decoder.forward(text, packed, encoded.as_ref(), reads, run)
             }
         }
     }
@@ -173,6 +188,7 @@ impl Transformer {
         text: &Text,
         packed: bool,
         encoded: Option<&EncodedText>,
+        reads: Reads<'_>,
         run: Run<'_>,
     ) -> Result<Hidden> {
         let memo = run.memo_apart();
@@ -185,23 +201,63 @@ impl Transformer {
         };
         let EmbeddedText { hidden, rows, next } = embedded;
         let run = run.over(&rows);
-        let mut hidden = match run.recompute {
-            Some(recompute) => recompute.layers((self, first), hidden, encoded, run),
+        let read = match packed && run.can_leave_out() {
+            true => reads(&rows)?,
+            false => None,
+        };
+        let (below, last) = self.layers[first..].split_at(self.below_last(first));
+        let context = self.context(&rows, encoded);
+        let hidden = match run.recompute {
+            Some(recompute) => recompute.below_last((self, first), hidden, encoded, run),
             None => {
-                let context = self.context(&rows, encoded);
-                let layers = self.layers[first..].iter();
-                layers.fold(hidden, |hidden, layer| through(layer, hidden, &context, run))
+                below.iter().fold(hidden, |hidden, layer| through(layer, hidden, &context, run))
             }
         };
-        if let Some(norm) = &self.norm {
-            hidden = run.pass.dropout(norm.forward(hidden, run), self.dropout);
+        if let Some(read) = read {
+            return Ok(self.read(last, hidden, &read, &context, run));
         }
+        let hidden =
+            last.iter().fold(hidden, |hidden, layer| through(layer, hidden, &context, run));
         if let Some(cache) = run.cache {
             let seen = rows.iter().zip(next);
             let seen = seen.map(|(row, next)| Seen { tokens: row.past + row.len(), next });
             cache.advance(seen.collect());
         }
-        Ok(Hidden { states: hidden, rows })
+        Ok(Hidden { states: self.normalized(hidden, run), rows })
+    }
+
+    /// How many of the layers from this one on are below the last of all.
+    pub(crate) fn below_last(&self, first: usize) -> usize {
+        (self.layers.len() - first).saturating_sub(1)
+    }
+
+    /// The last layer's output of one token of each text: what it makes of the others nobody sees.
+    fn read(
+        &self,
+        last: &[Vec<Sublayer>],
+        hidden: Tensor<2>,
+        read: &[usize],
+        context: &Context<'_>,
+        run: Run<'_>,
+    ) -> Hidden {
+        // Each is a text of one token, whichever token is read.
+        let rows = Rows::single(read.len(), run.pass.rows.device());
+        let of_read = run.over(&rows);
+        let mut sublayers = last.iter().flatten();
+        let hidden = match sublayers.next() {
+            Some(first) => first.at(hidden, read, context, [run, of_read]),
+            None => tokens_at(hidden, read),
+        };
+        let hidden =
+            sublayers.fold(hidden, |hidden, sublayer| sublayer.forward(hidden, context, of_read));
+        Hidden { states: self.normalized(hidden, of_read), rows }
+    }
+
+    fn normalized(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+        match &self.norm {
+            Some(norm) => run.pass.dropout(norm.forward(hidden, run), self.dropout),
+            None => hidden,
+        }
     }
 }
 

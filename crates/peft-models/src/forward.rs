@@ -121,6 +121,12 @@ impl<'a> Run<'a> {
         Run { pass: Pass { memo: memo.unwrap_or(self.pass.memo), ..self.pass }, ..self }
     }
 
+    /// Whether of the last layer nothing matters but what the head reads.
+    pub(crate) fn can_leave_out(&self) -> bool {
+        let every = self.hooks.needs_every_token() || self.hooks.needs_padding();
+        !every && self.cache.is_none() && self.pass.probe.is_none()
+    }
+
     /// A memo for a part of the pass whose tape is not that of the rest.
     pub(crate) fn memo_apart(&self) -> Option<Memo> {
         self.recompute.map(|_| self.pass.memo.apart())

@@ -8,7 +8,7 @@ use peft_format::TaskType;
 use peft_kernels::PackedMatrix;
 
 use crate::architectures::{self, Parts};
-use crate::body::{Body, Hidden, tokens_at};
+use crate::body::{Body, Hidden, Reads, tokens_at};
 use crate::checkpoint::{Checkpoint, LoadReport, Loader, Precision};
 use crate::forward::Run;
 use crate::head::{Head, NewHead};
@@ -239,7 +239,8 @@ impl Model {
     /// If the input does not fit the model.
     pub fn forward(&self, input: &ModelInput, how: Forward<'_>) -> Result<Tensor<3>> {
         let mut shown = None;
-        self.run(input, how, |hidden, run| {
+        let reads = |rows: &Rows| self.head.reads(input.text(), rows);
+        self.run(input, how, &reads, |hidden, run| {
             if let Some(output) = self.head.of_texts(&hidden, input.text(), run)? {
                 shown = Some(output.unsqueeze_dim(1));
                 return Ok(());
@@ -290,7 +291,7 @@ impl Model {
         how: Forward<'_>,
     ) -> Result<Logits> {
         let mut shown = None;
-        self.run(input, how, |Hidden { states, rows }, run| {
+        self.run(input, how, &|_| Ok(None), |Hidden { states, rows }, run| {
             let of_rows: Vec<&Row> = rows.iter().collect();
             let token = |&[row, token]: &Place| {
                 let inside = row < of_rows.len() && token < of_rows[row].text.len();
@@ -308,11 +309,12 @@ impl Model {
         Ok(shown.expect("a run ends in an output"))
     }
 
-    /// The body's output, for `head` to make something of.
+    /// The body's output, for `head` to make something of, which looks at what it `reads`.
     fn run(
         &self,
         input: &ModelInput,
         how: Forward<'_>,
+        reads: Reads<'_>,
         head: impl FnOnce(Hidden, Run<'_>) -> Result<()>,
     ) -> Result<()> {
         let Forward { hooks, mode, slots, memo, probe, cache, recompute, from, padded } = how;
@@ -339,7 +341,7 @@ impl Model {
         let behind =
             input.text().is_padded_behind() && input.decoder().is_none_or(Text::is_padded_behind);
         let packed = behind && !padded && !hooks.needs_padding();
-        head(self.body.forward(input, packed, run)?, run)
+        head(self.body.forward(input, packed, reads, run)?, run)
     }
 
     /// The output of the model under `hooks` without dropout; `&()` is the base model.

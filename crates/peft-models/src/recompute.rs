@@ -109,9 +109,9 @@ impl<'a> Recompute<'a> {
         });
     }
 
-    /// What the layers of a stack from the first of these on make of what enters it, which are the
-    /// embeddings' output where it is the first of all; only the last is on a tape.
-    pub(crate) fn layers(
+    /// What enters the last layer of a stack, where a tape begins; no other layer, from the first of
+    /// these on, is on one. What enters that are the embeddings' output where it is the first of all.
+    pub(crate) fn below_last(
         &self,
         (stack, first): (&Transformer, usize),
         embedded: Tensor<2>,
@@ -129,10 +129,8 @@ impl<'a> Recompute<'a> {
         let crosses = encoded.is_some_and(|encoded| encoded.hidden.is_tracked());
         let mut wants_gradient = embedded.is_tracked();
         let mut states = embedded.clone().without_autodiff();
-        let sublayers = stack.sublayers_from(first);
-        let top = stack.layers[first..].last().map_or(0, Vec::len);
-        let (below, top) = sublayers.split_at(sublayers.len() - top);
-        let mut entered = Vec::with_capacity(below.len());
+        let below = stack.layers[first..].iter().take(stack.below_last(first)).flatten();
+        let mut entered = Vec::new();
         let mut under = None;
         for sublayer in below {
             entered.push(Entered { states: states.clone(), draws: memo.draws(), wants_gradient });
@@ -146,8 +144,7 @@ impl<'a> Recompute<'a> {
             let (rows, last) = (rows.clone(), last.clone());
             kept.stacks.push(KeptStack { rows, first, embedded, entered, last });
         }
-        let (context, hidden) = (stack.context(rows, encoded), normalized(under, last, run));
-        top.iter().fold(hidden, |hidden, sublayer| sublayer.forward(hidden, &context, run))
+        normalized(under, last, run)
     }
 
     /// What a decoder is given of an encoder's output.
@@ -246,7 +243,7 @@ impl<M: Module + Hooks> Again<'_, '_, M> {
             let run =
                 Run { hooks: self.sum.method, pass, cache: None, recompute: None, from: None };
             let input = leaf(entered.states, entered.wants_gradient);
-            let under = number.checked_sub(1).map(|under| &sublayers[under]);
+            let under = number.checked_sub(1).map(|under| sublayers[under]);
             let hidden = normalized(under, input.clone(), run);
             let output = sublayers[number].summed(hidden, &context, true, run);
             // Adapters that are not trained may act below those that are.
@@ -286,7 +283,7 @@ fn leaf(states: Tensor<2>, wants_gradient: bool) -> Tensor<2> {
 
 /// What a sublayer is given: the sum that the one under it ends in, under its norm where that comes
 /// last.
-fn normalized(under: Option<&&Sublayer>, sum: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+fn normalized(under: Option<&Sublayer>, sum: Tensor<2>, run: Run<'_>) -> Tensor<2> {
     match under {
         Some(under) => under.normalized(sum, run),
         None => sum,

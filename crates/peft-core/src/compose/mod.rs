@@ -89,6 +89,9 @@ impl<C: Composite> AllHooks for C {
     fn needs_padding(&self) -> bool {
         self.reads_padding() || self.members().iter().any(Hooks::needs_padding)
     }
+    fn needs_every_token(&self) -> bool {
+        self.members().iter().any(Hooks::needs_every_token)
+    }
 }
 
 impl<C: Composite> AllMethod for C {

@@ -71,6 +71,13 @@ open_and_closed! {
     fn needs_padding[&self]() -> bool {
         false
     }
+
+    /// Whether every token must be given to every site. Otherwise a model whose head reads one token of
+    /// each text may leave the others out of its last layer, where the sites behind its keys and values
+    /// then see a batch of texts of one token.
+    fn needs_every_token[&self]() -> bool {
+        false
+    }
 }
 
 /// The base model itself.

@@ -170,6 +170,9 @@ impl AllHooks for BoxedMethod {
     fn needs_padding(&self) -> bool {
         self.method.needs_padding()
     }
+    fn needs_every_token(&self) -> bool {
+        self.method.needs_every_token()
+    }
 }
 
 impl AllMethod for BoxedMethod {

@@ -226,6 +226,36 @@ impl Attention {
         }
     }
 
+    /// The same, with queries of the tokens that are read alone.
+    pub(super) fn project_read(
+        &self,
+        all: Tensor<2>,
+        input: Tensor<2>,
+        read: &[usize],
+        context: &Context<'_>,
+        [run, of_read]: [Run<'_>; 2],
+    ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+        let Projections::Apart { query, key, value } = &self.projections else {
+            unreachable!("projections that are apart");
+        };
+        let query = query.forward(input, of_read);
+        let (key, value) = (key.forward(all.clone(), run), value.forward(all, run));
+        match &context.angles {
+            Some(angles) => (angles.at(read).turn(query), angles.turn(key), value),
+            None => (query, key, value),
+        }
+    }
+
+    /// Whether one layer projects to queries, keys and values.
+    pub(super) fn is_fused(&self) -> bool {
+        matches!(self.projections, Projections::Fused(_))
+    }
+
+    /// The output projection.
+    pub(super) fn output(&self, read: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+        self.output.forward(read, run)
+    }
+
     /// The queries alone, of an attention to what an encoder returned.
     fn project_query(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
         let (Projections::Apart { query: layer, .. } | Projections::Fused(layer)) =
@@ -241,7 +271,7 @@ impl Attention {
     }
 
     /// The keys and values that a method puts before those of each row.
-    fn extra(&self, hidden: &Tensor<2>, run: Run<'_>) -> Option<RowKeys> {
+    pub(super) fn extra(&self, hidden: &Tensor<2>, run: Run<'_>) -> Option<RowKeys> {
         let extra = run.hooks.attention(&self.site, &run.pass);
         extra.of_rows(&self.site, hidden, self.heads.key_value, &run.pass)
     }

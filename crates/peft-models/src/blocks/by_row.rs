@@ -72,6 +72,54 @@ impl Attention {
     }
 }
 
+/// An attention of which one token of each text is read.
+pub(super) struct Reading<'a> {
+    attention: &'a Attention,
+    spec: AttentionSpec,
+    read: &'a [usize],
+    context: &'a Context<'a>,
+}
+
+impl Attention {
+    /// What computes the output at one token of each text from what all are; `None` where that is no
+    /// shorter way.
+    pub(super) fn reading<'a>(
+        &'a self,
+        hidden: &Tensor<2>,
+        read: &'a [usize],
+        context: &'a Context<'a>,
+        run: Run<'_>,
+    ) -> Option<Reading<'a>> {
+        if self.crosses() || self.is_fused() {
+            return None;
+        }
+        let mut spec = self.by_row(hidden, context, run)?;
+        for (number, (row, token)) in spec.rows.iter_mut().zip(read).enumerate() {
+            let place = token - row.query;
+            row.position += place;
+            row.sees = row.sees.map(|sees| sees + place);
+            (row.query, row.queries) = (number, 1);
+        }
+        Some(Reading { attention: self, spec, read, context })
+    }
+}
+
+impl Reading<'_> {
+    /// Of all tokens, and of those that are read; the runs are over the same.
+    pub(super) fn forward(
+        self,
+        all: Tensor<2>,
+        input: Tensor<2>,
+        [run, of_read]: [Run<'_>; 2],
+    ) -> Tensor<2> {
+        let Self { attention, spec, read, context } = self;
+        let parts = attention.project_read(all.clone(), input, read, context, [run, of_read]);
+        let extra = attention.extra(&all, run);
+        let output = attention.read_by_row(spec, parts, extra, context, run);
+        attention.output(output, of_read)
+    }
+}
+
 /// The tokens of a row, if padding is behind them all; `None` if it is not, or there is none.
 fn tokens_in_front(row: &Row) -> Option<usize> {
     let tokens = row.tokens();

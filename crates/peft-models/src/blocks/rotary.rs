@@ -6,6 +6,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use peft_kernels::turned;
 use serde::Deserialize;
 
+use crate::body::tokens_at;
+
 /// Queries and keys turned by angles that grow with the position: channel `i` of a head and channel
 /// `i + d_head / 2` are a point in the plane, turned by `position · θ^(-2i / d_head)`.
 #[derive(Debug, Clone)]
@@ -95,6 +97,19 @@ pub struct Angles {
 }
 
 impl Angles {
+    /// Those of some tokens.
+    pub(super) fn at(&self, tokens: &[usize]) -> Self {
+        let of = |all: &Tensor<3>| {
+            let [count, one, half] = all.dims();
+            tokens_at(all.clone().reshape([count, one * half]), tokens).reshape([
+                -1,
+                one as i32,
+                half as i32,
+            ])
+        };
+        Self { cos: of(&self.cos), sin: of(&self.sin) }
+    }
+
     /// Turns each head of `[tokens, heads · d_head]`.
     pub(super) fn turn(&self, states: Tensor<2>) -> Tensor<2> {
         turned(states, self.cos.clone(), self.sin.clone())

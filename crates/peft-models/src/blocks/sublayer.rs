@@ -8,6 +8,7 @@ use peft_core::{Insert, Role, Site, SiteKind, SublayerEnd};
 use super::{Attention, AttentionSpec, Context, FeedForward, FeedForwardSpec};
 use super::{FrozenNorm, NormForm};
 use crate::Result;
+use crate::body::tokens_at;
 use crate::checkpoint::Loader;
 use crate::forward::Run;
 
@@ -122,6 +123,39 @@ impl Sublayer {
         if self.norm_first { sum } else { self.norm.forward(sum, run) }
     }
 
+    /// Of one token of each text, with `of_read` a run over these alone.
+    pub fn at(
+        &self,
+        hidden: Tensor<2>,
+        read: &[usize],
+        context: &Context<'_>,
+        [run, of_read]: [Run<'_>; 2],
+    ) -> Tensor<2> {
+        let Function::Attention(attention) = &self.function else {
+            return self.forward(tokens_at(hidden, read), context, of_read);
+        };
+        let all = self.input(&hidden, run);
+        let Some(reading) = attention.reading(&all, read, context, run) else {
+            return tokens_at(self.forward(hidden, context, run), read);
+        };
+        let hidden = tokens_at(hidden, read);
+        let input = match self.norm_first {
+            true => tokens_at(all.clone(), read),
+            false => hidden.clone(),
+        };
+        let insert = of_read.hooks.sublayer(&self.site, &of_read.pass);
+        let output = reading.forward(all, input.clone(), [run, of_read]);
+        self.ended([input, output, hidden], insert, of_read, |end| end.normalized(&of_read.pass))
+    }
+
+    /// What its function is given.
+    fn input(&self, hidden: &Tensor<2>, run: Run<'_>) -> Tensor<2> {
+        match self.norm_first {
+            true => self.norm.forward(hidden.clone(), run),
+            false => hidden.clone(),
+        }
+    }
+
     fn end(
         &self,
         hidden: Tensor<2>,
@@ -131,10 +165,7 @@ impl Sublayer {
         finish: impl FnOnce(&SublayerEnd<'_>) -> Tensor<2>,
     ) -> Tensor<2> {
         let insert = run.hooks.sublayer(&self.site, &run.pass);
-        let input = match self.norm_first {
-            true => self.norm.forward(hidden.clone(), run),
-            false => hidden.clone(),
-        };
+        let input = self.input(&hidden, run);
         let is_unread = is_unread && insert.is_none();
         let output = match &self.function {
             Function::Attention(attention) => {
@@ -142,6 +173,17 @@ impl Sublayer {
             }
             Function::FeedForward(network) => network.forward(input.clone(), is_unread, run),
         };
+        self.ended([input, output, hidden], insert, run, finish)
+    }
+
+    /// What comes after the function, of its input, its output and the states.
+    fn ended(
+        &self,
+        [input, output, hidden]: [Tensor<2>; 3],
+        insert: Insert,
+        run: Run<'_>,
+        finish: impl FnOnce(&SublayerEnd<'_>) -> Tensor<2>,
+    ) -> Tensor<2> {
         let dropout = run.pass.next_dropout(self.dropout);
         let norm = (!self.norm_first).then(|| self.norm.layer());
         let end = |output| {
