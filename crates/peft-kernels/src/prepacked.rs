@@ -4,8 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use crate::fused::is_fast_device;
-use crate::linear::{LinearParts, linear};
+use crate::cross_entropy::{Weight, of_product};
+use crate::fused::{Array, is_fast_device};
+use crate::linear::{LinearParts, linear, product};
 use crate::matmul::{Panels, Source};
 use crate::weight::{Element, PackedWeight};
 
@@ -60,6 +61,16 @@ impl PrepackedMatrix {
         let sides = Sides { straight: straight.into(), ..Sides::default() };
         let device = device.clone().without_autodiff();
         Self { sides: Arc::new(sides), transposed: false, device }
+    }
+
+    /// The same matrix, transposed, over the same numbers.
+    pub(crate) fn flipped(&self) -> Self {
+        Self { transposed: !self.transposed, ..self.clone() }
+    }
+
+    /// `x W`.
+    pub(crate) fn times(&self, x: &Array) -> Array {
+        product(x, self)
     }
 
     /// For products `x W`.
@@ -121,7 +132,7 @@ impl PackedWeight for PrepackedMatrix {
     }
 
     fn transpose(&self) -> Arc<dyn PackedWeight> {
-        Arc::new(Self { transposed: !self.transposed, ..self.clone() })
+        Arc::new(self.flipped())
     }
 
     fn product(&self, input: Tensor<2>) -> Tensor<2> {
@@ -130,6 +141,15 @@ impl PackedWeight for PrepackedMatrix {
 
     fn linear(&self, input: Tensor<2>, parts: LinearParts) -> Tensor<2> {
         linear(input, self, parts)
+    }
+
+    fn cross_entropy(
+        &self,
+        input: Tensor<2>,
+        bias: Option<Tensor<1>>,
+        classes: Tensor<1, Int>,
+    ) -> Tensor<1> {
+        of_product(input, Weight::LaidOut(self.clone()), bias, classes)
     }
 
     fn rows(&self, indices: Tensor<1, Int>) -> Tensor<2> {

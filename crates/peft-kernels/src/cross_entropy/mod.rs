@@ -7,6 +7,8 @@ mod of_product;
 
 use burn::tensor::{Int, Tensor, activation::log_softmax, module::linear};
 
+#[cfg(feature = "flex")]
+use crate::PrepackedMatrix;
 use crate::{LinearParts, PackedMatrix, PackedWeight};
 
 /// The mean of `log Σ exp(z) - z_c` over rows `z` of logits `[n, classes]`, whose classes `c` are
@@ -45,9 +47,12 @@ pub fn cross_entropy_of_product(
 }
 
 /// What rows are multiplied with.
+#[derive(Debug)]
 pub(crate) enum Weight {
     Tensor(Tensor<2>),
     Packed(PackedMatrix),
+    #[cfg(feature = "flex")]
+    LaidOut(PrepackedMatrix),
 }
 
 /// [`cross_entropy_of_product`] with any frozen weight.
@@ -65,17 +70,28 @@ pub(crate) fn of_product(
     let logits = match weight {
         Weight::Tensor(weight) => linear(x, weight, bias),
         Weight::Packed(weight) => weight.linear(x, LinearParts { bias, ..Default::default() }),
+        #[cfg(feature = "flex")]
+        Weight::LaidOut(weight) => weight.linear(x, LinearParts { bias, ..Default::default() }),
     };
     cross_entropy(logits, classes)
 }
 
 #[cfg(feature = "flex")]
 impl Weight {
+    /// `[d, classes]`.
+    fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Tensor(weight) => weight.dims(),
+            Self::Packed(weight) => weight.dims(),
+            Self::LaidOut(weight) => weight.dims(),
+        }
+    }
+
     /// Whether its products are f32 on the CPU, and nobody learns it.
     fn is_frozen(&self) -> bool {
         match self {
             Self::Tensor(weight) => is_frozen(weight),
-            Self::Packed(_) => true,
+            Self::Packed(_) | Self::LaidOut(_) => true,
         }
     }
 }

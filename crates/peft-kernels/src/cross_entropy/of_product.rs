@@ -7,7 +7,6 @@ use burn::tensor::{Int, Tensor};
 
 use super::Weight;
 use super::fast::{chosen, log_sums, loss_of, to_slopes};
-use crate::PackedMatrix;
 use crate::fused::{Array, Operation, Saved, Shared, apply, grid, matrix, numbers, output};
 
 /// Rows whose logits there are at once: enough for products as fast as those of all.
@@ -21,15 +20,10 @@ pub(super) fn cross_entropy(
     classes: Tensor<1, Int>,
 ) -> Tensor<1> {
     let (wants_gradient, has_bias) = (x.is_tracked(), bias.is_some());
-    let (tensor, packed, [_, count]) = match weight {
-        Weight::Tensor(weight) => {
-            let shape = weight.dims();
-            (Some(weight), None, shape)
-        }
-        Weight::Packed(weight) => {
-            let shape = weight.product_shape();
-            (None, Some(weight), shape)
-        }
+    let [_, count] = weight.dims();
+    let (tensor, packed) = match weight {
+        Weight::Tensor(weight) => (Some(weight), None),
+        packed => (None, Some(packed)),
     };
     let classes = chosen(classes, count);
     let operation = OfProduct { packed, has_bias, classes, count, wants_gradient };
@@ -40,7 +34,7 @@ pub(super) fn cross_entropy(
 /// The operation. Its inputs are `x`, the weight if it is not packed, and the bias if there is one.
 #[derive(Debug)]
 struct OfProduct {
-    packed: Option<PackedMatrix>,
+    packed: Option<Weight>,
     has_bias: bool,
     /// That of each row.
     classes: Vec<usize>,
@@ -53,16 +47,18 @@ impl OfProduct {
     /// `x W`.
     fn times(&self, x: Array, inputs: &[Array]) -> Array {
         match &self.packed {
-            Some(packed) => packed.times(&x),
-            None => Flex::float_matmul(x, inputs[1].clone()),
+            Some(Weight::Packed(weight)) => weight.times(&x),
+            Some(Weight::LaidOut(weight)) => weight.times(&x),
+            Some(Weight::Tensor(_)) | None => Flex::float_matmul(x, inputs[1].clone()),
         }
     }
 
     /// `y Wᵀ`.
     fn times_transposed(&self, y: Array, inputs: &[Array]) -> Array {
         match &self.packed {
-            Some(packed) => packed.flipped().times(&y),
-            None => Flex::float_matmul(y, inputs[1].transpose(0, 1)),
+            Some(Weight::Packed(weight)) => weight.flipped().times(&y),
+            Some(Weight::LaidOut(weight)) => weight.flipped().times(&y),
+            Some(Weight::Tensor(_)) | None => Flex::float_matmul(y, inputs[1].transpose(0, 1)),
         }
     }
 }

@@ -52,6 +52,14 @@ pub(crate) fn linear(x: Tensor<2>, weight: &PrepackedMatrix, parts: LinearParts)
     }
 }
 
+/// `x W`, on no tape.
+pub(crate) fn product(x: &Array, weight: &PrepackedMatrix) -> Array {
+    let weight = weight.clone();
+    let operation =
+        Linear { weight, has_bias: false, low_rank: None, activation: None, is_unread: false };
+    operation.forward(std::slice::from_ref(x)).0
+}
+
 /// The operation. Its inputs are `x`, the bias if there is one, and `A` and `B` if there are any.
 #[derive(Debug)]
 pub(super) struct Linear {

@@ -67,4 +67,4 @@ impl LinearParts {
 }
 
 #[cfg(feature = "flex")]
-pub(crate) use forward::{Inner, linear};
+pub(crate) use forward::{Inner, linear, product};

@@ -1,6 +1,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use peft_kernels::{
-    LinearParts, PackedMatrix, PackedTensor, PackedWeight, cross_entropy, cross_entropy_of_product,
+    Element, LinearParts, PackedMatrix, PackedTensor, PackedWeight, cross_entropy,
+    cross_entropy_of_product, laid_out,
 };
 
 use crate::both::{both, values};
@@ -56,10 +57,17 @@ fn of_a_product_with_a_packed_weight_they_are_those_by_way_of_the_logits() {
     let device = Device::flex();
     let on = device.clone().autodiff();
     let (rows, [classes, d]) = (1100, [300, 64]);
-    for pack in [PackedTensor::eight_bit, PackedTensor::four_bit] {
-        let tensor = pack(vec![classes, d], &floats(d * classes, 1)).expect("whole blocks");
-        let format = tensor.format();
-        let weight = PackedMatrix::new(tensor, &device).flipped();
+    let table = floats(d * classes, 1);
+    let packed = [PackedTensor::eight_bit, PackedTensor::four_bit].map(|pack| {
+        let tensor = pack(vec![classes, d], &table).expect("whole blocks");
+        (format!("{:?}", tensor.format()), PackedMatrix::new(tensor, &device).transpose(), 1e-6)
+    });
+    let laid_out = [(Element::F32, 4e-6), (Element::Bf16, 4e-3)].map(|(element, apart)| {
+        let weight = laid_out(&table, [classes, d], false, element, &device).expect("the CPU's");
+        // In bf16 what the gradient is multiplied with is rounded, before a factor or after it.
+        (format!("{element:?}"), weight.transpose(), apart)
+    });
+    for (what, weight, apart) in packed.into_iter().chain(laid_out) {
         let bias = TensorData::new(floats(classes, 2), [classes]);
         let bias = Some(Tensor::<1>::from_data(bias, &device));
         let x = TensorData::new(floats(rows * d, 3), [rows, d]);
@@ -76,10 +84,10 @@ fn of_a_product_with_a_packed_weight_they_are_those_by_way_of_the_logits() {
             let of_x = x.grad(&gradients).expect("a gradient").into_data();
             (loss.into_scalar::<f32>(), of_x.try_into_vec::<f32>().expect("f32"))
         });
-        assert!((found.0 - expected.0).abs() <= 1e-6 * expected.0, "{format:?}");
+        assert!((found.0 - expected.0).abs() <= 1e-6 * expected.0, "{what}");
         let largest = expected.1.iter().fold(0.0f32, |most, value| most.max(value.abs()));
         for (found, expected) in found.1.iter().zip(&expected.1) {
-            assert!((found - expected).abs() <= 1e-6 * largest, "{format:?}");
+            assert!((found - expected).abs() <= apart * largest, "{what}");
         }
     }
 }

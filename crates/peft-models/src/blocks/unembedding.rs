@@ -18,7 +18,7 @@ pub struct Unembedding {
     site: Arc<Site>,
     /// Where the embeddings meet methods, one of which may have changed them invertibly.
     embeddings: Arc<Site>,
-    /// `[d, words]`.
+    /// `[d, words]`, as products want it.
     weight: FrozenWeight,
     bias: Option<Tensor<1>>,
     scale: f64,
@@ -39,6 +39,7 @@ impl Unembedding {
         let tied_to = Some(&**words.site());
         let site = loader.base().unembedding(path, weight.clone(), bias.clone(), tied_to);
         loader.base().set_weight_key(weight_path.map(|path| format!("{path}.weight")));
+        let weight = loader.for_products(weight);
         Self { site, embeddings: embeddings.site.clone(), weight, bias, scale: 1.0 }
     }
 
@@ -52,7 +53,8 @@ impl Unembedding {
         bias: Option<Tensor<1>>,
     ) -> Self {
         let [words, d] = embeddings.words.weight().dims();
-        let weight = new.table(loader, weight_path, [words, d]).transpose();
+        let table = new.table(loader, weight_path, [words, d]);
+        let weight = loader.for_products(table.transpose());
         let site = loader.base().unembedding(path, weight.clone(), bias.clone(), None);
         loader.base().set_weight_key(Some(format!("{weight_path}.weight")));
         Self { site, embeddings: embeddings.site.clone(), weight, bias, scale: 1.0 }

@@ -32,6 +32,8 @@ pub struct Loader<'c> {
     initialized: Vec<String>,
     /// The classifier that has another number of rows in the checkpoint, and that number.
     other_head: Option<(String, usize)>,
+    /// Whether values were not read.
+    is_outline: bool,
     /// How many tensors were there.
     taken: usize,
 }
@@ -44,8 +46,8 @@ impl<'c> Loader<'c> {
         let add = if prefixed { prefix.to_string() } else { String::new() };
         let base = Base::new(&device.clone().without_autodiff()).with_model_prefix(own);
         let (missing, initialized, other_head) = (Vec::new(), Vec::new(), None);
-        let (strip, taken) = (own.into(), 0);
-        Self { checkpoint, base, strip, add, missing, initialized, other_head, taken }
+        let (strip, is_outline, taken) = (own.into(), false, 0);
+        Self { checkpoint, base, strip, add, missing, initialized, other_head, is_outline, taken }
     }
 
     /// The device of the model's tensors.
@@ -180,6 +182,20 @@ impl<'c> Loader<'c> {
         }
     }
 
+    /// The same matrix as the device's products want it, where that is worth a second copy of its
+    /// numbers: where they have fewer bits.
+    pub fn for_products(&self, weight: FrozenWeight) -> FrozenWeight {
+        let element = self.checkpoint.precision().element();
+        let FrozenWeight::Dense(dense) = &weight else { return weight };
+        if element == Element::F32 || self.is_outline {
+            return weight;
+        }
+        let data = dense.clone().into_data();
+        let values = data.as_slice().expect("weights are f32");
+        let laid_out = laid_out(values, dense.dims(), false, element, self.device());
+        laid_out.map_or(weight, FrozenWeight::Packed)
+    }
+
     /// The zero `[1, 1]` that stands for each value of the matrix `name`, if these were not read.
     fn outline(&mut self, name: &str, shape: [usize; 2]) -> Result<Option<Tensor<2>>> {
         let key = self.key(name);
@@ -188,6 +204,7 @@ impl<'c> Loader<'c> {
             return Err(self.wrong_shape(key, found, &shape));
         }
         self.taken += 1;
+        self.is_outline = true;
         Ok(Some(Tensor::zeros([1, 1], self.device())))
     }
 

@@ -20,7 +20,7 @@ pub enum Precision {
     /// 16 (`F16`), computed with in f32.
     Half,
     /// 16 (bf16) for linear layers, which compute in it with sums in f32, as PyTorch does under
-    /// `torch.autocast`; the table of words is f32.
+    /// `torch.autocast`, and for the product of a language model's head; words are looked up in f32.
     Bf16,
     /// 8 (`Q8_0`).
     EightBit,

@@ -80,7 +80,12 @@ impl Costs {
                 && base.sites().any(|site| site.is_unembedding),
             tracked: lengthens || trains_table,
             padded: method.needs_padding(),
+            leaves_out: false,
         };
+        let has = |named: fn(&Site) -> bool| base.sites().any(|site| named(site));
+        let reads_one = workload.targets <= workload.texts
+            && !has(|site| site.is_unembedding || site.role == Role::EncoderAttention);
+        walk.leaves_out = reads_one && !walk.padded && !method.needs_every_token();
         walk.costs(base)
     }
 }
@@ -99,19 +104,26 @@ struct Walk<'a> {
     tracked: bool,
     /// Whether batches have padding.
     padded: bool,
+    /// Whether the last layer leaves out what the head does not read.
+    leaves_out: bool,
 }
 
 impl Walk<'_> {
     fn costs(&mut self, base: &Base) -> Costs {
         let mut costs = Costs::default();
         let mut sublayer: Vec<&Site> = Vec::new();
+        let last = base.sites().filter_map(|site| site.layer).max();
         for site in base.sites() {
             match (site.layer, site.role) {
                 (Some(layer), _) => {
                     sublayer.push(site);
                     if site.kind == SiteKind::Sublayer {
                         costs.layers.resize(costs.layers.len().max(layer + 1), Cost::default());
-                        costs.layers[layer].add(self.sublayer(&sublayer));
+                        let rows = match self.leaves_out && Some(layer) == last {
+                            true => self.texts,
+                            false => self.tokens,
+                        };
+                        costs.layers[layer].add(self.sublayer(&sublayer, rows));
                         costs.sublayers += 1;
                         costs.hidden = self.tokens * site.d_out() as f64;
                         sublayer.clear();
@@ -137,7 +149,7 @@ impl Walk<'_> {
     /// The norm, the pooler, the layer of labels, and the loss.
     fn head(&mut self, site: &Site) -> Cost {
         if site.kind == SiteKind::Norm {
-            return self.norm(site, false, self.tracked);
+            return self.norm(site, false, self.tracked, self.tokens);
         }
         let rows = if site.role == Role::Pooler { self.texts } else { self.targets };
         let mut x_kept = false;
@@ -168,8 +180,8 @@ impl Walk<'_> {
         !(site.is_unembedding && is_frozen)
     }
 
-    /// A sublayer, from its first site to its end.
-    fn sublayer(&mut self, sites: &[&Site]) -> Cost {
+    /// A sublayer, from its first site to its end, of which so many rows are read.
+    fn sublayer(&mut self, sites: &[&Site], rows: f64) -> Cost {
         let mut cost = Cost::default();
         let before = self.tracked;
         let [mut norm, mut end, mut attention] = [None; 3];
@@ -182,9 +194,17 @@ impl Walk<'_> {
                 _ => linears.push(*site),
             }
         }
+        // Queries, keys and values of one layer are those of all tokens.
+        let is_fused = attention.is_some() && !linears.iter().any(|site| site.role == Role::Query);
+        let rows = if is_fused { self.tokens } else { rows };
+        let entering = if attention.is_some() { self.tokens } else { rows };
+        let rows_of = |site: &Site| match site.role {
+            Role::Key | Role::Value => self.tokens,
+            _ => rows,
+        };
         let mut x = before;
         if let Some((norm, true)) = norm {
-            let of_norm = self.norm(norm, false, before);
+            let of_norm = self.norm(norm, false, before, entering);
             x |= of_norm.is_tracked;
             cost.add(of_norm);
         }
@@ -194,33 +214,33 @@ impl Walk<'_> {
         let is_last =
             |site: &Site| matches!(site.role, Role::AttentionOutput | Role::FeedForwardDown);
         for site in linears.iter().filter(|site| !is_last(site)) {
-            let (of_linear, tracked) = self.linear(site, x, self.tokens, &mut x_kept);
+            let (of_linear, tracked) = self.linear(site, x, rows_of(site), &mut x_kept);
             inner |= tracked;
-            widest = widest.max(self.tokens * site.d_out() as f64);
+            widest = widest.max(rows_of(site) * site.d_out() as f64);
             cost.add(of_linear);
         }
         match attention {
-            Some((site, _)) => cost.add(self.attention(site, &linears, &mut inner)),
-            None => cost.add(self.activation(&linears, inner)),
+            Some((site, _)) => cost.add(self.attention(site, &linears, &mut inner, rows)),
+            None => cost.add(self.activation(&linears, inner, rows)),
         }
         let mut y = inner;
         // As is the product of a gate.
         let is_gated = linears.iter().any(|site| site.role == Role::FeedForwardGate);
         for site in linears.iter().filter(|site| is_last(site)) {
             let mut again = is_gated && inner;
-            let (of_linear, tracked) = self.linear(site, inner, self.tokens, &mut again);
+            let (of_linear, tracked) = self.linear(site, inner, rows, &mut again);
             y |= tracked;
             cost.add(of_linear);
         }
         if let Some((end, _)) = end {
-            let numbers = self.tokens * end.d_out() as f64;
+            let numbers = rows * end.d_out() as f64;
             y |= before;
             if !self.hooks.sublayer(end, &self.pass).is_none() {
                 y = true;
-                cost.add(self.insert(numbers));
+                cost.add(insert(numbers, end.d_out()));
             }
             match norm {
-                Some((norm, false)) => cost.add(self.norm(norm, true, y)),
+                Some((norm, false)) => cost.add(self.norm(norm, true, y, rows)),
                 _ => cost.moved[0] += 3.0 * numbers,
             }
             y |= cost.is_tracked;
@@ -235,8 +255,8 @@ impl Walk<'_> {
     }
 
     /// A norm, of a sum or of one tensor; the sum is kept, or else what it is given.
-    fn norm(&self, site: &Site, of_sum: bool, tracked: bool) -> Cost {
-        let numbers = self.tokens * site.d_out() as f64;
+    fn norm(&self, site: &Site, of_sum: bool, tracked: bool, rows: f64) -> Cost {
+        let numbers = rows * site.d_out() as f64;
         let is_tracked = tracked || !self.hooks.norm(site, &self.pass).is_none();
         let moved = if of_sum { 4.0 } else { 2.0 } * numbers;
         Cost {
@@ -323,7 +343,7 @@ impl Walk<'_> {
     }
 
     /// Scores, their softmax, and what is read by them; a row at a time where nothing is padded.
-    fn attention(&self, site: &Site, linears: &[&Site], tracked: &mut bool) -> Cost {
+    fn attention(&self, site: &Site, linears: &[&Site], tracked: &mut bool, rows: f64) -> Cost {
         let role = |role: Role| linears.iter().find(|site| site.role == role);
         let keys = site.d_out() as f64;
         let width = match (role(Role::Query), role(Role::AttentionOutput)) {
@@ -334,16 +354,16 @@ impl Walk<'_> {
         let extra = added_keys(&self.hooks.attention(site, &self.pass));
         *tracked |= extra > 0.0;
         let seen = self.length * if self.causal { 0.5 } else { 1.0 } + extra;
-        let once = 4.0 * self.tokens * seen * width;
-        let own = self.tokens * (width + 2.0 * keys);
+        let once = 4.0 * rows * seen * width;
+        let own = rows * width + self.tokens * 2.0 * keys;
         let mut cost = Cost { attention: [once, 0.0], ..Cost::default() };
-        cost.moved[0] = own + self.tokens * width;
+        cost.moved[0] = own + rows * width;
         if *tracked {
             // Scores are computed again.
             cost.attention[1] = 2.5 * once;
             cost.kept = own + 2.0 * self.texts * extra * keys;
             cost.moved[1] = 2.0 * cost.moved[0];
-            cost.passing = own + self.tokens * width;
+            cost.passing = own + rows * width;
         }
         if self.padded {
             cost.moved[0] += own;
@@ -352,31 +372,30 @@ impl Walk<'_> {
     }
 
     /// What is between the projections of a feed-forward network.
-    fn activation(&self, linears: &[&Site], tracked: bool) -> Cost {
+    fn activation(&self, linears: &[&Site], tracked: bool, rows: f64) -> Cost {
         let inner = linears
             .iter()
             .filter(|site| matches!(site.role, Role::FeedForwardUp | Role::FeedForwardGate));
-        let numbers: f64 = inner.map(|site| self.tokens * site.d_out() as f64).sum();
+        let numbers: f64 = inner.map(|site| rows * site.d_out() as f64).sum();
         Cost {
             kept: if tracked { numbers } else { 0.0 },
             moved: [2.0 * numbers, if tracked { 3.0 * numbers } else { 0.0 }],
             ..Cost::default()
         }
     }
+}
 
-    /// A bottleneck adapter at the end of a sublayer, of the usual width.
-    fn insert(&self, numbers: f64) -> Cost {
-        const REDUCTION: f64 = 16.0;
-        let d = numbers / self.tokens;
-        let products = 4.0 * numbers * d / REDUCTION;
-        Cost {
-            // What it reads, the sum under a norm before it, and its own inner states.
-            kept: (2.0 + 4.0 / REDUCTION) * numbers,
-            products: [products, 2.0 * products],
-            moved: [10.0 * numbers, 16.0 * numbers],
-            is_tracked: true,
-            ..Cost::default()
-        }
+/// A bottleneck adapter at the end of a sublayer of so many numbers, of the usual width.
+fn insert(numbers: f64, d: usize) -> Cost {
+    const REDUCTION: f64 = 16.0;
+    let products = 4.0 * numbers * d as f64 / REDUCTION;
+    Cost {
+        // What it reads, the sum under a norm before it, and its own inner states.
+        kept: (2.0 + 4.0 / REDUCTION) * numbers,
+        products: [products, 2.0 * products],
+        moved: [10.0 * numbers, 16.0 * numbers],
+        is_tracked: true,
+        ..Cost::default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The most memory at once.
 
 use peft_core::{Base, SiteKind};
+use peft_kernels::Element;
 use serde::Serialize;
 
 use super::costs::{Cost, Costs};
@@ -46,7 +47,14 @@ impl Memory {
                 let linear: usize = linear.map(|site| site.num_params()).sum();
                 let read = size_of::<f32>() * base.num_params();
                 let saved = linear * (size_of::<f32>() - element.num_bytes());
-                (read, read - saved + element.num_bytes() * back as usize)
+                // A table of words that is multiplied with in another type is there in both.
+                let tied = base.sites().filter(|site| site.tied_to.is_some());
+                let tied: usize = match element {
+                    Element::F32 => 0,
+                    Element::Bf16 => tied.map(|site| site.num_params()).sum(),
+                };
+                let laid_out = element.num_bytes() * (back as usize + 2 * tied);
+                (read, read - saved + laid_out)
             }
         };
         let all: f64 = costs.layers.iter().map(|cost| cost.kept).sum();
