@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, TensorData};
-use peft_core::{TensorMap, num_trainable};
+use peft_core::{Base, BoxedMethod, Exchange, Method, TensorMap, TensorSpec, num_trainable};
 use peft_format::{Adapter, Composition, Error, Registry, read_safetensors};
 use peft_models::{Model, ModelInput};
 use serde::Deserialize;
@@ -35,6 +35,8 @@ pub struct Case {
     pub active: Option<String>,
     /// The number of values that the reference counts as trained.
     pub trainable: Option<usize>,
+    /// The weight decay of a curve.
+    pub weight_decay: f32,
 }
 
 /// What is read of a `meta.json`.
@@ -43,6 +45,17 @@ struct Meta {
     arch: String,
     active: Option<String>,
     trainable: Option<usize>,
+    #[serde(default)]
+    optimizer: String,
+}
+
+impl Meta {
+    /// The number that a curve's optimizer is described with; 0.01 unless it says otherwise.
+    fn weight_decay(&self) -> f32 {
+        let (_, behind) = self.optimizer.split_once("weight decay ").unwrap_or_default();
+        let number = behind.split([',', ' ']).next().unwrap_or_default();
+        number.parse().unwrap_or(0.01)
+    }
 }
 
 impl Case {
@@ -54,10 +67,11 @@ impl Case {
         let path = directory.join("meta.json");
         let of = |error: String| format!("{}: {error}", path.display());
         let text = std::fs::read_to_string(&path).map_err(|error| of(error.to_string()))?;
-        let Meta { arch: architecture, active, trainable } =
-            serde_json::from_str(&text).map_err(|error| of(error.to_string()))?;
+        let meta: Meta = serde_json::from_str(&text).map_err(|error| of(error.to_string()))?;
+        let weight_decay = meta.weight_decay();
+        let Meta { arch: architecture, active, trainable, .. } = meta;
         let (name, root) = (name.to_string(), root.to_path_buf());
-        Ok(Self { name, directory, root, architecture, active, trainable })
+        Ok(Self { name, directory, root, architecture, active, trainable, weight_decay })
     }
 
     /// The base model, or why there is none.
@@ -103,7 +117,8 @@ impl Case {
             let (head, method) = new.parts();
             // adapter-hub/adapters counts without the head, HF PEFT with it.
             let head = head.filter(|_| self.active.is_none());
-            Ok(num_trainable(&method) + head.map_or(0, |head| num_trainable(&head)))
+            let of_head = head.map_or(0, |head| num_trainable(&head));
+            Ok(of_head + counted_as_trained(method, model.base()))
         };
         let (how, names) = match self.active.as_deref().and_then(|a| a.split_once('[')) {
             Some((how, names)) => (how, names.trim_end_matches(']').split(", ").collect()),
@@ -145,6 +160,20 @@ impl Case {
     pub fn tensors(&self, file: &str) -> Result<TensorMap, Outcome> {
         read_safetensors(&self.directory.join(file)).map_err(|e| Outcome::Failed(e.to_string()))
     }
+}
+
+/// The values that the reference counts as trained: those that are, and the unit of ReFT for last tokens
+/// where there are none, which no token reaches.
+pub fn counted_as_trained(mut method: BoxedMethod, base: &Base) -> usize {
+    let trained = num_trainable(&method);
+    let mut tensors = Exchange::describe();
+    method.exchange(&mut tensors, base);
+    let is_idle = |tensor: &TensorSpec| {
+        let is_of_last = tensor.key.contains(".reft.1.") && !tensor.key.ends_with(".base");
+        is_of_last && !tensor.trainable
+    };
+    let specs = tensors.into_specs();
+    trained + specs.iter().filter(|t| is_idle(t)).map(TensorSpec::num_values).sum::<usize>()
 }
 
 /// The recorded input.

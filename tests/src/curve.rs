@@ -3,11 +3,11 @@
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
-use peft_core::{Stack, TensorMap, num_trainable};
+use peft_core::{Stack, TensorMap};
 use peft_format::Registry;
 use peft_models::Forward;
 
-use crate::case::{Case, Outcome, input, values};
+use crate::case::{Case, Outcome, counted_as_trained, input, values};
 use crate::logits::token_rows;
 
 const LOSS_TOLERANCE: f32 = 1e-3;
@@ -29,13 +29,14 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
     // adapter-hub/adapters leaves the head out of what it trains, unless told; the count tells.
     let (head, own) = adapter.parts();
     let mut method = match head {
-        Some(head) if case.trainable == Some(num_trainable(&own)) => {
+        Some(head) if case.trainable == Some(counted_as_trained(own.clone(), model.base())) => {
             Stack::new(vec![head.frozen(), own])
         }
         _ => adapter.method,
     };
     // As meta.json says of every curve.
-    let mut optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.01).init();
+    let config = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(case.weight_decay);
+    let mut optimizer = config.init();
     let mut furthest = 0.0f32;
     for (step, expected) in expected.iter().enumerate() {
         let batch = batch(&recorded, step);

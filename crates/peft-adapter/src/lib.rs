@@ -11,6 +11,7 @@ mod invertible;
 mod phm;
 mod preset;
 mod projection;
+mod reft;
 mod validate;
 
 pub use adapter::AdapterLayer;
@@ -26,3 +27,6 @@ pub use invertible::{Coupling, Glow, Nice, Subnet};
 pub use phm::{Factors, PhmLinear, SharedPhm, Slices, kronecker_sum};
 pub use preset::presets;
 pub use projection::Projection;
+pub use reft::{
+    Directions, Orthogonal, Reft, ReftConfig, ReftLayer, ReftLayers, ReftUnit, reft_presets,
+};

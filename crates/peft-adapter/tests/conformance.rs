@@ -1,10 +1,11 @@
 //! Bottleneck adapters and their variants have the properties that every method must have.
 
 use peft_adapter::{
-    BottleneckConfig, InitWeights, InvertibleKind, ReductionFactor, ResidualBeforeNorm, Scaling,
-    presets,
+    BottleneckConfig, InitWeights, InvertibleKind, ReductionFactor, ReftConfig, ReftLayers,
+    ResidualBeforeNorm, Scaling, presets,
 };
 use peft_conformance::{Expect, conformance};
+use peft_core::Activation;
 
 const HIDDEN: usize = 24;
 const LAYERS: usize = 2;
@@ -224,3 +225,50 @@ conformance!(
 );
 
 conformance!(houlsby_inv, preset("houlsby-inv", WIDE), near(2 * LAYERS * WIDE_ADAPTER + NICE));
+
+/// Interventions of rank 3 at two first and one last token, behind the first layer: of what leaves the
+/// last one, BERT's head reads the first token alone.
+fn reft() -> ReftConfig {
+    ReftConfig {
+        layers: ReftLayers::List(vec![0]),
+        prefix_positions: 2,
+        suffix_positions: 1,
+        rank: 3,
+        ..ReftConfig::default()
+    }
+}
+
+/// `W`, `b` and `R`.
+const UNIT: usize = 2 * HIDDEN * 3 + 3;
+
+/// They start away from the base; a last token of what is read of a text is another one than that of
+/// the whole.
+fn changes_states(trainable: usize) -> Expect {
+    Expect { identity_at_init: false, goes_on: false, ..trains(trainable) }
+}
+
+conformance!(loreft, reft(), changes_states(2 * UNIT));
+
+conformance!(
+    loreft_at_first_tokens,
+    ReftConfig { layers: ReftLayers::All, suffix_positions: 0, ..reft() },
+    Expect { goes_on: true, ..changes_states(LAYERS * UNIT) }
+);
+
+conformance!(
+    noreft_tied_of_one_layer,
+    ReftConfig {
+        orthogonality: false,
+        tied_weights: true,
+        layers: ReftLayers::List(vec![1]),
+        non_linearity: Some(Activation::Silu),
+        ..reft()
+    },
+    changes_states(UNIT)
+);
+
+conformance!(
+    direft,
+    ReftConfig { orthogonality: false, subtract_projection: false, ..reft() },
+    changes_states(2 * UNIT)
+);

@@ -53,8 +53,8 @@ pub use edit::{
 pub use error::{Error, Result};
 pub use exchange::{Dialect, Exchange, Key, KeyProblem, Layout, TensorMap, TensorSpec};
 pub use hooks::{
-    ExtraKeys, Hooks, Insert, KeyValues, Piece, RowKeys, Stage, SublayerEnd, SublayerFunction,
-    Tokens,
+    ExtraKeys, Hooks, Insert, Intervention, KeyValues, Piece, RowKeys, Stage, SublayerEnd,
+    SublayerFunction, Tokens,
 };
 pub use matrices::{AttentionMatrices, AttentionMatrix};
 pub use method::{

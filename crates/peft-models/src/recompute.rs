@@ -134,7 +134,7 @@ impl<'a> Recompute<'a> {
         let mut under = None;
         for sublayer in below {
             entered.push(Entered { states: states.clone(), draws: memo.draws(), wants_gradient });
-            let hidden = normalized(under, states, inner);
+            let hidden = left(under, states, inner);
             states = sublayer.summed(hidden, &context, false, inner);
             wants_gradient |= crosses || self.acts_up_to(sublayer);
             under = Some(sublayer);
@@ -144,7 +144,7 @@ impl<'a> Recompute<'a> {
             let (rows, last) = (rows.clone(), last.clone());
             kept.stacks.push(KeptStack { rows, first, embedded, entered, last });
         }
-        normalized(under, last, run)
+        left(under, last, run)
     }
 
     /// What a decoder is given of an encoder's output.
@@ -244,7 +244,7 @@ impl<M: Module + Hooks> Again<'_, '_, M> {
                 Run { hooks: self.sum.method, pass, cache: None, recompute: None, from: None };
             let input = leaf(entered.states, entered.wants_gradient);
             let under = number.checked_sub(1).map(|under| sublayers[under]);
-            let hidden = normalized(under, input.clone(), run);
+            let hidden = left(under, input.clone(), run);
             let output = sublayers[number].summed(hidden, &context, true, run);
             // Adapters that are not trained may act below those that are.
             let Some(sum) = weighted(output, above) else { return };
@@ -283,9 +283,9 @@ fn leaf(states: Tensor<2>, wants_gradient: bool) -> Tensor<2> {
 
 /// What a sublayer is given: the sum that the one under it ends in, under its norm where that comes
 /// last.
-fn normalized(under: Option<&Sublayer>, sum: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+fn left(under: Option<&Sublayer>, sum: Tensor<2>, run: Run<'_>) -> Tensor<2> {
     match under {
-        Some(under) => under.normalized(sum, run),
+        Some(under) => under.leaving(sum, run),
         None => sum,
     }
 }

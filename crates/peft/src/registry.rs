@@ -10,6 +10,7 @@ pub fn registry() -> Registry {
     {
         registry.register::<peft_adapter::FusionConfig>();
         with_presets::<peft_adapter::BottleneckConfig>(&mut registry, peft_adapter::presets());
+        with_presets::<peft_adapter::ReftConfig>(&mut registry, peft_adapter::reft_presets());
     }
     #[cfg(feature = "ia3")]
     registry.register::<peft_ia3::Ia3Config>();

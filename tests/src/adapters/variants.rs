@@ -99,6 +99,7 @@ fn of_language_models(model: &Model) -> Vec<Variant> {
         adapters("houlsby", "houlsby", json!({"reduction_factor": 4})),
         adapters("pfeiffer", "pfeiffer", json!({"reduction_factor": 4})),
         adapters("parallel", "parallel", json!({})),
+        adapters("loreft", "loreft", json!({"r": 2, "suffix_positions": 1})),
         adapters("prefix", "prefix", everywhere),
         adapters("lora", "lora", matrices),
     ];
@@ -236,6 +237,13 @@ fn bottlenecks_for_adapters() -> Vec<Variant> {
     vec![
         adapters("houlsby", "houlsby", json!({})),
         adapters("pfeiffer", "pfeiffer", json!({})),
+        adapters("loreft", "loreft", json!({})),
+        adapters("loreft-last", "loreft", json!({"r": 3, "suffix_positions": 2, "layers": [1]})),
+        adapters(
+            "noreft",
+            "noreft",
+            json!({"r": 2, "tied_weights": true, "non_linearity": "relu"}),
+        ),
         adapters("adapterdrop", "pfeiffer", json!({"leave_out": [0]})),
         adapters("factors", "pfeiffer", json!({"reduction_factor": {"0": 4, "default": 8}})),
         adapters("bottleneck-size", "pfeiffer", json!({"bottleneck_size": 5})),

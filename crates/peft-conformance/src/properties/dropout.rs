@@ -108,7 +108,8 @@ fn of_sublayer(
         Insert::None => None,
         insert => {
             let end = SublayerEnd::new(site, None, hooks, states);
-            Some(insert.forward(&end, pass))
+            let end = end.with_output(insert.forward(&end, pass));
+            Some(insert.leave(site, end.normalized(pass), pass))
         }
     }
 }

@@ -7,7 +7,7 @@ mod tokens;
 
 pub use attention::{ExtraKeys, KeyValues, RowKeys};
 pub(crate) use closed::open_and_closed;
-pub use sublayer::{Insert, SublayerEnd, SublayerFunction};
+pub use sublayer::{Insert, Intervention, SublayerEnd, SublayerFunction};
 pub use tokens::{Piece, Stage, Tokens};
 
 use std::fmt::Debug;
@@ -61,7 +61,7 @@ open_and_closed! {
         ExtraKeys::None
     }
 
-    /// A function at the end of a sublayer.
+    /// A function at the end of a sublayer: of its output, or of the states that leave it.
     fn sublayer<'a>[&'a self](site: &Site, pass: &Pass<'_>) -> Insert<'a> {
         Insert::None
     }

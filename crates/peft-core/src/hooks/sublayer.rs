@@ -126,6 +126,12 @@ pub trait SublayerFunction: Debug {
     }
 }
 
+/// A function of the states that leave a sublayer, behind its norm where that comes last.
+pub trait Intervention: Debug {
+    /// The states `[tokens, d]` in their place.
+    fn forward(&self, states: Tensor<2>, pass: &Pass<'_>) -> Tensor<2>;
+}
+
 /// What a method does at the end of a sublayer.
 #[derive(Debug, Default)]
 #[expect(clippy::large_enum_variant, reason = "one is made for each site and is soon gone")]
@@ -133,8 +139,10 @@ pub enum Insert<'a> {
     /// Nothing.
     #[default]
     None,
-    /// A function.
+    /// A function of the sublayer's output.
     Function(Box<dyn SublayerFunction + 'a>),
+    /// A function of the states that leave the sublayer.
+    Behind(Box<dyn Intervention + 'a>),
     /// One after another.
     Stack(Vec<Insert<'a>>),
     /// `Σ wₙ outputₙ`.
@@ -151,6 +159,11 @@ impl<'a> Insert<'a> {
         Self::Function(Box::new(function))
     }
 
+    /// A function of the states that leave the sublayer.
+    pub fn behind(function: impl Intervention + 'a) -> Self {
+        Self::Behind(Box::new(function))
+    }
+
     /// Whether nothing happens.
     pub fn is_none(&self) -> bool {
         matches!(self, Self::None)
@@ -159,7 +172,7 @@ impl<'a> Insert<'a> {
     /// The sublayer's output under this, `[tokens, d]`.
     pub fn forward(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
         match self {
-            Self::None => end.output.clone(),
+            Self::None | Self::Behind(_) => end.output.clone(),
             Self::Function(function) => function.join(function.update(end, pass), end, pass),
             Self::Stack(parts) => match &parts[..] {
                 [] => end.output.clone(),
@@ -179,6 +192,45 @@ impl<'a> Insert<'a> {
             Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
                 let end = end.of_rows(rows, pass);
                 slot.map_or(&Self::None, |slot| &members[slot]).forward(&end, sub)
+            }),
+        }
+    }
+
+    /// Whether the states that leave the sublayer change, beside its output.
+    pub fn is_behind(&self) -> bool {
+        match self {
+            Self::None | Self::Function(_) => false,
+            Self::Behind(_) => true,
+            Self::Stack(parts) | Self::Routed(parts) => parts.iter().any(Self::is_behind),
+            Self::Mean(members) => members.iter().any(|(_, part)| part.is_behind()),
+            Self::Gated(_, part) => part.is_behind(),
+        }
+    }
+
+    /// The states `[tokens, d]` that leave the sublayer at `site`, under this. A gate multiplies how they
+    /// change, and reads them.
+    pub fn leave(&self, site: &Site, states: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        match self {
+            _ if !self.is_behind() => states,
+            Self::None | Self::Function(_) => states,
+            Self::Behind(function) => function.forward(states, pass),
+            Self::Stack(parts) => {
+                parts.iter().fold(states, |states, part| part.leave(site, states, pass))
+            }
+            Self::Mean(members) => {
+                let change = members.iter().map(|(weight, part)| {
+                    (part.leave(site, states.clone(), pass) - states.clone()) * *weight
+                });
+                change.fold(states.clone(), |sum, term| sum + term)
+            }
+            Self::Gated(gate, part) => {
+                let gate = gate.of_tokens(site, states.clone(), pass);
+                let change = part.leave(site, states.clone(), pass) - states.clone();
+                states + change * gate
+            }
+            Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
+                let states = pass.rows.take(states.clone(), rows);
+                slot.map_or(&Self::None, |slot| &members[slot]).leave(site, states, sub)
             }),
         }
     }
@@ -226,7 +278,7 @@ impl<'a> Insert<'a> {
     /// What it reads, `[tokens, d]`.
     pub fn reads(&self, end: &SublayerEnd<'_>, pass: &Pass<'_>) -> Tensor<2> {
         match self {
-            Self::None => end.normalized(pass),
+            Self::None | Self::Behind(_) => end.normalized(pass),
             Self::Function(function) => function.reads(end, pass),
             Self::Stack(parts) => match &parts[..] {
                 [] => end.normalized(pass),

@@ -103,7 +103,9 @@ impl Sublayer {
 
     /// `[tokens, d]` to the same.
     pub fn forward(&self, hidden: Tensor<2>, context: &Context<'_>, run: Run<'_>) -> Tensor<2> {
-        self.end(hidden, context, false, run, |end| end.normalized(&run.pass))
+        self.end(hidden, context, false, run, |end, insert| {
+            insert.leave(&self.site, end.normalized(&run.pass), &run.pass)
+        })
     }
 
     /// The same before the norm that comes last, if it does; `is_unread` is whether only gradients
@@ -115,12 +117,15 @@ impl Sublayer {
         is_unread: bool,
         run: Run<'_>,
     ) -> Tensor<2> {
-        self.end(hidden, context, is_unread, run, |end| end.summed())
+        self.end(hidden, context, is_unread, run, |end, _| end.summed())
     }
 
-    /// The norm that comes last, if it does, of what is [summed](Self::summed).
-    pub fn normalized(&self, sum: Tensor<2>, run: Run<'_>) -> Tensor<2> {
-        if self.norm_first { sum } else { self.norm.forward(sum, run) }
+    /// What leaves the sublayer, of what is [summed](Self::summed): under the norm that comes last, if
+    /// it does.
+    pub fn leaving(&self, sum: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+        let states = if self.norm_first { sum } else { self.norm.forward(sum, run) };
+        let insert = run.hooks.sublayer(&self.site, &run.pass);
+        insert.leave(&self.site, states, &run.pass)
     }
 
     /// Of one token of each text, with `of_read` a run over these alone.
@@ -145,7 +150,9 @@ impl Sublayer {
         };
         let insert = of_read.hooks.sublayer(&self.site, &of_read.pass);
         let output = reading.forward(all, input.clone(), [run, of_read]);
-        self.ended([input, output, hidden], insert, of_read, |end| end.normalized(&of_read.pass))
+        self.ended([input, output, hidden], insert, of_read, |end, insert| {
+            insert.leave(&self.site, end.normalized(&of_read.pass), &of_read.pass)
+        })
     }
 
     /// What its function is given.
@@ -162,7 +169,7 @@ impl Sublayer {
         context: &Context<'_>,
         is_unread: bool,
         run: Run<'_>,
-        finish: impl FnOnce(&SublayerEnd<'_>) -> Tensor<2>,
+        finish: impl FnOnce(&SublayerEnd<'_>, &Insert<'_>) -> Tensor<2>,
     ) -> Tensor<2> {
         let insert = run.hooks.sublayer(&self.site, &run.pass);
         let input = self.input(&hidden, run);
@@ -180,9 +187,9 @@ impl Sublayer {
     fn ended(
         &self,
         [input, output, hidden]: [Tensor<2>; 3],
-        insert: Insert,
+        insert: Insert<'_>,
         run: Run<'_>,
-        finish: impl FnOnce(&SublayerEnd<'_>) -> Tensor<2>,
+        finish: impl FnOnce(&SublayerEnd<'_>, &Insert<'_>) -> Tensor<2>,
     ) -> Tensor<2> {
         let dropout = run.pass.next_dropout(self.dropout);
         let norm = (!self.norm_first).then(|| self.norm.layer());
@@ -190,14 +197,14 @@ impl Sublayer {
             SublayerEnd::new(&self.site, norm.as_ref(), run.hooks, [input, output, hidden])
         };
         match insert {
-            Insert::None => finish(&end(output).dropped(dropout)),
+            Insert::None => finish(&end(output).dropped(dropout), &Insert::None),
             insert => {
                 let output = match dropout {
                     Some(dropout) => dropout.forward(output),
                     None => output,
                 };
                 let end = end(output);
-                finish(&end.with_output(insert.forward(&end, &run.pass)))
+                finish(&end.with_output(insert.forward(&end, &run.pass)), &insert)
             }
         }
     }
