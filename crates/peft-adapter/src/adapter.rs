@@ -23,6 +23,8 @@ pub struct AdapterLayer {
     /// The norm of what it returns (`ln_after`).
     pub norm_after: Option<LayerNorm>,
     #[module(skip)]
+    stochastic_depth: f64,
+    #[module(skip)]
     dropout: f64,
     #[module(skip)]
     fixed_scale: f64,
@@ -50,6 +52,7 @@ impl AdapterLayer {
             scale,
             norm_before: norm(config.ln_before),
             norm_after: norm(config.ln_after),
+            stochastic_depth: config.stochastic_depth,
             dropout: config.dropout,
             fixed_scale,
             activation: config.non_linearity,
@@ -69,6 +72,7 @@ impl AdapterLayer {
         };
         let inner = self.activation.forward(self.down.forward(input, shared, pass));
         let output = self.up.forward(inner, shared, pass);
+        let output = pass.drop_texts(output, self.stochastic_depth);
         let scaled = match &self.scale {
             Some(scale) => output * scale.val().unsqueeze(),
             None if self.fixed_scale == 1.0 => output,

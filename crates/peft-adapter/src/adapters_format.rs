@@ -56,12 +56,8 @@ fn factor(d: u64, size: u64) -> Value {
 }
 
 /// Fields that this crate does not have, with the values at which they do nothing.
-const NOT_HERE: [(&str, &str); 4] = [
-    ("cross_adapter", "false"),
-    ("stochastic_depth", "0.0"),
-    ("use_gating", "false"),
-    ("init_weights_seed", "null"),
-];
+const NOT_HERE: [(&str, &str); 3] =
+    [("cross_adapter", "false"), ("use_gating", "false"), ("init_weights_seed", "null")];
 
 /// What that library's `config` says in ours; `None` where it is not of bottleneck adapters.
 pub(crate) fn read(config: &Map<String, Value>) -> Option<Result<BottleneckConfig>> {
@@ -163,9 +159,8 @@ mod tests {
             assert_eq!(with(field, json!(true)), Err(expected));
             assert_eq!(with(field, json!(false)), Ok(()));
         }
-        let expected = format!("stochastic_depth = 0.1 in {LIBRARY} is not supported");
-        assert_eq!(with("stochastic_depth", json!(0.1)), Err(expected));
-        assert_eq!(with("stochastic_depth", json!(0.0)), Ok(()));
+        assert_eq!(with("stochastic_depth", json!(0.1)), Ok(()));
+        assert!(with("stochastic_depth", json!(1.0)).is_err());
         assert_eq!(with("init_weights_seed", Value::Null), Ok(()));
         assert!(with("original_ln_after", json!(false)).is_err());
         assert!(with("scaling", json!("other")).is_err_and(|e| e.starts_with("scaling = ")));

@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use peft_core::{
-    Base, BoxedMethod, Error, Exchange, Hooks, InitContext, Insert, Method, NormEdit, Pass, Result,
-    Role, Site, SiteKind, Stage, SublayerEnd, SublayerFunction, Tokens, TrainedNorm,
+    Base, BoxedMethod, Error, Exchange, Hooks, InitContext, Insert, Intervention, Method, NormEdit,
+    Pass, Result, Role, Site, SiteKind, Stage, SublayerEnd, SublayerFunction, Tokens, TrainedNorm,
 };
 
 use crate::config::DEFAULT_INVERTIBLE_REDUCTION;
@@ -23,6 +23,9 @@ use crate::{AdapterLayer, BottleneckConfig, ResidualBeforeNorm};
 /// | Houlsby et al. 2019 (arXiv 1902.00751) | `o + s f(o)` |
 /// | Pfeiffer et al. 2020 (arXiv 2005.00247): `original_ln_before` | `o + s f(norm(r + o))` |
 /// | He et al. 2021 (arXiv 2110.04366): `is_parallel` | `o + s f(r)` |
+///
+/// With `original_ln_after = false` (Steitz and Roth 2024, arXiv 2406.06820) it replaces what leaves the
+/// sublayer, `h = norm(r + o)`, by `h + s f(h)`.
 ///
 /// It cannot be merged: the function has a non-linearity. Created with [`BottleneckConfig`].
 #[derive(Module, Debug)]
@@ -50,6 +53,8 @@ struct Wiring {
     norm_first: bool,
     residual: ResidualBeforeNorm,
     residual_before_norm: bool,
+    /// Whether it is given what leaves the sublayer, and adds to that.
+    behind: bool,
 }
 
 impl Bottleneck {
@@ -104,6 +109,7 @@ impl Bottleneck {
             norm_first: config.original_ln_before,
             residual: config.residual_before_ln,
             residual_before_norm: config.adapter_residual_before_ln,
+            behind: !config.original_ln_after,
         };
         let inverse = config.inverse;
         Ok(Self { layers, norms, shared, invertible, wiring, inverse, above_another: false })
@@ -168,10 +174,18 @@ impl SublayerFunction for Wired<'_> {
     }
 }
 
+impl Intervention for Wired<'_> {
+    fn forward(&self, states: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        let update = self.adapter.update(states.clone(), self.shared, pass);
+        self.adapter.join(update, states, self.wiring.residual_before_norm)
+    }
+}
+
 impl Hooks for Bottleneck {
     fn sublayer<'a>(&'a self, site: &Site, _pass: &Pass<'_>) -> Insert<'a> {
         let (shared, wiring) = (self.shared.as_ref(), self.wiring);
         match self.layer(site) {
+            Some(adapter) if wiring.behind => Insert::behind(Wired { adapter, shared, wiring }),
             Some(adapter) => Insert::of(Wired { adapter, shared, wiring }),
             None => Insert::None,
         }

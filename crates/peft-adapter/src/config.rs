@@ -30,10 +30,11 @@ pub(crate) const DEFAULT_INVERTIBLE_REDUCTION: f64 = 2.0;
 /// | `is_parallel` | false | in parallel: the adapter is given `r`; the next two do not apply |
 /// | `original_ln_before` | true | the adapter is given `norm(r + o)` instead of `o` |
 /// | `residual_before_ln` | true | the residual connection around it begins at `o`; `false`: at what it is given; `"post_add"`: at `r + o` |
-/// | `original_ln_after` | true | `norm(r + o')` follows; it always does here |
+/// | `original_ln_after` | true | `norm(r + o')` follows; `false`: what leaves the sublayer is `h + s f(h)` with `h = norm(r + o)`, which takes `residual_before_ln = false` |
 /// | `scaling` | 1 | `s`; a number, `"learned"` or `"channel"` |
 /// | `ln_before`, `ln_after` | false | new norms of the adapter's input and output |
 /// | `adapter_residual_before_ln` | false | with `ln_after`: the norm is taken after the residual connection, not before it |
+/// | `stochastic_depth` | 0 | the probability that a text goes past the adapter, in training |
 /// | `dropout` | 0 | dropout on the adapter's output, in training |
 /// | `init_weights` | `bert` | see [`InitWeights`] |
 /// | `leave_out` | none | layers without adapters, counted from zero (AdapterDrop) |
@@ -82,6 +83,8 @@ pub struct BottleneckConfig {
     pub init_weights: InitWeights,
     /// Layers without adapters.
     pub leave_out: Vec<usize>,
+    /// The probability that a text goes past the adapter.
+    pub stochastic_depth: f64,
     /// Dropout on the adapter's output.
     pub dropout: f64,
     /// Projections that are sums of Kronecker products.
@@ -140,6 +143,7 @@ impl Default for BottleneckConfig {
             scaling: Scaling::Fixed(1.0),
             init_weights: InitWeights::Bert,
             leave_out: Vec::new(),
+            stochastic_depth: 0.0,
             dropout: 0.0,
             phm_layer: false,
             phm_dim: 4,

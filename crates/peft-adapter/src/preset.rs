@@ -47,6 +47,19 @@ pub fn presets() -> Vec<(&'static str, &'static str, Value)> {
             json!({ "inv_adapter": "nice", "inv_adapter_reduction_factor": 2 }),
         ),
         (
+            "adapterplus",
+            "pfeiffer behind the norm, a scale for each channel (Steitz and Roth 2024)",
+            json!({
+                "original_ln_after": false,
+                "residual_before_ln": false,
+                "stochastic_depth": 0.1,
+                "init_weights": "houlsby",
+                "scaling": "channel",
+                "reduction_factor": 96,
+                "non_linearity": "gelu",
+            }),
+        ),
+        (
             "houlsby-inv",
             "houlsby, with an invertible adapter at the embeddings",
             json!({

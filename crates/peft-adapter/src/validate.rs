@@ -46,9 +46,17 @@ fn check_bottleneck(config: &BottleneckConfig) -> Result<()> {
 }
 
 fn check_wiring(config: &BottleneckConfig) -> Result<()> {
-    if !config.original_ln_after {
-        let expected = "only true is supported: the sublayer's norm follows its adapter";
+    let adds_to_states = config.original_ln_before
+        && config.residual_before_ln == ResidualBeforeNorm::Input
+        && !config.is_parallel;
+    if !config.original_ln_after && !adds_to_states {
+        let expected = "needs original_ln_before = true, residual_before_ln = false and is_parallel = \
+                        false: else the sublayer's residual would be lost";
         return Err(Error::config("original_ln_after", false, expected));
+    }
+    if !(0.0..1.0).contains(&config.stochastic_depth) {
+        let expected = "must be at least 0, below 1";
+        return Err(Error::config("stochastic_depth", config.stochastic_depth, expected));
     }
     if config.residual_before_ln == ResidualBeforeNorm::PostAdd && !config.original_ln_before {
         let expected = "needs original_ln_before, which adds the residual";
@@ -100,8 +108,8 @@ mod tests {
     fn values_that_make_no_sense_are_refused_by_name() {
         refused(
             json!({ "original_ln_after": false }),
-            "original_ln_after = false: only true is supported: the sublayer's norm follows its \
-             adapter",
+            "original_ln_after = false: needs original_ln_before = true, residual_before_ln = false and \
+             is_parallel = false: else the sublayer's residual would be lost",
         );
         refused(
             json!({ "output_adapter": false }),

@@ -226,6 +226,18 @@ conformance!(
 
 conformance!(houlsby_inv, preset("houlsby-inv", WIDE), near(2 * LAYERS * WIDE_ADAPTER + NICE));
 
+conformance!(
+    adapterplus,
+    BottleneckConfig { stochastic_depth: 0.0, ..preset("adapterplus", WIDE) },
+    near(LAYERS * (WIDE_ADAPTER + HIDDEN))
+);
+
+conformance!(
+    stochastic_depth,
+    BottleneckConfig { stochastic_depth: 0.5, ..preset("houlsby", WIDE) },
+    Expect { dropout: Some(&["stochastic_depth"]), ..near(2 * LAYERS * WIDE_ADAPTER) }
+);
+
 /// Interventions of rank 3 at two first and one last token, behind the first layer: of what leaves the
 /// last one, BERT's head reads the first token alone.
 fn reft() -> ReftConfig {

@@ -157,7 +157,8 @@ fn refuse(base: &Base, adapters: &[Adapter]) -> Result<()> {
 fn refuse_fusion(adapters: &[Adapter], base: &Base) -> Result<()> {
     for adapter in adapters {
         let acts = Acts::of(&adapter.parts().1, base);
-        let other = acts.linear.or(acts.norm).or(acts.table).or(acts.tokens).or(acts.attention);
+        let inside = acts.linear.or(acts.norm).or(acts.attention).or(acts.states);
+        let other = inside.or(acts.table).or(acts.tokens);
         let name = adapter.config.method.name();
         let reason = match (other, acts.sublayer) {
             (Some(path), _) => format!(

@@ -22,6 +22,8 @@ pub struct Acts {
     pub attention: Option<String>,
     /// Sublayers.
     pub sublayer: Option<String>,
+    /// States that leave sublayers.
+    pub states: Option<String>,
 }
 
 impl Acts {
@@ -39,6 +41,7 @@ impl Acts {
             tokens: first(&|site| is_embeddings(site) && changes_tokens(method, site, base)),
             attention: first(&|site| is_attention(site) && !method.attention(site, pass).is_none()),
             sublayer: first(&|site| is_sublayer(site) && !method.sublayer(site, pass).is_none()),
+            states: first(&|site| is_sublayer(site) && method.sublayer(site, pass).is_behind()),
         }
     }
 }

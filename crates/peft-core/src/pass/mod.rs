@@ -68,6 +68,19 @@ impl<'a> Pass<'a> {
         }
     }
 
+    /// In training, sets `x` of shape `[tokens, d]` to zero in all of a text with probability `p` and
+    /// divides the others by `1 - p` (stochastic depth, Huang et al. 2016, arXiv 1603.09382);
+    /// otherwise nothing.
+    pub fn drop_texts(&self, x: Tensor<2>, p: f64) -> Tensor<2> {
+        match self.next_dropout(p) {
+            Some(dropout) => {
+                let ones = Tensor::ones([self.rows.len(), 1], self.rows.device());
+                x * self.rows.spread(dropout.forward(ones))
+            }
+            None => x,
+        }
+    }
+
     /// The next draw of dropout with probability `p`, in training, if it drops anything.
     pub fn next_dropout(&self, p: f64) -> Option<Dropout> {
         match self.mode {
