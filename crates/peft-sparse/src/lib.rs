@@ -4,11 +4,13 @@ mod bitfit;
 mod head;
 mod layer_group;
 mod ln_tuning;
+mod trainable_tokens;
 
 pub use bitfit::{BiasTerms, BitFit, BitFitConfig};
 pub use head::{HeadOnly, HeadOnlyConfig};
 pub use layer_group::{LayerChoice, LayerGroup, LayerGroupConfig, ModuleChoice, presets};
 pub use ln_tuning::{LnTuning, LnTuningConfig};
+pub use trainable_tokens::{TrainableTokens, TrainableTokensConfig};
 
 use peft_core::{Base, Role};
 

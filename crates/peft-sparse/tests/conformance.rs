@@ -9,7 +9,7 @@ use peft_core::{
 use peft_format::{Adapter, AdapterConfig, Registry, TaskType};
 use peft_sparse::{
     BiasTerms, BitFitConfig, HeadOnlyConfig, LayerChoice, LayerGroupConfig, LnTuningConfig,
-    ModuleChoice, presets,
+    ModuleChoice, TrainableTokensConfig, presets,
 };
 use serde_json::{Value, json};
 
@@ -49,6 +49,12 @@ conformance!(
     bitfit,
     BitFitConfig::default(),
     trains(LAYERS * LAYER_BIASES + HIDDEN + NORMS * HIDDEN)
+);
+
+conformance!(
+    trainable_tokens,
+    TrainableTokensConfig { token_indices: vec![3, 1, 5, 2, 4], ..Default::default() },
+    trains(5 * HIDDEN)
 );
 
 conformance!(

@@ -25,6 +25,7 @@ pub fn registry() -> Registry {
     {
         registry.register::<peft_sparse::BitFitConfig>().register::<peft_sparse::LnTuningConfig>();
         registry.register::<peft_sparse::HeadOnlyConfig>();
+        registry.register::<peft_sparse::TrainableTokensConfig>();
         with_presets::<peft_sparse::LayerGroupConfig>(&mut registry, peft_sparse::presets());
     }
     #[cfg(feature = "unipelt")]

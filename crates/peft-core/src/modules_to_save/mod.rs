@@ -163,6 +163,16 @@ impl ModulesToSave {
         self.embeddings
     }
 
+    /// Names the rows of tables with their keys, which end in `name`.
+    pub fn exchange_rows(&mut self, file: &mut Exchange<'_>, base: &Base, name: &str) {
+        for site in base.sites() {
+            let module = self.modules.get_mut(site.index).and_then(Option::as_mut);
+            if let Some(rows) = module.and_then(|module| module.rows.as_mut()) {
+                file.param(site.key(name), &mut rows.values, Layout::AsIs);
+            }
+        }
+    }
+
     fn at(&self, site: &Site) -> Option<&SavedModule> {
         self.modules.get(site.index)?.as_ref()
     }
@@ -240,9 +250,7 @@ impl Method for ModulesToSave {
             if let Some(bias) = &mut module.bias {
                 file.param(site.key("bias"), bias, Layout::AsIs);
             }
-            if let Some(rows) = &mut module.rows {
-                file.param(site.key(TokenIndices::ROWS), &mut rows.values, Layout::AsIs);
-            }
         }
+        self.exchange_rows(file, base, TokenIndices::ROWS);
     }
 }
