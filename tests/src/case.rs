@@ -133,10 +133,18 @@ impl Case {
             .iter()
             .map(|name| self.adapter(name, registry, model, device))
             .collect::<Result<_, _>>()?;
+        let are_loras = |all: &[Adapter]| all.iter().all(|a| a.config.method.name() == "lora");
+        if how == "Average" {
+            let why = "the reference divides an average by the number of its adapters twice";
+            return Err(Outcome::NotSupported(why.into()));
+        }
+        if how == "Stack" && are_loras(&adapters) {
+            let why = "the reference gives the second of stacked LoRAs what the first adds";
+            return Err(Outcome::NotSupported(why.into()));
+        }
         let composition = match how {
             "Stack" => Composition::Stack,
             "Fuse" => Composition::Fuse,
-            "Average" => Composition::Average,
             "Parallel" => Composition::Parallel,
             other => return Err(Outcome::NotSupported(format!("the composition {other}"))),
         };

@@ -205,6 +205,21 @@ fn an_average_of_one_is_that_one_and_of_weights_is_mergeable() {
     let expected = logits(&model, &texts(), &lora.valid());
     assert!(distance(&logits(&model, &texts(), &one.valid()), &expected) <= tolerance());
 
+    // Weights are divided by their sum.
+    let of = |weights: &[f64]| {
+        let pair = ["peft/bert-lora", "peft/bert-lora-all"].map(|name| adapter(name, &model));
+        Composition::average(pair.into(), weights, model.base())
+    };
+    let [thirds, same] = [[0.5, 1.0], [2.0, 4.0]].map(|weights| {
+        logits(&model, &texts(), &of(&weights).expect("they go together").method.valid())
+    });
+    assert!(distance(&thirds, &same) <= tolerance());
+    let equal = logits(&model, &texts(), &of(&[1.0, 1.0]).expect("they do").method.valid());
+    assert!(distance(&thirds, &equal) > 1e-4);
+    let refused = |weights: &[f64]| of(weights).expect_err("it is refused").to_string();
+    assert!(refused(&[1.0]).contains("1 weights for 2 adapters"), "{}", refused(&[1.0]));
+    assert!(refused(&[1.0, -1.0]).contains("0 is not above 0"), "{}", refused(&[1.0, -1.0]));
+
     // Of weights, the mean of outputs is the output of the mean.
     let mut mean = adapter("peft/bert-lora", &model);
     let average = Average::new(vec![(lora, 1.0), (other, 3.0)]);

@@ -44,7 +44,7 @@ impl Loaded {
         adapters: &AdapterOptions,
         device: &Device,
     ) -> anyhow::Result<Self> {
-        let runs = adapters.runs();
+        let runs = adapters.runs()?;
         if let [paths] = &runs[..] {
             let (resolved, adapted) = model.load(paths, device)?;
             let (task, added_tokens) = (adapted.task, adapted.added_tokens);

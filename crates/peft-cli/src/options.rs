@@ -130,6 +130,10 @@ pub struct AdapterOptions {
     /// How several adapters become one
     #[arg(long, requires = "adapters")]
     pub compose: Option<ComposeName>,
+    /// The weight of each adapter, for --compose average: `0.7,0.3`; they are divided by their sum
+    /// [default: equal]
+    #[arg(long, value_name = "WEIGHTS", requires = "compose", value_delimiter = ',', value_parser = number)]
+    pub weights: Vec<f64>,
     /// The directory of a trained fusion, for --compose fuse
     #[arg(long, value_name = "DIR", requires = "compose", value_parser = adapter_parser())]
     pub fusion: Option<PathBuf>,
@@ -163,7 +167,12 @@ pub enum ComposeName {
 }
 
 impl AdapterOptions {
-    pub fn paths(&self) -> AdapterPaths {
+    /// # Errors
+    /// If there are weights, and no average.
+    pub fn paths(&self) -> anyhow::Result<AdapterPaths> {
+        if !self.weights.is_empty() && self.compose != Some(ComposeName::Average) {
+            bail!("--weights is for --compose average");
+        }
         let composition = self.compose.map(|name| match name {
             ComposeName::Stack => Composition::Stack,
             ComposeName::Parallel => Composition::Parallel,
@@ -171,12 +180,17 @@ impl AdapterOptions {
             ComposeName::Fuse => Composition::Fuse,
         });
         let (adapters, fusion) = (self.adapters.clone(), self.fusion.clone());
-        AdapterPaths { adapters, composition, fusion, leave_out: self.leave_out.clone() }
+        let (weights, leave_out) = (self.weights.clone(), self.leave_out.clone());
+        Ok(AdapterPaths { adapters, composition, weights, fusion, leave_out })
     }
 
     /// What to run: each adapter on its own, if they are side by side; otherwise all as one.
-    pub fn runs(&self) -> Vec<AdapterPaths> {
-        match self.compose {
+    ///
+    /// # Errors
+    /// As [`paths`](Self::paths).
+    pub fn runs(&self) -> anyhow::Result<Vec<AdapterPaths>> {
+        let all = self.paths()?;
+        Ok(match self.compose {
             Some(ComposeName::Parallel) => {
                 let one = |adapter: &PathBuf| AdapterPaths {
                     leave_out: self.leave_out.clone(),
@@ -184,8 +198,8 @@ impl AdapterOptions {
                 };
                 self.adapters.iter().map(one).collect()
             }
-            _ => vec![self.paths()],
-        }
+            _ => vec![all],
+        })
     }
 }
 

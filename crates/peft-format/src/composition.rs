@@ -86,17 +86,37 @@ impl Composition {
                 let reason = "a fusion is trained: give the directory of a trained one";
                 return self.refuse(&adapters, reason.into());
             }
-            (Self::Average, _) => {
-                self.refuse_average(&adapters, base)?;
-                let equal = methods.into_iter().map(|method| (method, 1.0)).collect();
-                BoxedMethod::new(Average::new(equal))
-            }
+            (Self::Average, _) => return Self::average(adapters, &vec![1.0; methods.len()], base),
             (Self::Stack | Self::Parallel, _) => {
                 refuse(base, &adapters)?;
                 BoxedMethod::new(Stack::new(self.stacked(&adapters, methods)?))
             }
         };
         Ok(last.with_method(last_head.into_iter().chain([method]).collect()))
+    }
+
+    /// The average of `adapters`, each with its weight; weights are divided by their sum.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of); or if there is not a weight for each, or they have no positive sum.
+    pub fn average(adapters: Vec<Adapter>, weights: &[f64], base: &Base) -> Result<Adapter> {
+        let Some(last) = adapters.last().cloned() else {
+            return Self::Average.refuse(&adapters, "there must be at least one adapter".into());
+        };
+        let (count, sum) = (adapters.len(), weights.iter().sum::<f64>());
+        if weights.len() != count {
+            let reason = format!("{} weights for {count} adapters", weights.len());
+            return Self::Average.refuse(&adapters, reason);
+        }
+        if !(sum.is_finite() && sum > 0.0) {
+            let reason = format!("weights are divided by their sum, and {sum} is not above 0");
+            return Self::Average.refuse(&adapters, reason);
+        }
+        Self::Average.refuse_average(&adapters, base)?;
+        let methods = adapters.iter().map(|adapter| adapter.parts().1.frozen());
+        let average = Average::new(methods.zip(weights.iter().copied()).collect());
+        let head = last.parts().0;
+        Ok(last.with_method(head.into_iter().chain([BoxedMethod::new(average)]).collect()))
     }
 
     /// Methods each of which knows those below it.

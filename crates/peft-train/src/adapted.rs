@@ -83,6 +83,8 @@ pub struct AdapterPaths {
     pub adapters: Vec<PathBuf>,
     /// How they are composed; needed where there are several.
     pub composition: Option<Composition>,
+    /// The weights of an average; none for equal ones.
+    pub weights: Vec<f64>,
     /// The directory of a trained fusion.
     pub fusion: Option<PathBuf>,
     /// Layers in which the adapter is not used, from 0.
@@ -165,6 +167,9 @@ impl AdapterPaths {
             });
         }
         let adapter = match (self.composition, adapters.len()) {
+            (Some(Composition::Average), _) if !self.weights.is_empty() => {
+                Composition::average(adapters, &self.weights, base)?
+            }
             (Some(composition), _) => composition.of(adapters, fusion, base)?,
             (None, 1) if fusion.is_none() => adapters.remove(0),
             (None, _) => {

@@ -62,7 +62,7 @@ impl Forward {
                 None => Ok(input),
             })
             .with_context(|| self.inputs.display().to_string())?;
-        let paths = self.adapters.paths();
+        let paths = self.adapters.paths()?;
         let (_, adapted) = self.model.load(&paths, &device)?;
         let mut model = adapted.model;
         let mut method = adapted.adapter.as_ref().map(|adapter| adapter.method.valid());

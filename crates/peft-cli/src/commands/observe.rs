@@ -65,7 +65,7 @@ impl Observe {
             bail!("--batch-size must be at least 1");
         }
         let device = self.device.device()?;
-        let paths = self.adapters.paths();
+        let paths = self.adapters.paths()?;
         if paths.composition == Some(Composition::Parallel) {
             bail!("adapters side by side do not interact: observe one at a time");
         }

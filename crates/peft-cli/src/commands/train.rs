@@ -446,7 +446,7 @@ impl Train {
         }
         if !self.adapters.adapters.is_empty() {
             run.adapters = self.adapters.adapters.clone();
-            run.compose = self.adapters.paths().composition;
+            run.compose = self.adapters.paths()?.composition;
         }
         if self.adapters.fusion.is_some() {
             bail!("--fusion is for using a trained fusion; --compose fuse trains one");
