@@ -205,30 +205,32 @@ impl Transformer {
             true => reads(&rows)?,
             false => None,
         };
-        let (below, last) = self.layers[first..].split_at(self.below_last(first));
         let context = self.context(&rows, encoded);
-        let hidden = match run.recompute {
-            Some(recompute) => recompute.below_last((self, first), hidden, encoded, run),
-            None => {
-                below.iter().fold(hidden, |hidden, layer| through(layer, hidden, &context, run))
+        let (hidden, first) = match run.recompute {
+            Some(recompute) => {
+                // A layer of which little is computed keeps little.
+                let on_tape = if read.is_some() { 2 } else { 1 };
+                let top = self.layers.len().saturating_sub(on_tape).max(first);
+                (recompute.entering((self, first..top), hidden, encoded, run), top)
             }
+            None => (hidden, first),
+        };
+        let all = |hidden, layers: &[Vec<Sublayer>]| {
+            layers.iter().fold(hidden, |hidden, layer| through(layer, hidden, &context, run))
         };
         if let Some(read) = read {
+            let (below, last) =
+                self.layers.split_at(self.layers.len().saturating_sub(1).max(first));
+            let hidden = all(hidden, &below[first..]);
             return Ok(self.read(last, hidden, &read, &context, run));
         }
-        let hidden =
-            last.iter().fold(hidden, |hidden, layer| through(layer, hidden, &context, run));
+        let hidden = all(hidden, &self.layers[first..]);
         if let Some(cache) = run.cache {
             let seen = rows.iter().zip(next);
             let seen = seen.map(|(row, next)| Seen { tokens: row.past + row.len(), next });
             cache.advance(seen.collect());
         }
         Ok(Hidden { states: self.normalized(hidden, run), rows })
-    }
-
-    /// How many of the layers from this one on are below the last of all.
-    pub(crate) fn below_last(&self, first: usize) -> usize {
-        (self.layers.len() - first).saturating_sub(1)
     }
 
     /// The last layer's output of one token of each text: what it makes of the others nobody sees.

@@ -1,6 +1,7 @@
 //! Gradient checkpointing by sublayer (Chen et al. 2016, arXiv 1604.06174).
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
@@ -15,8 +16,8 @@ use crate::forward::Run;
 /// Forward passes that keep what enters each sublayer, and nothing of what is computed in it: the
 /// backward pass runs each a second time, and has the intermediate results of one at a time.
 ///
-/// The last layer is not run again, as it is the first that the backward pass needs; of what is, the
-/// last product is left out, on which no gradient depends. Loss and gradients are those of an ordinary
+/// The last layer is not run again, as it is the first that the backward pass needs, and neither is the
+/// one below it where the last one computes but what a head reads; of what is, the last product is left out, on which no gradient depends. Loss and gradients are those of an ordinary
 /// pass, dropout included. Sums of gradients may be rounded otherwise, as their terms come in another
 /// order, and so may operations that the device has in another form where nothing is recorded.
 ///
@@ -60,9 +61,9 @@ struct KeptStack {
     first: usize,
     /// What entered it: the embeddings' output, on its tape if they are trained.
     embedded: Tensor<2>,
-    /// What entered the sublayers, but for those of the last layer.
+    /// What entered the sublayers that are run again.
     entered: Vec<Entered>,
-    /// What entered the last layer: where its tape begins.
+    /// What entered the first layer that is not: where its tape begins.
     last: Tensor<2>,
 }
 
@@ -109,11 +110,11 @@ impl<'a> Recompute<'a> {
         });
     }
 
-    /// What enters the last layer of a stack, where a tape begins; no other layer, from the first of
-    /// these on, is on one. What enters that are the embeddings' output where it is the first of all.
-    pub(crate) fn below_last(
+    /// What enters the layer behind these of a stack, where a tape begins; none of these is on one. What
+    /// enters the first of them are the embeddings' output where it is the first of all.
+    pub(crate) fn entering(
         &self,
-        (stack, first): (&Transformer, usize),
+        (stack, layers): (&Transformer, Range<usize>),
         embedded: Tensor<2>,
         encoded: Option<&EncodedText>,
         run: Run<'_>,
@@ -129,7 +130,7 @@ impl<'a> Recompute<'a> {
         let crosses = encoded.is_some_and(|encoded| encoded.hidden.is_tracked());
         let mut wants_gradient = embedded.is_tracked();
         let mut states = embedded.clone().without_autodiff();
-        let below = stack.layers[first..].iter().take(stack.below_last(first)).flatten();
+        let (first, below) = (layers.start, stack.layers[layers].iter().flatten());
         let mut entered = Vec::new();
         let mut under = None;
         for sublayer in below {

@@ -57,6 +57,8 @@ pub(super) struct Costs {
     pub(super) hidden: f64,
     /// The sublayers of all layers.
     pub(super) sublayers: usize,
+    /// The layers that checkpointing does not run again.
+    pub(super) on_tape: usize,
 }
 
 impl Costs {
@@ -110,7 +112,8 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn costs(&mut self, base: &Base) -> Costs {
-        let mut costs = Costs::default();
+        let on_tape = if self.leaves_out { 2 } else { 1 };
+        let mut costs = Costs { on_tape, ..Costs::default() };
         let mut sublayer: Vec<&Site> = Vec::new();
         let last = base.sites().filter_map(|site| site.layer).max();
         for site in base.sites() {

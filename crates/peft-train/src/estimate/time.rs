@@ -26,9 +26,8 @@ pub(super) fn of_step(
         all.add(part, 0);
         all.add(part, 1);
     }
-    if workload.gradient_checkpointing
-        && let Some((_, below)) = layers.split_last()
-    {
+    if workload.gradient_checkpointing {
+        let below = &layers[..layers.len().saturating_sub(costs.on_tape)];
         below.iter().filter(|layer| layer.is_tracked).for_each(|layer| all.add(layer, 0));
     }
     all.moved += OPTIMIZER * trainable as f64;

@@ -72,7 +72,7 @@ fn case(setup: &Setup, name: &str, model: &str, task: &'static str, step: &Step)
     train.insert("gradient_checkpointing".into(), json!(step.checkpointing));
     let order = json!({
         "model": step.model, "method": step.method, "settings": step.settings, "rows": rows,
-        "tokens": tokens, "steps": setup.steps(), "train": train,
+        "tokens": tokens, "steps": setup.steps(), "train": train, "dtype": "stored",
     });
     let sides = vec![estimated(setup, task, step), setup.ours(order)];
     let figure = |name: &str, estimated: &'static str, measured: Read| Figure {
