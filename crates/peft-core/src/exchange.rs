@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use burn::module::Param;
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use serde::Serialize;
 
 use crate::{Site, SiteKind};
@@ -139,6 +139,13 @@ pub enum KeyProblem {
         /// The shape that it has.
         found: Vec<usize>,
     },
+    /// Some of its whole numbers are not below a bound, or below zero.
+    OutOfBounds {
+        /// The key.
+        key: String,
+        /// The bound.
+        below: usize,
+    },
     /// Some of its values are infinite, or no numbers.
     NotFinite {
         /// The key.
@@ -160,6 +167,9 @@ impl fmt::Display for KeyProblem {
         match self {
             Self::Missing { key, expected } => write!(f, "missing {key} {expected:?}"),
             Self::Unexpected { key, found } => write!(f, "unexpected {key} {found:?}"),
+            Self::OutOfBounds { key, below } => {
+                write!(f, "{key} has values that are not from 0 to {}", below.saturating_sub(1))
+            }
             Self::NotFinite { key } => write!(f, "{key} has values that are not finite"),
             Self::Shape { key, expected, found } => {
                 write!(f, "{key} has shape {found:?}, should have {expected:?}")
@@ -301,6 +311,54 @@ impl<'f> Exchange<'f> {
                     let new = Tensor::<D>::from_data(data, (&device, DType::F32));
                     let new = new.set_require_grad(param.is_require_grad());
                     *param = Param::from_mapped_value(id, new, mapper);
+                }
+            },
+        }
+    }
+
+    /// Places in a weight, whole numbers: each of `bounds` is what as many of them, in their order, are
+    /// below.
+    ///
+    /// # Panics
+    /// As [`param`](Self::param).
+    pub fn places<const D: usize>(
+        &mut self,
+        key: impl Into<Key>,
+        param: &mut Param<Tensor<D, Int>>,
+        bounds: &[usize],
+    ) {
+        if self.part != Part::Values {
+            return;
+        }
+        let (key, _) = key.into().in_dialect(&self.dialect);
+        let shape = param.lazy_shape().to_vec();
+        match &mut self.mode {
+            Mode::Write(file) => {
+                let old = file.insert(key.clone(), param.val().into_data().convert::<i32>());
+                assert!(old.is_none(), "two tensors have the key {key}");
+            }
+            Mode::Describe(specs) => specs.push(TensorSpec { key, shape, trainable: false }),
+            Mode::Read(file, problems) => match file.remove(&key) {
+                None => problems.push(KeyProblem::Missing { key, expected: shape }),
+                Some(data) if data.shape().to_vec() != shape => {
+                    let found = data.shape().to_vec();
+                    problems.push(KeyProblem::Shape { key, expected: shape, found });
+                }
+                Some(data) => {
+                    let values: Vec<i64> =
+                        data.convert::<i64>().try_into_vec().expect("converted before");
+                    let of_each = values.chunks((values.len() / bounds.len()).max(1)).zip(bounds);
+                    let is_beyond = |(values, below): &(&[i64], &usize)| {
+                        values.iter().any(|v| usize::try_from(*v).map_or(true, |v| v >= **below))
+                    };
+                    let beyond = of_each.into_iter().find(is_beyond);
+                    if let Some((_, &below)) = beyond {
+                        problems.push(KeyProblem::OutOfBounds { key, below });
+                        return;
+                    }
+                    let device = param.val().device();
+                    let places = Tensor::from_data(TensorData::new(values, shape), &device);
+                    *param = Param::initialized(param.id, places);
                 }
             },
         }

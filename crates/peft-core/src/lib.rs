@@ -5,6 +5,7 @@
 
 // What everything speaks of.
 mod error;
+mod permutation;
 mod rows;
 mod site;
 mod weight;
@@ -47,8 +48,8 @@ pub use compose::{Acts, AdapterPool, Average, GateKind, Gated, PerLayer, Stack, 
 pub use context::{Encode, InitContext, LossContext, Progress, StepContext};
 pub use edit::{
     Change, Edit, Edits, Gate, GateOn, LinearLayer, LowRank, Magnitude, NormEdit, NormLayer,
-    OutputMap, Replaced, Rotate, Routed, Scale, Side, Sparse, TableEdit, TableRows, VectorEdit,
-    WeightMap,
+    OutputMap, Replaced, Rotate, Rotation, Routed, Scale, Side, Sparse, TableEdit, TableRows,
+    VectorEdit, WeightMap,
 };
 pub use error::{Error, Result};
 pub use exchange::{Dialect, Exchange, Key, KeyProblem, Layout, TensorMap, TensorSpec};
@@ -64,9 +65,10 @@ pub use method::{
 pub use modules_to_save::{ModulesToSave, TokenIndices};
 pub use pass::{EmptyPass, Memo, MemoKey, Mode, Observation, Pass, Probe};
 pub use peft_kernels::{Activation, PackedWeight};
+pub use permutation::torch_permutation;
 pub use reparameterize::{Reparameterized, reparameterize};
 pub use rows::{Row, Rows, Slots};
 pub use site::{Role, Site, SiteKind};
 pub use targets::{ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns};
-pub use trained::{TrainedNorm, num_trainable, trained_copy};
+pub use trained::{BiasChoice, TrainedBiases, TrainedNorm, num_trainable, trained_copy};
 pub use weight::FrozenWeight;

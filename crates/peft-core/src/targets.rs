@@ -169,6 +169,25 @@ impl Targets {
         Ok(Self { target_modules: Some(paths), ..Self::default() })
     }
 
+    /// The same targets by `target_modules` alone, for a method for which another library has no
+    /// other field: as names where these select the same, or else as whole paths.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn by_modules(
+        &self,
+        base: &Base,
+        kinds: &[SiteKind],
+        default_roles: &[Role],
+    ) -> Result<Self> {
+        if self.exclude_modules.is_none() && self.layers_to_transform.is_none() {
+            return self.named(base, kinds, default_roles);
+        }
+        let meant = self.resolve_kinds(base, kinds, default_roles)?;
+        let paths = ModuleNames::list(meant.iter().map(|site| site.path.as_str()));
+        Ok(Self { target_modules: Some(paths), ..Self::default() })
+    }
+
     /// What selects nothing: a name of `target_modules`, `exclude_modules`, or one of
     /// `layers_to_transform`. A new adapter refuses it; reading another's file warns, since HF
     /// PEFT accepts lists written for several models.

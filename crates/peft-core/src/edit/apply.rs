@@ -151,15 +151,9 @@ pub(super) fn dense(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Tensor<2> {
             weight * share.unsqueeze_dim(0)
         }
         Edit::Rotate(rotate) => match rotate.side {
-            // (x R) W = x (R W), and R W = (Wᵀ Rᵀ)ᵀ.
-            Side::Input => {
-                let transposed = super::Rotate {
-                    blocks: rotate.blocks.clone().swap_dims(1, 2),
-                    ..rotate.clone()
-                };
-                transposed.turn(dense(below, layer).transpose()).transpose()
-            }
-            Side::Output => rotate.turn(dense(below, layer)),
+            // (x R) W = x (R W).
+            Side::Input => rotate.rotation.turn_rows(dense(below, layer)),
+            Side::Output => rotate.rotation.turn(dense(below, layer)),
         },
         Edit::Weight(map) => map.weight(&|| dense(below, layer)),
         Edit::Mean(members) => {
@@ -183,6 +177,14 @@ fn column_norms(weight: Tensor<2>) -> Tensor<1> {
     weight.square().sum_dim(0).sqrt().squeeze_dim(0)
 }
 
+/// `y` times a scale `[1, d_out]`, all but a bias in it.
+fn scaled(y: Tensor<2>, scale: Tensor<2>, kept: Option<Tensor<1>>) -> Tensor<2> {
+    match kept {
+        Some(bias) => (y - bias.clone().unsqueeze()) * scale + bias.unsqueeze(),
+        None => y * scale,
+    }
+}
+
 /// The bias of the layer under edits.
 pub(super) fn bias(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Option<Tensor<1>> {
     let (edit, below) = match chain.split_last() {
@@ -195,7 +197,7 @@ pub(super) fn bias(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Option<Tensor<
             (Some(bias), Some(added)) => Some(bias + added),
             (bias, added) => bias.or(added),
         },
-        Edit::Scale(scale) => {
+        Edit::Scale(scale) if !scale.keeps_bias => {
             let bias = bias(below, layer)?;
             match scale.of_output(layer.site.d_out()) {
                 Some(output) => Some(bias * output.squeeze_dim(0)),
@@ -203,7 +205,7 @@ pub(super) fn bias(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Option<Tensor<
             }
         }
         Edit::Rotate(rotate) if rotate.side == Side::Output => {
-            bias(below, layer).map(|bias| rotate.turn(bias.unsqueeze()).squeeze_dim(0))
+            bias(below, layer).map(|bias| rotate.rotation.turn(bias.unsqueeze()).squeeze_dim(0))
         }
         Edit::Mean(members) => {
             let of = |(weight, edits): &(f64, Edits)| {
@@ -340,7 +342,7 @@ impl Edit {
     fn input(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
         match self {
             Self::Scale(Scale { input: Some(scale), .. }) => x * scale.clone().unsqueeze(),
-            Self::Rotate(rotate) if rotate.side == Side::Input => rotate.turn(x),
+            Self::Rotate(rotate) if rotate.side == Side::Input => rotate.rotation.turn(x),
             Self::Routed(routed) => routed.input(x, pass),
             _ => x,
         }
@@ -389,21 +391,21 @@ impl Edit {
         }
         match self {
             Self::Scale(scale) => match scale.of_output(layer.site.d_out()) {
-                Some(output) => y * output,
+                Some(output) => {
+                    let kept = if scale.keeps_bias { bias(below, layer) } else { None };
+                    scaled(y, output, kept)
+                }
                 None => y,
             },
             Self::Rotate(rotate) => match rotate.side {
                 Side::Input => y,
-                Side::Output => rotate.turn(y),
+                Side::Output => rotate.rotation.turn(y),
             },
             Self::Magnitude(magnitude) => {
                 let norms =
                     pass.memo.get(magnitude.key, || column_norms(dense(below, layer).detach()));
                 let share = (magnitude.values.clone() / norms).unsqueeze();
-                match bias(below, layer) {
-                    Some(bias) => (y - bias.clone().unsqueeze()) * share + bias.unsqueeze(),
-                    None => y * share,
-                }
+                scaled(y, share, bias(below, layer))
             }
             Self::Bias(new) => match bias(below, layer) {
                 Some(old) => y + (new.clone() - old).unsqueeze(),

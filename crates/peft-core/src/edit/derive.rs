@@ -50,12 +50,13 @@ impl Edits {
                     None => weight,
                 })
             }
-            Edit::Rotate(rotate) => match rotate.side {
-                // R W back to W: (Wᵀ Rᵀ) R.
-                Side::Input if rotate.orthogonal => Ok(rotate.turn(weight.transpose()).transpose()),
-                Side::Output => rotate.turn_back(weight).ok_or(NOT_ORTHOGONAL),
-                Side::Input => Err(NOT_ORTHOGONAL),
-            },
+            Edit::Rotate(rotate) => {
+                let back = rotate.inverse().ok_or(NO_WAY_BACK)?;
+                Ok(match rotate.side {
+                    Side::Input => back.turn_rows(weight),
+                    Side::Output => back.turn(weight),
+                })
+            }
             Edit::Magnitude(_) => Err("the norms that the weight had are not known"),
             Edit::Weight(map) => map.invert(weight).ok_or("its map of the weight has no inverse"),
             Edit::Mean(_) => invert_mean(edit, site, weight),
@@ -102,7 +103,7 @@ impl Edits {
     }
 }
 
-const NOT_ORTHOGONAL: &str = "its rotation is not orthogonal, so its transpose is no inverse";
+const NO_WAY_BACK: &str = "its rotation has no inverse";
 
 /// A mean of sums is a sum; other means have no inverse that could be told from it.
 fn invert_mean(edit: &Edit, site: &Site, weight: Tensor<2>) -> Result<Tensor<2>, &'static str> {
@@ -124,16 +125,18 @@ impl Edit {
                 let bias = if factors.bias.is_some() { d_out } else { 0 };
                 Change { weight: d_in * columns, bias, rank: factors.rank().min(full) }
             }
-            Self::Scale(Scale { input, output, columns }) => {
+            Self::Scale(Scale { input, output, columns, keeps_bias }) => {
                 let scaled = columns.as_ref().map_or(d_out, ExactSizeIterator::len);
                 let columns = if input.is_some() { d_out } else { scaled };
-                let bias = if site.has_bias && output.is_some() { scaled } else { 0 };
+                let scales_bias = site.has_bias && output.is_some() && !keeps_bias;
+                let bias = if scales_bias { scaled } else { 0 };
                 Change { weight: d_in * columns, bias, rank: d_in.min(columns) }
             }
             Self::Rotate(rotate) => {
                 let output = rotate.side == Side::Output;
                 let bias = if site.has_bias && output { d_out } else { 0 };
-                Change { weight: all, bias, rank: full }
+                let rank = rotate.rotation.rank().map_or(full, |rank| rank.min(full));
+                Change { weight: all, bias, rank }
             }
             Self::Magnitude(_) => Change { weight: all, bias: 0, rank: full },
             Self::Sparse(values) => {
@@ -156,6 +159,9 @@ impl Edit {
             }
             Self::Weight(_) | Self::Magnitude(_) if below.obstacle().is_some() => {
                 Some("it changes a weight, and under the other there is none")
+            }
+            Self::Scale(Scale { output: Some(_), keeps_bias: true, .. }) if below.hides_bias() => {
+                Some("it leaves a bias as it is, and under the other there is none")
             }
             Self::Bias(_) if below.sets_bias() => {
                 Some("it puts another bias in the place of the one that the other trains")

@@ -7,6 +7,7 @@ use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, module::linear};
 use peft_kernels::LowRankPart;
 
 use super::Edit;
+use super::inverse::inverse;
 use crate::{Change, MemoKey, Pass, Site};
 
 /// `y + s ((x A) B + c)`, with dropout on `x` in training; most have no `c`.
@@ -83,7 +84,7 @@ impl LowRank {
     }
 }
 
-/// `((x ⊙ l_in) W + b) ⊙ l_out`: the bias is scaled with the output.
+/// `((x ⊙ l_in) W + b) ⊙ l_out`: the bias is scaled with the output, unless it is kept.
 #[derive(Debug, Clone)]
 pub struct Scale {
     /// `l_in`, `[d_in]`.
@@ -92,17 +93,24 @@ pub struct Scale {
     pub output: Option<Tensor<1>>,
     /// The columns of the output that are scaled, where not all are.
     pub columns: Option<Range<usize>>,
+    /// Whether the bias stays as it is: `(x ⊙ l_in) W ⊙ l_out + b`.
+    pub keeps_bias: bool,
 }
 
 impl Scale {
     /// Of the input.
     pub fn input(scale: Tensor<1>) -> Self {
-        Self { input: Some(scale), output: None, columns: None }
+        Self { input: Some(scale), output: None, columns: None, keeps_bias: false }
     }
 
     /// Of the output.
     pub fn output(scale: Tensor<1>) -> Self {
-        Self { input: None, output: Some(scale), columns: None }
+        Self { input: None, output: Some(scale), columns: None, keeps_bias: false }
+    }
+
+    /// Of the weight alone: the bias stays as it is.
+    pub fn keeping_bias(self) -> Self {
+        Self { keeps_bias: true, ..self }
     }
 
     /// Of some columns of the output.
@@ -152,34 +160,99 @@ pub enum Side {
     Output,
 }
 
-/// A block-diagonal matrix `R` on one side: `(x R) W + b`, or `(x W + b) R`.
+/// A square matrix `R` on one side: `(x R) W + b`, or `(x W + b) R`.
 #[derive(Debug, Clone)]
 pub struct Rotate {
-    /// The blocks of `R`, `[blocks, size, size]`; `blocks · size` is the width of that side.
-    pub blocks: Tensor<3>,
+    /// `R`, as wide as that side.
+    pub rotation: Rotation,
     /// The side.
     pub side: Side,
-    /// Whether every block is orthogonal, so that its transpose is its inverse.
+    /// Whether `R` is orthogonal, so that its transpose is its inverse.
     pub orthogonal: bool,
 }
 
-impl Rotate {
+/// A square matrix that is more than its entries are needed for.
+#[derive(Debug, Clone)]
+pub enum Rotation {
+    /// Blocks `[blocks, size, size]` on the diagonal; `blocks · size` is its width.
+    Blocks(Tensor<3>),
+    /// `I + A B`: a product of reflections.
+    LowRank {
+        /// `A`, `[width, r]`.
+        a: Tensor<2>,
+        /// `B`, `[r, width]`.
+        b: Tensor<2>,
+    },
+}
+
+impl Rotation {
     /// `x R` for `[n, width]`.
     pub(super) fn turn(&self, x: Tensor<2>) -> Tensor<2> {
-        block_product(x, self.blocks.clone())
+        match self {
+            Self::Blocks(blocks) => {
+                let ([n, width], [count, size, _]) = (x.dims(), blocks.dims());
+                let x = x.reshape([n, count, size]).swap_dims(0, 1);
+                x.matmul(blocks.clone()).swap_dims(0, 1).reshape([n, width])
+            }
+            Self::LowRank { a, b } => {
+                let inner = linear(x.clone(), a.clone(), None);
+                x + linear(inner, b.clone(), None)
+            }
+        }
     }
 
-    /// `x R⁻¹`, where `R` says that its transpose is that.
-    pub(super) fn turn_back(&self, x: Tensor<2>) -> Option<Tensor<2>> {
-        self.orthogonal.then(|| block_product(x, self.blocks.clone().swap_dims(1, 2)))
+    /// `R W` for `[width, n]`, which is `(Wᵀ Rᵀ)ᵀ`.
+    pub(super) fn turn_rows(&self, weight: Tensor<2>) -> Tensor<2> {
+        self.transpose().turn(weight.transpose()).transpose()
+    }
+
+    /// `Rᵀ`.
+    fn transpose(&self) -> Self {
+        match self {
+            Self::Blocks(blocks) => Self::Blocks(blocks.clone().swap_dims(1, 2)),
+            Self::LowRank { a, b } => {
+                Self::LowRank { a: b.clone().transpose(), b: a.clone().transpose() }
+            }
+        }
+    }
+
+    /// The most that its change of a matrix can have as a rank.
+    pub(super) fn rank(&self) -> Option<usize> {
+        match self {
+            Self::Blocks(_) => None,
+            Self::LowRank { a, .. } => Some(a.dims()[1]),
+        }
     }
 }
 
-fn block_product(x: Tensor<2>, blocks: Tensor<3>) -> Tensor<2> {
-    let ([n, width], [count, size, _]) = (x.dims(), blocks.dims());
-    let x = x.reshape([n, count, size]).swap_dims(0, 1);
-    x.matmul(blocks).swap_dims(0, 1).reshape([n, width])
+impl Rotate {
+    /// By blocks `[blocks, size, size]`.
+    pub fn blocks(blocks: Tensor<3>, side: Side) -> Self {
+        Self { rotation: Rotation::Blocks(blocks), side, orthogonal: false }
+    }
+
+    /// By `I + A B`.
+    pub fn low_rank(a: Tensor<2>, b: Tensor<2>, side: Side) -> Self {
+        Self { rotation: Rotation::LowRank { a, b }, side, orthogonal: false }
+    }
+
+    /// Where `R` is orthogonal.
+    pub fn orthogonal(self) -> Self {
+        Self { orthogonal: true, ..self }
+    }
+
+    /// `R⁻¹`, where there is one that can be known.
+    pub(super) fn inverse(&self) -> Option<Rotation> {
+        match &self.rotation {
+            rotation if self.orthogonal => Some(rotation.transpose()),
+            Rotation::Blocks(blocks) => inverse(blocks.clone()).map(Rotation::Blocks),
+            Rotation::LowRank { .. } => None,
+        }
+    }
 }
+
+/// One of so many entries costs as much by itself as all of them do in a product.
+const MOST_APART: usize = 256;
 
 /// `x (W + S) + b`, where `S` has few values.
 #[derive(Debug, Clone)]
@@ -193,8 +266,13 @@ pub struct Sparse {
 }
 
 impl Sparse {
-    /// `x S`, `[tokens, d_out]`.
+    /// `x S`, `[tokens, d_out]`: one by one where they are few, and with `S` as a dense matrix where
+    /// that is faster than `[tokens, n]` terms in any order, and takes less memory.
     pub(super) fn delta(&self, x: Tensor<2>, d_out: usize) -> Tensor<2> {
+        let ([_, d_in], [count]) = (x.dims(), self.values.dims());
+        if count * MOST_APART > d_in * d_out {
+            return linear(x, self.dense([d_in, d_out]), None);
+        }
         let terms = x.select(1, self.inputs.clone()) * self.values.clone().unsqueeze_dim(0);
         let zeros = Tensor::zeros([terms.dims()[0], d_out], &terms.device());
         zeros.select_assign(1, self.outputs.clone(), terms, IndexingUpdateOp::Add)

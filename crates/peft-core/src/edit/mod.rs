@@ -6,6 +6,7 @@ mod compose;
 mod derive;
 mod forms;
 mod gate;
+mod inverse;
 mod norm;
 mod routed;
 mod table;
@@ -13,7 +14,9 @@ mod table;
 pub use apply::LinearLayer;
 pub use change::Change;
 pub(crate) use compose::{Answer, stack};
-pub use forms::{LowRank, Magnitude, OutputMap, Replaced, Rotate, Scale, Side, Sparse, WeightMap};
+pub use forms::{
+    LowRank, Magnitude, OutputMap, Replaced, Rotate, Rotation, Scale, Side, Sparse, WeightMap,
+};
 pub use gate::{Gate, GateOn};
 pub use norm::{NormEdit, NormLayer, VectorEdit};
 pub use routed::Routed;

@@ -12,8 +12,8 @@ use peft_core::{
 
 use crate::support::{Doubled, Parts, assert_close, device, random, values};
 
-const IN: usize = 6;
-const OUT: usize = 10;
+pub(crate) const IN: usize = 6;
+pub(crate) const OUT: usize = 10;
 
 /// A layer `[6, 10]` with a bias, and one without.
 fn base() -> Base {
@@ -49,7 +49,11 @@ fn agree(edits: &Edits) {
 /// Edits of both layers make this weight of `W`, compute it, and turn it back, unless there is a
 /// reason why not.
 #[track_caller]
-fn make(edits: &Edits, expected: impl Fn(Tensor<2>) -> Tensor<2>, no_inverse: Option<&str>) {
+pub(crate) fn make(
+    edits: &Edits,
+    expected: impl Fn(Tensor<2>) -> Tensor<2>,
+    no_inverse: Option<&str>,
+) {
     let base = base();
     for site in base.sites() {
         let (layer, frozen, _) = layer(&base, site);
@@ -65,7 +69,7 @@ fn make(edits: &Edits, expected: impl Fn(Tensor<2>) -> Tensor<2>, no_inverse: Op
 
 /// The bias that edits make of `b`; `None` where the layer has none.
 #[track_caller]
-fn make_bias(edits: &Edits, expected: impl Fn(Option<Tensor<1>>) -> Option<Tensor<1>>) {
+pub(crate) fn make_bias(edits: &Edits, expected: impl Fn(Option<Tensor<1>>) -> Option<Tensor<1>>) {
     let base = base();
     for site in base.sites() {
         let (layer, _, bias) = layer(&base, site);
@@ -84,7 +88,7 @@ fn low_rank(rank: usize, scale: f64) -> LowRank {
 fn scale() -> Scale {
     // Away from zero, so that there is a way back.
     let away = |size| random::<1>([size]).abs() + 0.5;
-    Scale { input: Some(away(IN)), output: Some(away(OUT)), columns: None }
+    Scale { output: Some(away(OUT)), ..Scale::input(away(IN)) }
 }
 
 fn magnitude() -> Magnitude {
@@ -93,7 +97,7 @@ fn magnitude() -> Magnitude {
 }
 
 /// Two blocks of a side's width; orthogonal ones are reflections, `I - 2 v vᵀ / ‖v‖²`.
-fn rotate(side: Side, orthogonal: bool) -> Rotate {
+pub(crate) fn rotate(side: Side, orthogonal: bool) -> Rotate {
     let size = if side == Side::Input { IN / 2 } else { OUT / 2 };
     let v = random::<3>([2, size, 1]);
     let blocks = match orthogonal {
@@ -104,19 +108,7 @@ fn rotate(side: Side, orthogonal: bool) -> Rotate {
             Tensor::<2>::eye(size, &device()).unsqueeze() - outer * 2.0 / square
         }
     };
-    Rotate { blocks, side, orthogonal }
-}
-
-/// The whole matrix of blocks on the diagonal.
-fn block_diagonal(blocks: &Tensor<3>) -> Tensor<2> {
-    let [count, size, _] = blocks.dims();
-    let rows = (0..count).map(|number| {
-        let block = blocks.clone().narrow(0, number, 1).squeeze_dim::<2>(0);
-        let zeros = |blocks: usize| Tensor::<2>::zeros([size, blocks * size], &device());
-        let parts = [zeros(number), block, zeros(count - 1 - number)];
-        Tensor::cat(parts.into_iter().filter(|part| part.dims()[1] > 0).collect(), 1)
-    });
-    Tensor::cat(rows.collect(), 0)
+    Rotate { orthogonal, ..Rotate::blocks(blocks, side) }
 }
 
 fn ints(values: [i64; 4]) -> Tensor<1, Int> {
@@ -197,15 +189,19 @@ fn a_low_rank_drops_values_of_its_input_in_training_only() {
 
 #[test]
 fn a_scale_acts_on_the_input_the_output_and_the_bias() {
-    let Scale { input, output, columns: none } = scale();
-    let (l_in, l_out) = (input.clone().expect("given"), output.clone().expect("given"));
+    let Scale { input, output, .. } = scale();
+    let (l_in, l_out) = (input.expect("given"), output.clone().expect("given"));
     let (rows, columns) = (l_in.clone().unsqueeze_dim::<2>(1), l_out.clone().unsqueeze_dim::<2>(0));
-    let both = Edits::from(Scale { input, output, columns: none });
+    let both = Edits::from(Scale { output, ..Scale::input(l_in.clone()) });
     make(&both, |w| w * rows.clone() * columns.clone(), None);
     make_bias(&both, |b| b.map(|b| b * l_out.clone()));
     make(&Scale::input(l_in.clone()).into(), |w| w * rows.clone(), None);
     make_bias(&Scale::input(l_in).into(), |b| b);
-    make(&Scale::output(l_out).into(), |w| w * columns.clone(), None);
+    make(&Scale::output(l_out.clone()).into(), |w| w * columns.clone(), None);
+    // Or the bias is kept.
+    let kept = Edits::from(Scale::output(l_out).keeping_bias());
+    make(&kept, |w| w * columns.clone(), None);
+    make_bias(&kept, |b| b);
 }
 
 #[test]
@@ -268,23 +264,6 @@ fn the_norm_that_a_magnitude_divides_by_is_constant_in_the_backward_pass() {
 }
 
 #[test]
-fn a_rotation_is_a_matrix_of_blocks_on_one_side() {
-    let reason = "its rotation is not orthogonal, so its transpose is no inverse";
-    for orthogonal in [true, false] {
-        let no_inverse = (!orthogonal).then_some(reason);
-        let input = rotate(Side::Input, orthogonal);
-        let r = block_diagonal(&input.blocks);
-        make(&input.clone().into(), |w| r.clone().matmul(w), no_inverse);
-        make_bias(&input.into(), |b| b);
-        let output = rotate(Side::Output, orthogonal);
-        let r = block_diagonal(&output.blocks);
-        make(&output.clone().into(), |w| w.matmul(r.clone()), no_inverse);
-        let turned = |b: Tensor<1>| b.unsqueeze::<2>().matmul(r.clone()).squeeze_dim(0);
-        make_bias(&output.into(), |b| b.map(turned));
-    }
-}
-
-#[test]
 fn sparse_values_of_one_place_add_up() {
     let (inputs, outputs) = (ints([0, 5, 0, 2]), ints([9, 0, 9, 3]));
     let numbers: Tensor<1> = Tensor::from_data([1.5f32, -2.0, 0.25, 4.0], &device());
@@ -312,7 +291,7 @@ fn a_bias_takes_the_place_of_the_one_below() {
     make_bias(&bias().then(scaled()), |_| Some(new.clone() * l_out.clone()));
     make_bias(&Edits::from(scaled()).then(Edit::Bias(new.clone())), |_| Some(new.clone()));
     let turned = rotate(Side::Output, true);
-    let r = block_diagonal(&turned.blocks);
+    let r = crate::rotations::block_diagonal(&turned);
     let expected = new.clone().unsqueeze::<2>().matmul(r).squeeze_dim::<1>(0);
     make_bias(&bias().then(turned.clone()), |_| Some(expected.clone()));
     make_bias(&Edits::from(turned).then(Edit::Bias(new.clone())), |_| Some(new.clone()));
@@ -517,6 +496,8 @@ fn edits_in_any_order_compute_their_weight() {
         magnitude().into(),
         rotate(Side::Input, true).into(),
         rotate(Side::Output, false).into(),
+        Rotate::low_rank(random([OUT, 2]), random([2, OUT]), Side::Output).into(),
+        Scale::output(random([OUT])).keeping_bias().into(),
         Sparse { inputs: ints([1, 1, 4, 0]), outputs: ints([0, 0, 7, 9]), values: random([4]) }
             .into(),
         Edit::Bias(random([OUT])),
@@ -548,7 +529,7 @@ fn counts_and_ranks_are_those_of_the_forms() {
     let all = IN * OUT;
     let sparse =
         Sparse { inputs: ints([0, 1, 2, 3]), outputs: ints([0, 0, 1, 1]), values: random([4]) };
-    let cases: [(Edits, [usize; 3], usize); 13] = [
+    let cases: [(Edits, [usize; 3], usize); 15] = [
         (low_rank(2, 1.0).into(), [all, 0, 2], 0),
         (low_rank(9, 1.0).into(), [all, 0, IN], 0),
         (LowRank::new(random([IN, 1]), random([1, 4]), 1.0).of_columns(0..4).into(), [24, 0, 1], 0),
@@ -556,6 +537,8 @@ fn counts_and_ranks_are_those_of_the_forms() {
         (Scale::output(random([4])).of_columns(3..7).into(), [24, 4, 4], 0),
         (Scale::input(random([IN])).into(), [all, 0, IN], 0),
         (magnitude().into(), [all, 0, IN], 0),
+        (Scale::output(random([OUT])).keeping_bias().into(), [all, 0, IN], 0),
+        (Rotate::low_rank(random([IN, 2]), random([2, IN]), Side::Input).into(), [all, 0, 2], 0),
         (rotate(Side::Input, true).into(), [all, 0, IN], 0),
         (rotate(Side::Output, true).into(), [all, OUT, IN], 0),
         (sparse.into(), [4, 0, 4], 0),

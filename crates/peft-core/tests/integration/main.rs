@@ -9,6 +9,7 @@ mod inserts;
 mod keys;
 mod norms;
 mod refusals;
+mod rotations;
 mod routed;
 mod rows;
 mod stack;

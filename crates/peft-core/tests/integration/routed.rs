@@ -121,9 +121,9 @@ fn texts_that_are_as_long_as_each_other_stay_where_they_are() {
 
 #[test]
 fn slots_with_other_forms_run_on_their_rows() {
-    let scale = || Scale { input: Some(random([IN])), output: Some(random([OUT])), columns: None };
+    let scale = || Scale { output: Some(random([OUT])), ..Scale::input(random([IN])) };
     let blocks = |count: usize, size| random::<3>([count, size, size]);
-    let rotate = Rotate { blocks: blocks(2, 3), side: Side::Input, orthogonal: false };
+    let rotate = Rotate::blocks(blocks(2, 3), Side::Input);
     let gate = gate(IN);
     let groups: [[Edits; 3]; 6] = [
         [low_rank(2).into(), scale().into(), Edit::Bias(random([OUT])).into()],
@@ -149,7 +149,7 @@ fn slots_with_other_forms_run_on_their_rows() {
 #[test]
 fn slots_are_between_what_all_rows_have() {
     let members = [low_rank(1), low_rank(4), low_rank(2)].map(Edits::from);
-    let scale = || Scale { input: Some(random([IN])), output: Some(random([OUT])), columns: None };
+    let scale = || Scale { output: Some(random([OUT])), ..Scale::input(random([IN])) };
     let others: [[Edits; 3]; 2] = [
         members,
         [

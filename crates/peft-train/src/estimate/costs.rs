@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use peft_core::{Acts, Base, Edit, EmptyPass, ExtraKeys, Method, Pass, Role, Site, SiteKind};
+use peft_core::{
+    Acts, Base, Edit, EmptyPass, ExtraKeys, Method, Pass, Role, Rotation, Side, Site, SiteKind,
+};
 
 use super::Workload;
 
@@ -332,7 +334,16 @@ impl Walk<'_> {
                     cost.add(self.edit(edit, [d_in, d_out, rows], x, x_kept));
                 }
             }
-            Edit::Magnitude(_) | Edit::Rotate(_) | Edit::Output(_) => {
+            Edit::Rotate(rotate) => {
+                let width = if rotate.side == Side::Input { d_in } else { d_out };
+                let once = match &rotate.rotation {
+                    Rotation::Blocks(blocks) => 2.0 * rows * width * blocks.dims()[2] as f64,
+                    Rotation::LowRank { a, .. } => 4.0 * rows * width * a.dims()[1] as f64,
+                };
+                cost.kept += keep_x() + rows * width;
+                cost.products = [once, 2.0 * once];
+            }
+            Edit::Magnitude(_) | Edit::Output(_) => {
                 cost.kept += keep_x() + rows * d_out;
                 cost.moved = [4.0 * rows * d_out, 6.0 * rows * d_out];
             }
