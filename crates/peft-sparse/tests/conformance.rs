@@ -9,7 +9,7 @@ use peft_core::{
 use peft_format::{Adapter, AdapterConfig, Registry, TaskType};
 use peft_sparse::{
     BiasTerms, BitFitConfig, HeadOnlyConfig, LayerChoice, LayerGroupConfig, LnTuningConfig,
-    ModuleChoice, TrainableTokensConfig, presets,
+    ModuleChoice, ShiraConfig, SuperTuningConfig, TrainableTokensConfig, presets,
 };
 use serde_json::{Value, json};
 
@@ -82,6 +82,45 @@ fn layers(count: i64) -> LayerGroupConfig {
 }
 
 conformance!(last_layer, layers(1), trains(LAYER));
+/// As many values as a LoRA: at random places, of which not every set reaches its rank.
+fn entries(trainable: usize) -> Expect {
+    Expect { reaches_change: false, ..trains(trainable) }
+}
+
+fn shira(rank: usize) -> ShiraConfig {
+    ShiraConfig { rank, ..ShiraConfig::default() }
+}
+
+conformance!(shira_of_rank_4, shira(4), entries(LAYERS * 2 * 4 * 2 * HIDDEN));
+
+conformance!(
+    shira_random,
+    ShiraConfig { init: false, seed: Some(5), ..shira(2) },
+    Expect { identity_at_init: false, ..entries(LAYERS * 2 * 2 * 2 * HIDDEN) }
+);
+
+fn super_tuning(sparsity: f64) -> SuperTuningConfig {
+    SuperTuningConfig { sparsity, ..SuperTuningConfig::default() }
+}
+
+// A few entries of each matrix, and a LoRA whose dropout may act.
+conformance!(
+    super_tuning_of_few,
+    super_tuning(0.99),
+    Expect { dropout: Some(&[]), ..entries(LAYERS * 2 * 5) }
+);
+
+conformance!(
+    super_tuning_of_the_smallest,
+    SuperTuningConfig { select_top: false, save_places: false, ..super_tuning(0.8) },
+    Expect { dropout: Some(&[]), ..entries(LAYERS * 2 * 115) }
+);
+
+conformance!(
+    super_tuning_with_factors,
+    SuperTuningConfig { rank: Some(3), alpha: Some(5.0), ..super_tuning(0.9) },
+    entries(LAYERS * 2 * (57 + 3 * 2 * HIDDEN))
+);
 
 conformance!(first_layer, layers(-1), trains(LAYER));
 
