@@ -10,10 +10,14 @@ pub use peft_ia3 as ia3;
 #[cfg(feature = "lora")]
 pub use peft_lora as lora;
 pub use peft_models as models;
+#[cfg(feature = "oft")]
+pub use peft_oft as oft;
 #[cfg(feature = "prefix")]
 pub use peft_prefix as prefix;
 #[cfg(feature = "sparse")]
 pub use peft_sparse as sparse;
+#[cfg(feature = "spectral")]
+pub use peft_spectral as spectral;
 pub use peft_train as train;
 #[cfg(feature = "unipelt")]
 pub use peft_unipelt as unipelt;

@@ -16,6 +16,12 @@ pub fn registry() -> Registry {
     registry.register::<peft_ia3::Ia3Config>();
     #[cfg(feature = "lora")]
     with_presets::<peft_lora::LoraConfig>(&mut registry, peft_lora::presets());
+    #[cfg(feature = "oft")]
+    registry
+        .register::<peft_oft::OftConfig>()
+        .register::<peft_oft::BoftConfig>()
+        .register::<peft_oft::HraConfig>()
+        .register::<peft_oft::RoadConfig>();
     #[cfg(feature = "prefix")]
     registry
         .register::<peft_prefix::PrefixTuningConfig>()
@@ -26,8 +32,13 @@ pub fn registry() -> Registry {
         registry.register::<peft_sparse::BitFitConfig>().register::<peft_sparse::LnTuningConfig>();
         registry.register::<peft_sparse::HeadOnlyConfig>();
         registry.register::<peft_sparse::TrainableTokensConfig>();
+        registry
+            .register::<peft_sparse::ShiraConfig>()
+            .register::<peft_sparse::SuperTuningConfig>();
         with_presets::<peft_sparse::LayerGroupConfig>(&mut registry, peft_sparse::presets());
     }
+    #[cfg(feature = "spectral")]
+    registry.register::<peft_spectral::C3aConfig>().register::<peft_spectral::FourierFtConfig>();
     #[cfg(feature = "unipelt")]
     with_presets::<peft_unipelt::UniPeltConfig>(&mut registry, peft_unipelt::presets());
     registry

@@ -205,6 +205,9 @@ fn others_for_peft() -> Vec<Variant> {
     };
     let projected =
         json!({"num_virtual_tokens": 5, "prefix_projection": true, "encoder_hidden_size": 12});
+    let exact =
+        json!({"use_cayley_neumann": false, "r": 4, "oft_block_size": 0, "block_share": true});
+    let unsaved = json!({"save_precomputed_indices": false, "select_top": false});
     // The names stand for the attention's output too.
     let scaled = json!({
         "target_modules": ["key", "value", "output.dense"],
@@ -218,6 +221,23 @@ fn others_for_peft() -> Vec<Variant> {
         peft("trainable-tokens", "trainable-tokens", json!({"token_indices": [7, 3]})),
         peft("ln-tuning-names", "ln-tuning", json!({"target_modules": ["output.LayerNorm"]})),
         peft("ln-tuning-layers", "ln-tuning", json!({"layers_to_transform": [1]})),
+        peft(
+            "oft",
+            "oft",
+            json!({"target_modules": ["query", "output.dense"], "oft_block_size": 8}),
+        ),
+        peft("oft-exact", "oft", exact),
+        peft("oft-constrained", "oft", json!({"coft": true, "eps": 0.1, "oft_block_size": 4})),
+        peft("boft", "boft", json!({"bias": "boft_only"})),
+        peft("hra", "hra", json!({"r": 4})),
+        peft("hra-orthogonal", "hra", json!({"r": 3, "apply_GS": true, "bias": "all"})),
+        peft("road", "road", json!({"group_size": 8})),
+        peft("road-4", "road", json!({"group_size": 4, "variant": "road_4"})),
+        peft("shira", "shira", json!({"r": 2, "layers_to_transform": [1]})),
+        peft("super-tuning", "super-tuning", json!({"sparsity": 0.9, "r": 3})),
+        peft("super-tuning-unsaved", "super-tuning", unsaved),
+        peft("c3a", "c3a", json!({"block_size": 8, "block_size_pattern": {"query": 4}})),
+        peft("fourierft", "fourierft", json!({"n_frequency": 40, "scaling": 20.0})),
         peft("prefix", "prefix", json!({"num_virtual_tokens": 5})),
         peft("prefix-projection", "prefix", projected),
         peft("prompt", "prompt", prompt.clone()),
