@@ -1,7 +1,7 @@
 //! One description writes, reads and lists a method's tensors.
 
-use burn::module::Param;
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::module::{Param, ParamId};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use peft_core::{Exchange, KeyProblem, Layout, TensorMap};
 
 use crate::support::{device, random, values};
@@ -101,6 +101,37 @@ fn missing_and_misshaped_keys_are_problems_and_change_nothing() {
     assert_eq!(problems[0].to_string(), "turned has shape [4, 7], should have [7, 4]");
     assert_eq!(problems[1].to_string(), "missing absent [4, 7]");
     assert_eq!(values(param.val()), before);
+}
+
+#[test]
+fn places_are_whole_numbers_below_their_bounds() {
+    let places = |values: [[i32; 2]; 2]| {
+        let tensor = Tensor::<2, Int>::from_data(values, &device());
+        Param::initialized(ParamId::new(), tensor)
+    };
+    let found = |param: &Param<Tensor<2, Int>>| -> Vec<i64> {
+        param.val().into_data().iter::<i64>().collect()
+    };
+    let mut file = TensorMap::new();
+    Exchange::write(&mut file).places("places", &mut places([[3, 0], [1, 2]]), &[4, 3]);
+    assert_eq!(file["places"].dtype(), DType::I32);
+    let read = |file: &TensorMap, bounds: [usize; 2]| {
+        let (mut file, mut param) = (file.clone(), places([[0, 0], [0, 0]]));
+        let mut exchange = Exchange::read(&mut file);
+        exchange.places("places", &mut param, &bounds);
+        (exchange.into_problems(), found(&param))
+    };
+    assert_eq!(read(&file, [4, 3]), (Vec::new(), vec![3, 0, 1, 2]));
+    // As floats, in files that were written on Windows.
+    let floats = TensorMap::from([("places".into(), data(&[3.0, 0.0, 1.0, 2.0], &[2, 2]))]);
+    assert_eq!(read(&floats, [4, 3]), (Vec::new(), vec![3, 0, 1, 2]));
+    let (problems, unchanged) = read(&file, [4, 2]);
+    assert_eq!(problems[0].to_string(), "places has values that are not from 0 to 1");
+    assert_eq!(unchanged, [0; 4]);
+    let negative = TensorMap::from([("places".into(), data(&[3.0, -1.0, 1.0, 2.0], &[2, 2]))]);
+    let below = 4;
+    let expected = KeyProblem::OutOfBounds { key: "places".into(), below };
+    assert_eq!(read(&negative, [4, 3]).0, [expected]);
 }
 
 #[test]
