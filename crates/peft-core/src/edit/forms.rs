@@ -173,6 +173,7 @@ pub struct Rotate {
 
 /// A square matrix that is more than its entries are needed for.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one is made for each site and is soon gone")]
 pub enum Rotation {
     /// Blocks `[blocks, size, size]` on the diagonal; `blocks · size` is its width.
     Blocks(Tensor<3>),
