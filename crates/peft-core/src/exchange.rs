@@ -381,6 +381,14 @@ impl<'f> Exchange<'f> {
         }
     }
 
+    /// A key under which other writers repeat what is known already: it is passed over in a file, and not
+    /// written.
+    pub fn passed_over(&mut self, key: impl Into<Key>) {
+        if let Mode::Read(file, _) = &mut self.mode {
+            file.remove(&key.into().in_dialect(&self.dialect).0);
+        }
+    }
+
     /// What was wrong while reading; keys left in the file are for the caller to judge.
     pub fn into_problems(self) -> Vec<KeyProblem> {
         match self.mode {

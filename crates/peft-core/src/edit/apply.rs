@@ -1,11 +1,11 @@
 //! A linear layer under edits: one product with the weight, and what the edits do before and
 //! after it.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, module::linear};
 use peft_kernels::{Activation, LinearParts};
 
 use super::forms::placed;
-use super::{Edit, Edits, GateOn, LowRank, Scale, Side, TableEdit};
+use super::{Edit, Edits, GateOn, LowRank, Scale, Side, TableEdit, WeightMap};
 use crate::{FrozenWeight, Pass, Site};
 
 /// A frozen linear layer `y = x W + b`, with `W` of shape `[d_in, d_out]`.
@@ -241,7 +241,7 @@ fn activated(
     pass: &Pass<'_>,
 ) -> Tensor<2> {
     // What is below a map of the weight becomes part of that weight.
-    let maps_weight = |edit: &&Edit| matches!(edit, Edit::Weight(_));
+    let maps_weight = |edit: &&Edit| edit.is_in_product(pass);
     let first = chain.iter().rposition(maps_weight).map_or(0, |map| map + 1);
     let (below, above) = chain.split_at(first);
     let mut inputs = inputs(above, x, pass);
@@ -311,6 +311,12 @@ pub(super) fn inputs(edits: &Chain<'_>, x: Tensor<2>, pass: &Pass<'_>) -> Vec<Te
 }
 
 impl Edit {
+    /// Whether it is a map of the weight, whose change is given the product's own input.
+    fn is_in_product(&self, pass: &Pass<'_>) -> bool {
+        let drops = |map: &dyn WeightMap| pass.mode.is_training() && map.dropout() > 0.0;
+        matches!(self, Self::Weight(map) if !drops(&**map))
+    }
+
     pub(super) fn is_additive(&self) -> bool {
         match self {
             Self::LowRank(_) | Self::Sparse(_) => true,
@@ -428,9 +434,12 @@ impl Edit {
                 members.iter().map(of).reduce(|sum, term| sum + term).expect("a mean has members")
             }
             Self::Routed(routed) => routed.output(below, layer, x, y, pass),
-            Self::LowRank(_) | Self::Sparse(_) | Self::Weight(_) => {
-                unreachable!("sums are added, and what maps the weight is part of the product")
+            Self::Weight(map) => {
+                let weight = dense(below, layer);
+                let change = map.weight(&|| weight.clone()) - weight;
+                y + linear(pass.dropout(x, map.dropout()), change, None)
             }
+            Self::LowRank(_) | Self::Sparse(_) => unreachable!("sums are added"),
         }
     }
 }

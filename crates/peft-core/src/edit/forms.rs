@@ -305,6 +305,11 @@ pub trait WeightMap: Debug + Send + Sync {
         true
     }
 
+    /// The probability of dropping a value of the input of the change `W' - W`, in training.
+    fn dropout(&self) -> f64 {
+        0.0
+    }
+
     /// How many entries of the weight change, and the largest rank that their change can have: all
     /// of them, unless it says otherwise.
     fn change(&self, site: &Site) -> Change {

@@ -22,6 +22,8 @@ pub enum TableEdit {
     Rows(TableRows),
     /// `table + s A B`, with `A` of shape `[entries, r]` and `B` of shape `[r, d]`; without dropout.
     LowRank(Box<LowRank>),
+    /// `table ⊙ (1 + s A B)`, of the same shapes; without dropout.
+    Scaled(Box<LowRank>),
     /// One edit after another.
     Stack(Vec<TableEdit>),
     /// `Σ wₙ tableₙ`.
@@ -64,6 +66,12 @@ impl TableEdit {
                 let inner = a.clone().select(0, index(ids, pass)) * *scale;
                 found + inner.matmul(b.clone())
             }
+            Self::Scaled(factors) => {
+                let LowRank { a, b, scale, .. } = &**factors;
+                let inner = a.clone().select(0, index(ids, pass)) * *scale;
+                let change = found.clone() * inner.matmul(b.clone());
+                found + change
+            }
             Self::Stack(edits) => {
                 edits.iter().fold(found, |found, edit| edit.over(found, ids, pass))
             }
@@ -88,7 +96,23 @@ impl TableEdit {
     ) -> Tensor<2> {
         match self {
             Self::Replaced(values) => x.matmul(values.clone().transpose()),
+            Self::Routed(members) if self.scales() => pass.by_slot(|slot, rows, sub| {
+                let x = pass.rows.take(x.clone(), rows);
+                slot.map_or(&Self::Keep, |slot| &members[slot]).compare(transposed, x, sub)
+            }),
+            // What depends on the values below is no sum over the states.
+            _ if self.scales() => x.matmul(self.dense(transposed.transpose().dense()).transpose()),
             _ => self.compared(transposed.linear(x.clone(), None), x, pass),
+        }
+    }
+
+    /// Whether there is a [`Scaled`](Self::Scaled) in it.
+    fn scales(&self) -> bool {
+        match self {
+            Self::Scaled(_) => true,
+            Self::Stack(edits) | Self::Routed(edits) => edits.iter().any(Self::scales),
+            Self::Mean(members) => members.iter().any(|(_, edit)| edit.scales()),
+            Self::Keep | Self::Replaced(_) | Self::Rows(_) | Self::LowRank(_) => false,
         }
     }
 
@@ -103,6 +127,7 @@ impl TableEdit {
                 let inner = x.matmul(b.clone().transpose()) * *scale;
                 scores + inner.matmul(a.clone().transpose())
             }
+            Self::Scaled(_) => unreachable!("it is compared as a whole table"),
             Self::Stack(edits) => {
                 edits.iter().fold(scores, |scores, edit| edit.compared(scores, x.clone(), pass))
             }
@@ -130,6 +155,11 @@ impl TableEdit {
                 let [_, d] = table.dims();
                 table + factors.dense(d)
             }
+            Self::Scaled(factors) => {
+                let [_, d] = table.dims();
+                let change = table.clone() * factors.dense(d);
+                table + change
+            }
             Self::Stack(edits) => edits.iter().fold(table, |table, edit| edit.dense(table)),
             Self::Mean(members) => mean(members, |edit| edit.dense(table.clone())),
             Self::Routed(_) => panic!("rows of a batch have different tables"),
@@ -149,6 +179,7 @@ impl TableEdit {
                 let rank = factors.rank().min(entries).min(d);
                 Change { weight: entries * d, bias: 0, rank }
             }
+            Self::Scaled(_) => Change { weight: entries * d, bias: 0, rank: entries.min(d) },
             Self::Rows(rows) => {
                 let count = rows.indices.len();
                 Change { weight: count * d, bias: 0, rank: count.min(d) }
@@ -167,7 +198,7 @@ impl TableEdit {
             _ => None,
         };
         match (self, above) {
-            (Self::Keep, _) | (_, Self::Keep) | (_, Self::LowRank(_)) => None,
+            (Self::Keep, _) | (_, Self::Keep) | (_, Self::LowRank(_) | Self::Scaled(_)) => None,
             (Self::Routed(members), _) => members.iter().find_map(|edit| edit.refuses(above)),
             (_, Self::Routed(members)) => members.iter().find_map(|edit| self.refuses(edit)),
             _ => match (own(self), own(above)) {

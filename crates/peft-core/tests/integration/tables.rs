@@ -31,6 +31,10 @@ fn low_rank() -> TableEdit {
     TableEdit::LowRank(Box::new(LowRank::new(random([ENTRIES, 2]), random([2, D]), 0.7)))
 }
 
+fn scaled() -> TableEdit {
+    TableEdit::Scaled(Box::new(LowRank::new(random([ENTRIES, 2]), random([2, D]), 0.7)))
+}
+
 fn replaced() -> TableEdit {
     TableEdit::Replaced(random([ENTRIES, D]))
 }
@@ -73,6 +77,9 @@ fn every_form_is_one_table() {
     one_table(&rows(&[7, 2]));
     one_table(&rows(&[5]));
     one_table(&low_rank());
+    one_table(&scaled());
+    one_table(&TableEdit::Stack(vec![rows(&[7]), scaled(), low_rank()]));
+    one_table(&TableEdit::Mean(vec![(0.5, scaled()), (0.5, replaced())]));
     one_table(&TableEdit::Stack(vec![rows(&[7, 2]), low_rank(), low_rank()]));
     one_table(&TableEdit::Mean(vec![(0.75, low_rank()), (0.25, rows(&[1]))]));
     one_table(&TableEdit::Stack(vec![rows(&[7]), TableEdit::Keep, rows(&[0, 3])]));
