@@ -1,9 +1,9 @@
 //! A training run, step by step, against one that the reference recorded.
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
-use peft_core::{Stack, TensorMap};
+use peft_core::{LossContext, Method, Progress, Stack, StepContext, TensorMap};
 use peft_format::Registry;
 use peft_models::Forward;
 
@@ -37,6 +37,7 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
     // As meta.json says of every curve.
     let config = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(case.weight_decay);
     let mut optimizer = config.init();
+    let total = expected.len();
     let mut furthest = 0.0f32;
     for (step, expected) in expected.iter().enumerate() {
         let batch = batch(&recorded, step);
@@ -44,7 +45,15 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
         let logits = model
             .forward(&input, Forward::train(&method, 0, step as u64))
             .map_err(|error| Outcome::Failed(error.to_string()))?;
-        let loss = cross_entropy(logits, &batch["labels"]);
+        let loss = cross_entropy(logits.clone(), &batch["labels"]);
+        let progress = Progress { step, total };
+        let [rows, positions, width] = logits.dims();
+        let made = || logits.clone().reshape([rows * positions, width]);
+        let again = || Ok(made());
+        let added = method
+            .loss(&LossContext { progress, logits: &made, again: &again })
+            .map_err(|error| Outcome::Failed(error.to_string()))?;
+        let loss = added.into_iter().fold(loss, |loss, term| loss + term);
         let value = values(loss.clone().into_data())[0];
         let distance = (value - expected).abs();
         if distance.is_nan() || distance > LOSS_TOLERANCE {
@@ -52,7 +61,10 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
         }
         furthest = furthest.max(distance);
         let gradients = GradientsParams::from_grads(loss.backward(), &method);
+        let seen = copied(&method, &gradients);
         method = optimizer.step(5e-3, method, gradients);
+        let progress = Progress { step: step + 1, total };
+        method.after_step(&StepContext { progress, gradients: &seen });
     }
     let first = batch(&recorded, 0);
     let logits = model
@@ -73,6 +85,21 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
     }
     let steps = expected.len();
     Ok(Outcome::Passed(format!("{steps} losses {furthest:.1e}, final logits {distance:.1e}")))
+}
+
+/// Handles on the same gradients, for the method to look at when a step has used them up.
+fn copied(method: &Stack, gradients: &GradientsParams) -> GradientsParams {
+    struct Copy<'g>(&'g GradientsParams, GradientsParams);
+    impl ModuleVisitor for Copy<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(gradient) = self.0.get::<D>(param.id) {
+                self.1.register(param.id, gradient);
+            }
+        }
+    }
+    let mut copy = Copy(gradients, GradientsParams::new());
+    method.visit(&mut copy);
+    copy.1
 }
 
 /// Batch `step` of tensors stacked along a first axis of steps.

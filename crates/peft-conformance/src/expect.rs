@@ -31,6 +31,9 @@ pub struct Expect {
     /// of a field. `None`: all that are called so, and `dropout`, where there is such a field. With
     /// none in the list, nothing drops anything.
     pub dropout: Option<&'static [&'static str]>,
+    /// The names of fields whose values a step of training changes though they are not trained: running
+    /// means, and what is decided from them. None unless said otherwise.
+    pub running: &'static [&'static str],
     /// Whether gradients are those of what is computed; not of a straight-through estimator. True
     /// unless said otherwise.
     pub exact_gradient: bool,
@@ -45,6 +48,7 @@ impl Default for Expect {
             unfit: &[],
             goes_on: true,
             dropout: None,
+            running: &[],
             exact_gradient: true,
         }
     }

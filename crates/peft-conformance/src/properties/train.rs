@@ -52,6 +52,10 @@ pub fn a_step_changes_only_what_is_trained(subject: &Subject) {
     assert_eq!(before.len(), after.len(), "a step added or removed parameters");
     for (before, after) in before.iter().zip(&after) {
         let changed = before.values != after.values;
+        if before.path.split('.').any(|field| subject.expect.running.contains(&field)) {
+            assert!(!before.trained, "{} is trained", before.path);
+            continue;
+        }
         assert_eq!(changed, before.trained, "{} (trained: {})", before.path, before.trained);
     }
 }
