@@ -1,12 +1,33 @@
 #![doc = include_str!("../README.md")]
 
-mod adapters_format;
-mod config;
-mod init;
-mod lora;
-mod presets;
+// What several of the methods have.
+mod added;
+mod biases;
+mod checks;
+mod flag_or_name;
+mod start;
+mod torch_random;
 
-pub use config::{LoraBias, LoraConfig};
-pub use init::LoraInit;
-pub use lora::{Lora, LoraLayer};
-pub use presets::presets;
+// The methods.
+mod adalora;
+mod delora;
+mod gralora;
+mod hira;
+mod loha;
+mod lokr;
+mod lora;
+mod miss;
+mod randlora;
+mod vera;
+
+pub use adalora::{Adalora, AdaloraConfig, AdaloraLayer};
+pub use biases::{LoraBias, TrainedBiases};
+pub use delora::{Delora, DeloraConfig, DeloraLayer};
+pub use gralora::{Gralora, GraloraConfig, GraloraLayer};
+pub use hira::{Hira, HiraConfig, HiraInit, HiraLayer};
+pub use loha::{Loha, LohaConfig, LohaLayer};
+pub use lokr::{KroneckerFactor, Lokr, LokrConfig, LokrInit, LokrLayer};
+pub use lora::{Lora, LoraConfig, LoraInit, LoraLayer, presets};
+pub use miss::{Miss, MissConfig, MissInit, MissLayer};
+pub use randlora::{Randlora, RandloraConfig, RandloraLayer};
+pub use vera::{Vera, VeraConfig, VeraLayer};

@@ -15,7 +15,14 @@ pub fn registry() -> Registry {
     #[cfg(feature = "ia3")]
     registry.register::<peft_ia3::Ia3Config>();
     #[cfg(feature = "lora")]
-    with_presets::<peft_lora::LoraConfig>(&mut registry, peft_lora::presets());
+    {
+        with_presets::<peft_lora::LoraConfig>(&mut registry, peft_lora::presets());
+        registry.register::<peft_lora::AdaloraConfig>().register::<peft_lora::VeraConfig>();
+        registry.register::<peft_lora::LohaConfig>().register::<peft_lora::LokrConfig>();
+        registry.register::<peft_lora::MissConfig>().register::<peft_lora::HiraConfig>();
+        registry.register::<peft_lora::DeloraConfig>().register::<peft_lora::GraloraConfig>();
+        registry.register::<peft_lora::RandloraConfig>();
+    }
     #[cfg(feature = "oft")]
     registry
         .register::<peft_oft::OftConfig>()

@@ -52,6 +52,7 @@ pub fn variants(model: &Model) -> Vec<Variant> {
         (_, Task::MaskedLm) => Vec::new(),
         (Bert | Roberta | XlmRoberta, _) => {
             let mut all = lora_for_peft();
+            all.extend(kin_of_lora());
             all.extend(others_for_peft());
             all.extend(bottlenecks_for_adapters());
             all.extend(others_for_adapters());
@@ -191,6 +192,36 @@ fn lora_for_peft() -> Vec<Variant> {
             }),
         ),
         peft("encoder", "lora", json!({"target_modules": query_value})).over_encoder(),
+    ]
+}
+
+fn kin_of_lora() -> Vec<Variant> {
+    let on = |fields: Value| {
+        let mut all = json!({"target_modules": ["query", "value", "output.dense"], "r": 4});
+        let fields = fields.as_object().cloned().unwrap_or_default();
+        all.as_object_mut().expect("an object").extend(fields);
+        all
+    };
+    let table = json!({"target_modules": ["query", "word_embeddings"]});
+    vec![
+        peft("adalora", "adalora", on(json!({"init_r": 4, "target_r": 2}))),
+        peft("vera", "vera", on(json!({}))),
+        peft("vera-seed", "vera", on(json!({"save_projection": false, "projection_prng_key": 5}))),
+        peft("vera-biases", "vera", on(json!({"bias": "vera_only"}))),
+        peft("loha", "loha", on(json!({"rank_pattern": {"query": 2}}))),
+        peft("lokr", "lokr", on(json!({}))),
+        peft("lokr-both", "lokr", on(json!({"r": 1, "decompose_both": true}))),
+        peft("lokr-factor", "lokr", on(json!({"decompose_factor": 2, "init_weights": "lycoris"}))),
+        peft("miss", "miss", on(json!({"r": 7}))),
+        peft("miss-bat", "miss", on(json!({"init_weights": "bat"}))),
+        peft("miss-mini", "miss", on(json!({"init_weights": "mini", "mini_r": 2}))),
+        peft("hira", "hira", on(json!({}))),
+        peft("hira-embeddings", "hira", on(table)),
+        peft("delora", "delora", on(json!({"lambda_pattern": {"value": 3}}))),
+        peft("gralora", "gralora", on(json!({}))),
+        peft("gralora-hybrid", "gralora", on(json!({"gralora_k": 4, "hybrid_r": 2}))),
+        peft("randlora", "randlora", on(json!({}))),
+        peft("randlora-sparse", "randlora", on(json!({"save_projection": false, "sparse": true}))),
     ]
 }
 

@@ -3,7 +3,8 @@
 use peft_core::{AdaptersLora, AdaptersModules, Base, Error, Result};
 use serde_json::{Map, Value, json};
 
-use crate::{LoraBias, LoraConfig};
+use super::LoraConfig;
+use crate::LoraBias;
 
 /// What `config` says in that library's terms.
 pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {

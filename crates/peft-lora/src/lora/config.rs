@@ -7,27 +7,12 @@ use peft_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Lora, LoraInit, adapters_format};
-
-/// The linear layers that LoRA adapts unless told otherwise: queries and values (Hu et al., §7.1),
-/// or the projection that is both and keys.
-pub(crate) const DEFAULT_ROLES: &[Role] = &[Role::Query, Role::Value, Role::QueryKeyValue];
+use super::{Lora, LoraInit, adapters_format};
+use crate::LoraBias;
+use crate::checks::{self, DEFAULT_ROLES};
 
 /// What LoRA can adapt.
 const KINDS: &[SiteKind] = &[SiteKind::Linear, SiteKind::Embedding];
-
-/// Which biases are trained beside the factors.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LoraBias {
-    /// None.
-    #[default]
-    None,
-    /// Every bias of the model, norms included.
-    All,
-    /// Those of the adapted layers.
-    LoraOnly,
-}
 
 /// Configuration of [`Lora`].
 ///
@@ -208,21 +193,9 @@ impl MethodConfig for LoraConfig {
     }
 
     fn validate(&self) -> Result<()> {
-        let ranks = self.rank_pattern.iter().map(|(k, r)| (format!("rank_pattern[{k:?}]"), *r));
-        for (field, rank) in ranks.chain([("r".to_string(), self.rank)]) {
-            if rank == 0 {
-                return Err(Error::config(field, rank, "the rank must be at least 1"));
-            }
-        }
-        let alphas = self.alpha_pattern.iter().map(|(k, a)| (format!("alpha_pattern[{k:?}]"), *a));
-        for (field, alpha) in alphas.chain([("lora_alpha".to_string(), self.alpha)]) {
-            if !(alpha.is_finite() && alpha != 0.0) {
-                return Err(Error::config(field, alpha, "must be a number other than 0"));
-            }
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::config("lora_dropout", self.dropout, "must be at least 0, below 1"));
-        }
+        checks::ranks(self.rank, &self.rank_pattern)?;
+        checks::scales("lora_alpha", self.alpha, ("alpha_pattern", &self.alpha_pattern))?;
+        checks::dropout("lora_dropout", self.dropout)?;
         if let Some(ratio) = self.lr_ratio
             && !(ratio.is_finite() && ratio > 0.0)
         {

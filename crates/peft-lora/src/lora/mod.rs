@@ -1,15 +1,24 @@
 //! LoRA, rsLoRA, DoRA and PiSSA: the same two factors at a layer.
 
+mod adapters_format;
+mod config;
+mod init;
+mod presets;
+
+pub use config::LoraConfig;
+pub use init::LoraInit;
+pub use presets::presets;
+
 use std::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Distribution, Tensor};
 use peft_core::{
-    Base, Edit, Edits, Error, Exchange, Hooks, InitContext, Key, Layout, LowRank, Magnitude,
-    MemoKey, Method, NormEdit, Pass, Result, Site, SiteKind, TableEdit, trained_copy,
+    Base, Edits, Error, Exchange, Hooks, InitContext, Key, Layout, LowRank, Magnitude, MemoKey,
+    Method, NormEdit, Pass, Result, Site, SiteKind, TableEdit, trained_copy,
 };
 
-use crate::{LoraBias, LoraConfig, LoraInit};
+use crate::TrainedBiases;
 
 /// Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): `W' = W + s A B`, with `A` of shape
 /// `[d_in, r]` and `B` of shape `[r, d_out]`.
@@ -24,8 +33,7 @@ pub struct Lora {
     /// By [`Site::index`] of a head: the embedding whose factors it has, turned round.
     #[module(skip)]
     follows: Vec<Option<usize>>,
-    /// Trained biases, by [`Site::index`].
-    biases: Vec<Option<Param<Tensor<1>>>>,
+    biases: TrainedBiases,
     #[module(skip)]
     dropout: f64,
     #[module(skip)]
@@ -58,7 +66,7 @@ pub struct LoraLayer {
 
 impl Lora {
     pub(crate) fn new(config: &LoraConfig, context: &InitContext<'_>) -> Result<Self> {
-        let InitContext { base, device, .. } = *context;
+        let base = context.base;
         let mut layers = vec![None; base.len()];
         for site in config.sites(base)? {
             layers[site.index] = Some(LoraLayer::new(config, site, context)?);
@@ -69,18 +77,7 @@ impl Lora {
                 follows[site.index] = site.tied_to.filter(|&table| layers[table].is_some());
             }
         }
-        let mut biases = vec![None; base.len()];
-        for entry in base.iter() {
-            let index = entry.site.index;
-            let trained = match config.bias {
-                LoraBias::None => false,
-                LoraBias::All => true,
-                LoraBias::LoraOnly => layers[index].is_some(),
-            };
-            if let (true, Some(bias)) = (trained, &entry.bias) {
-                biases[index] = Some(trained_copy(bias, device));
-            }
-        }
+        let biases = TrainedBiases::new(config.bias, context, |index| layers[index].is_some());
         let (dropout, lr_ratio) = (config.dropout, config.lr_ratio);
         Ok(Self { layers, follows, biases, dropout, lr_ratio })
     }
@@ -96,10 +93,6 @@ impl Lora {
         let layer = self.layers[embedding].as_ref()?;
         let [a, b] = [&layer.lora_a, &layer.lora_b].map(|factor| factor.val().transpose());
         Some(LowRank::new(b, a, layer.scaling).into())
-    }
-
-    fn trained_bias(&self, site: &Site) -> Option<Tensor<1>> {
-        self.biases.get(site.index)?.as_ref().map(Param::val)
     }
 }
 
@@ -212,14 +205,13 @@ impl LoraLayer {
 
 impl Hooks for Lora {
     fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
-        let bias = self.trained_bias(site).map(Edit::Bias);
         let own = self.layer(site).map(|layer| layer.edits(self.dropout));
         let factors = self.followed(site).or(own);
-        bias.into_iter().collect::<Edits>().followed_by(factors.unwrap_or_default())
+        self.biases.linear(site).followed_by(factors.unwrap_or_default())
     }
 
     fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
-        self.trained_bias(site).map(NormEdit::bias).unwrap_or_default()
+        self.biases.norm(site)
     }
 
     fn table(&self, site: &Site, _pass: &Pass<'_>) -> TableEdit {
@@ -267,17 +259,13 @@ impl Method for Lora {
                     file.param(key.adapters_shape([site.d_out(), 1]), magnitude, Layout::AsIs);
                 }
             }
-            if let Some(bias) = self.biases.get_mut(site.index).and_then(Option::as_mut) {
-                // HF PEFT wraps the layers that it adapts, and their biases' names with them.
-                let name = if adapted { "base_layer.bias" } else { "bias" };
-                file.param(site.key(name), bias, Layout::AsIs);
-            }
+            self.biases.exchange(file, site, adapted);
         }
     }
 
     fn lr_factors(&self) -> Vec<(String, f64)> {
         // Vectors learn as B does, as in the reference's optimizer.
-        let names = ["lora_b", "magnitude", "bias", r"biases\.\d+"];
+        let names = ["lora_b", "magnitude", "bias", r"biases\.values\.\d+"];
         let factors = self.lr_ratio.map(|ratio| names.map(|name| (name.to_string(), ratio)));
         factors.into_iter().flatten().collect()
     }
