@@ -1,6 +1,6 @@
 //! What the configurations of several methods are checked for, and chosen by.
 
-use peft_core::{Base, Error, PatternMap, Result, Role, Site, Targets};
+use peft_core::{Base, Error, ModuleNames, PatternMap, Result, Role, Site, SiteKind, Targets};
 
 /// The linear layers that are adapted unless a configuration says otherwise: queries and values (Hu et
 /// al., §7.1), or the projection that is both and keys.
@@ -47,12 +47,18 @@ pub(crate) fn no_convolutions(use_effective_conv2d: bool) -> Result<()> {
 }
 
 /// The targets by name, and whether a checkpoint stores weights of theirs as `[d_in, d_out]`, for HF
-/// PEFT's file.
+/// PEFT's file. Not all methods have `exclude_modules` there: where it is used, the rest is named by path.
 pub(crate) fn for_file(targets: &Targets, base: &Base) -> Result<(Targets, bool)> {
     let sites = targets.resolve(base, DEFAULT_ROLES)?;
     let fan_in_fan_out = sites.iter().any(|site| site.fan_in_fan_out);
-    let kinds = &[peft_core::SiteKind::Linear];
-    Ok((targets.named(base, kinds, DEFAULT_ROLES)?, fan_in_fan_out))
+    let targets = match targets.exclude_modules {
+        None => targets.named(base, &[SiteKind::Linear], DEFAULT_ROLES)?,
+        Some(_) => {
+            let paths = ModuleNames::list(sites.iter().map(|site| site.path.as_str()));
+            Targets { target_modules: Some(paths), ..Targets::default() }
+        }
+    };
+    Ok((targets, fan_in_fan_out))
 }
 
 /// The largest `[d_in, d_out]` among sites, each side on its own.

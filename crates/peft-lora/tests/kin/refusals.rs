@@ -1,7 +1,7 @@
 //! What makes no sense is refused, with what would be right.
 
 use burn::tensor::{Device, Tensor};
-use peft_core::{Base, InitContext, MethodConfig, Role};
+use peft_core::{Base, InitContext, MethodConfig, ModuleNames, Role, Targets};
 use peft_lora::{
     AdaloraConfig, DeloraConfig, GraloraConfig, HiraConfig, LohaConfig, LokrConfig, MissConfig,
     VeraConfig,
@@ -18,7 +18,7 @@ fn refused<C: MethodConfig>(fields: Value) -> String {
         Ok(config) => config,
         Err(error) => return error.to_string(),
     };
-    config.init(&InitContext::new(&base, &device)).err().expect("it is refused").to_string()
+    config.init(&InitContext::new(&base, &device)).expect_err("it is refused").to_string()
 }
 
 #[test]
@@ -88,4 +88,22 @@ fn unknown_starts_are_refused_with_those_there_are() {
         refused::<MissConfig>(json!({"init_weights": "lycoris"})),
         "unknown start \"lycoris\"; there are true, false, \"bat\", \"mini\""
     );
+}
+
+#[test]
+fn a_file_of_a_method_without_excluded_modules_names_the_others() {
+    let device = Device::default();
+    let mut base = Base::new(&device);
+    for path in ["layer.0.query", "layer.1.query"] {
+        let weight = Tensor::<2>::ones([6, 4], &device);
+        base.linear(path, Role::Query, Some(0), weight, None);
+    }
+    let fields = json!({"target_modules": ["query"], "exclude_modules": ["layer.0.query"]});
+    let config: VeraConfig = serde_json::from_value(fields).expect("it can be read");
+    let written = config.for_file(&base).expect("it fits").targets;
+    let expected = Targets {
+        target_modules: Some(ModuleNames::list(["layer.1.query"])),
+        ..Targets::default()
+    };
+    assert_eq!(written, expected);
 }
