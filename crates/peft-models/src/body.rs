@@ -208,9 +208,10 @@ impl Transformer {
         let context = self.context(&rows, encoded);
         let (hidden, first) = match run.recompute {
             Some(recompute) => {
-                // A layer of which little is computed keeps little.
-                let on_tape = if read.is_some() { 2 } else { 1 };
-                let top = self.layers.len().saturating_sub(on_tape).max(first);
+                // A layer of which little is computed keeps little. Of two layers one is run again.
+                let count = self.layers.len();
+                let on_tape = if read.is_some() && count > 2 { 2 } else { 1 };
+                let top = count.saturating_sub(on_tape).max(first);
                 (recompute.entering((self, first..top), hidden, encoded, run), top)
             }
             None => (hidden, first),

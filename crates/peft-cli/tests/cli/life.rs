@@ -263,10 +263,14 @@ fn every_method_trains() {
             "lora" => "--set target_modules=all-linear --set rank=4",
             "pissa" => "--set bias=lora_only --gradient-checkpointing",
             "lora+" => "--set bias=all --max-grad-norm 1.0 --accumulate 2 --set dropout=0.1",
-            // The tiny model has 40 positions, and a width of 32 that 4 and 16 do not divide.
+            // The tiny model has 40 positions, and a width of 32.
             "prefix" => "--set num_virtual_tokens=4 --set prefix_projection=true",
             "prompt" | "p-tuning" => "--set num_virtual_tokens=4",
-            "phm" | "compacter" | "compacter++" => "--set reduction_factor=4",
+            "phm" | "compacter" | "compacter++" | "adapterplus" => "--set reduction_factor=4",
+            "c3a" => "--set block_size=8",
+            "road" => "--set group_size=8",
+            "miss" | "shira" => "--set r=8",
+            "trainable-tokens" => "--set token_indices=[3,4,5]",
             // Trained over other adapters.
             "fusion" => continue,
             _ => "",

@@ -114,7 +114,8 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn costs(&mut self, base: &Base) -> Costs {
-        let on_tape = if self.leaves_out { 2 } else { 1 };
+        let layers = base.sites().filter_map(|site| site.layer).max().map_or(0, |last| last + 1);
+        let on_tape = if self.leaves_out && layers > 2 { 2 } else { 1 };
         let mut costs = Costs { on_tape, ..Costs::default() };
         let mut sublayer: Vec<&Site> = Vec::new();
         let last = base.sites().filter_map(|site| site.layer).max();
