@@ -3,61 +3,169 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Args;
-use peft::core::ComputationFunction;
+use clap::{Args, ValueEnum};
+use peft::core::{ComputationFunction, num_trainable};
+use peft::models::Task;
 use serde_json::{Map, Value, json};
 
-use crate::output::{print_json, stdout};
+use crate::options::{DeviceOptions, ModelOptions, SettingOptions};
+use crate::outline::Outline;
+use crate::output::{grouped, print_json, stdout};
 
 /// List the methods that --method knows: how they compose with the model, where, what they train,
 /// whether they can be merged, and which files carry them.
 #[derive(Args)]
 pub struct Methods {
+    /// One line for each method; with --model the number of values that it trains there by default
+    #[arg(long)]
+    table: bool,
+    /// The column that the table is sorted by
+    #[arg(long, value_name = "COLUMN", default_value = "name", requires = "table")]
+    sort: Column,
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    device: DeviceOptions,
     /// Print one JSON object, with every setting and its default
     #[arg(long)]
     json: bool,
 }
 
+/// A column of the table.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Column {
+    /// What --method is given
+    Name,
+    /// How it composes with the model
+    Family,
+    /// Whether it can be merged
+    Merges,
+    /// Whose files carry it
+    Files,
+    /// The values that it trains by default, with --model
+    Trainable,
+}
+
+/// What is said of a method.
+struct Line {
+    name: &'static str,
+    family: String,
+    merges: &'static str,
+    files: &'static str,
+    /// `None` where no model is named, or the defaults do not fit it.
+    trainable: Option<usize>,
+    entry: Value,
+}
+
 impl Methods {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let registry = peft::registry();
-        let (mut rows, mut out) = (Vec::new(), stdout());
+        let (registry, model) = (peft::registry(), self.model()?);
+        let (mut lines, mut out) = (Vec::new(), stdout());
         for entry in registry.methods() {
             let config = registry.configure(entry.name, Map::new())?;
-            if self.json {
-                rows.push(json!({
-                    "name": entry.name,
-                    "peft_type": entry.peft_type,
-                    "about": entry.about,
-                    "card": entry.card,
-                    "learning_rate": config.learning_rate(),
-                    "settings": Value::Object(config.to_fields()),
-                }));
-                continue;
-            }
             let functions = entry.card.functions.iter().map(|function| match function {
                 ComputationFunction::Parameter => "parameter",
                 ComputationFunction::Input => "input",
                 ComputationFunction::Function => "function",
             });
-            writeln!(out, "{} ({}): {}", entry.name, entry.peft_type, entry.about)?;
-            let composition = functions.collect::<Vec<_>>().join(" + ");
-            let lr = format!("{:e}", config.learning_rate());
-            let lines = [
-                ("composition", composition.as_str()),
-                ("sites", entry.card.sites),
-                ("trainable", entry.card.trainable),
-                ("merges", entry.card.merges),
-                ("files", entry.card.formats),
-                ("learning rate", &lr),
-            ];
-            for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
-                writeln!(out, "    {name:14} {value}")?;
+            let family = functions.collect::<Vec<_>>().join(" + ");
+            let trainable = match &model {
+                Some(model) => self.trainable(entry.name, model)?,
+                None => None,
+            };
+            if !self.json && !self.table {
+                writeln!(out, "{} ({}): {}", entry.name, entry.peft_type, entry.about)?;
+                let lr = format!("{:e}", config.learning_rate());
+                let lines = [
+                    ("composition", family.as_str()),
+                    ("sites", entry.card.sites),
+                    ("trainable", entry.card.trainable),
+                    ("merges", entry.card.merges),
+                    ("files", entry.card.formats),
+                    ("learning rate", &lr),
+                ];
+                for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
+                    writeln!(out, "    {name:14} {value}")?;
+                }
+                continue;
             }
+            lines.push(Line {
+                name: entry.name,
+                family,
+                merges: entry.card.merges,
+                files: entry.card.formats,
+                trainable,
+                entry: json!({
+                    "name": entry.name,
+                    "peft_type": entry.peft_type,
+                    "about": entry.about,
+                    "card": entry.card,
+                    "learning_rate": config.learning_rate(),
+                    "trainable": trainable,
+                    "settings": Value::Object(config.to_fields()),
+                }),
+            });
         }
+        lines.sort_by(|a, b| match self.sort {
+            Column::Name => a.name.cmp(b.name),
+            Column::Family => a.family.cmp(&b.family),
+            Column::Merges => b.merges.cmp(a.merges),
+            Column::Files => a.files.cmp(b.files),
+            Column::Trainable => a.trainable.cmp(&b.trainable),
+        });
         if self.json {
+            let rows: Vec<Value> = lines.into_iter().map(|line| line.entry).collect();
             print_json(&json!({"methods": rows}))?;
+        } else if self.table {
+            table(&lines, &mut out)?;
         }
         Ok(ExitCode::SUCCESS)
     }
+
+    /// The directory of the model that is named, if one is.
+    fn model(&self) -> anyhow::Result<Option<ModelOptions>> {
+        if self.model.model.is_none() {
+            return Ok(None);
+        }
+        let directory = self.model.resolve([])?.directory.display().to_string();
+        Ok(Some(ModelOptions { model: Some(directory), ..self.model }))
+    }
+
+    /// The values that a method trains by default over a model, its head apart; `None` where its
+    /// defaults do not fit.
+    fn trainable(&self, method: &str, model: &ModelOptions) -> anyhow::Result<Option<usize>> {
+        let (none, task) =
+            (SettingOptions { settings: Vec::new() }, Task::ClassifySequence { labels: 2 });
+        let outline = Outline::new(model, method, &none, task, &self.device.device()?);
+        Ok(outline.ok().map(|outline| num_trainable(&outline.adapter.parts().1)))
+    }
+}
+
+/// Columns as wide as what is in them.
+fn table(lines: &[Line], out: &mut impl Write) -> anyhow::Result<()> {
+    let head = ["method", "family", "merges", "files", "trainable"].map(String::from);
+    let has_counts = lines.iter().any(|line| line.trainable.is_some());
+    let rows: Vec<[String; 5]> = lines
+        .iter()
+        .map(|line| {
+            // A card says more than a word; the first is the answer.
+            let merges = line.merges.split([',', ':', ';', ' ']).next().unwrap_or_default();
+            let trainable = line.trainable.map_or("-".into(), grouped);
+            let [name, family] = [line.name.to_string(), line.family.clone()];
+            [name, family, merges.to_string(), line.files.to_string(), trainable]
+        })
+        .collect();
+    let columns = if has_counts { 5 } else { 4 };
+    let width = |column: usize| {
+        let all = rows.iter().chain([&head]).map(|row| row[column].chars().count());
+        all.max().unwrap_or_default()
+    };
+    for row in [&head].into_iter().chain(&rows) {
+        let cells = (0..columns).map(|column| match column {
+            4 => format!("{:>1$}", row[column], width(column)),
+            _ => format!("{:<1$}", row[column], width(column)),
+        });
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
 }

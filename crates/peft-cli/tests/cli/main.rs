@@ -9,6 +9,7 @@ mod language;
 mod letters;
 mod life;
 mod merged;
+mod methods;
 mod packed;
 mod pipes;
 mod questions;
