@@ -44,6 +44,27 @@ conformance!(
     trains(LAYERS * 2 * 3 * 2 * HIDDEN)
 );
 
+conformance!(
+    parameters,
+    LoraConfig {
+        rank: 3,
+        alpha: 7.0,
+        target_parameters: Some(vec!["query.weight".into(), "output.dense.weight".into()]),
+        ..LoraConfig::default()
+    },
+    Expect { unfit: HostKind::OTHERS, ..trains(LAYERS * 3 * (2 * 2 * HIDDEN + HIDDEN + INNER)) }
+);
+
+#[test]
+fn a_parameter_that_is_nowhere_is_an_error_that_lists_what_there_is() {
+    let host = peft_conformance::Host::new(&Device::default());
+    let names = Some(vec!["mlp.experts.gate_up_proj".to_string()]);
+    let config = LoraConfig { target_parameters: names, ..LoraConfig::default() };
+    let error = config.sites(host.model.base()).expect_err("there is none").to_string();
+    assert!(error.starts_with("target_parameters mlp.experts.gate_up_proj matches no"), "{error}");
+    assert!(error.contains("query.weight"), "{error}");
+}
+
 conformance!(rslora, LoraConfig { use_rslora: true, ..on_all_linear() }, trains(FACTORS));
 
 conformance!(dora, LoraConfig { use_dora: true, ..on_all_linear() }, trains(FACTORS + OUTPUTS));

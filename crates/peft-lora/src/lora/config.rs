@@ -1,8 +1,11 @@
 //! The configuration of LoRA, with HF PEFT's fields.
 
+use std::collections::BTreeSet;
+
 use peft_core::{
     AttentionMatrices, Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig,
-    PatternMap, Result, Role, Site, SiteKind, Size, Targets, pattern_value, unmatched_patterns,
+    ModuleNames, PatternMap, Result, Role, Site, SiteKind, Size, Targets, pattern_value,
+    unmatched_patterns,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -22,6 +25,7 @@ const KINDS: &[SiteKind] = &[SiteKind::Linear, SiteKind::Embedding];
 /// | `lora_alpha` (`alpha`) | 8 | scale: `alpha / r`, with `use_rslora` `alpha / sqrt(r)` |
 /// | `lora_dropout` (`dropout`) | 0 | dropout on the input of the factors, in training |
 /// | `target_modules`, `exclude_modules`, `layers_to_transform`, `layers_pattern` | query and value | see [`Targets`] |
+/// | `target_parameters` | none | weights that are adapted too, each the end of a path: `mlp.down_proj.weight`; alone, no other layer is |
 /// | `rank_pattern`, `alpha_pattern` | empty | values for some modules, see [`PatternMap`] |
 /// | `bias` | `none` | `none`, `all`, `lora_only` |
 /// | `use_rslora`, `use_dora` | false | the variants |
@@ -53,6 +57,8 @@ pub struct LoraConfig {
     /// What is adapted.
     #[serde(flatten)]
     pub targets: Targets,
+    /// Weights of linear layers that are adapted too, by the ends of their paths.
+    pub target_parameters: Option<Vec<String>>,
     /// Ranks of some modules.
     pub rank_pattern: PatternMap<usize>,
     /// Alphas of some modules.
@@ -88,6 +94,7 @@ impl Default for LoraConfig {
             alpha: 8.0,
             dropout: 0.0,
             targets: Targets::default(),
+            target_parameters: None,
             rank_pattern: PatternMap::default(),
             alpha_pattern: PatternMap::default(),
             bias: LoraBias::None,
@@ -110,7 +117,7 @@ impl LoraConfig {
     /// # Errors
     /// If the targets select nothing.
     pub fn sites<'b>(&self, base: &'b Base) -> Result<Vec<&'b Site>> {
-        let mut sites = self.targets.resolve_kinds(base, KINDS, DEFAULT_ROLES)?;
+        let mut sites = self.targeted(base)?;
         sites.retain(|site| site.role != Role::RelativePosition);
         if self.ensure_weight_tying {
             for head in base.sites() {
@@ -123,6 +130,36 @@ impl LoraConfig {
                 }
             }
         }
+        Ok(sites)
+    }
+
+    /// What the targets select, modules and parameters.
+    fn targeted<'b>(&self, base: &'b Base) -> Result<Vec<&'b Site>> {
+        let parameters = self.target_parameters.as_deref().unwrap_or_default();
+        if parameters.is_empty() {
+            return self.targets.resolve_kinds(base, KINDS, DEFAULT_ROLES);
+        }
+        let mut sites = match &self.targets.target_modules {
+            Some(_) => self.targets.resolve_kinds(base, KINDS, DEFAULT_ROLES)?,
+            None => Vec::new(),
+        };
+        for name in parameters {
+            let found = with_weight(base, name);
+            if found.is_empty() {
+                let what = "weight of a linear layer".into();
+                let available = base.linears().map(|site| format!("{}.weight", site.name()));
+                let available: BTreeSet<String> = available.collect();
+                let available = available.into_iter().collect::<Vec<_>>().join(", ");
+                let (field, pattern) = ("target_parameters".into(), name.clone());
+                return Err(Error::NoMatch { field, pattern, what, available });
+            }
+            for site in found {
+                if !sites.iter().any(|known| known.index == site.index) {
+                    sites.push(site);
+                }
+            }
+        }
+        sites.sort_by_key(|site| site.index);
         Ok(sites)
     }
 
@@ -143,6 +180,16 @@ impl LoraConfig {
         let alpha = pattern_value("alpha_pattern", &self.alpha_pattern, path, self.alpha)?;
         Ok(if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank })
     }
+}
+
+/// The linear layers whose weight has a path that ends in `name`.
+fn with_weight<'b>(base: &'b Base, name: &str) -> Vec<&'b Site> {
+    let Some(path) = name.strip_suffix(".weight") else { return Vec::new() };
+    let ends = |site: &&'b Site| {
+        let before = site.path.strip_suffix(path);
+        before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    };
+    base.linears().map(AsRef::as_ref).filter(ends).collect()
 }
 
 impl MethodConfig for LoraConfig {
@@ -180,8 +227,16 @@ impl MethodConfig for LoraConfig {
 
     fn for_file(&self, base: &Base) -> Result<Self> {
         let fan_in_fan_out = self.sites(base)?.iter().any(|site| site.fan_in_fan_out);
-        let targets = self.targets.named(base, KINDS, DEFAULT_ROLES)?;
-        Ok(Self { fan_in_fan_out, targets, ..self.clone() })
+        let targets = match &self.target_parameters {
+            // The same layers, as modules: the file is the same.
+            Some(names) if !names.is_empty() => {
+                let paths = self.targeted(base)?.into_iter().map(|site| site.path.clone());
+                let target_modules = Some(ModuleNames::list(paths));
+                Targets { target_modules, ..Targets::default() }
+            }
+            _ => self.targets.named(base, KINDS, DEFAULT_ROLES)?,
+        };
+        Ok(Self { fan_in_fan_out, targets, target_parameters: None, ..self.clone() })
     }
 
     fn to_adapters(&self, base: &Base) -> Result<Value> {
@@ -226,8 +281,11 @@ impl MethodConfig for LoraConfig {
     }
 
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {
-        let sites = self.targets.resolve_kinds(base, KINDS, DEFAULT_ROLES)?;
-        let mut unmatched = self.targets.unmatched_kinds(base, KINDS, DEFAULT_ROLES)?;
+        let sites = self.targeted(base)?;
+        let mut unmatched = match (&self.targets.target_modules, &self.target_parameters) {
+            (None, Some(_)) => Vec::new(),
+            _ => self.targets.unmatched_kinds(base, KINDS, DEFAULT_ROLES)?,
+        };
         unmatched.extend(unmatched_patterns("rank_pattern", &self.rank_pattern, &sites)?);
         unmatched.extend(unmatched_patterns("alpha_pattern", &self.alpha_pattern, &sites)?);
         unmatched.extend(self.attn_matrices.unmatched(&sites));
