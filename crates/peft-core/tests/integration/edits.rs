@@ -10,7 +10,7 @@ use peft_core::{
     Role, Rotate, Row, Rows, Scale, Side, Site, Sparse, WeightMap,
 };
 
-use crate::support::{Doubled, Parts, assert_close, device, random, values};
+use crate::support::{Doubled, Parts, assert_close, assert_within, device, random, values};
 
 pub(crate) const IN: usize = 6;
 pub(crate) const OUT: usize = 10;
@@ -32,6 +32,11 @@ fn layer<'b>(base: &'b Base, site: &'b Site) -> (LinearLayer<'b>, Tensor<2>, Opt
 /// Edits compute what their weight and bias say, over a layer with a bias and over one without.
 #[track_caller]
 fn agree(edits: &Edits) {
+    agree_within(1e-5, edits);
+}
+
+#[track_caller]
+fn agree_within(tolerance: f32, edits: &Edits) {
     let base = base();
     let x = random([6, IN]);
     for site in base.sites() {
@@ -39,10 +44,8 @@ fn agree(edits: &Edits) {
         let parts = Parts::packed(&[3, 1, 2]);
         let (layer, ..) = layer(&base, site);
         let (weight, bias) = edits.dense(&layer);
-        assert_close(
-            edits.apply(&layer, x.clone(), &parts.pass()),
-            linear(x.clone(), weight, bias),
-        );
+        let output = edits.apply(&layer, x.clone(), &parts.pass());
+        assert_within(tolerance, output, linear(x.clone(), weight, bias));
     }
 }
 
@@ -512,7 +515,8 @@ fn edits_in_any_order_compute_their_weight() {
                     Edit::Magnitude(m) => magnitude_with(m.values.clone()),
                     other => other.clone(),
                 });
-                agree(&list.into_iter().collect());
+                // Between them are larger values than at the end.
+                agree_within(1e-4, &list.into_iter().collect());
             }
         }
     }
