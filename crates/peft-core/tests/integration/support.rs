@@ -1,18 +1,16 @@
 //! Small bases with random tensors, and what tests ask of methods over them.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use peft_core::{
     AnyConfig, Base, BoxedMethod, Change, Edit, Edits, EmptyPass, Gate, GateOn, Hooks, InitContext,
     LinearLayer, Memo, Method, MethodConfig, Mode, ModuleNames, NormEdit, OutputMap, Pass, Role,
     Rows, Site, SiteKind, Slots, Targets, change_at,
 };
 use peft_lora::{LoraConfig, LoraInit};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 
 pub const HIDDEN: usize = 6;
 pub const INNER: usize = 10;
@@ -24,14 +22,27 @@ pub fn device() -> Device {
 
 thread_local! {
     /// Of each test its own, so that others do not disturb it.
-    static RANDOM: RefCell<StdRng> = RefCell::new(StdRng::seed_from_u64(7));
+    static DRAWN: Cell<u64> = const { Cell::new(0) };
 }
 
+/// A number from `[0, 1)`, by SplitMix64.
+fn draw() -> f64 {
+    let drawn = DRAWN.get() + 1;
+    DRAWN.set(drawn);
+    let mut z = drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Values from `N(0.3, 0.7²)`.
 pub fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-    RANDOM.with_borrow_mut(|random| {
-        let normal = Distribution::Normal(0.3, 0.7);
-        Tensor::from_data(TensorData::random::<f32, _, _>(shape, normal, random), &device())
-    })
+    let normal = || {
+        let (radius, angle) = ((-2.0 * (1.0 - draw()).ln()).sqrt(), std::f64::consts::TAU * draw());
+        (0.3 + 0.7 * radius * angle.cos()) as f32
+    };
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| normal()).collect();
+    Tensor::from_data(TensorData::new(values, shape), &device())
 }
 
 /// The values of a tensor, row by row.
