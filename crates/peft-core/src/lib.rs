@@ -5,9 +5,9 @@
 
 // What everything speaks of.
 mod error;
-mod permutation;
 mod rows;
 mod site;
+mod torch_random;
 mod weight;
 
 // Tensors by key, one forward pass, parts of projections.
@@ -47,7 +47,7 @@ pub use calibration::{Calibration, base_gradients, layer_inputs};
 pub use compose::{Acts, AdapterPool, Average, GateKind, Gated, PerLayer, Stack, refuse_stack};
 pub use context::{Encode, InitContext, LossContext, Progress, StepContext};
 pub use edit::{
-    Change, Edit, Edits, Gate, GateOn, LinearLayer, LowRank, Magnitude, NormEdit, NormLayer,
+    Added, Change, Edit, Edits, Gate, GateOn, LinearLayer, LowRank, Magnitude, NormEdit, NormLayer,
     OutputMap, Replaced, Rotate, Rotation, Routed, Scale, Side, Sparse, TableEdit, TableRows,
     VectorEdit, WeightMap,
 };
@@ -65,10 +65,10 @@ pub use method::{
 pub use modules_to_save::{ModulesToSave, TokenIndices};
 pub use pass::{EmptyPass, Memo, MemoKey, Mode, Observation, Pass, Probe};
 pub use peft_kernels::{Activation, PackedWeight};
-pub use permutation::torch_permutation;
 pub use reparameterize::{Reparameterized, reparameterize};
 pub use rows::{Row, Rows, Slots};
 pub use site::{Role, Site, SiteKind};
 pub use targets::{ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns};
+pub use torch_random::{TorchRandom, bf16, torch_permutation};
 pub use trained::{BiasChoice, TrainedBiases, TrainedNorm, num_trainable, trained_copy};
 pub use weight::FrozenWeight;

@@ -96,7 +96,7 @@ impl BiasChoice {
 #[derive(Module, Debug)]
 pub struct TrainedBiases {
     /// By [`Site::index`].
-    biases: Vec<Option<Param<Tensor<1>>>>,
+    values: Vec<Option<Param<Tensor<1>>>>,
     /// Whether a layer is adapted, by [`Site::index`].
     #[module(skip)]
     adapted: Vec<bool>,
@@ -107,7 +107,7 @@ impl TrainedBiases {
     pub fn new(choice: &BiasChoice, adapted: &[&Site], base: &Base, device: &Device) -> Self {
         let mut is_adapted = vec![false; base.len()];
         adapted.iter().for_each(|site| is_adapted[site.index] = true);
-        let mut biases = vec![None; base.len()];
+        let mut values = vec![None; base.len()];
         for entry in base.iter() {
             let index = entry.site.index;
             let trained = match choice {
@@ -116,14 +116,14 @@ impl TrainedBiases {
                 BiasChoice::Only(_) => is_adapted[index],
             };
             let bias = entry.bias.as_ref().filter(|_| trained);
-            biases[index] = bias.map(|bias| trained_copy(bias, device));
+            values[index] = bias.map(|bias| trained_copy(bias, device));
         }
-        Self { biases, adapted: is_adapted }
+        Self { values, adapted: is_adapted }
     }
 
     /// The trained bias at a site.
     pub fn at(&self, site: &Site) -> Option<Tensor<1>> {
-        self.biases.get(site.index)?.as_ref().map(Param::val)
+        self.values.get(site.index)?.as_ref().map(Param::val)
     }
 
     /// The edits of a linear layer with its trained bias below them.
@@ -140,7 +140,7 @@ impl TrainedBiases {
     /// Names the bias of a site. HF PEFT wraps the layers that it adapts, and their biases' names
     /// with them.
     pub fn exchange(&mut self, file: &mut Exchange<'_>, site: &Site) {
-        if let Some(bias) = self.biases.get_mut(site.index).and_then(Option::as_mut) {
+        if let Some(bias) = self.values.get_mut(site.index).and_then(Option::as_mut) {
             let name = if self.adapted[site.index] { "base_layer.bias" } else { "bias" };
             file.param(site.key(name), bias, Layout::AsIs);
         }

@@ -1,12 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 // What several of the methods have.
-mod added;
 mod biases;
 mod checks;
 mod flag_or_name;
 mod start;
-mod torch_random;
 
 // The methods.
 mod adalora;
@@ -21,7 +19,7 @@ mod randlora;
 mod vera;
 
 pub use adalora::{Adalora, AdaloraConfig, AdaloraLayer};
-pub use biases::{LoraBias, TrainedBiases};
+pub use biases::LoraBias;
 pub use delora::{Delora, DeloraConfig, DeloraLayer};
 pub use gralora::{Gralora, GraloraConfig, GraloraLayer};
 pub use hira::{Hira, HiraConfig, HiraInit, HiraLayer};

@@ -1,17 +1,18 @@
 //! C3A: a change of circulant blocks.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Distribution, Int, Tensor, TensorData};
 use peft_core::{
-    Base, BiasChoice, ComputationFunction, Edits, Error, Exchange, Hooks, InitContext, Layout,
-    MemoKey, Method, MethodCard, MethodConfig, NormEdit, Pass, PatternMap, Result, Site, SiteKind,
-    Size, Targets, TrainedBiases, pattern_value, unmatched_patterns,
+    Added, Base, BiasChoice, ComputationFunction, Edit, Edits, Error, Exchange, Hooks, InitContext,
+    Layout, MemoKey, Method, MethodCard, MethodConfig, NormEdit, Pass, PatternMap, Result, Site,
+    SiteKind, Size, Targets, TrainedBiases, pattern_value, unmatched_patterns,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::DEFAULT_ROLES;
-use crate::added::added;
 
 /// How the kernels start: HF PEFT's `init_weights`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -211,7 +212,8 @@ impl Hooks for C3a {
     fn linear(&self, site: &Site, pass: &Pass<'_>) -> Edits {
         let own = self.layers.get(site.index).and_then(Option::as_ref).map(|kernel| {
             let key = MemoKey { of: kernel.id, name: "circulant", site: None };
-            added(pass.memo.get(key, || circulant(kernel.val()))).into()
+            let values = pass.memo.get(key, || circulant(kernel.val()));
+            Edit::Weight(Arc::new(Added { values, rank: None })).into()
         });
         self.biases.below(site, own)
     }

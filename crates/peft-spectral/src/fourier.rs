@@ -1,16 +1,17 @@
 //! FourierFT: a change of few frequencies.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Distribution, IndexingUpdateOp, Int, Tensor, TensorData};
 use peft_core::{
-    Base, BiasChoice, ComputationFunction, Edits, Error, Exchange, Hooks, InitContext, Layout,
-    MemoKey, Method, MethodCard, MethodConfig, NormEdit, Pass, PatternMap, Result, Site, SiteKind,
-    Size, Targets, TrainedBiases, pattern_value, torch_permutation, unmatched_patterns,
+    Added, Base, BiasChoice, ComputationFunction, Edit, Edits, Error, Exchange, Hooks, InitContext,
+    Layout, MemoKey, Method, MethodCard, MethodConfig, NormEdit, Pass, PatternMap, Result, Site,
+    SiteKind, Size, Targets, TrainedBiases, pattern_value, torch_permutation, unmatched_patterns,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::DEFAULT_ROLES;
-use crate::added::added;
 
 /// Configuration of [`FourierFt`].
 ///
@@ -211,7 +212,8 @@ impl Hooks for FourierFt {
     fn linear(&self, site: &Site, pass: &Pass<'_>) -> Edits {
         let own = self.layers.get(site.index).and_then(Option::as_ref).map(|layer| {
             let key = MemoKey { of: layer.spectrum.id, name: "change", site: None };
-            added(pass.memo.get(key, || layer.dense(site.shape, self.scaling))).into()
+            let values = pass.memo.get(key, || layer.dense(site.shape, self.scaling));
+            Edit::Weight(Arc::new(Added { values, rank: None })).into()
         });
         self.biases.below(site, own)
     }

@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod added;
 mod c3a;
 mod fourier;
 

@@ -331,6 +331,31 @@ impl WeightMap for Replaced {
     }
 }
 
+/// A dense change of a weight: `W + D`.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// `D`, `[d_in, d_out]`.
+    pub values: Tensor<2>,
+    /// The largest rank that it can have, if that is less than its shape allows.
+    pub rank: Option<usize>,
+}
+
+impl WeightMap for Added {
+    fn weight(&self, weight: &dyn Fn() -> Tensor<2>) -> Tensor<2> {
+        weight() + self.values.clone()
+    }
+
+    fn invert(&self, weight: Tensor<2>) -> Option<Tensor<2>> {
+        Some(weight - self.values.clone())
+    }
+
+    fn change(&self, site: &Site) -> Change {
+        let [d_in, d_out] = site.shape;
+        let most = d_in.min(d_out);
+        Change { weight: d_in * d_out, bias: 0, rank: self.rank.map_or(most, |r| r.min(most)) }
+    }
+}
+
 /// Any function of a linear layer's input and output. It has no weight, so it cannot be merged, and
 /// what needs a weight cannot be put over it.
 pub trait OutputMap: Debug + Send + Sync {

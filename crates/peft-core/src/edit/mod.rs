@@ -15,7 +15,8 @@ pub use apply::LinearLayer;
 pub use change::Change;
 pub(crate) use compose::{Answer, stack};
 pub use forms::{
-    LowRank, Magnitude, OutputMap, Replaced, Rotate, Rotation, Scale, Side, Sparse, WeightMap,
+    Added, LowRank, Magnitude, OutputMap, Replaced, Rotate, Rotation, Scale, Side, Sparse,
+    WeightMap,
 };
 pub use gate::{Gate, GateOn};
 pub use norm::{NormEdit, NormLayer, VectorEdit};

@@ -10,10 +10,9 @@ use burn::module::{Module, Param};
 use burn::tensor::{Distribution, Tensor};
 use peft_core::{
     Base, Edits, Exchange, Hooks, InitContext, Key, Layout, LossContext, LowRank, Method, NormEdit,
-    Pass, Result, Site, StepContext,
+    Pass, Result, Site, StepContext, TrainedBiases,
 };
 
-use crate::TrainedBiases;
 use crate::start;
 use allocate::Scores;
 use schedule::Schedule;
@@ -68,7 +67,7 @@ impl Adalora {
         for site in config.sites(context.base)? {
             layers[site.index] = Some(AdaloraLayer::new(config, site, context));
         }
-        let biases = TrainedBiases::new(config.bias, context, |index| layers[index].is_some());
+        let biases = config.bias.copies(context, |index| layers[index].is_some());
         let AdaloraConfig { dropout, orth_reg_weight, .. } = *config;
         Ok(Self { layers, biases, schedule: config.into(), dropout, orth_reg_weight })
     }
@@ -125,7 +124,7 @@ impl Hooks for Adalora {
             let a = layer.lora_a.val() * layer.lora_e.val();
             LowRank::new(a, layer.lora_b.val(), layer.scaling).with_dropout(self.dropout)
         });
-        self.biases.linear(site).followed_by(own.map(Edits::from).unwrap_or_default())
+        self.biases.below(site, own.map(Edits::from))
     }
 
     fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
@@ -137,14 +136,13 @@ impl Method for Adalora {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         for site in base.sites() {
             let layer = self.layers.get_mut(site.index).and_then(Option::as_mut);
-            let is_adapted = layer.is_some();
             if let Some(layer) = layer {
                 file.param(site.key("lora_A"), &mut layer.lora_a, Layout::Transposed);
                 file.param(site.key("lora_B"), &mut layer.lora_b, Layout::Transposed);
                 let e = Key::from(site.key("lora_E"));
                 file.param(e, &mut layer.lora_e, Layout::Transposed);
             }
-            self.biases.exchange(file, site, is_adapted);
+            self.biases.exchange(file, site);
         }
     }
 

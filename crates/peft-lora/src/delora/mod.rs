@@ -8,10 +8,9 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use peft_core::{
     Base, Edits, Exchange, Hooks, InitContext, Layout, LowRank, Method, NormEdit, Pass, Result,
-    Site,
+    Site, TrainedBiases,
 };
 
-use crate::TrainedBiases;
 use crate::start;
 
 /// DeLoRA (Bini et al. 2025, arXiv 2503.18225): `W' = W + diag(w) A diag(λ / (r ‖a‖ ‖b‖)) B`, with `A` of
@@ -51,7 +50,7 @@ impl Delora {
         for site in config.sites(context.base)? {
             layers[site.index] = Some(DeloraLayer::new(config, site, context)?);
         }
-        let biases = TrainedBiases::new(config.bias, context, |index| layers[index].is_some());
+        let biases = config.bias.copies(context, |index| layers[index].is_some());
         Ok(Self { layers, biases, dropout: config.dropout })
     }
 
@@ -96,7 +95,7 @@ impl DeloraLayer {
 impl Hooks for Delora {
     fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
         let own = self.layer(site).map(|layer| layer.factors().with_dropout(self.dropout));
-        self.biases.linear(site).followed_by(own.map(Edits::from).unwrap_or_default())
+        self.biases.below(site, own.map(Edits::from))
     }
 
     fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
@@ -108,14 +107,13 @@ impl Method for Delora {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         for site in base.sites() {
             let layer = self.layers.get_mut(site.index).and_then(Option::as_mut);
-            let is_adapted = layer.is_some();
             if let Some(layer) = layer {
                 file.param(site.key("delora_A"), &mut layer.delora_a, Layout::Transposed);
                 file.param(site.key("delora_B"), &mut layer.delora_b, Layout::Transposed);
                 file.param(site.key("delora_lambda"), &mut layer.lambda, Layout::AsIs);
                 file.param(site.key("delora_w_norm"), &mut layer.norms, Layout::AsIs);
             }
-            self.biases.exchange(file, site, is_adapted);
+            self.biases.exchange(file, site);
         }
     }
 }

@@ -8,10 +8,9 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use peft_core::{
     Base, Edits, Error, Exchange, Hooks, InitContext, Layout, LowRank, Method, NormEdit, Pass,
-    Result, Site,
+    Result, Site, TrainedBiases,
 };
 
-use crate::TrainedBiases;
 use crate::start;
 
 /// GraLoRA (Jung et al. 2025, arXiv 2505.20355): the weight in `k` by `k` blocks, each of which has a low
@@ -53,7 +52,7 @@ impl Gralora {
         for site in config.sites(context.base)? {
             layers[site.index] = Some(GraloraLayer::new(config, site, context)?);
         }
-        let biases = TrainedBiases::new(config.bias, context, |index| layers[index].is_some());
+        let biases = config.bias.copies(context, |index| layers[index].is_some());
         Ok(Self { layers, biases, dropout: config.dropout })
     }
 
@@ -117,7 +116,7 @@ impl GraloraLayer {
 impl Hooks for Gralora {
     fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
         let own = self.layer(site).map(|layer| layer.edits(self.dropout));
-        self.biases.linear(site).followed_by(own.unwrap_or_default())
+        self.biases.below(site, own)
     }
 
     fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
@@ -129,7 +128,6 @@ impl Method for Gralora {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         for site in base.sites() {
             let layer = self.layers.get_mut(site.index).and_then(Option::as_mut);
-            let is_adapted = layer.is_some();
             if let Some(layer) = layer {
                 file.param(site.key("gralora_A"), &mut layer.gralora_a, Layout::AsIs);
                 file.param(site.key("gralora_B"), &mut layer.gralora_b, Layout::AsIs);
@@ -138,7 +136,7 @@ impl Method for Gralora {
                     file.param(site.key("gralora_B_general.weight"), b, Layout::Transposed);
                 }
             }
-            self.biases.exchange(file, site, is_adapted);
+            self.biases.exchange(file, site);
         }
     }
 }

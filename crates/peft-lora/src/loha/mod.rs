@@ -9,10 +9,10 @@ use std::sync::Arc;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use peft_core::{
-    Base, Edit, Edits, Exchange, Hooks, InitContext, Layout, LowRank, Method, Pass, Result, Site,
+    Added, Base, Edit, Edits, Exchange, Hooks, InitContext, Layout, LowRank, Method, Pass, Result,
+    Site,
 };
 
-use crate::added::Added;
 use crate::start::{self, Dropped};
 
 /// LoHa (Hyeon-Woo et al. 2021, arXiv 2108.06098): `W' = W + (alpha / r) (A₁ B₁) ⊙ (A₂ B₂)`, with `Aᵢ`
@@ -109,8 +109,11 @@ impl Hooks for Loha {
         };
         let rank = layer.rank() * layer.rank();
         if rank >= site.d_in().min(site.d_out()) {
-            return Edit::Weight(Arc::new(Added { values: in_columns(layer.dense()), rank }))
-                .into();
+            return Edit::Weight(Arc::new(Added {
+                values: in_columns(layer.dense()),
+                rank: Some(rank),
+            }))
+            .into();
         }
         let [a, b] = layer.factors();
         LowRank::new(a, in_columns(b), layer.scaling).into()

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use peft_core::{
-    Base, Edit, Edits, Exchange, Hooks, InitContext, Layout, Method, Pass, Result, Site,
+    Added, Base, Edit, Edits, Exchange, Hooks, InitContext, Layout, Method, Pass, Result, Site,
 };
 
-use crate::added::Added;
 use crate::start::{self, Dropped};
 
 /// LoKr (Yeh et al. 2023, arXiv 2309.14859): `W' = W + (alpha / r) W₁ ⊗ W₂`, where either factor can be
@@ -173,7 +172,7 @@ impl Hooks for Lokr {
             None => change,
         };
         let rank = layer.first.rank() * layer.second.rank();
-        Edit::Weight(Arc::new(Added { values, rank })).into()
+        Edit::Weight(Arc::new(Added { values, rank: Some(rank) })).into()
     }
 }
 

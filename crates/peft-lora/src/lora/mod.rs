@@ -15,10 +15,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{Distribution, Tensor};
 use peft_core::{
     Base, Edits, Error, Exchange, Hooks, InitContext, Key, Layout, LowRank, Magnitude, MemoKey,
-    Method, NormEdit, Pass, Result, Site, SiteKind, TableEdit, trained_copy,
+    Method, NormEdit, Pass, Result, Site, SiteKind, TableEdit, TrainedBiases, trained_copy,
 };
-
-use crate::TrainedBiases;
 
 /// Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): `W' = W + s A B`, with `A` of shape
 /// `[d_in, r]` and `B` of shape `[r, d_out]`.
@@ -77,7 +75,7 @@ impl Lora {
                 follows[site.index] = site.tied_to.filter(|&table| layers[table].is_some());
             }
         }
-        let biases = TrainedBiases::new(config.bias, context, |index| layers[index].is_some());
+        let biases = config.bias.copies(context, |index| layers[index].is_some());
         let (dropout, lr_ratio) = (config.dropout, config.lr_ratio);
         Ok(Self { layers, follows, biases, dropout, lr_ratio })
     }
@@ -207,7 +205,7 @@ impl Hooks for Lora {
     fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
         let own = self.layer(site).map(|layer| layer.edits(self.dropout));
         let factors = self.followed(site).or(own);
-        self.biases.linear(site).followed_by(factors.unwrap_or_default())
+        self.biases.below(site, factors)
     }
 
     fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
@@ -232,7 +230,6 @@ impl Method for Lora {
                 file.repeated(site.key("lora_B.weight"), &mut layer.lora_a, Layout::AsIs);
             }
             let layer = self.layers.get_mut(site.index).and_then(Option::as_mut);
-            let adapted = layer.is_some();
             if let Some(layer) = layer {
                 if site.kind == SiteKind::Embedding {
                     let [a, b] =
@@ -259,7 +256,7 @@ impl Method for Lora {
                     file.param(key.adapters_shape([site.d_out(), 1]), magnitude, Layout::AsIs);
                 }
             }
-            self.biases.exchange(file, site, adapted);
+            self.biases.exchange(file, site);
         }
     }
 

@@ -10,10 +10,9 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use peft_core::{
     Base, Edit, Edits, Error, Exchange, Hooks, InitContext, Layout, LowRank, Method, NormEdit,
-    Pass, Result, Site, WeightMap,
+    Pass, Result, Site, TrainedBiases, WeightMap,
 };
 
-use crate::TrainedBiases;
 use crate::start;
 
 /// MiSS (Kang and Yin 2024, arXiv 2409.15371): `W' = W + G D`, where row `i` of `G`, `[d_in, r]`, has a
@@ -50,7 +49,7 @@ impl Miss {
         for site in config.sites(context.base)? {
             layers[site.index] = Some(MissLayer::new(config, site, context)?);
         }
-        let biases = TrainedBiases::new(config.bias, context, |index| layers[index].is_some());
+        let biases = config.bias.copies(context, |index| layers[index].is_some());
         Ok(Self { layers, biases, dropout: config.dropout })
     }
 
@@ -134,7 +133,7 @@ impl WeightMap for Blocks {
 impl Hooks for Miss {
     fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
         let own = self.layer(site).map(|layer| layer.edit(site, self.dropout));
-        self.biases.linear(site).followed_by(own.into_iter().collect())
+        self.biases.below(site, own.map(Edits::from))
     }
 
     fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
@@ -146,7 +145,6 @@ impl Method for Miss {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         for site in base.sites() {
             let layer = self.layers.get_mut(site.index).and_then(Option::as_mut);
-            let is_adapted = layer.is_some();
             match layer {
                 Some(MissLayer::Shared(block)) => {
                     file.param(site.key("miss_block"), block, Layout::AsIs);
@@ -156,7 +154,7 @@ impl Method for Miss {
                 }
                 None => {}
             }
-            self.biases.exchange(file, site, is_adapted);
+            self.biases.exchange(file, site);
         }
     }
 }

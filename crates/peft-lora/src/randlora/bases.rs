@@ -1,6 +1,6 @@
 //! The random bases of RandLoRA, as HF PEFT makes them from a seed.
 
-use crate::torch_random::{TorchRandom, bf16};
+use peft_core::{TorchRandom, bf16};
 
 /// The shapes of the bases of a model: `A` is `[r, smaller]` and `B` `[larger, count, r]`.
 #[derive(Debug, Clone, Copy)]

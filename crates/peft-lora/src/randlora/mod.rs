@@ -9,10 +9,9 @@ use burn::module::{Module, Param};
 use burn::tensor::{Distribution, Tensor, TensorData};
 use peft_core::{
     Base, Edits, Exchange, Hooks, InitContext, Layout, LowRank, Method, NormEdit, Pass, Result,
-    Site,
+    Site, TrainedBiases,
 };
 
-use crate::TrainedBiases;
 use bases::Bases;
 
 /// RandLoRA (Albert et al. 2025, arXiv 2502.00987): `W' = W + s Σ B_j diag(λ_j) A diag(γ_j)`, a sum over as
@@ -86,7 +85,7 @@ impl Randlora {
             let [lambda, gamma] = [lambda, gamma].map(Param::from_tensor);
             layers[site.index] = Some(RandloraLayer { lambda, gamma });
         }
-        let biases = TrainedBiases::new(config.bias, context, |index| layers[index].is_some());
+        let biases = config.bias.copies(context, |index| layers[index].is_some());
         let RandloraConfig { save_projection, dropout, .. } = *config;
         let scaling = config.scaling();
         Ok(Self { randlora_a, randlora_b, layers, biases, save_projection, scaling, dropout })
@@ -119,7 +118,7 @@ impl Randlora {
 impl Hooks for Randlora {
     fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
         let own = self.factors(site).map(Edits::from);
-        self.biases.linear(site).followed_by(own.unwrap_or_default())
+        self.biases.below(site, own)
     }
 
     fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
@@ -135,7 +134,6 @@ impl Method for Randlora {
         }
         for site in base.sites() {
             let layer = self.layers.get_mut(site.index).and_then(Option::as_mut);
-            let is_adapted = layer.is_some();
             if let Some(layer) = layer {
                 file.param(site.key("randlora_lambda"), &mut layer.lambda, Layout::AsIs);
                 file.param(site.key("randlora_gamma"), &mut layer.gamma, Layout::AsIs);
@@ -143,7 +141,7 @@ impl Method for Randlora {
                 file.passed_over(site.key("randlora_A"));
                 file.passed_over(site.key("randlora_B"));
             }
-            self.biases.exchange(file, site, is_adapted);
+            self.biases.exchange(file, site);
         }
     }
 }

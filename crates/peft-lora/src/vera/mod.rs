@@ -8,12 +8,10 @@ use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
 use peft_core::{
     Base, Edits, Exchange, Hooks, InitContext, Layout, LowRank, Method, NormEdit, Pass, Result,
-    Site,
+    Site, TorchRandom, TrainedBiases,
 };
 
-use crate::TrainedBiases;
 use crate::checks;
-use crate::torch_random::TorchRandom;
 
 /// VeRA (Kopiczko et al. 2023, arXiv 2310.11454): `W' = W + A diag(d) B diag(b)`, where `A` and `B` are
 /// random, frozen and the same for all layers, and `d` and `b` are of each.
@@ -88,7 +86,7 @@ impl Vera {
             let [lambda_d, lambda_b] = [d, b].map(Param::from_tensor);
             layers[site.index] = Some(VeraLayer { lambda_d, lambda_b });
         }
-        let biases = TrainedBiases::new(config.bias, context, |index| layers[index].is_some());
+        let biases = config.bias.copies(context, |index| layers[index].is_some());
         let (save_projection, dropout) = (config.save_projection, config.dropout);
         Ok(Self { vera_a, vera_b, layers, biases, save_projection, dropout })
     }
@@ -110,7 +108,7 @@ impl Vera {
 impl Hooks for Vera {
     fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
         let own = self.factors(site).map(Edits::from);
-        self.biases.linear(site).followed_by(own.unwrap_or_default())
+        self.biases.below(site, own)
     }
 
     fn norm(&self, site: &Site, _pass: &Pass<'_>) -> NormEdit {
@@ -126,12 +124,11 @@ impl Method for Vera {
         }
         for site in base.sites() {
             let layer = self.layers.get_mut(site.index).and_then(Option::as_mut);
-            let is_adapted = layer.is_some();
             if let Some(layer) = layer {
                 file.param(site.key("vera_lambda_d"), &mut layer.lambda_d, Layout::AsIs);
                 file.param(site.key("vera_lambda_b"), &mut layer.lambda_b, Layout::AsIs);
             }
-            self.biases.exchange(file, site, is_adapted);
+            self.biases.exchange(file, site);
         }
     }
 }

@@ -1,8 +1,11 @@
-//! The random numbers of PyTorch's generator on the CPU, which HF PEFT makes again what it does not
-//! save from.
+//! The random numbers of PyTorch's generator on the CPU, from which HF PEFT makes again what it does not
+//! save.
+
+use std::collections::HashMap;
 
 /// The Mersenne Twister MT19937 (Matsumoto and Nishimura 1998), and PyTorch's distributions over it.
-pub(crate) struct TorchRandom {
+#[derive(Debug, Clone)]
+pub struct TorchRandom {
     state: [u32; SIZE],
     next: usize,
 }
@@ -12,7 +15,7 @@ const SHIFT: usize = 397;
 
 impl TorchRandom {
     /// As `torch.Generator().manual_seed(seed)`, which takes 32 bits of the seed.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut state = [seed as u32; SIZE];
         for i in 1..SIZE {
             let last = state[i - 1];
@@ -43,7 +46,7 @@ impl TorchRandom {
     }
 
     /// `torch.empty(count).uniform_(from, to)`: 24 bits of each draw.
-    pub(crate) fn uniform(&mut self, count: usize, from: f64, to: f64) -> Vec<f32> {
+    pub fn uniform(&mut self, count: usize, from: f64, to: f64) -> Vec<f32> {
         let (from, to) = (from as f32, to as f32);
         let width = f64::from(to - from);
         let mut one = || {
@@ -54,7 +57,7 @@ impl TorchRandom {
     }
 
     /// The same in bf16, whose 8 bits are drawn and which every result is rounded to.
-    pub(crate) fn uniform_bf16(&mut self, count: usize, from: f64, to: f64) -> Vec<f32> {
+    pub fn uniform_bf16(&mut self, count: usize, from: f64, to: f64) -> Vec<f32> {
         let (from, to) = (bf16(from as f32), bf16(to as f32));
         let width = bf16(to - from);
         let mut one = || {
@@ -66,10 +69,32 @@ impl TorchRandom {
 }
 
 /// The nearest number of bf16, the even one of two.
-pub(crate) fn bf16(value: f32) -> f32 {
+pub fn bf16(value: f32) -> f32 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
     f32::from_bits(rounded & 0xffff_0000)
+}
+
+/// The first `count` numbers of `torch.randperm(size)` with a generator of this seed: places that HF
+/// PEFT draws, and leaves out of its files.
+pub fn torch_permutation(size: usize, seed: u64, count: usize) -> Vec<usize> {
+    let mut random = TorchRandom::new(seed);
+    // What has been moved; everything else is where it began.
+    let mut moved: HashMap<usize, usize> = HashMap::new();
+    let mut chosen = Vec::with_capacity(count.min(size));
+    for place in 0..count.min(size) {
+        let drawn = match size < u32::MAX as usize / 20 {
+            true => u64::from(random.draw()),
+            false => u64::from(random.draw()) << 32 | u64::from(random.draw()),
+        };
+        // The last one has nothing to change places with.
+        let other = place + (drawn % (size - place) as u64) as usize;
+        let here = moved.get(&place).copied().unwrap_or(place);
+        let there = moved.get(&other).copied().unwrap_or(other);
+        moved.insert(other, here);
+        chosen.push(there);
+    }
+    chosen
 }
 
 #[cfg(test)]
@@ -96,5 +121,21 @@ mod tests {
         // The same with dtype=torch.bfloat16.
         let values = TorchRandom::new(7).uniform_bf16(4, -0.5773, 0.5773);
         assert_eq!(values, [0.211_914_06, 0.306_640_63, -0.464_843_75, 0.531_25]);
+    }
+
+    #[test]
+    fn places_are_those_of_pytorch() {
+        // torch.randperm(size, generator=torch.Generator().manual_seed(777)), torch 2.
+        let cases = [
+            (2048, [103, 1405, 1251, 2031, 803, 1141, 1473, 41]),
+            (768 * 768, [391_271, 183_699, 413_551, 384_200, 435_559, 59_955, 374_469, 198_662]),
+            (40_000, [5735, 29_973, 36_705, 17_343, 31_023, 33_007, 21_437, 34_637]),
+        ];
+        for (size, expected) in cases {
+            assert_eq!(torch_permutation(size, 777, 8), expected);
+        }
+        let mut all = torch_permutation(100, 3, 100);
+        all.sort_unstable();
+        assert_eq!(all, (0..100).collect::<Vec<_>>());
     }
 }
