@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use peft::core::{ComputationFunction, num_trainable};
 use peft::models::Task;
@@ -22,10 +23,13 @@ pub struct Methods {
     /// The column that the table is sorted by
     #[arg(long, value_name = "COLUMN", default_value = "name", requires = "table")]
     sort: Column,
-    #[command(flatten)]
-    model: ModelOptions,
-    #[command(flatten)]
-    device: DeviceOptions,
+    /// A directory, a Hugging Face id (`owner/name`, `owner/name@revision`), or a short name
+    /// (`minilm`)
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// Use local directories and the cache only; download nothing
+    #[arg(long, requires = "model")]
+    offline: bool,
     /// Print one JSON object, with every setting and its default
     #[arg(long)]
     json: bool,
@@ -59,6 +63,9 @@ struct Line {
 
 impl Methods {
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        if self.sort == Column::Trainable && self.model.is_none() {
+            bail!("--sort trainable needs --model: how many values are trained depends on it");
+        }
         let (registry, model) = (peft::registry(), self.model()?);
         let (mut lines, mut out) = (Vec::new(), stdout());
         for entry in registry.methods() {
@@ -70,7 +77,7 @@ impl Methods {
             });
             let family = functions.collect::<Vec<_>>().join(" + ");
             let trainable = match &model {
-                Some(model) => self.trainable(entry.name, model)?,
+                Some(model) => trainable(entry.name, model)?,
                 None => None,
             };
             if !self.json && !self.table {
@@ -124,21 +131,25 @@ impl Methods {
 
     /// The directory of the model that is named, if one is.
     fn model(&self) -> anyhow::Result<Option<ModelOptions>> {
-        if self.model.model.is_none() {
+        if self.model.is_none() {
             return Ok(None);
         }
-        let directory = self.model.resolve([])?.directory.display().to_string();
-        Ok(Some(ModelOptions { model: Some(directory), ..self.model }))
+        let named =
+            ModelOptions { model: self.model.clone(), offline: self.offline, load_in: None };
+        // Resolved once, for all methods.
+        let directory = named.resolve([])?.directory.display().to_string();
+        Ok(Some(ModelOptions { model: Some(directory), ..named }))
     }
+}
 
-    /// The values that a method trains by default over a model, its head apart; `None` where its
-    /// defaults do not fit.
-    fn trainable(&self, method: &str, model: &ModelOptions) -> anyhow::Result<Option<usize>> {
-        let (none, task) =
-            (SettingOptions { settings: Vec::new() }, Task::ClassifySequence { labels: 2 });
-        let outline = Outline::new(model, method, &none, task, &self.device.device()?);
-        Ok(outline.ok().map(|outline| num_trainable(&outline.adapter.parts().1)))
-    }
+/// The values that a method trains by default over a model, its head apart; `None` where its defaults
+/// do not fit.
+fn trainable(method: &str, model: &ModelOptions) -> anyhow::Result<Option<usize>> {
+    let (none, task) =
+        (SettingOptions { settings: Vec::new() }, Task::ClassifySequence { labels: 2 });
+    let device = DeviceOptions { device: None }.device()?;
+    let outline = Outline::new(model, method, &none, task, &device);
+    Ok(outline.ok().map(|outline| num_trainable(&outline.adapter.parts().1)))
 }
 
 /// Columns as wide as what is in them.

@@ -30,6 +30,8 @@ fn a_table_has_a_line_for_each_method_sorted_by_a_column() {
     let names: Vec<&str> =
         plain.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
     assert!(names.is_sorted(), "{plain}");
+    let error = bench.error("methods --table --sort trainable");
+    assert!(error.contains("--sort trainable needs --model"), "{error}");
     let listed = bench.json("methods --json --table --model model");
     assert_eq!(listed["methods"].as_array().map(Vec::len), Some(lines.len() - 1));
 }
