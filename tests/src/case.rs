@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, TensorData};
-use peft_core::{Base, BoxedMethod, Exchange, Method, TensorMap, TensorSpec, num_trainable};
+use peft_core::{Base, BoxedMethod, Exchange, Method, Slots, TensorMap, TensorSpec, num_trainable};
 use peft_format::{Adapter, Composition, Error, Registry, read_safetensors};
 use peft_models::{Model, ModelInput};
 use serde::Deserialize;
+use serde_json::{Map, Value};
+use tempfile::TempDir;
 
 /// What became of a case.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,8 +37,12 @@ pub struct Case {
     pub active: Option<String>,
     /// The number of values that the reference counts as trained.
     pub trainable: Option<usize>,
-    /// The weight decay of a curve.
-    pub weight_decay: f32,
+    /// What a curve was trained with.
+    pub optimizer: Optimizer,
+    /// The numbers of a composition.
+    weights: Vec<f64>,
+    splits: Vec<usize>,
+    batch_sizes: Vec<usize>,
 }
 
 /// What is read of a `meta.json`.
@@ -47,14 +53,42 @@ struct Meta {
     trainable: Option<usize>,
     #[serde(default)]
     optimizer: String,
+    #[serde(default)]
+    weights: Vec<f64>,
+    #[serde(default)]
+    splits: Vec<usize>,
+    #[serde(default)]
+    batch_sizes: Vec<usize>,
 }
 
-impl Meta {
-    /// The number that a curve's optimizer is described with; 0.01 unless it says otherwise.
-    fn weight_decay(&self) -> f32 {
-        let (_, behind) = self.optimizer.split_once("weight decay ").unwrap_or_default();
-        let number = behind.split([',', ' ']).next().unwrap_or_default();
-        number.parse().unwrap_or(0.01)
+/// AdamW as a case describes it.
+#[derive(Debug, Clone)]
+pub struct Optimizer {
+    /// What is added to the denominator.
+    pub epsilon: f32,
+    /// The decay of weights.
+    pub weight_decay: f32,
+    /// Fields of the method that stand for what the reference does in an optimizer.
+    settings: Map<String, Value>,
+}
+
+impl Optimizer {
+    /// 1e-8 and 0.01 unless the text says otherwise.
+    fn described(text: &str) -> Self {
+        let behind = |name: &str| -> Option<f64> {
+            let (_, behind) = text.split_once(name)?;
+            behind.split([',', ' ', ':']).next()?.parse().ok()
+        };
+        let mut settings = Map::new();
+        if let (true, Some(ratio)) = (text.starts_with("LoRA+"), behind("ratio ")) {
+            settings.insert("loraplus_lr_ratio".into(), ratio.into());
+        }
+        if text.starts_with("LoRA-FA") {
+            settings.insert("lora_fa".into(), true.into());
+        }
+        let epsilon = behind("eps ").unwrap_or(1e-8) as f32;
+        let weight_decay = behind("decay ").unwrap_or(0.01) as f32;
+        Self { epsilon, weight_decay, settings }
     }
 }
 
@@ -68,12 +102,24 @@ impl Case {
         let of = |error: String| format!("{}: {error}", path.display());
         let text = std::fs::read_to_string(&path).map_err(|error| of(error.to_string()))?;
         let meta: Meta = serde_json::from_str(&text).map_err(|error| of(error.to_string()))?;
-        let weight_decay = meta.weight_decay();
+        let optimizer = Optimizer::described(&meta.optimizer);
         let Meta { arch: architecture, active, trainable, .. } = meta;
+        let Meta { weights, splits, batch_sizes, .. } = meta;
         // What was converted to a plain LoRA has twice the rank that was trained.
         let trainable = trainable.filter(|_| !name.ends_with("-converted"));
         let (name, root) = (name.to_string(), root.to_path_buf());
-        Ok(Self { name, directory, root, architecture, active, trainable, weight_decay })
+        Ok(Self {
+            name,
+            directory,
+            root,
+            architecture,
+            active,
+            trainable,
+            optimizer,
+            weights,
+            splits,
+            batch_sizes,
+        })
     }
 
     /// The base model, or why there is none.
@@ -105,6 +151,36 @@ impl Case {
         })
     }
 
+    /// What a curve starts from, with what the reference does in an optimizer as fields of the method.
+    pub fn start(
+        &self,
+        registry: &Registry,
+        model: &Model,
+        device: &Device,
+    ) -> Result<Adapter, Outcome> {
+        if self.optimizer.settings.is_empty() {
+            return self.adapter("start", registry, model, device);
+        }
+        let copy =
+            self.with_settings("start").map_err(|error| Outcome::Failed(error.to_string()))?;
+        let loaded = Adapter::load(copy.path(), registry, model.base(), device);
+        loaded.map_err(|error| Outcome::Failed(error.to_string()))
+    }
+
+    /// A copy of the directory of an adapter of HF PEFT, with the optimizer's settings.
+    fn with_settings(&self, folder: &str) -> anyhow::Result<TempDir> {
+        let copy = TempDir::new()?;
+        for file in std::fs::read_dir(self.directory.join(folder))? {
+            let file = file?;
+            std::fs::copy(file.path(), copy.path().join(file.file_name()))?;
+        }
+        let path = copy.path().join("adapter_config.json");
+        let mut fields: Map<String, Value> = serde_json::from_slice(&std::fs::read(&path)?)?;
+        fields.extend(self.optimizer.settings.clone());
+        std::fs::write(&path, serde_json::to_vec(&fields)?)?;
+        Ok(copy)
+    }
+
     /// The adapters of the case, composed as `active` says, and how many values all of them train
     /// when they are new, the head's apart where the reference leaves it out.
     pub fn composed(
@@ -126,34 +202,24 @@ impl Case {
             let of_head = head.map_or(0, |head| num_trainable(&head));
             Ok(of_head + counted_as_trained(method, model.base()))
         };
-        let (how, names) = match self.active.as_deref().and_then(|a| a.split_once('[')) {
-            Some((how, names)) => (how, names.trim_end_matches(']').split(", ").collect()),
-            None => ("Stack", vec!["task"]),
-        };
-        if names == ["task"] {
+        let Some((composition, names)) = self.composition()? else {
             let adapter = self.adapter(".", registry, model, device)?;
             let trainable = fresh(&adapter)?;
             return Ok((adapter, trainable));
-        }
+        };
         let adapters: Vec<Adapter> = names
             .iter()
             .map(|name| self.adapter(name, registry, model, device))
             .collect::<Result<_, _>>()?;
         let are_loras = |all: &[Adapter]| all.iter().all(|a| a.config.method.name() == "lora");
-        if how == "Average" {
+        if matches!(composition, Composition::Average { .. }) {
             let why = "the reference divides an average by the number of its adapters twice";
             return Err(Outcome::NotSupported(why.into()));
         }
-        if how == "Stack" && are_loras(&adapters) {
+        if composition == Composition::Stack && are_loras(&adapters) {
             let why = "the reference gives the second of stacked LoRAs what the first adds";
             return Err(Outcome::NotSupported(why.into()));
         }
-        let composition = match how {
-            "Stack" => Composition::Stack,
-            "Fuse" => Composition::Fuse,
-            "Parallel" => Composition::Parallel,
-            other => return Err(Outcome::NotSupported(format!("the composition {other}"))),
-        };
         let fusion = (composition == Composition::Fuse)
             .then(|| self.adapter("fusion", registry, model, device))
             .transpose()?;
@@ -162,12 +228,36 @@ impl Case {
         Ok((composition.of(adapters, fusion, model.base()).map_err(failed)?, trainable))
     }
 
-    /// How many adapters the case has side by side, each over the whole batch; 1 where they are one.
-    pub fn side_by_side(&self) -> usize {
-        match self.active.as_deref().and_then(|active| active.strip_prefix("Parallel[")) {
-            Some(names) => names.split(", ").count(),
-            None => 1,
+    /// How the adapters of the case are composed, and their names; `None` where there is one.
+    fn composition(&self) -> Result<Option<(Composition, Vec<&str>)>, Outcome> {
+        let Some((how, names)) = self.active.as_deref().and_then(|a| a.split_once('[')) else {
+            return Ok(None);
+        };
+        let names: Vec<&str> = names.trim_end_matches(']').split(", ").collect();
+        if names == ["task"] {
+            return Ok(None);
         }
+        let composition = match how {
+            "Stack" => Composition::Stack,
+            "Fuse" => Composition::Fuse,
+            "Parallel" => Composition::Parallel,
+            "Average" => Composition::Average { weights: self.weights.clone() },
+            "Split" => Composition::Split { splits: self.splits.clone() },
+            "BatchSplit" => Composition::BatchSplit { batch_sizes: self.batch_sizes.clone() },
+            other => return Err(Outcome::NotSupported(format!("the composition {other}"))),
+        };
+        Ok(Some((composition, names)))
+    }
+
+    /// How often the case has its batch, once for each adapter that is side by side with others, and
+    /// the slots of the rows.
+    pub fn slots(&self, texts: usize) -> Result<(usize, Slots), Outcome> {
+        let Some((composition, names)) = self.composition()? else {
+            return Ok((1, Slots::default()));
+        };
+        let times = if composition == Composition::Parallel { names.len() } else { 1 };
+        let slots = composition.slots(names.len(), texts);
+        Ok((times, slots.map_err(|error| Outcome::Failed(error.to_string()))?))
     }
 
     /// The recorded tensors.

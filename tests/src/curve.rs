@@ -3,11 +3,12 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use peft::train::LearningRates;
 use peft_core::{LossContext, Method, Progress, Stack, StepContext, TensorMap};
 use peft_format::Registry;
 use peft_models::Forward;
 
-use crate::case::{Case, Outcome, counted_as_trained, input, values};
+use crate::case::{Case, Optimizer, Outcome, counted_as_trained, input, values};
 use crate::logits::token_rows;
 
 const LOSS_TOLERANCE: f32 = 1e-3;
@@ -20,7 +21,7 @@ pub fn run(case: &Case, registry: &Registry, device: &Device) -> Outcome {
 
 fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, Outcome> {
     let model = case.base(device)?;
-    let adapter = case.adapter("start", registry, &model, &device.clone().autodiff())?;
+    let adapter = case.start(registry, &model, &device.clone().autodiff())?;
     let recorded = case.tensors("curve.safetensors")?;
     let expected = recorded.get("losses").cloned().map(values).unwrap_or_default();
     if expected.is_empty() {
@@ -35,8 +36,10 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
         _ => adapter.method,
     };
     // As meta.json says of every curve.
-    let config = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(case.weight_decay);
+    let Optimizer { epsilon, weight_decay, .. } = case.optimizer;
+    let config = AdamWConfig::new().with_epsilon(epsilon).with_weight_decay(weight_decay);
     let mut optimizer = config.init();
+    let rates = LearningRates::of(&method);
     let total = expected.len();
     let mut furthest = 0.0f32;
     for (step, expected) in expected.iter().enumerate() {
@@ -60,9 +63,10 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
             return Err(Outcome::Failed(format!("step {step}: loss {value}, recorded {expected}")));
         }
         furthest = furthest.max(distance);
-        let gradients = GradientsParams::from_grads(loss.backward(), &method);
+        let mut gradients = GradientsParams::from_grads(loss.backward(), &method);
         let seen = copied(&method, &gradients);
-        method = optimizer.step(5e-3, method, gradients);
+        method.precondition(&mut gradients);
+        method = optimizer.step(rates.at(5e-3), method, gradients);
         let progress = Progress { step: step + 1, total };
         method.after_step(&StepContext { progress, gradients: &seen });
     }

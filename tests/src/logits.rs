@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use peft_core::{Hooks, Slots, TensorMap};
 use peft_format::{Registry, merged_tensors};
-use peft_models::{Forward, Model};
+use peft_models::{Forward, Model, ModelInput};
 
 use crate::case::{Case, Outcome, input, values};
 
@@ -29,8 +29,14 @@ fn compare(
             _ if recorded.contains_key("base_logits") => "base_logits",
             _ => "logits",
         };
-        let sides = if what == "adapted" { case.side_by_side() } else { 1 };
-        let distance = distance(name, &recorded, model, hooks, sides, device)?;
+        let input = input(&recorded, device)?;
+        let [texts, _] = input.shape();
+        let (times, slots) = match what {
+            "adapted" => case.slots(texts)?,
+            _ => (1, Slots::default()),
+        };
+        let how = Forward::infer(hooks).with_slots(&slots);
+        let distance = distance(name, &recorded, model, &input.repeated(times), how)?;
         let shown = format!("{what} {distance:.1e}");
         if distance > tolerance || distance.is_nan() {
             return Err(Outcome::Failed(format!("{shown}, tolerance {tolerance:.0e}")));
@@ -64,22 +70,15 @@ fn distance(
     name: &str,
     recorded: &TensorMap,
     model: &Model,
-    hooks: &dyn Hooks,
-    sides: usize,
-    device: &Device,
+    input: &ModelInput,
+    how: Forward<'_>,
 ) -> Result<f32, Outcome> {
     let failed = |e: String| Outcome::Failed(e);
     let expected = recorded.get(name).ok_or_else(|| failed(format!("no {name}")))?.clone();
-    let input = input(recorded, device)?;
-    // Side by side, the whole batch under each adapter in turn.
-    let [texts, _] = input.shape();
-    let slots = (0..sides).filter(|_| sides > 1).flat_map(|slot| vec![Some(slot); texts]);
-    let slots = Slots::new(slots.collect());
-    let output = model
-        .forward(&input.repeated(sides), Forward::infer(hooks).with_slots(&slots))
-        .map_err(|error| failed(error.to_string()))?;
+    let output = model.forward(input, how).map_err(|error| failed(error.to_string()))?;
     let [batch, rows, labels] = output.dims();
-    let is_token = token_rows(recorded, [batch / sides, rows]).repeat(sides);
+    let texts = recorded.get("input_ids").map_or(batch, |ids| ids.shape()[0]);
+    let is_token = token_rows(recorded, [texts, rows]).repeat(batch / texts);
     let count = expected.shape().num_elements();
     if count == 0 || count != batch * rows * labels {
         let shape = expected.shape();

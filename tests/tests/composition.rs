@@ -208,7 +208,7 @@ fn an_average_of_one_is_that_one_and_of_weights_is_mergeable() {
     // Weights are divided by their sum.
     let of = |weights: &[f64]| {
         let pair = ["peft/bert-lora", "peft/bert-lora-all"].map(|name| adapter(name, &model));
-        Composition::average(pair.into(), weights, model.base())
+        Composition::Average { weights: weights.to_vec() }.of(pair.into(), None, model.base())
     };
     let [thirds, same] = [[0.5, 1.0], [2.0, 4.0]].map(|weights| {
         logits(&model, &texts(), &of(&weights).expect("they go together").method.valid())
@@ -279,7 +279,7 @@ fn combinations_that_make_no_sense_are_refused_with_the_reason() {
         }
     };
     let (prefix, lora) = ("peft/bert-prefix", "peft/bert-lora");
-    refused(Composition::Average, &[lora, prefix], None, "stack it");
+    refused(Composition::Average { weights: Vec::new() }, &[lora, prefix], None, "stack it");
     let fusion = Some("adapters/bert-fusion/fusion");
     refused(Composition::Fuse, &[lora], fusion, "lora also acts at");
     refused(Composition::Fuse, &["adapters/bert-pfeiffer"], None, "trained");

@@ -18,6 +18,7 @@ mod progress;
 mod prompt;
 mod run_file;
 mod stop;
+mod table;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -26,8 +27,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    check, convert, devices, estimate, eval, fetch, forward, generate, inspect, merge, methods,
-    observe, predict, train, unmerge,
+    check, convert, counts, devices, estimate, eval, fetch, forward, generate, inspect, merge,
+    methods, observe, predict, train, unmerge,
 };
 use crate::output::stdout;
 
@@ -66,6 +67,8 @@ enum Command {
     Unmerge(unmerge::Unmerge),
     /// Show what a method would train: sites, shapes, the three counts, bytes
     Inspect(inspect::Inspect),
+    /// Show what methods train and change beside the papers' figures, or what an adapter did change
+    Counts(counts::Counts),
     /// Show what training would take: memory by part, time of a step
     Estimate(estimate::Estimate),
     /// Check an adapter directory against a model, key by key
@@ -117,6 +120,7 @@ fn main() -> ExitCode {
         Command::Merge(command) => command.run(),
         Command::Unmerge(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Counts(command) => command.run(),
         Command::Estimate(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Fetch(command) => command.run(),

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use peft::format::{Adapter, Composition, Registry};
 use peft::models::Precision;
 use peft::train::{AdaptedModel, AdapterPaths, RunDirectory, TaskFile};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::models::{ResolvedModel, is_model, resolve};
@@ -134,6 +135,13 @@ pub struct AdapterOptions {
     /// [default: equal]
     #[arg(long, value_name = "WEIGHTS", requires = "compose", value_delimiter = ',', value_parser = number)]
     pub weights: Vec<f64>,
+    /// How many tokens of each text are under each adapter, for --compose split: `2,7`; those behind
+    /// are under the last
+    #[arg(long, value_name = "TOKENS", requires = "compose", value_delimiter = ',')]
+    pub splits: Vec<usize>,
+    /// How many rows of the batch are under each adapter, for --compose batch-split: `1,2`
+    #[arg(long, value_name = "ROWS", requires = "compose", value_delimiter = ',')]
+    pub batch_sizes: Vec<usize>,
     /// The directory of a trained fusion, for --compose fuse
     #[arg(long, value_name = "DIR", requires = "compose", value_parser = adapter_parser())]
     pub fusion: Option<PathBuf>,
@@ -154,7 +162,8 @@ pub fn number(text: &str) -> Result<f64, String> {
 }
 
 /// How several adapters become one.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ComposeName {
     /// One on another
     Stack,
@@ -164,24 +173,44 @@ pub enum ComposeName {
     Average,
     /// Attention over them (AdapterFusion)
     Fuse,
+    /// Each on a stretch of every text
+    Split,
+    /// Each on some rows of a batch
+    BatchSplit,
 }
 
 impl AdapterOptions {
     /// # Errors
-    /// If there are weights, and no average.
+    /// If there are numbers of another composition, or none for this one.
     pub fn paths(&self) -> anyhow::Result<AdapterPaths> {
-        if !self.weights.is_empty() && self.compose != Some(ComposeName::Average) {
-            bail!("--weights is for --compose average");
+        use ComposeName::{Average, BatchSplit, Split};
+        for (option, given, of) in [
+            ("--weights", !self.weights.is_empty(), Average),
+            ("--splits", !self.splits.is_empty(), Split),
+            ("--batch-sizes", !self.batch_sizes.is_empty(), BatchSplit),
+        ] {
+            let asked = self.compose == Some(of);
+            let name = of.to_possible_value();
+            let name = name.as_ref().map_or("", |name| name.get_name());
+            if given && !asked {
+                bail!("{option} is for --compose {name}");
+            }
+            if asked && !given && of != Average {
+                bail!("--compose {name} needs {option}, a number for each adapter");
+            }
         }
         let composition = self.compose.map(|name| match name {
             ComposeName::Stack => Composition::Stack,
             ComposeName::Parallel => Composition::Parallel,
-            ComposeName::Average => Composition::Average,
+            ComposeName::Average => Composition::Average { weights: self.weights.clone() },
             ComposeName::Fuse => Composition::Fuse,
+            ComposeName::Split => Composition::Split { splits: self.splits.clone() },
+            ComposeName::BatchSplit => {
+                Composition::BatchSplit { batch_sizes: self.batch_sizes.clone() }
+            }
         });
         let (adapters, fusion) = (self.adapters.clone(), self.fusion.clone());
-        let (weights, leave_out) = (self.weights.clone(), self.leave_out.clone());
-        Ok(AdapterPaths { adapters, composition, weights, fusion, leave_out })
+        Ok(AdapterPaths { adapters, composition, fusion, leave_out: self.leave_out.clone() })
     }
 
     /// What to run: each adapter on its own, if they are side by side; otherwise all as one.
@@ -191,6 +220,12 @@ impl AdapterOptions {
     pub fn runs(&self) -> anyhow::Result<Vec<AdapterPaths>> {
         let all = self.paths()?;
         Ok(match self.compose {
+            Some(ComposeName::BatchSplit) => {
+                bail!(
+                    "--compose batch-split is for one batch, of `peft forward`; here, --compose \
+                       parallel runs every text under every adapter"
+                )
+            }
             Some(ComposeName::Parallel) => {
                 let one = |adapter: &PathBuf| AdapterPaths {
                     leave_out: self.leave_out.clone(),

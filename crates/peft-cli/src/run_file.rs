@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use peft::data::{Columns, Goal, Layout, Template};
-use peft::format::{AdapterConfig, Composition, Registry};
+use peft::format::{AdapterConfig, Registry};
 use peft::models::Precision;
 use peft::train::TrainSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::models::hub_name;
-use crate::options::{DEFAULT_MODEL, canonical};
+use crate::options::{ComposeName, DEFAULT_MODEL, canonical};
 use crate::prompt;
 
 /// A training run. Flags of the same names win over it.
@@ -52,7 +52,7 @@ pub struct RunFile {
     pub adapters: Vec<PathBuf>,
     /// How they are composed with it: `stack` or `fuse`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub compose: Option<Composition>,
+    pub compose: Option<ComposeName>,
     /// Settings of the method, as adapter_config.json has them; `"null"` for null, which TOML lacks.
     pub method_settings: Map<String, Value>,
     /// The data.

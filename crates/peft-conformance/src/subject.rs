@@ -152,8 +152,9 @@ impl Subject {
         let how = self.in_step(method, run.step as u64).with_memo(&memo);
         let progress = Progress { step: run.step, total: run.total };
         let loss = self.objective(method, how, progress);
-        let gradients = GradientsParams::from_grads(loss.backward(), method);
+        let mut gradients = GradientsParams::from_grads(loss.backward(), method);
         let seen = copied(method, &gradients);
+        run.adapter.method.precondition(&mut gradients);
         run.adapter.method = run.optimizer.step(1e-2, run.adapter.method.clone(), gradients);
         run.step += 1;
         let progress = Progress { step: run.step, total: run.total };

@@ -133,7 +133,7 @@ pub struct LossContext<'a> {
 pub struct StepContext<'a> {
     /// How far the run is, this step done.
     pub progress: Progress,
-    /// The gradients of the step, by parameter, after clipping.
+    /// The gradients of the step, by parameter, after clipping and before the method changed them.
     pub gradients: &'a GradientsParams,
 }
 

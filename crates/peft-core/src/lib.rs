@@ -44,7 +44,9 @@ pub use adapters::{
 };
 pub use base::{Base, BaseSite};
 pub use calibration::{Calibration, base_gradients, layer_inputs};
-pub use compose::{Acts, AdapterPool, Average, GateKind, Gated, PerLayer, Stack, refuse_stack};
+pub use compose::{
+    Acts, AdapterPool, Average, GateKind, Gated, PerLayer, Split, Stack, refuse_stack,
+};
 pub use context::{Encode, InitContext, LossContext, Progress, StepContext};
 pub use edit::{
     Added, Change, Edit, Edits, Gate, GateOn, LinearLayer, LowRank, Magnitude, NormEdit, NormLayer,
@@ -66,7 +68,7 @@ pub use modules_to_save::{ModulesToSave, TokenIndices};
 pub use pass::{EmptyPass, Memo, MemoKey, Mode, Observation, Pass, Probe};
 pub use peft_kernels::{Activation, PackedWeight};
 pub use reparameterize::{Reparameterized, reparameterize};
-pub use rows::{Row, Rows, Slots};
+pub use rows::{Route, Row, Rows, Slots};
 pub use site::{Role, Site, SiteKind};
 pub use targets::{ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns};
 pub use torch_random::{TorchRandom, bf16, torch_permutation};

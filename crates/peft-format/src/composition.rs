@@ -2,15 +2,13 @@
 
 use peft_core::{
     Acts, AdapterPool, Average, Base, BoxedMethod, Change, EmptyPass, Hooks, Method, PerLayer,
-    Role, Stack, change_at, refuse_stack,
+    Role, Slots, Split, Stack, change_at, refuse_stack,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{Adapter, Result};
 
 /// How several adapters become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Composition {
     /// One on another, the first nearest to the base, whose invertible adapter is the only one that
     /// acts, as in adapter-hub/adapters.
@@ -18,36 +16,81 @@ pub enum Composition {
     /// Side by side on the same texts: each in a slot of its own.
     Parallel,
     /// The mean of what they do.
-    Average,
+    Average {
+        /// The weight of each, which are divided by their sum; none for equal ones.
+        weights: Vec<f64>,
+    },
     /// Attention over what they add.
     Fuse,
+    /// Each on a stretch of every text; see [`Split`].
+    Split {
+        /// How many tokens are under each.
+        splits: Vec<usize>,
+    },
+    /// Each on some texts of a batch: each in a slot of its own.
+    BatchSplit {
+        /// How many texts are under each.
+        batch_sizes: Vec<usize>,
+    },
 }
 
 impl Composition {
-    fn name(self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Self::Stack => "stack",
             Self::Parallel => "parallel",
-            Self::Average => "average",
+            Self::Average { .. } => "average",
             Self::Fuse => "fuse",
+            Self::Split { .. } => "split",
+            Self::BatchSplit { .. } => "batch-split",
         }
     }
 
-    fn refuse<T>(self, adapters: &[Adapter], reason: String) -> Result<T> {
+    fn refuse<T>(&self, adapters: &[Adapter], reason: String) -> Result<T> {
         let names: Vec<&str> = adapters.iter().map(|a| a.config.method.name()).collect();
         let (composition, methods) = (self.name().into(), names.join(", "));
         Err(peft_core::Error::Compose { composition, methods, reason }.into())
     }
 
-    /// What `adapters` are together over `base`, in this order, with nothing of them trained;
-    /// `fusion` is the trained fusion of [`Composition::Fuse`]. A stack, an average and a fusion
-    /// have the head of the last adapter (a fusion its own, if it has one); side by side, each has
-    /// its own, and its own slot.
+    /// Whether each adapter has a slot, and a head, of its own.
+    pub fn has_slots(&self) -> bool {
+        matches!(self, Self::Parallel | Self::BatchSplit { .. })
+    }
+
+    /// The slot of each row where a batch of `texts` texts is given to `adapters` adapters; side by
+    /// side, of the whole batch once for each, one after another.
     ///
     /// # Errors
-    /// If there are none, or they do not go together.
+    /// If the batch is not of the size that is split.
+    pub fn slots(&self, adapters: usize, texts: usize) -> Result<Slots> {
+        match self {
+            Self::Parallel => {
+                let of_rows = (0..adapters).flat_map(|slot| vec![Some(slot); texts]);
+                Ok(Slots::new(of_rows.collect()))
+            }
+            Self::BatchSplit { batch_sizes } => {
+                let sum: usize = batch_sizes.iter().sum();
+                if sum != texts {
+                    let reason =
+                        format!("batch_sizes sum to {sum}, and the batch has {texts} texts");
+                    return self.refuse(&[], reason);
+                }
+                let sizes = batch_sizes.iter().enumerate();
+                let of_rows = sizes.flat_map(|(slot, &size)| vec![Some(slot); size]);
+                Ok(Slots::new(of_rows.collect()))
+            }
+            _ => Ok(Slots::default()),
+        }
+    }
+
+    /// What `adapters` are together over `base`, in this order, with nothing of them trained;
+    /// `fusion` is the trained fusion of [`Composition::Fuse`]. Where each has a slot it has its own
+    /// head; otherwise they have that of the last adapter (a fusion its own, if it has one).
+    ///
+    /// # Errors
+    /// If there are none, they do not go together, or there is not a number for each.
     pub fn of(
-        self,
+        &self,
         adapters: Vec<Adapter>,
         fusion: Option<Adapter>,
         base: &Base,
@@ -55,7 +98,8 @@ impl Composition {
         let Some(last) = adapters.last().cloned() else {
             return self.refuse(&adapters, "there must be at least one adapter".into());
         };
-        if self == Self::Parallel {
+        self.check_numbers(&adapters)?;
+        if self.has_slots() {
             let first = has_head(&adapters[0], base);
             if let Some(other) = adapters.iter().position(|a| has_head(a, base) != first) {
                 let reason = format!(
@@ -86,8 +130,18 @@ impl Composition {
                 let reason = "a fusion is trained: give the directory of a trained one";
                 return self.refuse(&adapters, reason.into());
             }
-            (Self::Average, _) => return Self::average(adapters, &vec![1.0; methods.len()], base),
-            (Self::Stack | Self::Parallel, _) => {
+            (Self::Average { weights }, _) => {
+                self.refuse_texts(&adapters, base)?;
+                let weight = |number: usize| weights.get(number).copied().unwrap_or(1.0);
+                let members = methods.into_iter().enumerate();
+                let members = members.map(|(number, method)| (method, weight(number)));
+                BoxedMethod::new(Average::new(members.collect()))
+            }
+            (Self::Split { splits }, _) => {
+                self.refuse_texts(&adapters, base)?;
+                BoxedMethod::new(Split::new(methods.into_iter().zip(splits.clone()).collect()))
+            }
+            (Self::Stack | Self::Parallel | Self::BatchSplit { .. }, _) => {
                 refuse(base, &adapters)?;
                 BoxedMethod::new(Stack::new(self.stacked(&adapters, methods)?))
             }
@@ -95,32 +149,30 @@ impl Composition {
         Ok(last.with_method(last_head.into_iter().chain([method]).collect()))
     }
 
-    /// The average of `adapters`, each with its weight; weights are divided by their sum.
-    ///
-    /// # Errors
-    /// As [`of`](Self::of); or if there is not a weight for each, or they have no positive sum.
-    pub fn average(adapters: Vec<Adapter>, weights: &[f64], base: &Base) -> Result<Adapter> {
-        let Some(last) = adapters.last().cloned() else {
-            return Self::Average.refuse(&adapters, "there must be at least one adapter".into());
+    /// Whether there is a number for each adapter, and they make sense.
+    fn check_numbers(&self, adapters: &[Adapter]) -> Result<()> {
+        let (what, given) = match self {
+            Self::Average { weights } if !weights.is_empty() => ("weights", weights.len()),
+            Self::Split { splits } => ("splits", splits.len()),
+            Self::BatchSplit { batch_sizes } => ("batch_sizes", batch_sizes.len()),
+            _ => return Ok(()),
         };
-        let (count, sum) = (adapters.len(), weights.iter().sum::<f64>());
-        if weights.len() != count {
-            let reason = format!("{} weights for {count} adapters", weights.len());
-            return Self::Average.refuse(&adapters, reason);
+        if given != adapters.len() {
+            return self
+                .refuse(adapters, format!("{given} {what} for {} adapters", adapters.len()));
         }
-        if !(sum.is_finite() && sum > 0.0) {
-            let reason = format!("weights are divided by their sum, and {sum} is not above 0");
-            return Self::Average.refuse(&adapters, reason);
+        if let Self::Average { weights } = self {
+            let sum: f64 = weights.iter().sum();
+            if !(sum.is_finite() && sum > 0.0) {
+                let reason = format!("weights are divided by their sum, and {sum} is not above 0");
+                return self.refuse(adapters, reason);
+            }
         }
-        Self::Average.refuse_average(&adapters, base)?;
-        let methods = adapters.iter().map(|adapter| adapter.parts().1.frozen());
-        let average = Average::new(methods.zip(weights.iter().copied()).collect());
-        let head = last.parts().0;
-        Ok(last.with_method(head.into_iter().chain([BoxedMethod::new(average)]).collect()))
+        Ok(())
     }
 
     /// Methods each of which knows those below it.
-    fn stacked(self, adapters: &[Adapter], methods: Vec<BoxedMethod>) -> Result<Vec<BoxedMethod>> {
+    fn stacked(&self, adapters: &[Adapter], methods: Vec<BoxedMethod>) -> Result<Vec<BoxedMethod>> {
         let count = methods.len();
         let stack = methods.into_iter().fold(Vec::new(), |below, mut method| {
             let mut stack = method.adopt(below);
@@ -133,21 +185,26 @@ impl Composition {
         }
     }
 
-    /// What lengthens a text has no mean.
-    fn refuse_average(self, adapters: &[Adapter], base: &Base) -> Result<()> {
+    /// Refuses what every token of a text sees, which has no mean and belongs to no stretch.
+    fn refuse_texts(&self, adapters: &[Adapter], base: &Base) -> Result<()> {
         if adapters.len() < 2 {
             return Ok(());
         }
         for adapter in adapters {
             let acts = Acts::of(&adapter.parts().1, base);
-            if acts.tokens.is_some() || acts.attention.is_some() {
-                let name = adapter.config.method.name();
-                let reason = format!(
+            let name = adapter.config.method.name();
+            let whole = acts.tokens.is_some() || acts.attention.is_some();
+            let reason = match self {
+                Self::Average { .. } if whole => format!(
                     "{name} puts something before the text or changes its embeddings, which has \
                      no mean; stack it"
-                );
-                return self.refuse(adapters, reason);
-            }
+                ),
+                Self::Split { .. } if whole || acts.states.is_some() => format!(
+                    "{name} acts on a text as a whole, and a split gives it a part; stack it"
+                ),
+                _ => continue,
+            };
+            return self.refuse(adapters, reason);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ mod directory;
 mod error;
 mod files;
 mod keys;
+mod measured;
 mod merge;
 mod registry;
 mod saved_task;
@@ -24,6 +25,7 @@ pub use files::{
     SafetensorsFile, create_directory, is_unfinished, read_pytorch, read_safetensors,
     remove_unfinished, sync_directory, write_atomically, write_safetensors,
 };
+pub use measured::MeasuredCounts;
 pub use merge::{merged_tensors, tensors_under, unmerged_tensors};
 pub use registry::{MethodEntry, Registry};
 pub use saved_task::SavedTask;

@@ -65,6 +65,11 @@ fn a_parameter_that_is_nowhere_is_an_error_that_lists_what_there_is() {
     assert!(error.contains("query.weight"), "{error}");
 }
 
+/// `A` is frozen: `r d_out` is left.
+const FACTORS_OF_OUTPUTS: usize = 3 * OUTPUTS;
+
+conformance!(lora_fa, LoraConfig { lora_fa: true, ..on_all_linear() }, trains(FACTORS_OF_OUTPUTS));
+
 conformance!(rslora, LoraConfig { use_rslora: true, ..on_all_linear() }, trains(FACTORS));
 
 conformance!(dora, LoraConfig { use_dora: true, ..on_all_linear() }, trains(FACTORS + OUTPUTS));

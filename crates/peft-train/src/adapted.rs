@@ -83,8 +83,6 @@ pub struct AdapterPaths {
     pub adapters: Vec<PathBuf>,
     /// How they are composed; needed where there are several.
     pub composition: Option<Composition>,
-    /// The weights of an average; none for equal ones.
-    pub weights: Vec<f64>,
     /// The directory of a trained fusion.
     pub fusion: Option<PathBuf>,
     /// Layers in which the adapter is not used, from 0.
@@ -155,28 +153,26 @@ impl AdapterPaths {
         let base = model.base();
         let whole = |path: &PathBuf| Adapter::load(path, registry, base, device);
         let fusion = self.fusion.as_ref().map(whole).transpose()?;
-        // The head is the fusion's or the last adapter's; side by side, each has its own.
+        // The head is the fusion's or the last adapter's; in slots, each has its own.
+        let has_slots = self.composition.as_ref().is_some_and(Composition::has_slots);
         let has_head = fusion.as_ref().is_some_and(|fusion| fusion.parts().0.is_some());
         let mut adapters = Vec::new();
         for (number, path) in self.adapters.iter().enumerate() {
             let last = number + 1 == self.adapters.len();
-            let own = self.composition == Some(Composition::Parallel) || (last && !has_head);
+            let own = has_slots || (last && !has_head);
             adapters.push(match own {
                 true => whole(path)?,
                 false => Adapter::load_method(path, registry, base, device)?,
             });
         }
-        let adapter = match (self.composition, adapters.len()) {
-            (Some(Composition::Average), _) if !self.weights.is_empty() => {
-                Composition::average(adapters, &self.weights, base)?
-            }
+        let adapter = match (&self.composition, adapters.len()) {
             (Some(composition), _) => composition.of(adapters, fusion, base)?,
             (None, 1) if fusion.is_none() => adapters.remove(0),
             (None, _) => {
                 return Err(Error::setting(
                     "compose",
                     "nothing",
-                    "several adapters must be composed: stack, parallel, average or fuse",
+                    "several adapters must be composed: stack, parallel, average, fuse, split or batch-split",
                 ));
             }
         };

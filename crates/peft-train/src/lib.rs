@@ -15,6 +15,6 @@ pub use error::{Error, Result};
 pub use estimate::{Estimate, Machine, Memory, Weights, Workload};
 pub use evaluate::{Under, evaluate, predict, predict_tags};
 pub use run::{
-    CalibrationBatches, Entry, History, Observer, Outcome, RunDirectory, Schedule, TASK_FILE,
-    TaskFile, TrainData, TrainSettings, Trainer,
+    CalibrationBatches, Entry, History, LearningRates, Observer, Outcome, RunDirectory, Schedule,
+    TASK_FILE, TaskFile, TrainData, TrainSettings, Trainer,
 };

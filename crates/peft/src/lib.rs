@@ -23,9 +23,11 @@ pub use peft_train as train;
 pub use peft_unipelt as unipelt;
 
 mod devices;
+mod published;
 mod registry;
 
 pub use devices::{DeviceError, device, device_names};
+pub use published::{PublishedCounts, published};
 pub use registry::registry;
 
 /// The example of the workspace's README, compiled.

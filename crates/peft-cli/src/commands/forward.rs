@@ -73,14 +73,17 @@ impl Forward {
             method = None;
         }
         let hooks: &dyn Hooks = method.as_ref().map_or(&(), |method| method);
-        let (input, slots) = match paths.composition {
-            // All texts under the first, then all under the second.
-            Some(Composition::Parallel) => {
-                let ([texts, _], adapters) = (input.shape(), paths.adapters.len());
-                let of_rows = (0..adapters).flat_map(|slot| vec![Some(slot); texts]);
-                (input.repeated(adapters), Slots::new(of_rows.collect()))
+        let ([texts, _], adapters) = (input.shape(), paths.adapters.len());
+        let (input, slots) = match &paths.composition {
+            Some(how) => {
+                let input = match how {
+                    // All texts under the first, then all under the second.
+                    Composition::Parallel => input.repeated(adapters),
+                    _ => input,
+                };
+                (input, how.slots(adapters, texts)?)
             }
-            _ => (input, Slots::default()),
+            None => (input, Slots::default()),
         };
         let output = model.forward(&input, How::infer(hooks).with_slots(&slots))?;
         let [batch, _, width] = output.dims();

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::options::{DeviceOptions, ModelOptions, SettingOptions};
 use crate::outline::Outline;
 use crate::output::{grouped, print_json, stdout};
+use crate::table::{numbers, words, write_table};
 
 /// List the methods that --method knows: how they compose with the model, where, what they train,
 /// whether they can be merged, and which files carry them.
@@ -152,31 +153,18 @@ fn trainable(method: &str, model: &ModelOptions) -> anyhow::Result<Option<usize>
     Ok(outline.ok().map(|outline| num_trainable(&outline.adapter.parts().1)))
 }
 
-/// Columns as wide as what is in them.
-fn table(lines: &[Line], out: &mut impl Write) -> anyhow::Result<()> {
-    let head = ["method", "family", "merges", "files", "trainable"].map(String::from);
+fn table(lines: &[Line], out: &mut impl Write) -> std::io::Result<()> {
+    let mut columns = vec![words("method"), words("family"), words("merges"), words("files")];
     let has_counts = lines.iter().any(|line| line.trainable.is_some());
-    let rows: Vec<[String; 5]> = lines
-        .iter()
-        .map(|line| {
-            // A card says more than a word; the first is the answer.
-            let merges = line.merges.split([',', ':', ';', ' ']).next().unwrap_or_default();
-            let trainable = line.trainable.map_or("-".into(), grouped);
-            let [name, family] = [line.name.to_string(), line.family.clone()];
-            [name, family, merges.to_string(), line.files.to_string(), trainable]
-        })
-        .collect();
-    let columns = if has_counts { 5 } else { 4 };
-    let width = |column: usize| {
-        let all = rows.iter().chain([&head]).map(|row| row[column].chars().count());
-        all.max().unwrap_or_default()
-    };
-    for row in [&head].into_iter().chain(&rows) {
-        let cells = (0..columns).map(|column| match column {
-            4 => format!("{:>1$}", row[column], width(column)),
-            _ => format!("{:<1$}", row[column], width(column)),
-        });
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    if has_counts {
+        columns.push(numbers("trainable"));
     }
-    Ok(())
+    let row = |line: &Line| {
+        // A card says more than a word; the first is the answer.
+        let merges = line.merges.split([',', ':', ';', ' ']).next().unwrap_or_default();
+        let row = [line.name, &line.family, merges, line.files].map(String::from);
+        let trainable = has_counts.then(|| line.trainable.map_or("-".into(), grouped));
+        row.into_iter().chain(trainable).collect()
+    };
+    write_table(out, &columns, &lines.iter().map(row).collect::<Vec<_>>())
 }

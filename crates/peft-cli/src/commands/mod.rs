@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod convert;
+pub mod counts;
 pub mod devices;
 pub mod estimate;
 pub mod eval;

@@ -66,7 +66,7 @@ impl Observe {
         }
         let device = self.device.device()?;
         let paths = self.adapters.paths()?;
-        if paths.composition == Some(Composition::Parallel) {
+        if paths.composition.as_ref().is_some_and(Composition::has_slots) {
             bail!("adapters side by side do not interact: observe one at a time");
         }
         let (resolved, adapted) = self.model.load(&paths, &device)?;

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use peft::core::{InitContext, Method, Role, TokenIndices};
 use peft::data::metrics::Metric;
 use peft::data::{Columns, Goal, Template};
-use peft::format::{Accounting, Adapter, Composition, Registry, write_atomically};
+use peft::format::{Accounting, Adapter, Registry, write_atomically};
 use peft::models::{AddedTokens, Model, Precision};
 use peft::train::{
     AdapterPaths, CalibrationBatches, Outcome, RunDirectory, Schedule, TaskFile, Trainer,
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::builtin::write_builtin;
 use crate::data::{LoadedData, Tokens, encode};
 use crate::options::{
-    AdapterOptions, DeviceOptions, SettingOptions, adapter_name, model_of, number,
+    AdapterOptions, ComposeName, DeviceOptions, SettingOptions, adapter_name, model_of, number,
 };
 use crate::output::{grouped, note, print_json, shown, stdout};
 use crate::plot;
@@ -446,17 +446,25 @@ impl Train {
         }
         if !self.adapters.adapters.is_empty() {
             run.adapters = self.adapters.adapters.clone();
-            run.compose = self.adapters.paths()?.composition;
+            run.compose = self.adapters.compose;
         }
         if self.adapters.fusion.is_some() {
             bail!("--fusion is for using a trained fusion; --compose fuse trains one");
         }
         let method = match run.compose {
-            Some(Composition::Average | Composition::Parallel) => {
-                bail!("an average, and adapters side by side, have nothing of their own to train")
+            Some(
+                ComposeName::Average
+                | ComposeName::Parallel
+                | ComposeName::Split
+                | ComposeName::BatchSplit,
+            ) => {
+                bail!(
+                    "adapters averaged, side by side or on parts of texts have nothing of their \
+                     own to train"
+                )
             }
-            Some(Composition::Fuse) => self.method.clone().or(Some("fusion".into())),
-            None | Some(Composition::Stack) => self.method.clone(),
+            Some(ComposeName::Fuse) => self.method.clone().or(Some("fusion".into())),
+            None | Some(ComposeName::Stack) => self.method.clone(),
         };
         if let Some(method) = method {
             if method != run.method {
@@ -468,7 +476,7 @@ impl Train {
             }
             run.method = method;
         }
-        if run.compose == Some(Composition::Fuse) {
+        if run.compose == Some(ComposeName::Fuse) {
             // For information, and for adapter-hub/adapters, which names a fusion by them.
             let names: Vec<String> = run.adapters.iter().map(|path| adapter_name(path)).collect();
             run.method_settings.entry("adapter_names").or_insert_with(|| json!(names));

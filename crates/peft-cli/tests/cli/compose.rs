@@ -124,6 +124,30 @@ fn averages_and_adapters_side_by_side() {
     let together = logits(&format!("{two} --compose parallel"));
     assert_eq!(together.len(), 4 * 10);
     assert!(together.iter().zip(&each).all(|(a, b)| (a - b).abs() < 1e-5));
+    let rows = logits(&format!("{two} --compose batch-split --batch-sizes 1,1"));
+    let own = [&each[..10], &each[30..]].concat();
+    assert!(rows.iter().zip(&own).all(|(a, b)| (a - b).abs() < 1e-5));
+    // A whole text under one of them, and the first tokens of each under the other.
+    let first = logits(&format!("{two} --compose split --splits 9,1"));
+    let alone = logits("--adapter a/adapter --adapter b/adapter --compose split --splits 4,0");
+    assert_eq!(first, alone);
+    assert_ne!(first, logits(&format!("{two} --compose split --splits 2,2")));
+    let split = format!("eval --model model {two} --compose split --splits 3,3");
+    assert!(bench.json(&format!("{split} --data test.tsv --json"))["accuracy"].is_number());
+    for (compose, expected) in [
+        ("split", "--compose split needs --splits"),
+        ("split --splits 1,2,3", "3 splits for 2 adapters"),
+        ("stack --splits 1,2", "--splits is for --compose split"),
+        ("batch-split --batch-sizes 1,2", "batch_sizes sum to 3, and the batch has 2 texts"),
+        ("batch-split", "--compose batch-split needs --batch-sizes"),
+    ] {
+        let forward = "forward --inputs ids.safetensors --out never.safetensors";
+        let error = bench.error(&format!("{forward} {two} --compose {compose}"));
+        assert!(error.contains(expected), "{error}");
+    }
+    let of_rows = "--compose batch-split --batch-sizes 1,1 --data test.tsv";
+    let error = bench.error(&format!("eval --model model {two} {of_rows}"));
+    assert!(error.contains("is for one batch"), "{error}");
     let error = bench.error(&format!("observe {two} --compose parallel --data test.tsv"));
     assert!(error.contains("observe one at a time"), "{error}");
 

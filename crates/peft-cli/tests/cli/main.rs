@@ -3,6 +3,7 @@
 mod bad_input;
 mod base;
 mod compose;
+mod counts;
 mod generate;
 mod heads;
 mod language;

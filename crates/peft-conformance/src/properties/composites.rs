@@ -11,8 +11,8 @@ use peft_models::Forward;
 use crate::Subject;
 use crate::numbers::{assert_close, numbers, values};
 
-/// A method acts the same in a stack of one, in the average of two copies, in all layers of a plan
-/// by layers, in a slot that all rows are under, and under gates that are wide open; beside another
+/// A method acts the same in a stack of one, in the average of two copies, where texts are split
+/// between two copies, in all layers of a plan by layers, in a slot that all rows are under, and under gates that are wide open; beside another
 /// method, above, below or averaged with it, the merged model gives the adapted logits. What has no
 /// meaning is refused with an error that names the method.
 ///
@@ -29,8 +29,13 @@ pub fn acts_the_same_inside_composites(subject: &Subject) {
     same(subject, &adapter, "a plan by layers", &plan);
 
     let pair = || vec![adapter.clone(), adapter.clone()];
-    if let Some(average) = composed(subject, Composition::Average, pair()) {
+    if let Some(average) = composed(subject, &Composition::Average { weights: Vec::new() }, pair())
+    {
         same(subject, &adapter, "the average of two copies", &average.method);
+    }
+    let splits = vec![2, 3];
+    if let Some(split) = composed(subject, &Composition::Split { splits }, pair()) {
+        same(subject, &adapter, "texts split between two copies", &split.method);
     }
     let expected = subject.host.logits(&adapter.method);
     let pool = AdapterPool::new(vec![boxed()]);
@@ -44,10 +49,10 @@ pub fn acts_the_same_inside_composites(subject: &Subject) {
 
     let plain = subject.plain().trained(2);
     let plain = Adapter { method: plain.method.valid(), ..plain };
-    for composition in [Composition::Stack, Composition::Average] {
+    for composition in [Composition::Stack, Composition::Average { weights: Vec::new() }] {
         for pair in [[&plain, &adapter], [&adapter, &plain]] {
-            if let Some(both) = composed(subject, composition, pair.map(Clone::clone).to_vec()) {
-                merges(subject, composition, &both.method);
+            if let Some(both) = composed(subject, &composition, pair.map(Clone::clone).to_vec()) {
+                merges(subject, &composition, &both.method);
             }
         }
     }
@@ -56,7 +61,7 @@ pub fn acts_the_same_inside_composites(subject: &Subject) {
 /// What two adapters are together, unless that is refused as it should be.
 fn composed(
     subject: &Subject,
-    composition: Composition,
+    composition: &Composition,
     adapters: Vec<Adapter>,
 ) -> Option<Adapter> {
     match composition.of(adapters, None, subject.host.model.base()) {
@@ -91,7 +96,7 @@ fn same(subject: &Subject, adapter: &Adapter, what: &str, composite: &(impl Meth
 }
 
 /// Where two methods together can be merged, the merged model gives their logits.
-fn merges(subject: &Subject, composition: Composition, both: &Stack) {
+fn merges(subject: &Subject, composition: &Composition, both: &Stack) {
     let (host, base) = (&subject.host, subject.host.model.base());
     let found = host.logits(both);
     if merge_obstacle(both, base).is_none() {

@@ -5,6 +5,7 @@ mod gated;
 mod per_layer;
 mod pool;
 mod refuse;
+mod split;
 mod stack;
 
 pub use average::Average;
@@ -12,10 +13,12 @@ pub use gated::{GateKind, Gated};
 pub use per_layer::PerLayer;
 pub use pool::AdapterPool;
 pub use refuse::{Acts, refuse_stack};
+pub use split::Split;
 pub use stack::Stack;
 
 use std::fmt::Debug;
 
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use crate::edit::Answer;
@@ -61,6 +64,11 @@ pub(crate) trait Composite: Debug + Send + Sync {
         false
     }
 
+    /// Whether what it does to a token depends on where that stands, although it does not for a member.
+    fn reads_positions(&self) -> bool {
+        false
+    }
+
     /// How positions of members go together.
     fn positions(&self, members: &[usize]) -> usize {
         members.iter().copied().max().unwrap_or(0)
@@ -90,7 +98,7 @@ impl<C: Composite> AllHooks for C {
         self.reads_padding() || self.members().iter().any(Hooks::needs_padding)
     }
     fn needs_every_token(&self) -> bool {
-        self.members().iter().any(Hooks::needs_every_token)
+        self.reads_positions() || self.members().iter().any(Hooks::needs_every_token)
     }
 }
 
@@ -107,6 +115,9 @@ impl<C: Composite> AllMethod for C {
         let terms = self.members().iter().map(|member| Method::loss(member, context));
         let terms = terms.collect::<Result<Vec<_>>>()?;
         Ok(terms.into_iter().flatten().reduce(|sum, term| sum + term))
+    }
+    fn precondition(&mut self, gradients: &mut GradientsParams) {
+        self.members_mut().iter_mut().for_each(|member| Method::precondition(member, gradients));
     }
     fn after_step(&mut self, context: &StepContext<'_>) {
         self.members_mut().iter_mut().for_each(|member| Method::after_step(member, context));

@@ -4,7 +4,7 @@ use burn::module::{Module, ParamId};
 
 use super::Composite;
 use crate::edit::Answer;
-use crate::{BoxedMethod, Hooks, MemoKey, Pass, Rows, Site, Stage, Tokens};
+use crate::{BoxedMethod, Hooks, MemoKey, Pass, Route, Rows, Site, Stage, Tokens};
 
 /// Adapters of one base in slots. Each row of a batch is under the adapter of the slot that the
 /// pass's [`Slots`](crate::Slots) name for it, or under none; adapters may be of any methods, and
@@ -74,7 +74,7 @@ impl Composite for AdapterPool {
             None => {}
         }
         let key = MemoKey { of: self.generation, name: "slots", site: Some(site.index) };
-        A::routed(self.slots.iter().map(of).collect(), key)
+        A::routed(self.slots.iter().map(of).collect(), &Route::Rows, key)
     }
     fn through(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens {
         let Tokens { hidden, rows, segments } = tokens;

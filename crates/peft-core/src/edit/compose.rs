@@ -1,7 +1,7 @@
 //! How answers of several methods become one.
 
 use super::{Edit, Edits, Gate, NormEdit, Routed, TableEdit, VectorEdit};
-use crate::MemoKey;
+use crate::{MemoKey, Route};
 
 /// What a hook answers, as a composite makes one answer of its members'.
 ///
@@ -19,8 +19,9 @@ pub(crate) trait Answer: Sized {
     /// Under gates, one for each part of what a site's layer returns.
     fn gated(self, gates: Vec<Gate>) -> Self;
 
-    /// By slot; what is made of all of them together may be kept under a key.
-    fn routed(members: Vec<Self>, key: MemoKey) -> Self;
+    /// Each for the tokens that a route sends there; what is made of all of them together may be
+    /// kept under a key.
+    fn routed(members: Vec<Self>, route: &Route, key: MemoKey) -> Self;
 }
 
 /// Those that do something one after another; a lone one is itself.
@@ -68,10 +69,10 @@ impl Answer for Edits {
         }
     }
 
-    fn routed(members: Vec<Self>, key: MemoKey) -> Self {
+    fn routed(members: Vec<Self>, route: &Route, key: MemoKey) -> Self {
         match members.iter().all(Self::is_none) {
             true => Self::none(),
-            false => [Edit::Routed(Routed::new(members, key))].into_iter().collect(),
+            false => [Edit::Routed(Routed::new(members, route.clone(), key))].into_iter().collect(),
         }
     }
 }
@@ -97,10 +98,10 @@ impl Answer for VectorEdit {
         self
     }
 
-    fn routed(members: Vec<Self>, _key: MemoKey) -> Self {
+    fn routed(members: Vec<Self>, route: &Route, _key: MemoKey) -> Self {
         match members.iter().all(Self::is_keep) {
             true => Self::Keep,
-            false => Self::Routed(members),
+            false => Self::Routed(route.clone(), members),
         }
     }
 }
@@ -125,9 +126,9 @@ impl Answer for NormEdit {
         Self { gain: self.gain.gated(gates.clone()), bias: self.bias.gated(gates) }
     }
 
-    fn routed(members: Vec<Self>, key: MemoKey) -> Self {
+    fn routed(members: Vec<Self>, route: &Route, key: MemoKey) -> Self {
         let (gain, bias) = members.into_iter().map(|edit| (edit.gain, edit.bias)).unzip();
-        Self { gain: Answer::routed(gain, key), bias: Answer::routed(bias, key) }
+        Self { gain: Answer::routed(gain, route, key), bias: Answer::routed(bias, route, key) }
     }
 }
 
@@ -152,10 +153,10 @@ impl Answer for TableEdit {
         self
     }
 
-    fn routed(members: Vec<Self>, _key: MemoKey) -> Self {
+    fn routed(members: Vec<Self>, route: &Route, _key: MemoKey) -> Self {
         match members.iter().all(Self::is_keep) {
             true => Self::Keep,
-            false => Self::Routed(members),
+            false => Self::Routed(route.clone(), members),
         }
     }
 }

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use peft_kernels::{Dropout, Norm};
 
-use crate::{Change, Pass, Site};
+use crate::{Change, Pass, Route, Site};
 
 /// Another value of a vector, such as a norm's gain.
 #[derive(Debug, Clone, Default)]
@@ -18,8 +18,8 @@ pub enum VectorEdit {
     Stack(Vec<VectorEdit>),
     /// `Σ wₙ vₙ`.
     Mean(Vec<(f64, VectorEdit)>),
-    /// By slot.
-    Routed(Vec<VectorEdit>),
+    /// Each for the tokens that a route sends there.
+    Routed(Route, Vec<VectorEdit>),
 }
 
 /// A vector, or one for each token.
@@ -29,6 +29,36 @@ enum Value {
     All(Tensor<1>),
     /// `[tokens, d]`.
     Each(Tensor<2>),
+}
+
+impl Value {
+    /// One for each of `tokens` tokens.
+    fn of_each(self, tokens: usize) -> Tensor<2> {
+        match self {
+            Self::All(vector) => {
+                let [d] = vector.dims();
+                vector.unsqueeze::<2>().expand([tokens, d])
+            }
+            Self::Each(vectors) => vectors,
+        }
+    }
+
+    fn times(self, factor: f64) -> Self {
+        match self {
+            Self::All(vector) => Self::All(vector * factor),
+            Self::Each(vectors) => Self::Each(vectors * factor),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::All(a), Self::All(b)) => Self::All(a + b),
+            (Self::Each(a), Self::Each(b)) => Self::Each(a + b),
+            (Self::Each(each), Self::All(all)) | (Self::All(all), Self::Each(each)) => {
+                Self::Each(each + all.unsqueeze())
+            }
+        }
+    }
 }
 
 impl VectorEdit {
@@ -50,36 +80,29 @@ impl VectorEdit {
                 let terms = members.iter().map(|(w, edit)| edit.apply(vector.clone()) * *w);
                 terms.reduce(|sum, term| sum + term).expect("a mean has members")
             }
-            Self::Routed(_) => panic!("rows of a batch have different vectors"),
+            Self::Routed(..) => panic!("rows of a batch have different vectors"),
         }
     }
 
-    fn value(&self, vector: Tensor<1>, pass: &Pass<'_>) -> Value {
+    /// What this makes of a vector, or of one for each token.
+    fn over(&self, value: Value, pass: &Pass<'_>) -> Value {
         match self {
-            Self::Routed(_) => self.each(vector, pass),
-            Self::Stack(edits) if edits.iter().any(|edit| matches!(edit, Self::Routed(_))) => {
-                self.each(vector, pass)
+            Self::Keep => value,
+            Self::Set(vector) => Value::All(vector.clone()),
+            Self::Stack(edits) => edits.iter().fold(value, |value, edit| edit.over(value, pass)),
+            Self::Mean(members) => {
+                let terms =
+                    members.iter().map(|(w, edit)| edit.over(value.clone(), pass).times(*w));
+                terms.reduce(Value::plus).expect("a mean has members")
             }
-            _ => Value::All(self.apply(vector)),
-        }
-    }
-
-    fn each(&self, vector: Tensor<1>, pass: &Pass<'_>) -> Value {
-        Value::Each(pass.by_slot(|slot, _, sub| {
-            let value = self.of_slot(slot).apply(vector.clone());
-            let [d] = value.dims();
-            value.unsqueeze::<2>().expand([sub.rows.tokens(), d])
-        }))
-    }
-
-    /// The edit of the rows of one slot.
-    fn of_slot(&self, slot: Option<usize>) -> Self {
-        match self {
-            Self::Routed(members) => slot.map_or(Self::Keep, |slot| members[slot].clone()),
-            Self::Stack(edits) => {
-                Self::Stack(edits.iter().map(|edit| edit.of_slot(slot)).collect())
-            }
-            other => other.clone(),
+            Self::Routed(route, members) => Value::Each(pass.routed(route, |member, part, sub| {
+                let value = match &value {
+                    Value::All(vector) => Value::All(vector.clone()),
+                    Value::Each(vectors) => Value::Each(part.take(vectors)),
+                };
+                let edit = member.map_or(&Self::Keep, |member| &members[member]);
+                edit.over(value, sub).of_each(sub.rows.tokens())
+            })),
         }
     }
 
@@ -87,7 +110,7 @@ impl VectorEdit {
     fn drops(&self, below: &Self) -> bool {
         match self {
             Self::Keep => false,
-            Self::Routed(members) => members.iter().any(|edit| edit.drops(below)),
+            Self::Routed(_, members) => members.iter().any(|edit| edit.drops(below)),
             _ => !below.is_keep(),
         }
     }
@@ -185,12 +208,12 @@ impl<'a> NormLayer<'a> {
         pass: &Pass<'_>,
         normalized: impl FnOnce(Norm) -> Tensor<2>,
     ) -> Tensor<2> {
-        let gain = edit.gain.value(self.gain.clone(), pass);
+        let gain = edit.gain.over(Value::All(self.gain.clone()), pass);
         let bias = match (self.bias, edit.bias.is_keep()) {
             (None, true) => None,
             (bias, _) => {
                 let bias = bias.cloned().unwrap_or_else(|| self.gain.zeros_like());
-                Some(edit.bias.value(bias, pass))
+                Some(edit.bias.over(Value::All(bias), pass))
             }
         };
         let &Self { epsilon, centred, .. } = self;

@@ -1,26 +1,28 @@
-//! Each row under the edits of its slot, with one product of the base.
+//! Each token under the edits of its adapter, with one product of the base.
 
 use burn::tensor::Tensor;
 use peft_kernels::Segment;
 
 use super::apply::{Chain, forward, inputs, over};
 use super::{Edit, Edits, LinearLayer, LowRank};
-use crate::{MemoKey, Pass};
+use crate::{MemoKey, Pass, Route};
 
-/// Each row under the edits of its slot. The product with the frozen weight runs once for all rows;
-/// low-rank parts of all slots run as one segmented product beside it.
+/// Each token under the edits of its adapter. The product with the frozen weight runs once for all
+/// tokens; low-rank parts of all adapters run as one segmented product beside it.
 #[derive(Debug, Clone)]
 pub struct Routed {
-    /// By slot.
+    /// By adapter.
     members: Vec<Edits>,
+    /// Which tokens are whose.
+    route: Route,
     /// Under which the factors of all slots, side by side, are kept.
     key: MemoKey,
 }
 
 impl Routed {
-    /// The edits of each slot; what is made of all of them together is kept under `key`.
-    pub fn new(members: Vec<Edits>, key: MemoKey) -> Self {
-        Self { members, key }
+    /// The edits of each adapter; what is made of all of them together is kept under `key`.
+    pub fn new(members: Vec<Edits>, route: Route, key: MemoKey) -> Self {
+        Self { members, route, key }
     }
 
     /// By slot.
@@ -44,10 +46,9 @@ impl Routed {
         if self.is_additive() {
             return x;
         }
-        pass.by_slot(|slot, rows, sub| {
+        pass.routed(&self.route, |slot, part, sub| {
             let edits: Vec<&Edit> = self.of(slot).collect();
-            let x = pass.rows.take(x.clone(), rows);
-            inputs(&edits, x, sub).pop().expect("an input for the product")
+            inputs(&edits, part.take(&x), sub).pop().expect("an input for the product")
         })
     }
 
@@ -61,8 +62,8 @@ impl Routed {
         if let Some(added) = self.segmented(layer, x, pass) {
             return added;
         }
-        pass.by_slot(|slot, rows, sub| {
-            let x = pass.rows.take(x.clone(), rows);
+        pass.routed(&self.route, |slot, part, sub| {
+            let x = part.take(x);
             let added = slot.and_then(|slot| self.members[slot].added(layer, &x, sub));
             added.unwrap_or_else(|| Tensor::zeros([x.dims()[0], layer.site.d_out()], &x.device()))
         })
@@ -78,9 +79,14 @@ impl Routed {
     ) -> Tensor<2> {
         if let Some(factors) = self.factors(layer, pass) {
             let count = factors.a.dims()[0];
-            let slots = pass.slots.of_each(pass.rows.len()).iter().enumerate();
+            let cut = self.route.cut(pass.rows);
+            let (rows, slots) = match &cut {
+                Some(cut) => (&cut.rows, &cut.slots),
+                None => (pass.rows, pass.slots),
+            };
+            let slots = slots.of_each(rows.len()).iter().enumerate();
             let segments = slots.map(|(row, slot)| Segment {
-                rows: pass.rows.start(row)..pass.rows.start(row + 1),
+                rows: rows.start(row)..rows.start(row + 1),
                 factors: slot.filter(|slot| slot + 1 < count),
             });
             let segments: Vec<Segment> = segments.collect();
@@ -100,9 +106,9 @@ impl Routed {
         y: Tensor<2>,
         pass: &Pass<'_>,
     ) -> Tensor<2> {
-        pass.by_slot(|slot, rows, sub| {
+        pass.routed(&self.route, |slot, part, sub| {
             let edits: Vec<&Edit> = self.of(slot).collect();
-            let x = pass.rows.take(x.clone(), rows);
+            let x = part.take(&x);
             let chain = over(below, edits.iter().copied());
             if edits.iter().any(|edit| matches!(edit, Edit::Weight(_))) {
                 // Another weight is another product.
@@ -110,7 +116,7 @@ impl Routed {
             }
             let mut inputs = inputs(&edits, x, sub);
             inputs.pop();
-            let mut y = pass.rows.take(y.clone(), rows);
+            let mut y = part.take(&y);
             for (number, edit) in edits.iter().enumerate() {
                 let x = inputs.pop().expect("an input for each edit");
                 y = edit.output(&chain[..below.len() + number], layer, x, y, sub);
@@ -140,7 +146,11 @@ impl Routed {
         pass: &Pass<'_>,
     ) -> Option<Tensor<2>> {
         let factors = self.factors(layer, pass)?;
-        let segments = pass.rows.segments(pass.slots);
+        let cut = self.route.cut(pass.rows);
+        let segments = match &cut {
+            Some(cut) => cut.rows.segments(&cut.slots),
+            None => pass.rows.segments(pass.slots),
+        };
         let Factors { a, b } = factors.of(segments.slots());
         let inner = segments.apart(x.clone()).matmul(a);
         Some(segments.together(inner.matmul(b)))

@@ -7,7 +7,7 @@ use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
 use super::LowRank;
 use crate::rows::ints;
-use crate::{Change, FrozenWeight, Pass, Site};
+use crate::{Change, FrozenWeight, Pass, Route, Site};
 
 /// What a method does to a table `[entries, d]`: of an embedding, or of a language model's head, whose
 /// weight is the table the other way round.
@@ -28,8 +28,8 @@ pub enum TableEdit {
     Stack(Vec<TableEdit>),
     /// `Σ wₙ tableₙ`.
     Mean(Vec<(f64, TableEdit)>),
-    /// By slot.
-    Routed(Vec<TableEdit>),
+    /// Each for the tokens that a route sends there.
+    Routed(Route, Vec<TableEdit>),
 }
 
 /// Other values in some rows of a table.
@@ -76,11 +76,9 @@ impl TableEdit {
                 edits.iter().fold(found, |found, edit| edit.over(found, ids, pass))
             }
             Self::Mean(members) => mean(members, |edit| edit.over(found.clone(), ids, pass)),
-            Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
-                let own =
-                    rows.iter().flat_map(|&row| pass.rows.start(row)..pass.rows.start(row + 1));
-                let own: Vec<usize> = own.map(|token| ids[token]).collect();
-                let found = pass.rows.take(found.clone(), rows);
+            Self::Routed(route, members) => pass.routed(route, |slot, part, sub| {
+                let own: Vec<usize> = part.places().map(|token| ids[token]).collect();
+                let found = part.take(&found);
                 slot.map_or(&Self::Keep, |slot| &members[slot]).over(found, &own, sub)
             }),
         }
@@ -96,10 +94,12 @@ impl TableEdit {
     ) -> Tensor<2> {
         match self {
             Self::Replaced(values) => x.matmul(values.clone().transpose()),
-            Self::Routed(members) if self.scales() => pass.by_slot(|slot, rows, sub| {
-                let x = pass.rows.take(x.clone(), rows);
-                slot.map_or(&Self::Keep, |slot| &members[slot]).compare(transposed, x, sub)
-            }),
+            Self::Routed(route, members) if self.scales() => {
+                pass.routed(route, |slot, part, sub| {
+                    let x = part.take(&x);
+                    slot.map_or(&Self::Keep, |slot| &members[slot]).compare(transposed, x, sub)
+                })
+            }
             // What depends on the values below is no sum over the states.
             _ if self.scales() => x.matmul(self.dense(transposed.transpose().dense()).transpose()),
             _ => self.compared(transposed.linear(x.clone(), None), x, pass),
@@ -110,7 +110,7 @@ impl TableEdit {
     fn scales(&self) -> bool {
         match self {
             Self::Scaled(_) => true,
-            Self::Stack(edits) | Self::Routed(edits) => edits.iter().any(Self::scales),
+            Self::Stack(edits) | Self::Routed(_, edits) => edits.iter().any(Self::scales),
             Self::Mean(members) => members.iter().any(|(_, edit)| edit.scales()),
             Self::Keep | Self::Replaced(_) | Self::Rows(_) | Self::LowRank(_) => false,
         }
@@ -134,9 +134,9 @@ impl TableEdit {
             Self::Mean(members) => {
                 mean(members, |edit| edit.compared(scores.clone(), x.clone(), pass))
             }
-            Self::Routed(members) if members.iter().all(Self::is_keep) => scores,
-            Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
-                let [scores, x] = [&scores, &x].map(|all| pass.rows.take(all.clone(), rows));
+            Self::Routed(_, members) if members.iter().all(Self::is_keep) => scores,
+            Self::Routed(route, members) => pass.routed(route, |slot, part, sub| {
+                let [scores, x] = [&scores, &x].map(|all| part.take(all));
                 slot.map_or(&Self::Keep, |slot| &members[slot]).compared(scores, x, sub)
             }),
         }
@@ -162,7 +162,7 @@ impl TableEdit {
             }
             Self::Stack(edits) => edits.iter().fold(table, |table, edit| edit.dense(table)),
             Self::Mean(members) => mean(members, |edit| edit.dense(table.clone())),
-            Self::Routed(_) => panic!("rows of a batch have different tables"),
+            Self::Routed(..) => panic!("rows of a batch have different tables"),
         }
     }
 
@@ -173,7 +173,7 @@ impl TableEdit {
             false => site.shape,
         };
         match self {
-            Self::Keep | Self::Routed(_) => Change::default(),
+            Self::Keep | Self::Routed(..) => Change::default(),
             Self::Replaced(_) => Change { weight: entries * d, bias: 0, rank: entries.min(d) },
             Self::LowRank(factors) => {
                 let rank = factors.rank().min(entries).min(d);
@@ -199,8 +199,8 @@ impl TableEdit {
         };
         match (self, above) {
             (Self::Keep, _) | (_, Self::Keep) | (_, Self::LowRank(_) | Self::Scaled(_)) => None,
-            (Self::Routed(members), _) => members.iter().find_map(|edit| edit.refuses(above)),
-            (_, Self::Routed(members)) => members.iter().find_map(|edit| self.refuses(edit)),
+            (Self::Routed(_, members), _) => members.iter().find_map(|edit| edit.refuses(above)),
+            (_, Self::Routed(_, members)) => members.iter().find_map(|edit| self.refuses(edit)),
             _ => match (own(self), own(above)) {
                 (Some(below), Some(above)) if !above.iter().any(|row| below.contains(row)) => None,
                 _ => Some("it puts other rows of embeddings in the place of those of the other"),

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::edit::{Answer, Gate, stack};
-use crate::{MemoKey, Pass, Site};
+use crate::{MemoKey, Pass, Route, Site};
 
 /// Learned keys and values of an attention, before those of the text and seen by every token.
 #[derive(Debug, Clone, Default)]
@@ -214,10 +214,11 @@ impl Answer for ExtraKeys {
         }
     }
 
-    fn routed(members: Vec<Self>, _key: MemoKey) -> Self {
-        match members.iter().all(Self::is_none) {
-            true => Self::None,
-            false => Self::Routed(members),
+    fn routed(members: Vec<Self>, route: &Route, _key: MemoKey) -> Self {
+        if members.iter().all(Self::is_none) {
+            return Self::None;
         }
+        assert!(*route == Route::Rows, "every token of a row sees its keys; refused before");
+        Self::Routed(members)
     }
 }

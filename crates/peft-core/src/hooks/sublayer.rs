@@ -7,7 +7,8 @@ use burn::tensor::Tensor;
 use peft_kernels::{Dropout, sum};
 
 use crate::edit::{Answer, Gate, stack};
-use crate::{Hooks, MemoKey, NormLayer, Pass, Site};
+use crate::pass::Part;
+use crate::{Hooks, MemoKey, NormLayer, Pass, Route, Site};
 
 /// The end of a sublayer: `norm(residual + output)`, or `residual + output` in a model that
 /// normalises before the sublayer. Its states are each `[tokens, d]`.
@@ -88,14 +89,13 @@ impl<'a> SublayerEnd<'a> {
         Self { place, input, output, residual, dropout, normalized: OnceCell::new() }
     }
 
-    /// The states of some rows.
-    fn of_rows(&self, rows: &[usize], pass: &Pass<'_>) -> Self {
-        let take = |tensor: &Tensor<2>| pass.rows.take(tensor.clone(), rows);
+    /// The states of some tokens.
+    fn of_part(&self, part: Part<'_>) -> Self {
         Self {
             place: self.place,
-            input: take(&self.input),
-            output: take(&self.output),
-            residual: take(&self.residual),
+            input: part.take(&self.input),
+            output: part.take(&self.output),
+            residual: part.take(&self.residual),
             dropout: self.dropout,
             normalized: OnceCell::new(),
         }
@@ -149,8 +149,8 @@ pub enum Insert<'a> {
     Mean(Vec<(f64, Insert<'a>)>),
     /// With `g` times the update; the gate reads what the function reads.
     Gated(Gate, Box<Insert<'a>>),
-    /// By slot.
-    Routed(Vec<Insert<'a>>),
+    /// Each for the tokens that a route sends there.
+    Routed(Route, Vec<Insert<'a>>),
 }
 
 impl<'a> Insert<'a> {
@@ -189,8 +189,8 @@ impl<'a> Insert<'a> {
                 terms.reduce(|sum, term| sum + term).expect("a mean has members")
             }
             Self::Gated(_, part) => part.join(self.update(end, pass), end, pass),
-            Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
-                let end = end.of_rows(rows, pass);
+            Self::Routed(route, members) => pass.routed(route, |slot, part, sub| {
+                let end = end.of_part(part);
                 slot.map_or(&Self::None, |slot| &members[slot]).forward(&end, sub)
             }),
         }
@@ -201,7 +201,7 @@ impl<'a> Insert<'a> {
         match self {
             Self::None | Self::Function(_) => false,
             Self::Behind(_) => true,
-            Self::Stack(parts) | Self::Routed(parts) => parts.iter().any(Self::is_behind),
+            Self::Stack(parts) | Self::Routed(_, parts) => parts.iter().any(Self::is_behind),
             Self::Mean(members) => members.iter().any(|(_, part)| part.is_behind()),
             Self::Gated(_, part) => part.is_behind(),
         }
@@ -228,8 +228,8 @@ impl<'a> Insert<'a> {
                 let change = part.leave(site, states.clone(), pass) - states.clone();
                 states + change * gate
             }
-            Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
-                let states = pass.rows.take(states.clone(), rows);
+            Self::Routed(route, members) => pass.routed(route, |slot, part, sub| {
+                let states = part.take(&states);
                 slot.map_or(&Self::None, |slot| &members[slot]).leave(site, states, sub)
             }),
         }
@@ -296,8 +296,8 @@ impl<'a> Insert<'a> {
                 terms.reduce(|sum, term| sum + term).expect("a mean has members")
             }
             Self::Gated(_, part) => part.reads(end, pass),
-            Self::Routed(members) => pass.by_slot(|slot, rows, sub| {
-                let end = end.of_rows(rows, pass);
+            Self::Routed(route, members) => pass.routed(route, |slot, part, sub| {
+                let end = end.of_part(part);
                 slot.map_or(&Self::None, |slot| &members[slot]).reads(&end, sub)
             }),
         }
@@ -327,10 +327,10 @@ impl Answer for Insert<'_> {
         }
     }
 
-    fn routed(members: Vec<Self>, _key: MemoKey) -> Self {
+    fn routed(members: Vec<Self>, route: &Route, _key: MemoKey) -> Self {
         match members.iter().all(Self::is_none) {
             true => Self::None,
-            false => Self::Routed(members),
+            false => Self::Routed(route.clone(), members),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::any::Any;
 use std::fmt::Debug;
 
 use burn::module::{Devices, Flag, Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::hooks::AllHooks;
@@ -186,6 +187,9 @@ impl AllMethod for BoxedMethod {
     }
     fn loss(&self, context: &LossContext<'_>) -> Result<Option<Tensor<1>>> {
         self.method.loss(context)
+    }
+    fn precondition(&mut self, gradients: &mut GradientsParams) {
+        self.method.precondition(gradients);
     }
     fn after_step(&mut self, context: &StepContext<'_>) {
         self.method.after_step(context);

@@ -12,6 +12,7 @@ pub use config::{ComputationFunction, MethodCard, MethodConfig};
 pub use merge::{change_at, merge_obstacle};
 pub use size::Size;
 
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use crate::hooks::open_and_closed;
@@ -31,7 +32,8 @@ open_and_closed! {
     /// # Life cycle
     ///
     /// [`MethodConfig::init`] → for each step: forward, [`loss`](Self::loss) added to that of the
-    /// task, optimizer, [`after_step`](Self::after_step) → [`finish`](Self::finish).
+    /// task, [`precondition`](Self::precondition), optimizer, [`after_step`](Self::after_step) →
+    /// [`finish`](Self::finish).
     trait Method: Hooks;
     /// [`Method`] without defaults, for composites and boxes.
     trait AllMethod;
@@ -54,6 +56,9 @@ open_and_closed! {
     fn loss[&self](context: &LossContext<'_>) -> Result<Option<Tensor<1>>> {
         Ok(None)
     }
+
+    /// Changes the gradients of a step, after clipping and before the optimizer is given them.
+    fn precondition[&mut self](gradients: &mut GradientsParams) {}
 
     /// Called after each optimizer step.
     fn after_step[&mut self](context: &StepContext<'_>) {}

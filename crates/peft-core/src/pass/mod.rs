@@ -10,6 +10,7 @@ use peft_kernels::Dropout;
 
 use crate::{Rows, Site, Slots};
 
+pub(crate) use groups::Part;
 pub use memo::{Memo, MemoKey};
 pub use probe::{Observation, Probe};
 

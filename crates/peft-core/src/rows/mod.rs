@@ -1,6 +1,7 @@
 //! The rows of a batch: which tokens of a tensor `[tokens, d]` belong to which text.
 
 mod index;
+mod route;
 mod segments;
 mod slots;
 
@@ -10,6 +11,7 @@ use burn::tensor::{Bool, Device, Tensor, TensorData};
 
 use index::Index;
 pub(crate) use index::ints;
+pub use route::Route;
 pub(crate) use segments::Segments;
 pub use slots::Slots;
 

@@ -35,6 +35,7 @@ const KINDS: &[SiteKind] = &[SiteKind::Linear, SiteKind::Embedding];
 /// | `attn_matrices` (`matrices`) | none | for a fused projection of query, key and value: which of `q`, `k`, `v` are adapted, each with its own factors, as in adapter-hub/adapters; none: one pair of factors for all, as in HF PEFT |
 /// | `fan_in_fan_out` | false | for PEFT: whether the checkpoint stores weights as `[d_in, d_out]`; written to files, not read, since the model knows |
 /// | `loraplus_lr_ratio` (`lr_ratio`) | none | LoRA+: learning rate of `B` over that of `A` |
+/// | `lora_fa` (`fa`) | false | LoRA-FA: only `B` is trained, by the gradient of the weight |
 ///
 /// ```
 /// use peft_lora::LoraConfig;
@@ -85,6 +86,10 @@ pub struct LoraConfig {
     /// biases over that of `A`; 16 is the paper's advice.
     #[serde(rename = "loraplus_lr_ratio", skip_serializing_if = "Option::is_none")]
     pub lr_ratio: Option<f64>,
+    /// LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): `A` stays as it starts, and the gradient of `B`
+    /// becomes `(Aᵀ A)⁻¹ g / s²`, for which the change of `W` is nearest to its own gradient.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lora_fa: bool,
 }
 
 impl Default for LoraConfig {
@@ -106,6 +111,7 @@ impl Default for LoraConfig {
             lora_bias: false,
             ensure_weight_tying: false,
             lr_ratio: None,
+            lora_fa: false,
         }
     }
 }
@@ -204,6 +210,7 @@ impl MethodConfig for LoraConfig {
         ("dropout", "lora_dropout"),
         ("init", "init_lora_weights"),
         ("lr_ratio", "loraplus_lr_ratio"),
+        ("fa", "lora_fa"),
         ("matrices", "attn_matrices"),
     ];
     const CARD: MethodCard = MethodCard {
@@ -255,6 +262,10 @@ impl MethodConfig for LoraConfig {
             && !(ratio.is_finite() && ratio > 0.0)
         {
             return Err(Error::config("loraplus_lr_ratio", ratio, "must be a positive number"));
+        }
+        if self.lora_fa && self.use_dora {
+            let expected = "cannot be combined with use_dora: its gradient is that of a sum";
+            return Err(Error::config("lora_fa", true, expected));
         }
         let start = serde_json::to_string(&self.init).unwrap_or_default();
         if self.use_dora && self.init.keeps_start() {

@@ -2,6 +2,7 @@
 
 mod adapters_format;
 mod config;
+mod frozen_a;
 mod init;
 mod presets;
 
@@ -12,6 +13,7 @@ pub use presets::presets;
 use std::ops::Range;
 
 use burn::module::{Module, Param};
+use burn::optim::GradientsParams;
 use burn::tensor::{Distribution, Tensor};
 use peft_core::{
     Base, Edits, Error, Exchange, Hooks, InitContext, Key, Layout, LowRank, Magnitude, MemoKey,
@@ -36,6 +38,8 @@ pub struct Lora {
     dropout: f64,
     #[module(skip)]
     lr_ratio: Option<f64>,
+    #[module(skip)]
+    fa: bool,
 }
 
 /// The factors at one site: `A` is `[entries, r]` and `B` `[r, d]` at an embedding. Where `n` parts of a fused projection are adapted on their own, theirs
@@ -60,6 +64,9 @@ pub struct LoraLayer {
     restored: bool,
     #[module(skip)]
     scaling: f64,
+    /// Of LoRA-FA, made at the first step.
+    #[module(skip)]
+    inverse: Option<Tensor<3>>,
 }
 
 impl Lora {
@@ -76,8 +83,8 @@ impl Lora {
             }
         }
         let biases = config.bias.copies(context, |index| layers[index].is_some());
-        let (dropout, lr_ratio) = (config.dropout, config.lr_ratio);
-        Ok(Self { layers, follows, biases, dropout, lr_ratio })
+        let (dropout, lr_ratio, fa) = (config.dropout, config.lr_ratio, config.lora_fa);
+        Ok(Self { layers, follows, biases, dropout, lr_ratio, fa })
     }
 
     /// The factors at a site, if it is adapted.
@@ -132,8 +139,9 @@ impl LoraLayer {
         });
         let bias =
             config.lora_bias.then(|| Param::from_tensor(Tensor::zeros([shapes[1][1]], device)));
-        let (lora_a, lora_b) = (Param::from_tensor(a), Param::from_tensor(b));
-        Ok(Self { lora_a, lora_b, bias, parts, magnitude, start, restored, scaling })
+        let lora_a = Param::from_tensor(a).set_require_grad(!config.lora_fa);
+        let (lora_b, inverse) = (Param::from_tensor(b), None);
+        Ok(Self { lora_a, lora_b, bias, parts, magnitude, start, restored, scaling, inverse })
     }
 
     /// The factors of an embedding, which start as HF PEFT's: `A = 0`, `B ~ N(0, 1)`.
@@ -141,6 +149,7 @@ impl LoraLayer {
         let unsupported = [
             ("use_dora", config.use_dora),
             ("lora_bias", config.lora_bias),
+            ("lora_fa", config.lora_fa),
             ("init_lora_weights", config.init.keeps_start()),
         ];
         if let Some((field, _)) = unsupported.into_iter().find(|(_, is_set)| *is_set) {
@@ -158,8 +167,8 @@ impl LoraLayer {
         };
         let (bias, magnitude, start) = (None, None, None);
         let (parts, restored) = (Vec::new(), context.restored);
-        let lora_b = normal([rank, d]);
-        Ok(Self { lora_a, lora_b, bias, parts, magnitude, start, restored, scaling })
+        let (lora_b, inverse) = (normal([rank, d]), None);
+        Ok(Self { lora_a, lora_b, bias, parts, magnitude, start, restored, scaling, inverse })
     }
 
     fn factors(&self) -> LowRank {
@@ -257,6 +266,12 @@ impl Method for Lora {
                 }
             }
             self.biases.exchange(file, site);
+        }
+    }
+
+    fn precondition(&mut self, gradients: &mut GradientsParams) {
+        if self.fa {
+            self.layers.iter_mut().flatten().for_each(|layer| layer.precondition(gradients));
         }
     }
 

@@ -25,5 +25,10 @@ pub fn presets() -> Vec<(&'static str, &'static str, Value)> {
             "LoRA whose B learns 16 times as fast as its A (Hayou et al. 2024)",
             json!({"loraplus_lr_ratio": 16.0}),
         ),
+        (
+            "lora-fa",
+            "LoRA whose A stays as it starts (Zhang et al. 2023)",
+            json!({"lora_fa": true}),
+        ),
     ]
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use burn::module::{Module, ParamGroup};
+use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
 use peft_core::{Method, Stack, num_trainable};
@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use super::ahead::{Ahead, Plan};
 use super::checkpoint::{self, Best, Position};
 use super::sums::{self, Sums};
-use super::{Entry, History, Observer, RunDirectory, TaskFile, TrainSettings, finite, frozen};
+use super::{
+    Entry, History, LearningRates, Observer, RunDirectory, TaskFile, TrainSettings, finite, frozen,
+};
 use crate::evaluate::{Under, evaluate, metrics_of};
 use crate::frozen_states::{FrozenStates, Room};
 use crate::{Error, Result};
@@ -74,7 +76,7 @@ pub struct Trainer<'m> {
     device: Device,
     observer: Box<dyn Observer + 'm>,
     fingerprint: String,
-    groups_of_rates: Vec<(ParamGroup, f64)>,
+    rates: LearningRates,
 }
 
 impl<'m> Trainer<'m> {
@@ -107,7 +109,7 @@ impl<'m> Trainer<'m> {
             device,
             observer: Box::new(()),
             fingerprint,
-            groups_of_rates: Vec::new(),
+            rates: LearningRates::default(),
         })
     }
 
@@ -214,7 +216,7 @@ impl<'m> Trainer<'m> {
             return Ok(outcome);
         }
         let mut state = self.start(data, resume)?;
-        self.groups_of_rates = groups_of_rates(&state.method);
+        self.rates = LearningRates::of(&state.method);
         let kept = (state.position.step, state.position.epochs);
         let mut history = History::until(&self.directory.metrics(), kept.0, kept.1)?;
         if kept.0 > 0 && history.digest() != state.position.log {
@@ -493,16 +495,6 @@ fn warn_of_a_rise(entries: &[Entry]) {
 
 /// Distinguishes the random state of steps from the order of the data, and what is random there.
 const RANDOM_STATE: u64 = 0x5EED_0F57_E950_0001;
-
-/// Parameters that learn at a multiple of the rate.
-fn groups_of_rates(method: &Stack) -> Vec<(ParamGroup, f64)> {
-    let group = |(suffix, factor): (String, f64)| {
-        let group = ParamGroup::from_regex(format!(r"(^|\.)({suffix})$"))
-            .expect("a parameter's name is a regular expression");
-        (group, factor)
-    };
-    method.lr_factors().into_iter().map(group).collect()
-}
 
 /// What changes from step to step.
 struct State<'d> {

@@ -1,6 +1,5 @@
 //! One optimizer step.
 
-use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use peft_core::{LossContext, Memo, Method, Progress as StepProgress, Stack, StepContext};
@@ -89,10 +88,11 @@ impl Trainer<'_> {
         }
         let lr = self.learning_rate(step, total);
         let seen = gradients::copied(&state.method, &gradients);
+        state.method.precondition(&mut gradients);
         // Not a copy of it: what is updated is held once.
         let method = std::mem::replace(&mut state.method, Stack::new(Vec::new()));
         state.method =
-            span("optimizer", || state.optimizer.step(self.rates(lr), method, gradients));
+            span("optimizer", || state.optimizer.step(self.rates.at(lr), method, gradients));
         state.position.step += 1;
         state.position.tokens += tokens;
         let progress = StepProgress { step: state.position.step, total };
@@ -104,17 +104,5 @@ impl Trainer<'_> {
         let highest = self.settings.lr.unwrap_or(self.adapter.config.method.learning_rate());
         let warmup = (total as f64 * self.settings.warmup_ratio).round() as usize;
         highest * self.settings.schedule.share(step, warmup, total)
-    }
-
-    /// The rate, and the rates of parameters that the method wants to learn faster or slower.
-    fn rates(&self, lr: f64) -> ModuleLearningRate {
-        let rates = self
-            .groups_of_rates
-            .iter()
-            .fold(ModuleLrScheduler::new(lr), |rates, (group, factor)| {
-                rates.with_group(group.clone(), lr * factor)
-            });
-        let mut rates = rates;
-        rates.step()
     }
 }
