@@ -199,7 +199,7 @@ impl Composition {
                     "{name} puts something before the text or changes its embeddings, which has \
                      no mean; stack it"
                 ),
-                Self::Split { .. } if whole || acts.states.is_some() => format!(
+                Self::Split { .. } if whole || acts.states.or(acts.gates).is_some() => format!(
                     "{name} acts on a text as a whole, and a split gives it a part; stack it"
                 ),
                 _ => continue,

@@ -24,6 +24,8 @@ pub struct Acts {
     pub sublayer: Option<String>,
     /// States that leave sublayers.
     pub states: Option<String>,
+    /// Where a gate, which reads the mean of a text, multiplies what it does.
+    pub gates: Option<String>,
 }
 
 impl Acts {
@@ -41,6 +43,11 @@ impl Acts {
             tokens: first(&|site| is_embeddings(site) && changes_tokens(method, site, base)),
             attention: first(&|site| is_attention(site) && !method.attention(site, pass).is_none()),
             sublayer: first(&|site| is_sublayer(site) && !method.sublayer(site, pass).is_none()),
+            gates: first(&|site| match site.kind {
+                SiteKind::Linear => method.linear(site, pass).is_gated(),
+                SiteKind::Sublayer => method.sublayer(site, pass).is_gated(),
+                _ => false,
+            }),
             states: first(&|site| is_sublayer(site) && method.sublayer(site, pass).is_behind()),
         }
     }

@@ -88,6 +88,16 @@ impl Edits {
         self.list.is_empty()
     }
 
+    /// Whether some of it is under a gate.
+    pub(crate) fn is_gated(&self) -> bool {
+        self.iter().any(|edit| match edit {
+            Edit::Gated(..) => true,
+            Edit::Mean(members) => members.iter().any(|(_, edits)| edits.is_gated()),
+            Edit::Routed(routed) => routed.members().iter().any(Self::is_gated),
+            _ => false,
+        })
+    }
+
     /// The changes, the first nearest to the base.
     pub fn iter(&self) -> std::slice::Iter<'_, Edit> {
         self.list.iter()

@@ -196,6 +196,16 @@ impl<'a> Insert<'a> {
         }
     }
 
+    /// Whether some of it is under a gate.
+    pub(crate) fn is_gated(&self) -> bool {
+        match self {
+            Self::None | Self::Function(_) | Self::Behind(_) => false,
+            Self::Gated(..) => true,
+            Self::Stack(parts) | Self::Routed(_, parts) => parts.iter().any(Self::is_gated),
+            Self::Mean(members) => members.iter().any(|(_, part)| part.is_gated()),
+        }
+    }
+
     /// Whether the states that leave the sublayer change, beside its output.
     pub fn is_behind(&self) -> bool {
         match self {
