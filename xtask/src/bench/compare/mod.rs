@@ -1,7 +1,7 @@
 //! Our training, inference and generation beside that of others, as a page of the book.
 
 mod case;
-mod machine;
+pub mod machine;
 mod page;
 mod results;
 mod rows;
