@@ -27,8 +27,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    check, convert, counts, devices, estimate, eval, fetch, forward, generate, inspect, merge,
-    methods, observe, predict, train, unmerge,
+    check, compose, convert, counts, devices, estimate, eval, fetch, forward, generate, inspect,
+    merge, methods, observe, predict, train, unmerge,
 };
 use crate::output::stdout;
 
@@ -75,6 +75,8 @@ enum Command {
     Check(check::Check),
     /// Rewrite an adapter for the other library: Hugging Face PEFT, adapter-hub/adapters
     Convert(convert::Convert),
+    /// Put several adapters, and how they are composed, into one directory
+    Compose(compose::Compose),
     /// Show what gates and fusions decide on texts, and plot it
     Observe(observe::Observe),
     /// Fetch a model and print where it is
@@ -113,6 +115,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Compose(command) => command.run(),
         Command::Convert(command) => command.run(),
         Command::Observe(command) => command.run(),
         Command::Predict(command) => command.run(),

@@ -124,8 +124,8 @@ fn is_called(model: &ResolvedModel, name: &str) -> bool {
 /// Which adapters.
 #[derive(Args)]
 pub struct AdapterOptions {
-    /// An adapter's directory, or a run's; several are composed in order, the first nearest to the
-    /// model
+    /// The directory of an adapter, of a run, or of a composition (`peft compose`); several are composed
+    /// in order, the first nearest to the model
     #[arg(long = "adapter", value_name = "DIR", value_parser = adapter_parser())]
     pub adapters: Vec<PathBuf>,
     /// How several adapters become one
@@ -209,6 +209,10 @@ impl AdapterOptions {
                 Composition::BatchSplit { batch_sizes: self.batch_sizes.clone() }
             }
         });
+        if let ([directory], None) = (&self.adapters[..], &composition) {
+            let leave_out = self.leave_out.clone();
+            return Ok(AdapterPaths { leave_out, ..AdapterPaths::in_directory(directory)? });
+        }
         let (adapters, fusion) = (self.adapters.clone(), self.fusion.clone());
         Ok(AdapterPaths { adapters, composition, fusion, leave_out: self.leave_out.clone() })
     }
@@ -219,19 +223,19 @@ impl AdapterOptions {
     /// As [`paths`](Self::paths).
     pub fn runs(&self) -> anyhow::Result<Vec<AdapterPaths>> {
         let all = self.paths()?;
-        Ok(match self.compose {
-            Some(ComposeName::BatchSplit) => {
+        Ok(match all.composition {
+            Some(Composition::BatchSplit { .. }) => {
                 bail!(
                     "--compose batch-split is for one batch, of `peft forward`; here, --compose \
-                       parallel runs every text under every adapter"
+                     parallel runs every text under every adapter"
                 )
             }
-            Some(ComposeName::Parallel) => {
+            Some(Composition::Parallel) => {
                 let one = |adapter: &PathBuf| AdapterPaths {
-                    leave_out: self.leave_out.clone(),
+                    leave_out: all.leave_out.clone(),
                     ..AdapterPaths::one(adapter)
                 };
-                self.adapters.iter().map(one).collect()
+                all.adapters.iter().map(one).collect()
             }
             _ => vec![all],
         })

@@ -14,6 +14,7 @@ mod measured;
 mod merge;
 mod registry;
 mod saved_task;
+mod setup;
 
 pub use accounting::{Accounting, SiteCounts};
 pub use adapter::Adapter;
@@ -29,3 +30,4 @@ pub use measured::MeasuredCounts;
 pub use merge::{merged_tensors, tensors_under, unmerged_tensors};
 pub use registry::{MethodEntry, Registry};
 pub use saved_task::SavedTask;
+pub use setup::AdapterSetup;

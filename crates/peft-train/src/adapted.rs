@@ -6,7 +6,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use peft_core::{AdapterPool, BoxedMethod};
 use peft_data::{Goal, Labels, Layout};
-use peft_format::{Adapter, AdapterCheck, Composition, Registry, SavedTask, TaskType};
+use peft_format::{
+    Adapter, AdapterCheck, AdapterSetup, Composition, Registry, SavedTask, TaskType,
+};
 use peft_models::{
     AddedTokens, LoadReport, Model, ModelConfig, ModelTask, Precision, ProblemType, Task,
 };
@@ -93,6 +95,21 @@ impl AdapterPaths {
     /// One adapter.
     pub fn one(adapter: impl Into<PathBuf>) -> Self {
         Self { adapters: vec![adapter.into()], ..Self::default() }
+    }
+
+    /// What a directory holds: one adapter, or several that are composed
+    /// ([`AdapterSetup`]).
+    ///
+    /// # Errors
+    /// If it says how they are composed, and that is broken.
+    pub fn in_directory(directory: &Path) -> Result<Self> {
+        if !AdapterSetup::is_in(directory) {
+            return Ok(Self::one(directory));
+        }
+        let setup = AdapterSetup::load(directory)?;
+        let fusion = setup.fusion().map(|name| directory.join(name));
+        let adapters = setup.adapters.iter().map(|name| directory.join(name)).collect();
+        Ok(Self { adapters, composition: Some(setup.composition), fusion, leave_out: Vec::new() })
     }
 
     /// The adapter that the head is from.

@@ -1,6 +1,7 @@
 //! The subcommands, a file each.
 
 pub mod check;
+pub mod compose;
 pub mod convert;
 pub mod counts;
 pub mod devices;

@@ -145,6 +145,31 @@ fn averages_and_adapters_side_by_side() {
         let error = bench.error(&format!("{forward} {two} --compose {compose}"));
         assert!(error.contains(expected), "{error}");
     }
+    // The same from one directory.
+    bench.json(&format!("compose {two} --compose split --splits 2,2 --out both --json"));
+    let both = logits("--adapter both");
+    assert_eq!(both, logits(&format!("{two} --compose split --splits 2,2")));
+    let error = bench.error(&format!("compose {two} --compose split --splits 2,2 --out both"));
+    assert!(error.contains("is not empty"), "{error}");
+    bench.json(&format!("compose {two} --compose parallel --out sides --json"));
+    let each_of = |adapters: &str| {
+        bench.json(&format!("eval --model model {adapters} --data test.tsv --json"))["adapters"][1]
+            ["metrics"]
+            .clone()
+    };
+    assert_eq!(each_of("--adapter sides"), each_of(&format!("{two} --compose parallel")));
+    let setup = bench.path("both/adapter_setup.json");
+    let text = std::fs::read_to_string(&setup).unwrap();
+    for (from, to, expected) in [
+        ("\"Split\"", "\"Nested\"", "the composition \"Nested\" is not supported"),
+        ("\"single\"", "\"Stack\"", "in a composition is not supported"),
+        ("\"a\"", "\"../a\"", "must be the name of a directory beside it"),
+        ("\"splits\"", "\"parts\"", "kwargs.splits must be a list of numbers"),
+    ] {
+        std::fs::write(&setup, text.replace(from, to)).unwrap();
+        let error = bench.error("forward --adapter both --inputs ids.safetensors --out never");
+        assert!(error.contains("adapter_setup.json") && error.contains(expected), "{error}");
+    }
     let of_rows = "--compose batch-split --batch-sizes 1,1 --data test.tsv";
     let error = bench.error(&format!("eval --model model {two} {of_rows}"));
     assert!(error.contains("is for one batch"), "{error}");
