@@ -49,9 +49,9 @@ pub use compose::{
 };
 pub use context::{Encode, InitContext, LossContext, Progress, StepContext};
 pub use edit::{
-    Added, Change, Edit, Edits, Gate, GateOn, LinearLayer, LowRank, Magnitude, NormEdit, NormLayer,
-    OutputMap, Replaced, Rotate, Rotation, Routed, Scale, Side, Sparse, TableEdit, TableRows,
-    VectorEdit, WeightMap,
+    Added, Change, Edit, Edits, Gate, GateOn, Kronecker, KroneckerShape, LinearLayer, LowRank,
+    Magnitude, NormEdit, NormLayer, OutputMap, Replaced, Rotate, Rotation, Routed, Scale, Side,
+    Sparse, TableEdit, TableRows, VectorEdit, WeightMap, nearest_divisors,
 };
 pub use error::{Error, Result};
 pub use exchange::{Dialect, Exchange, Key, KeyProblem, Layout, TensorMap, TensorSpec};

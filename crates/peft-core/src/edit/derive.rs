@@ -39,6 +39,7 @@ impl Edits {
         self.list.iter().rev().try_fold(weight, |weight, edit| match edit {
             Edit::LowRank(factors) => Ok(weight - factors.dense(site.d_out())),
             Edit::Sparse(values) => Ok(weight - values.dense(site.shape)),
+            Edit::Kronecker(product) => Ok(weight - product.dense()),
             Edit::Bias(_) => Ok(weight),
             Edit::Scale(scale) => {
                 let weight = match scale.of_output(site.d_out()) {
@@ -142,6 +143,9 @@ impl Edit {
             Self::Sparse(values) => {
                 let [count] = values.values.dims();
                 Change { weight: count.min(all), bias: 0, rank: count.min(full) }
+            }
+            Self::Kronecker(product) => {
+                Change { weight: all, bias: 0, rank: product.rank.min(full) }
             }
             Self::Bias(_) => Change { weight: 0, bias: d_out, rank: 0 },
             Self::Weight(map) => map.change(site),

@@ -6,8 +6,8 @@ use std::ops::Range;
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, module::linear};
 use peft_kernels::LowRankPart;
 
-use super::Edit;
 use super::inverse::inverse;
+use super::{Edit, Kronecker};
 use crate::{Change, MemoKey, Pass, Site};
 
 /// `y + s ((x A) B + c)`, with dropout on `x` in training; most have no `c`.
@@ -375,4 +375,4 @@ macro_rules! into_edit {
         })*
     };
 }
-into_edit!(LowRank, Scale, Magnitude, Rotate, Sparse);
+into_edit!(LowRank, Scale, Magnitude, Rotate, Sparse, Kronecker);

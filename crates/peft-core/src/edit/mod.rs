@@ -7,6 +7,7 @@ mod derive;
 mod forms;
 mod gate;
 mod inverse;
+mod kronecker;
 mod norm;
 mod routed;
 mod table;
@@ -19,6 +20,7 @@ pub use forms::{
     WeightMap,
 };
 pub use gate::{Gate, GateOn};
+pub use kronecker::{Kronecker, KroneckerShape, nearest_divisors};
 pub use norm::{NormEdit, NormLayer, VectorEdit};
 pub use routed::Routed;
 pub use table::{TableEdit, TableRows};
@@ -40,6 +42,8 @@ pub enum Edit {
     Rotate(Rotate),
     /// `x (W + S) + b`.
     Sparse(Sparse),
+    /// `y + s x (A ⊗ B)`.
+    Kronecker(Kronecker),
     /// `x W + b'`.
     Bias(Tensor<1>),
     /// `x W' + b` for any function `W'` of the weight.

@@ -503,6 +503,7 @@ fn edits_in_any_order_compute_their_weight() {
         Scale::output(random([OUT])).keeping_bias().into(),
         Sparse { inputs: ints([1, 1, 4, 0]), outputs: ints([0, 0, 7, 9]), values: random([4]) }
             .into(),
+        crate::kroneckers::kronecker().into(),
         Edit::Bias(random([OUT])),
         affine(true),
         Edit::Mean(vec![(0.5, low_rank(1, 2.0).into()), (0.5, scale().into())]),

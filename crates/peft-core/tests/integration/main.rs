@@ -7,6 +7,7 @@ mod exchange;
 mod gates;
 mod inserts;
 mod keys;
+mod kroneckers;
 mod norms;
 mod refusals;
 mod rotations;

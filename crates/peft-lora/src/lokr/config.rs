@@ -2,7 +2,7 @@
 
 use peft_core::{
     Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, PatternMap, Result,
-    Site, Size, Targets, pattern_value, unmatched_patterns,
+    Site, Size, Targets, nearest_divisors, pattern_value, unmatched_patterns,
 };
 use serde::{Deserialize, Serialize};
 
@@ -136,7 +136,7 @@ fn divided(number: usize, factor: i64) -> (usize, usize) {
             return (factor, number / factor);
         }
         Ok(factor) => factor,
-        Err(_) if factor == -1 => number,
+        Err(_) if factor == -1 => return nearest_divisors(number).into(),
         Err(_) => 0,
     };
     let (mut m, mut n) = (1, number);

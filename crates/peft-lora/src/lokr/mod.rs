@@ -4,12 +4,10 @@ mod config;
 
 pub use config::{LokrConfig, LokrInit};
 
-use std::sync::Arc;
-
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use peft_core::{
-    Added, Base, Edit, Edits, Exchange, Hooks, InitContext, Layout, Method, Pass, Result, Site,
+    Base, Edits, Exchange, Hooks, InitContext, Kronecker, Layout, Method, Pass, Result, Site,
 };
 
 use crate::start::{self, Dropped};
@@ -97,13 +95,6 @@ impl LokrLayer {
             scaling: config.scaling(&site.path)?,
         })
     }
-
-    /// `s W₁ ⊗ W₂`, `[m n, k l]`.
-    fn change(&self) -> Tensor<2> {
-        let (first, second) = (self.first.product() * self.scaling, self.second.product());
-        let ([m, k], [n, l]) = (first.dims(), second.dims());
-        (first.reshape([m, 1, k, 1]) * second.reshape([1, n, 1, l])).reshape([m * n, k * l])
-    }
 }
 
 /// Which part of a product starts at zero.
@@ -166,13 +157,9 @@ impl Hooks for Lokr {
             rank_is_scaled: self.rank_dropout_scale,
         };
         let columns = dropped.columns(site.d_out(), &layer.first.a.lazy_device(), pass);
-        let change = layer.change();
-        let values = match columns {
-            Some(factors) => change * factors.unsqueeze(),
-            None => change,
-        };
         let rank = layer.first.rank() * layer.second.rank();
-        Edit::Weight(Arc::new(Added { values, rank: Some(rank) })).into()
+        let (first, second) = (layer.first.product(), layer.second.product());
+        Kronecker::new(first, second, layer.scaling).of_rank(rank).with_outputs(columns).into()
     }
 }
 

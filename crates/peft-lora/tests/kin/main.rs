@@ -4,6 +4,7 @@ mod adalora;
 mod delora;
 mod gralora;
 mod hira;
+mod krona;
 mod loha;
 mod lokr;
 mod miss;

@@ -344,6 +344,14 @@ impl Walk<'_> {
                 cost.kept += keep_x() + rows * width;
                 cost.products = [once, 2.0 * once];
             }
+            Edit::Kronecker(product) => {
+                let ([m, k], [_, l]) = (product.a.dims(), product.b.dims());
+                let (between, k) = ((m * l) as f64, k as f64);
+                let once = 2.0 * rows * (d_in * l as f64 + between * k);
+                cost.kept += keep_x() + rows * between;
+                cost.products = [once, 2.0 * once];
+                cost.moved = [4.0 * rows * d_out, 4.0 * rows * d_out];
+            }
             Edit::Magnitude(_) | Edit::Output(_) => {
                 cost.kept += keep_x() + rows * d_out;
                 cost.moved = [4.0 * rows * d_out, 6.0 * rows * d_out];
