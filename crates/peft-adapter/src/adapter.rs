@@ -5,8 +5,7 @@ use burn::nn::{LayerNorm, LayerNormConfig};
 use burn::tensor::Tensor;
 use peft_core::{Activation, Exchange, InitContext, Key, Layout, Pass, Site};
 
-use crate::phm::SharedPhm;
-use crate::projection::{Position, Projection};
+use crate::projection::{Position, Projection, Shared};
 use crate::{BottleneckConfig, Scaling};
 
 /// The adapter at one site, `s f(x)` with `f(x) = act(x W_d + b_d) W_u + b_u`.
@@ -63,7 +62,7 @@ impl AdapterLayer {
     pub(crate) fn update(
         &self,
         input: Tensor<2>,
-        shared: Option<&SharedPhm>,
+        shared: Shared<'_>,
         pass: &Pass<'_>,
     ) -> Tensor<2> {
         let input = match &self.norm_before {

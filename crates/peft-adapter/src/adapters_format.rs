@@ -25,7 +25,9 @@ pub(crate) fn write(config: &BottleneckConfig, base: &Base) -> Result<Value> {
     }
     let fields = serde_json::to_value(config);
     let Ok(Value::Object(mut fields)) = fields else { return refuse("it has no fields") };
-    fields.remove("train_norms");
+    for ours in OURS {
+        fields.remove(ours);
+    }
     if let Some(size) = fields.remove("bottleneck_size").as_ref().and_then(Value::as_u64) {
         let site = config.adapted_sites(base)?.first().map(|site| site.d_out());
         if let Some(d) = site {
@@ -54,6 +56,11 @@ fn factor(d: u64, size: u64) -> Value {
         false => json!(d as f64 / (size as f64 + 0.5)),
     }
 }
+
+/// Fields that this crate has beside its: of trained norms, which are refused, and of experts, which become
+/// one.
+const OURS: [&str; 5] =
+    ["train_norms", "num_experts", "share_down", "share_up", "consistency_weight"];
 
 /// Fields that this crate does not have, with the values at which they do nothing.
 const NOT_HERE: [(&str, &str); 3] =

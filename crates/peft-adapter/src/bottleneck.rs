@@ -3,13 +3,17 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use peft_core::{
-    Base, BoxedMethod, Error, Exchange, Hooks, InitContext, Insert, Intervention, Method, NormEdit,
-    Pass, Result, Role, Site, SiteKind, Stage, SublayerEnd, SublayerFunction, Tokens, TrainedNorm,
+    Base, BoxedMethod, Error, Exchange, Hooks, InitContext, Insert, Intervention, LossContext,
+    Method, NormEdit, Pass, Result, Role, Site, SiteKind, Stage, SublayerEnd, SublayerFunction,
+    Tokens, TrainedNorm,
 };
 
 use crate::config::DEFAULT_INVERTIBLE_REDUCTION;
 use crate::invertible::Coupling;
+use crate::mixture;
 use crate::phm::SharedPhm;
+use crate::projection::{Projection, Shared};
+use crate::sparse::Survivors;
 use crate::{AdapterLayer, BottleneckConfig, ResidualBeforeNorm};
 
 /// Bottleneck adapters: a narrow function at the end of sublayers,
@@ -35,12 +39,17 @@ pub struct Bottleneck {
     /// Trained norms, by [`Site::index`].
     norms: Vec<Option<TrainedNorm>>,
     shared: Option<SharedPhm>,
+    /// What pruning left of the projections.
+    survivors: Option<Survivors>,
     invertible: Option<Coupling>,
     #[module(skip)]
     wiring: Wiring,
     /// Whether a language-model head is given the inverse of the invertible adapter.
     #[module(skip)]
     inverse: bool,
+    /// The weight of the divergence between two passes with experts of their own.
+    #[module(skip)]
+    consistency_weight: f64,
     /// Whether there is another adapter below, whose embeddings then stay as they are.
     #[module(skip)]
     above_another: bool,
@@ -111,8 +120,18 @@ impl Bottleneck {
             residual_before_norm: config.adapter_residual_before_ln,
             behind: !config.original_ln_after,
         };
-        let inverse = config.inverse;
-        Ok(Self { layers, norms, shared, invertible, wiring, inverse, above_another: false })
+        let BottleneckConfig { inverse, consistency_weight, .. } = *config;
+        Ok(Self {
+            layers,
+            norms,
+            shared,
+            survivors: None,
+            invertible,
+            wiring,
+            inverse,
+            consistency_weight,
+            above_another: false,
+        })
     }
 
     /// The adapter at a site, if there is one.
@@ -133,7 +152,31 @@ impl Bottleneck {
     /// `s f(x)` of the adapter at a site for `x` of shape `[tokens, d]`, before residual connection
     /// and `ln_after`; `None` where there is no adapter.
     pub fn update(&self, site: &Site, input: Tensor<2>, pass: &Pass<'_>) -> Option<Tensor<2>> {
-        Some(self.layer(site)?.update(input, self.shared.as_ref(), pass))
+        Some(self.layer(site)?.update(input, self.of_all(), pass))
+    }
+
+    fn of_all(&self) -> Shared<'_> {
+        Shared { phm: self.shared.as_ref(), survivors: self.survivors.as_ref() }
+    }
+
+    /// The projections, down and up, one adapter after another.
+    pub(crate) fn projections(&mut self) -> impl Iterator<Item = &mut Projection> {
+        self.layers.iter_mut().flatten().flat_map(|layer| [&mut layer.down, &mut layer.up])
+    }
+
+    /// With what pruning left in the place of dense weights, which [`Projection::Sparse`] point to.
+    pub(crate) fn set_survivors(&mut self, survivors: Survivors) {
+        self.survivors = Some(survivors);
+    }
+
+    /// What pruning left of the projections, of a sparse adapter.
+    pub fn survivors(&self) -> Option<&Survivors> {
+        self.survivors.as_ref()
+    }
+
+    fn has_experts(&self) -> bool {
+        let is_mixture = |projection: &Projection| matches!(projection, Projection::Mixture(_));
+        self.layers.iter().flatten().any(|layer| is_mixture(&layer.down) || is_mixture(&layer.up))
     }
 }
 
@@ -141,7 +184,7 @@ impl Bottleneck {
 #[derive(Debug)]
 struct Wired<'a> {
     adapter: &'a AdapterLayer,
-    shared: Option<&'a SharedPhm>,
+    shared: Shared<'a>,
     wiring: Wiring,
 }
 
@@ -183,7 +226,7 @@ impl Intervention for Wired<'_> {
 
 impl Hooks for Bottleneck {
     fn sublayer<'a>(&'a self, site: &Site, _pass: &Pass<'_>) -> Insert<'a> {
-        let (shared, wiring) = (self.shared.as_ref(), self.wiring);
+        let (shared, wiring) = (self.of_all(), self.wiring);
         match self.layer(site) {
             Some(adapter) if wiring.behind => Insert::behind(Wired { adapter, shared, wiring }),
             Some(adapter) => Insert::of(Wired { adapter, shared, wiring }),
@@ -224,6 +267,9 @@ impl Method for Bottleneck {
         if let Some(shared) = &mut self.shared {
             shared.exchange(file, prefix);
         }
+        if let Some(survivors) = &mut self.survivors {
+            survivors.exchange(file);
+        }
         if let Some(coupling) = &mut self.invertible {
             let encoder = if base.is_encoder_decoder() { "encoder." } else { "" };
             coupling.exchange(file, &format!("{prefix}{encoder}"));
@@ -234,6 +280,19 @@ impl Method for Bottleneck {
         // As in adapter-hub/adapters, the invertible adapter of the first one alone acts.
         self.above_another |= !below.is_empty();
         below
+    }
+
+    /// AdaMix: the divergence between the two passes.
+    fn loss(&self, context: &LossContext<'_>) -> Result<Option<Tensor<1>>> {
+        if self.consistency_weight == 0.0 || !self.has_experts() {
+            return Ok(None);
+        }
+        let divergence = mixture::divergence((context.logits)(), (context.again)()?);
+        Ok(Some(divergence * self.consistency_weight))
+    }
+
+    fn finish(&mut self) {
+        self.projections().for_each(Projection::finish);
     }
 
     fn merge_obstacle(&self) -> Option<String> {

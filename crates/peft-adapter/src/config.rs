@@ -9,6 +9,7 @@ use peft_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::projection::Position;
 use crate::{
     Bottleneck, HypercomplexInit, InitWeights, InvertibleKind, PhmInit, ReductionFactor,
     ResidualBeforeNorm, Scaling, adapters_format, fields,
@@ -48,6 +49,9 @@ pub(crate) const DEFAULT_INVERTIBLE_REDUCTION: f64 = 2.0;
 /// | `inv_adapter`, `inv_adapter_reduction_factor` | none, none (2) | an invertible adapter at the embeddings, `nice` or `glow` |
 /// | `inv_adapter_inverse` (`inverse`) | true | whether a language-model head is given its inverse; in adapter-hub's files the model's class says it |
 /// | `train_norms` | false | also trains the norms of adapted layers, as Houlsby et al.; ours |
+/// | `num_experts` (`experts`) | 1 | AdaMix: so many experts in the place of a projection, of which one is drawn in each pass of training; ours, as the next three |
+/// | `share_down` (`sharing_down`), `share_up` (`sharing_up`) | false, true | whether there is one projection down, up, whatever the number of experts |
+/// | `consistency_weight` (`consistency`) | 1 | the weight of the divergence between two passes with experts of their own; 0: one pass |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BottleneckConfig {
@@ -123,6 +127,18 @@ pub struct BottleneckConfig {
     pub inverse: bool,
     /// Whether the norms of adapted layers are trained.
     pub train_norms: bool,
+    /// The number of experts in the place of a projection.
+    #[serde(skip_serializing_if = "is_one")]
+    pub num_experts: usize,
+    /// Whether the experts share the projection down.
+    #[serde(skip_serializing_if = "is_false")]
+    pub share_down: bool,
+    /// Whether the experts share the projection up.
+    #[serde(skip_serializing_if = "is_true")]
+    pub share_up: bool,
+    /// The weight of the divergence between two passes.
+    #[serde(skip_serializing_if = "is_full")]
+    pub consistency_weight: f64,
 }
 
 impl Default for BottleneckConfig {
@@ -161,12 +177,28 @@ impl Default for BottleneckConfig {
             inv_adapter_reduction_factor: None,
             inverse: true,
             train_norms: false,
+            num_experts: 1,
+            share_down: false,
+            share_up: true,
+            consistency_weight: 1.0,
         }
     }
 }
 
 fn is_true(value: &bool) -> bool {
     *value
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
+}
+
+fn is_full(value: &f64) -> bool {
+    *value == 1.0
 }
 
 impl BottleneckConfig {
@@ -210,6 +242,15 @@ impl BottleneckConfig {
         Ok(((site.d_out() as f64 / factor).floor() as usize).max(1))
     }
 
+    /// How many experts there are in the place of a projection.
+    pub(crate) fn experts_at(&self, position: Position) -> usize {
+        let shared = match position {
+            Position::Down => self.share_down,
+            Position::Up => self.share_up,
+        };
+        if shared { 1 } else { self.num_experts }
+    }
+
     /// Whether `phm_dim` fits an adapter's shape.
     pub(crate) fn check_phm(&self, site: &Site, shape: [usize; 2]) -> Result<()> {
         if self.phm_layer && shape.iter().any(|size| !size.is_multiple_of(self.phm_dim)) {
@@ -248,8 +289,14 @@ impl MethodConfig for BottleneckConfig {
     // On a small encoder. The reference's documentation starts from 1e-4; Houlsby et al. choose
     // among 3e-5, 3e-4 and 3e-3.
     const LEARNING_RATE: f64 = 1e-3;
-    const ALIASES: &'static [(&'static str, &'static str)] =
-        &[("bottleneck", "bottleneck_size"), ("inverse", "inv_adapter_inverse")];
+    const ALIASES: &'static [(&'static str, &'static str)] = &[
+        ("bottleneck", "bottleneck_size"),
+        ("inverse", "inv_adapter_inverse"),
+        ("experts", "num_experts"),
+        ("sharing_down", "share_down"),
+        ("sharing_up", "share_up"),
+        ("consistency", "consistency_weight"),
+    ];
     const CARD: MethodCard = MethodCard {
         functions: &[ComputationFunction::Function],
         sites: "feed-forward sublayers; houlsby, compacter: attention sublayers too",
@@ -280,6 +327,12 @@ impl MethodConfig for BottleneckConfig {
             Scaling::Fixed(scale) if scale > 1.0 => rate / scale,
             _ => rate,
         }
+    }
+
+    /// With one expert, the average that is left of them.
+    fn for_file(&self, _base: &Base) -> Result<Self> {
+        let Self { num_experts, share_down, share_up, consistency_weight, .. } = Self::default();
+        Ok(Self { num_experts, share_down, share_up, consistency_weight, ..self.clone() })
     }
 
     fn to_adapters(&self, base: &Base) -> Result<Value> {
@@ -329,6 +382,10 @@ impl MethodConfig for BottleneckConfig {
                 (number == 0 || !self.shared_phm_rule, number == 0 || !self.shared_w_phm);
             if !self.phm_layer {
                 sizes.push(Size::new(field, &value, 2.0 * d * m));
+                let experts = |position| self.experts_at(position).saturating_sub(1) as f64;
+                let others = experts(Position::Down) + experts(Position::Up);
+                let others = Size::new("num_experts", self.num_experts, others * d * m);
+                sizes.push(others.not_in_file());
                 continue;
             }
             sizes.push(Size::new(field, &value, m));

@@ -60,6 +60,15 @@ pub fn presets() -> Vec<(&'static str, &'static str, Value)> {
             }),
         ),
         (
+            "adamix",
+            "adapters with four projections down, averaged after training (Wang et al. 2022)",
+            json!({
+                "original_ln_before": false,
+                "non_linearity": "gelu",
+                "num_experts": 4,
+            }),
+        ),
+        (
             "houlsby-inv",
             "houlsby, with an invertible adapter at the embeddings",
             json!({

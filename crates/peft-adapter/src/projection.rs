@@ -5,7 +5,9 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Distribution, Tensor};
 use peft_core::{Exchange, InitContext, Key, Layout, Pass};
 
+use crate::mixture::Mixture;
 use crate::phm::{PhmLinear, SharedPhm};
+use crate::sparse::{SparseLinear, Survivors};
 use crate::{BottleneckConfig, InitWeights};
 
 /// Which of an adapter's projections.
@@ -25,6 +27,17 @@ pub enum Projection {
     Dense(Linear),
     /// `y = x (Σ_i A_i ⊗ W_i) + b`.
     Phm(PhmLinear),
+    /// `y = x W_e + b_e`, with an expert `e` that is drawn.
+    Mixture(Mixture),
+    /// `y = x W + b`, with few values in `W`.
+    Sparse(SparseLinear),
+}
+
+/// What the projections of a model have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    pub(crate) phm: Option<&'a SharedPhm>,
+    pub(crate) survivors: Option<&'a Survivors>,
 }
 
 impl Projection {
@@ -37,31 +50,27 @@ impl Projection {
         if config.phm_layer {
             return Self::Phm(PhmLinear::new(config, position, shape, context));
         }
-        let [d_in, d_out] = shape;
-        let weight = match (config.init_weights, position) {
-            (InitWeights::Bert, _) => context.random(shape, BERT),
-            // Kaiming-uniform with a = sqrt(5).
-            (InitWeights::MamAdapter, Position::Down) => {
-                let bound = 1.0 / (d_in as f64).sqrt();
-                context.random(shape, Distribution::Uniform(-bound, bound))
+        match config.experts_at(position) {
+            1 => Self::Dense(dense(config, position, shape, context)),
+            experts => {
+                let expert = |_| dense(config, position, shape, context);
+                Self::Mixture(Mixture::of((0..experts).map(expert).collect()))
             }
-            (InitWeights::MamAdapter, Position::Up) => Tensor::zeros(shape, context.device),
-            (InitWeights::Houlsby, _) => truncated_normal(shape, 0.01, context),
-        };
-        let bias = Some(zeros(d_out, context.device));
-        Self::Dense(Linear { weight: Param::from_tensor(weight), bias })
+        }
     }
 
     /// `[tokens, d_in]` to `[tokens, d_out]`.
     pub(crate) fn forward(
         &self,
         input: Tensor<2>,
-        shared: Option<&SharedPhm>,
+        shared: Shared<'_>,
         pass: &Pass<'_>,
     ) -> Tensor<2> {
         match self {
             Self::Dense(linear) => linear.forward(input),
-            Self::Phm(linear) => linear.forward(input, shared, pass),
+            Self::Phm(linear) => linear.forward(input, shared.phm, pass),
+            Self::Mixture(experts) => experts.forward(input, pass),
+            Self::Sparse(linear) => linear.forward(input, shared.survivors, pass),
         }
     }
 
@@ -70,8 +79,47 @@ impl Projection {
         match self {
             Self::Dense(linear) => exchange_linear(linear, file, key),
             Self::Phm(linear) => linear.exchange(file, key),
+            Self::Mixture(experts) => experts.exchange(file, key),
+            Self::Sparse(linear) => linear.exchange(file, key),
         }
     }
+
+    /// The weights, if they are dense.
+    pub(crate) fn dense(&mut self) -> Option<&mut Linear> {
+        match self {
+            Self::Dense(linear) => Some(linear),
+            _ => None,
+        }
+    }
+
+    /// The average in the place of experts.
+    pub(crate) fn finish(&mut self) {
+        if let Self::Mixture(experts) = self {
+            *self = Self::Dense(experts.average());
+        }
+    }
+}
+
+/// A projection with weights of its own, at its start.
+fn dense(
+    config: &BottleneckConfig,
+    position: Position,
+    shape: [usize; 2],
+    context: &InitContext<'_>,
+) -> Linear {
+    let [d_in, d_out] = shape;
+    let weight = match (config.init_weights, position) {
+        (InitWeights::Bert, _) => context.random(shape, BERT),
+        // Kaiming-uniform with a = sqrt(5).
+        (InitWeights::MamAdapter, Position::Down) => {
+            let bound = 1.0 / (d_in as f64).sqrt();
+            context.random(shape, Distribution::Uniform(-bound, bound))
+        }
+        (InitWeights::MamAdapter, Position::Up) => Tensor::zeros(shape, context.device),
+        (InitWeights::Houlsby, _) => truncated_normal(shape, 0.01, context),
+    };
+    let bias = Some(zeros(d_out, context.device));
+    Linear { weight: Param::from_tensor(weight), bias }
 }
 
 pub(crate) fn exchange_linear(
@@ -126,7 +174,7 @@ mod tests {
                 assert_eq!(linear.weight.dims(), shape);
                 linear.weight.val().into_data().try_into_vec().expect("floats")
             }
-            Projection::Phm(_) => panic!("a plain projection"),
+            other => panic!("{other:?} is no plain projection"),
         }
     }
 

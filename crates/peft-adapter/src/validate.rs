@@ -8,6 +8,7 @@ pub(crate) fn validate(config: &BottleneckConfig) -> Result<()> {
     check_places(config)?;
     check_bottleneck(config)?;
     check_wiring(config)?;
+    check_experts(config)?;
     check_phm(config)
 }
 
@@ -73,6 +74,24 @@ fn check_wiring(config: &BottleneckConfig) -> Result<()> {
     Ok(())
 }
 
+fn check_experts(config: &BottleneckConfig) -> Result<()> {
+    let BottleneckConfig { num_experts, consistency_weight, .. } = *config;
+    let refuse = |expected: &str| Err(Error::config("num_experts", num_experts, expected));
+    if !(consistency_weight.is_finite() && consistency_weight >= 0.0) {
+        let expected = "must be a number, at least 0";
+        return Err(Error::config("consistency_weight", consistency_weight, expected));
+    }
+    match num_experts {
+        0 => refuse("must be at least 1"),
+        1 => Ok(()),
+        _ if config.phm_layer => refuse("is for dense projections; set phm_layer to false"),
+        _ if config.share_down && config.share_up => {
+            refuse("nothing differs between experts that share both; set share_down to false")
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_phm(config: &BottleneckConfig) -> Result<()> {
     if !config.phm_layer {
         return Ok(());
@@ -130,6 +149,19 @@ mod tests {
         );
         refused(json!({ "dropout": 1 }), "dropout = 1: must be at least 0, below 1");
         refused(json!({ "bottleneck_size": 0 }), "bottleneck_size = 0: must be at least 1");
+        refused(json!({ "num_experts": 0 }), "num_experts = 0: must be at least 1");
+        refused(
+            json!({ "num_experts": 2, "phm_layer": true }),
+            "num_experts = 2: is for dense projections; set phm_layer to false",
+        );
+        refused(
+            json!({ "num_experts": 3, "share_down": true }),
+            "num_experts = 3: nothing differs between experts that share both; set share_down to false",
+        );
+        refused(
+            json!({ "consistency_weight": -1 }),
+            "consistency_weight = -1: must be a number, at least 0",
+        );
     }
 
     #[test]

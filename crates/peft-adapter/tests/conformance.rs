@@ -1,11 +1,11 @@
 //! Bottleneck adapters and their variants have the properties that every method must have.
 
 use peft_adapter::{
-    BottleneckConfig, InitWeights, InvertibleKind, ReductionFactor, ReftConfig, ReftLayers,
-    ResidualBeforeNorm, Scaling, presets,
+    BottleneckConfig, InitWeights, InvertibleKind, KronaAdapterConfig, Pruning, ReductionFactor,
+    ReftConfig, ReftLayers, ResidualBeforeNorm, Scaling, SparseAdapterConfig, presets,
 };
 use peft_conformance::{Expect, conformance};
-use peft_core::Activation;
+use peft_core::{Activation, KroneckerShape};
 
 const HIDDEN: usize = 24;
 const LAYERS: usize = 2;
@@ -283,4 +283,95 @@ conformance!(
     direft,
     ReftConfig { orthogonality: false, subtract_projection: false, ..reft() },
     changes_states(2 * UNIT)
+);
+
+/// Of three experts down; of experts up too.
+fn experts(config: BottleneckConfig) -> BottleneckConfig {
+    BottleneckConfig { num_experts: 3, ..config }
+}
+
+conformance!(
+    adamix,
+    experts(preset("adamix", WIDE)),
+    near(LAYERS * (3 * (HIDDEN * WIDE + WIDE) + WIDE * HIDDEN + HIDDEN))
+);
+
+conformance!(
+    experts_of_both,
+    BottleneckConfig {
+        share_up: false,
+        consistency_weight: 0.0,
+        ..experts(preset("houlsby", WIDE))
+    },
+    near(2 * LAYERS * 3 * WIDE_ADAPTER)
+);
+
+/// A third is left.
+fn sparse(adapter: BottleneckConfig, pruning: Pruning) -> SparseAdapterConfig {
+    SparseAdapterConfig { adapter, sparsity: 2.0 / 3.0, pruning, calibration_batches: 2 }
+}
+
+/// The weights that are left of so many adapters, and the biases.
+const fn left(adapters: usize, width: usize) -> usize {
+    adapters * (2 * HIDDEN * width / 3 + width + HIDDEN)
+}
+
+conformance!(
+    sparse_adapter,
+    super::sparse(preset("pfeiffer", 2 * WIDE), Pruning::Snip),
+    near(left(LAYERS, 2 * WIDE))
+);
+
+conformance!(
+    sparse_houlsby_by_grasp,
+    super::sparse(preset("houlsby", 2 * WIDE), Pruning::Grasp),
+    near(left(2 * LAYERS, 2 * WIDE))
+);
+
+conformance!(
+    sparse_parallel_by_density,
+    super::sparse(preset("parallel", WIDTH), Pruning::Er),
+    trains(left(LAYERS, WIDTH))
+);
+
+conformance!(
+    sparse_by_chance_with_norms,
+    super::sparse(
+        BottleneckConfig {
+            train_norms: true,
+            reduction_factor: ReductionFactor::PerLayer(
+                [("1".into(), 4.0), ("default".into(), 2.0)].into()
+            ),
+            bottleneck_size: None,
+            ..preset("parallel", WIDTH)
+        },
+        Pruning::Random
+    ),
+    trains(left(1, 6) + left(1, 12) + LAYERS * 2 * NORM)
+);
+
+/// `A` and `B`, `[4, 4]` and `[6, 6]`.
+const KRONECKER: usize = 4 * 4 + 6 * 6;
+
+conformance!(
+    krona_b,
+    KronaAdapterConfig { scale: 1.7, ..KronaAdapterConfig::default() },
+    trains(LAYERS * KRONECKER)
+);
+
+conformance!(
+    krona_b_res,
+    KronaAdapterConfig { residual: true, ..KronaAdapterConfig::default() },
+    near(LAYERS * (KRONECKER + 1))
+);
+
+conformance!(
+    krona_b_res_from_the_base,
+    KronaAdapterConfig {
+        shape: KroneckerShape { a_inputs: Some(2), a_outputs: Some(12) },
+        residual: true,
+        residual_start: 0.0,
+        ..KronaAdapterConfig::default()
+    },
+    trains(LAYERS * (2 * 12 + 12 * 2 + 1))
 );

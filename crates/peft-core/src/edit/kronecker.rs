@@ -126,7 +126,8 @@ mod tests {
     fn a_side_that_does_not_divide_is_refused_by_name() {
         let device = Default::default();
         let mut base = Base::new(&device);
-        let site = base.linear("up", Role::Other, None, Tensor::<2>::zeros([12, 20], &device), None);
+        let site =
+            base.linear("up", Role::Other, None, Tensor::<2>::zeros([12, 20], &device), None);
         let shape = |a_inputs, a_outputs| KroneckerShape { a_inputs, a_outputs };
         assert_eq!(shape(None, Some(10)).at(&site).expect("they divide"), [[3, 10], [4, 2]]);
         let refused = |shape: KroneckerShape| shape.at(&site).expect_err("no divisor").to_string();

@@ -84,12 +84,26 @@ impl<'a> Pass<'a> {
 
     /// The next draw of dropout with probability `p`, in training, if it drops anything.
     pub fn next_dropout(&self, p: f64) -> Option<Dropout> {
+        let draw = (p > 0.0).then(|| self.draw())??;
+        Some(Dropout::new(p, draw))
+    }
+
+    /// The next draw of a number below `count`, in training; otherwise nothing is chosen.
+    ///
+    /// # Panics
+    /// If `count` is zero.
+    pub fn choose(&self, count: usize) -> Option<usize> {
+        let draw = self.draw()?;
+        Some((draw % count as u64) as usize)
+    }
+
+    /// The next draw, in training: a function of the run's seed, the step and the number of the draw.
+    fn draw(&self) -> Option<u64> {
         match self.mode {
-            Mode::Train { seed, step } if p > 0.0 => {
-                let draw = draw::mix(draw::mix(seed, step), self.memo.next_draw());
-                Some(Dropout::new(p, draw))
+            Mode::Train { seed, step } => {
+                Some(draw::mix(draw::mix(seed, step), self.memo.next_draw()))
             }
-            _ => None,
+            Mode::Infer => None,
         }
     }
 
