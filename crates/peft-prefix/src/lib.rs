@@ -5,8 +5,13 @@ mod p_tuning;
 mod prefix;
 mod prompt;
 mod start;
+mod subspace;
 
 pub use model::ModelDimensions;
 pub use p_tuning::{EncoderType, PTuning, PTuningConfig, PromptPart};
 pub use prefix::{PrefixInit, PrefixTuning, PrefixTuningConfig};
-pub use prompt::{Combine, PromptInit, PromptTuning, PromptTuningConfig};
+pub use prompt::{Combine, PromptInit, PromptTuning, PromptTuningConfig, prompt_presets};
+pub use subspace::{
+    FoundSubspace, IntrinsicPrompt, PromptDecoder, PromptSubspace, SUBSPACE_FILE, SubspaceSettings,
+    find_subspace,
+};

@@ -4,7 +4,7 @@ use peft_core::{
     Base, ComputationFunction, Error, InitContext, MethodCard, MethodConfig, Result, Size,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::adapters_format;
 use crate::model::{ModelDimensions, at_least_one, or_default, virtual_tokens};
@@ -47,11 +47,14 @@ pub enum Combine {
 /// | `random_uniform_scale` (`uniform_scale`) | none | `RANDOM` from `U(-scale, scale)`, as adapter-hub/adapters (0.5) |
 /// | `combine` (`place`) | `prefix` | see [`Combine`] |
 /// | `after_embeddings` (`after_norm`) | false | true: after positions and the embeddings' norm, as adapter-hub/adapters; false: before, as HF PEFT |
+/// | `intrinsic_dimension` (`dimension`) | none | IPT: the prompt is decoded from so many numbers, which alone are trained |
+/// | `decoder` (`subspace`) | none | the directory or file of the [`PromptSubspace`](crate::PromptSubspace) that decodes them |
 /// | `inference_mode` | false | true in files: the prompt is there, and needs no start |
 /// | `num_layers`, `token_dim`, ... | | see [`ModelDimensions`] |
 ///
 /// `prompt_tuning_init_ids`, `random_uniform_scale`, `combine` and `after_embeddings` are ours, and
-/// written only where they differ from the default.
+/// written only where they differ from the default. So are `intrinsic_dimension` and `decoder`, which no
+/// file has: after training there is a prompt, and no decoder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PromptTuningConfig {
@@ -76,6 +79,12 @@ pub struct PromptTuningConfig {
     /// Whether the prompt goes behind positions and the embeddings' norm.
     #[serde(skip_serializing_if = "is_default")]
     pub after_embeddings: bool,
+    /// The number of values that the prompt is decoded from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intrinsic_dimension: Option<usize>,
+    /// Where the decoder is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<String>,
     /// Whether the prompt is read from a file.
     pub inference_mode: bool,
     /// What HF PEFT notes about the model.
@@ -94,9 +103,33 @@ impl Default for PromptTuningConfig {
             random_uniform_scale: None,
             combine: Combine::Prefix,
             after_embeddings: false,
+            intrinsic_dimension: None,
+            decoder: None,
             inference_mode: false,
             model: ModelDimensions::default(),
         }
+    }
+}
+
+/// Names of configurations, a line about each, and the fields in which it differs from the defaults.
+///
+/// ```
+/// use peft_prefix::{PromptTuningConfig, prompt_presets};
+/// let (name, _, fields) = prompt_presets().remove(0);
+/// let config: PromptTuningConfig = serde_json::from_value(fields)?;
+/// assert_eq!((name, config.num_virtual_tokens, config.intrinsic_dimension), ("ipt", 100, Some(250)));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+pub fn prompt_presets() -> Vec<(&'static str, &'static str, Value)> {
+    let about =
+        "a prompt decoded from few numbers, in a subspace of other tasks' (Qin et al. 2021)";
+    vec![("ipt", about, json!({ "num_virtual_tokens": 100, "intrinsic_dimension": 250 }))]
+}
+
+impl PromptTuningConfig {
+    /// Whether the prompt is decoded from few numbers.
+    pub(super) fn is_intrinsic(&self) -> bool {
+        self.intrinsic_dimension.is_some() || self.decoder.is_some()
     }
 }
 
@@ -122,6 +155,8 @@ impl MethodConfig for PromptTuningConfig {
         ("uniform_scale", "random_uniform_scale"),
         ("place", "combine"),
         ("after_norm", "after_embeddings"),
+        ("dimension", "intrinsic_dimension"),
+        ("subspace", "decoder"),
     ];
     const CARD: MethodCard = MethodCard {
         functions: &[ComputationFunction::Input],
@@ -131,6 +166,23 @@ impl MethodConfig for PromptTuningConfig {
         formats: "peft, adapters",
     };
     type Method = PromptTuning;
+
+    fn card(&self) -> MethodCard {
+        match self.is_intrinsic() {
+            true => MethodCard { trainable: "d_I; L d in the file", ..Self::CARD },
+            false => Self::CARD,
+        }
+    }
+
+    /// Of few numbers near zero that a decoder amplifies, the same: they have as far to go as a prompt's.
+    fn learning_rate(&self) -> f64 {
+        Self::LEARNING_RATE
+    }
+
+    /// A plain prompt, which is what is left.
+    fn for_file(&self, _base: &Base) -> Result<Self> {
+        Ok(Self { intrinsic_dimension: None, decoder: None, ..self.clone() })
+    }
 
     fn to_adapters(&self, _base: &Base) -> Result<Value> {
         adapters_format::write(self)
@@ -142,6 +194,14 @@ impl MethodConfig for PromptTuningConfig {
 
     fn validate(&self) -> Result<()> {
         at_least_one("num_virtual_tokens", self.num_virtual_tokens)?;
+        if let Some(dimension) = self.intrinsic_dimension {
+            at_least_one("intrinsic_dimension", dimension)?;
+        }
+        if self.is_intrinsic() && self.prompt_tuning_init != PromptInit::Random {
+            let init = serde_json::to_string(&self.prompt_tuning_init).unwrap_or_default();
+            let expected = "must be RANDOM with intrinsic_dimension: the prompt starts where the decoder has it";
+            return Err(Error::config("prompt_tuning_init", init, expected));
+        }
         let of_text = self.prompt_tuning_init == PromptInit::Text;
         if of_text
             && self.prompt_tuning_init_text.is_none()

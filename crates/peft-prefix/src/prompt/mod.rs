@@ -4,7 +4,7 @@ mod adapters_format;
 mod config;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Distribution, Tensor, TensorData};
 use peft_core::{
     Base, Error, Exchange, Hooks, InitContext, Key, Layout, Method, Pass, Piece, Result, Role,
     Site, Stage, Tokens,
@@ -12,24 +12,40 @@ use peft_core::{
 
 use crate::model::{ModelDimensions, embeddings, words};
 use crate::start;
+use crate::subspace::IntrinsicPrompt;
 
-pub use config::{Combine, PromptInit, PromptTuningConfig};
+pub use config::{Combine, PromptInit, PromptTuningConfig, prompt_presets};
 
 /// Prompt tuning (Lester et al. 2021, arXiv 2104.08691): `L` learned embeddings `P`, `[L, d]`,
 /// before those of the text, `X' = [P; X]`; in a model with an encoder and a decoder, the encoder's.
 ///
+/// Intrinsic prompt tuning (Qin et al. 2021, arXiv 2110.07867) trains `d_I` numbers, of which a frozen
+/// decoder makes `P`, see [`PromptSubspace`](crate::PromptSubspace); [`finish`](Method::finish) keeps `P`
+/// alone.
+///
 /// Created with [`PromptTuningConfig`].
 #[derive(Module, Debug)]
 pub struct PromptTuning {
-    /// `P`, `[L, d]`. For an encoder and a decoder, `[2 L, d]` as in HF PEFT's files, whose second
-    /// half nothing reads.
-    prompt: Param<Tensor<2>>,
+    source: Source,
+    /// How many rows there are in a file, and how wide they are. For an encoder and a decoder they are
+    /// `[2 L, d]` as in HF PEFT's files, whose second half nothing reads.
+    #[module(skip)]
+    shape: [usize; 2],
     #[module(skip)]
     length: usize,
     #[module(skip)]
     combine: Combine,
     #[module(skip)]
     after_embeddings: bool,
+}
+
+/// Where a prompt comes from.
+#[derive(Module, Debug)]
+enum Source {
+    /// The prompt itself, `[rows, d]`.
+    Table(Param<Tensor<2>>),
+    /// What is trained in its place.
+    Subspace(IntrinsicPrompt),
 }
 
 impl PromptTuning {
@@ -39,6 +55,20 @@ impl PromptTuning {
         ModelDimensions::check("token_dim", config.model.token_dim, d)?;
         let length = config.num_virtual_tokens;
         let shape = [length * config.model.submodules(base)?, d];
+        let (combine, after_embeddings) = (config.combine, config.after_embeddings);
+        let made = |source| Self { source, shape, length, combine, after_embeddings };
+        if config.is_intrinsic() && !context.is_read() {
+            let Some(decoder) = &config.decoder else {
+                let dimension = config.intrinsic_dimension.unwrap_or_default();
+                let expected = "needs a decoder, which is found between prompts of other tasks: train some \
+                                with --method prompt, run `peft subspace` on them, and give its directory \
+                                as decoder";
+                return Err(Error::config("intrinsic_dimension", dimension, expected));
+            };
+            let of = [length, d];
+            let prompt = IntrinsicPrompt::new(decoder, config.intrinsic_dimension, of, context)?;
+            return Ok(made(Source::Subspace(prompt)));
+        }
         let prompt = match (config.prompt_tuning_init, config.inference_mode) {
             (PromptInit::Random, _) => match config.random_uniform_scale {
                 Some(scale) => {
@@ -51,13 +81,15 @@ impl PromptTuning {
             (_, true) => start::normal(shape, context),
             (init, false) => Param::from_tensor(words_of(config, init, context, shape[0])?),
         };
-        let (combine, after_embeddings) = (config.combine, config.after_embeddings);
-        Ok(Self { prompt, length, combine, after_embeddings })
+        Ok(made(Source::Table(prompt)))
     }
 
     /// The prompt `P`, `[L, d]`.
     pub fn prompt(&self) -> Tensor<2> {
-        self.prompt.val().narrow(0, 0, self.length)
+        match &self.source {
+            Source::Table(prompt) => prompt.val().narrow(0, 0, self.length),
+            Source::Subspace(prompt) => prompt.prompt(self.shape[1]),
+        }
     }
 }
 
@@ -131,7 +163,23 @@ impl Method for PromptTuning {
     fn exchange(&mut self, file: &mut Exchange<'_>, base: &Base) {
         let model = base.model_prefix();
         let theirs = format!("{model}prompt_tuning.prompt_tunings.{{}}.prompt_embedding.weight");
-        file.param(Key::from("prompt_embeddings").adapters(theirs), &mut self.prompt, Layout::AsIs);
+        let key = Key::from("prompt_embeddings").adapters(theirs);
+        match &mut self.source {
+            Source::Table(prompt) => file.param(key, prompt, Layout::AsIs),
+            Source::Subspace(prompt) => prompt.exchange(file),
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Source::Subspace(prompt) = &self.source {
+            let ([rows, d], device) = (self.shape, prompt.vector.lazy_device());
+            let mut values = prompt.valid().prompt(d).into_data().iter::<f32>().collect::<Vec<_>>();
+            // What a file has beside it is read by nobody.
+            values.resize(rows * d, 0.0);
+            let values = TensorData::new(values, self.shape);
+            let table = Param::from_tensor(Tensor::from_data(values, &device));
+            self.source = Source::Table(table.set_require_grad(prompt.vector.is_require_grad()));
+        }
     }
 
     fn merge_obstacle(&self) -> Option<String> {
