@@ -315,7 +315,11 @@ impl MethodConfig for BottleneckConfig {
             (false, true) => &[Parameter, Function],
             (true, true) => &[Parameter, Input, Function],
         };
-        MethodCard { functions, ..Self::CARD }
+        let trainable = match self.num_experts {
+            0 | 1 => Self::CARD.trainable,
+            _ => "L (M (d r + r) + d r + d) with M experts; L (2 d r + d + r) in the file",
+        };
+        MethodCard { functions, trainable, ..Self::CARD }
     }
 
     /// 3e-3 with `phm_layer`, as Mahabadi et al.: the rule starts near zero, and its products with

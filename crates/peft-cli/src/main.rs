@@ -28,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
     check, compose, convert, counts, devices, estimate, eval, fetch, forward, generate, inspect,
-    merge, methods, observe, predict, train, unmerge,
+    merge, methods, observe, predict, subspace, train, unmerge,
 };
 use crate::output::stdout;
 
@@ -77,6 +77,8 @@ enum Command {
     Convert(convert::Convert),
     /// Put several adapters, and how they are composed, into one directory
     Compose(compose::Compose),
+    /// Find a subspace between the prompts of several tasks, for `--method ipt`
+    Subspace(subspace::Subspace),
     /// Show what gates and fusions decide on texts, and plot it
     Observe(observe::Observe),
     /// Fetch a model and print where it is
@@ -117,6 +119,7 @@ fn main() -> ExitCode {
         Command::Eval(command) => command.run(),
         Command::Compose(command) => command.run(),
         Command::Convert(command) => command.run(),
+        Command::Subspace(command) => command.run(),
         Command::Observe(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Generate(command) => command.run(),

@@ -165,6 +165,11 @@ fn what_a_subspace_does_not_fit_is_refused_by_name() {
     write_safetensors(&path, &tensors).expect("it is written");
     let bytes = std::fs::read(&path).expect("it is there");
     assert!(broken(&bytes).ends_with("missing decoder.2.bias [72]"));
+    let mut tensors = found(1).subspace.tensors();
+    tensors.remove("encoder.weight").expect("it is there");
+    write_safetensors(&path, &tensors).expect("it is written");
+    let bytes = std::fs::read(&path).expect("it is there");
+    assert!(broken(&bytes).ends_with("must have an encoder.weight [4, 72], as its decoder is"));
     tensors.clear();
     write_safetensors(&path, &tensors).expect("it is written");
     let bytes = std::fs::read(&path).expect("it is there");

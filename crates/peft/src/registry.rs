@@ -11,6 +11,10 @@ pub fn registry() -> Registry {
         registry.register::<peft_adapter::FusionConfig>();
         with_presets::<peft_adapter::BottleneckConfig>(&mut registry, peft_adapter::presets());
         with_presets::<peft_adapter::ReftConfig>(&mut registry, peft_adapter::reft_presets());
+        let sparse = peft_adapter::sparse_presets();
+        with_presets::<peft_adapter::SparseAdapterConfig>(&mut registry, sparse);
+        let krona = peft_adapter::krona_presets();
+        with_presets::<peft_adapter::KronaAdapterConfig>(&mut registry, krona);
     }
     #[cfg(feature = "ia3")]
     registry.register::<peft_ia3::Ia3Config>();
@@ -21,7 +25,7 @@ pub fn registry() -> Registry {
         registry.register::<peft_lora::LohaConfig>().register::<peft_lora::LokrConfig>();
         registry.register::<peft_lora::MissConfig>().register::<peft_lora::HiraConfig>();
         registry.register::<peft_lora::DeloraConfig>().register::<peft_lora::GraloraConfig>();
-        registry.register::<peft_lora::RandloraConfig>();
+        registry.register::<peft_lora::RandloraConfig>().register::<peft_lora::KronaConfig>();
     }
     #[cfg(feature = "oft")]
     registry
@@ -30,10 +34,12 @@ pub fn registry() -> Registry {
         .register::<peft_oft::HraConfig>()
         .register::<peft_oft::RoadConfig>();
     #[cfg(feature = "prefix")]
-    registry
-        .register::<peft_prefix::PrefixTuningConfig>()
-        .register::<peft_prefix::PromptTuningConfig>()
-        .register::<peft_prefix::PTuningConfig>();
+    {
+        registry.register::<peft_prefix::PrefixTuningConfig>();
+        registry.register::<peft_prefix::PTuningConfig>();
+        let prompts = peft_prefix::prompt_presets();
+        with_presets::<peft_prefix::PromptTuningConfig>(&mut registry, prompts);
+    }
     #[cfg(feature = "sparse")]
     {
         registry.register::<peft_sparse::BitFitConfig>().register::<peft_sparse::LnTuningConfig>();

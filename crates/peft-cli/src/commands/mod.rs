@@ -15,5 +15,6 @@ pub mod merge;
 pub mod methods;
 pub mod observe;
 pub mod predict;
+pub mod subspace;
 pub mod train;
 pub mod unmerge;

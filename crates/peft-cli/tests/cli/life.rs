@@ -266,13 +266,16 @@ fn every_method_trains() {
             // The tiny model has 40 positions, and a width of 32.
             "prefix" => "--set num_virtual_tokens=4 --set prefix_projection=true",
             "prompt" | "p-tuning" => "--set num_virtual_tokens=4",
-            "phm" | "compacter" | "compacter++" | "adapterplus" => "--set reduction_factor=4",
+            "phm" | "compacter" | "compacter++" | "adapterplus" | "sparse-adapter" => {
+                "--set reduction_factor=4"
+            }
+            "large-sparse" => "--set pruning=grasp --set calibration_batches=1",
             "c3a" => "--set block_size=8",
             "road" => "--set group_size=8",
             "miss" | "shira" => "--set r=8",
             "trainable-tokens" => "--set token_indices=[3,4,5]",
-            // Trained over other adapters.
-            "fusion" => continue,
+            // Trained over other adapters, and in a subspace of other prompts.
+            "fusion" | "ipt" => continue,
             _ => "",
         };
         let command = "train --model model --train train.tsv --test test.tsv --epochs 1 \

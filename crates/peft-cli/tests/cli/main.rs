@@ -15,6 +15,7 @@ mod packed;
 mod pipes;
 mod questions;
 mod resume;
+mod subspace;
 mod tags;
 mod terminal;
 mod workbench;

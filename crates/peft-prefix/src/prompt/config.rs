@@ -143,7 +143,7 @@ impl MethodConfig for PromptTuningConfig {
     const ABOUT: &'static str = "learned embeddings beside the text (Lester et al. 2021)";
     // A prompt's values are of the order of 1 and get small gradients through a frozen model: the
     // paper trains with 0.3 (Adafactor, which scales its steps), ten to a hundred times the rates
-    // of weights.
+    // of weights. The numbers of a prompt in a subspace start near zero, and have as far to go.
     const LEARNING_RATE: f64 = 1e-2;
     const PROMPT_LEARNING: bool = true;
     const ALIASES: &'static [(&'static str, &'static str)] = &[
@@ -172,11 +172,6 @@ impl MethodConfig for PromptTuningConfig {
             true => MethodCard { trainable: "d_I; L d in the file", ..Self::CARD },
             false => Self::CARD,
         }
-    }
-
-    /// Of few numbers near zero that a decoder amplifies, the same: they have as far to go as a prompt's.
-    fn learning_rate(&self) -> f64 {
-        Self::LEARNING_RATE
     }
 
     /// A plain prompt, which is what is left.

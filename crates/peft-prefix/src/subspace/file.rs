@@ -39,6 +39,13 @@ impl PromptSubspace {
                             `peft subspace` writes";
             return Err(wrong(expected.into()));
         };
+        // What is made is no larger than the file.
+        if shape("encoder.weight") != Some([dimension, values]) || dimension * hidden * values == 0
+        {
+            let expected =
+                format!("must have an encoder.weight [{dimension}, {values}], as its decoder is");
+            return Err(wrong(expected));
+        }
         let base = Base::new(device);
         let context = InitContext::new(&base, device).read();
         let mut subspace = Self::new([values, dimension, hidden], &context);
