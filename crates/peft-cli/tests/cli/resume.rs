@@ -76,6 +76,9 @@ fn runs_of_methods_that_drop_parameters_at_the_end_resume_too() {
         ("unipelt", ""),
         // So is what it started from.
         ("pissa", ""),
+        // Which expert a step is through, and which weights are left.
+        ("adamix", "--set reduction_factor=4"),
+        ("sparse-adapter", "--set reduction_factor=4"),
     ] {
         let train = TRAIN.replace(" --set rank=4 --set dropout=0.1", "") + " --max-length 24";
         let train =
