@@ -131,7 +131,13 @@ mod tests {
         let shape = |a_inputs, a_outputs| KroneckerShape { a_inputs, a_outputs };
         assert_eq!(shape(None, Some(10)).at(&site).expect("they divide"), [[3, 10], [4, 2]]);
         let refused = |shape: KroneckerShape| shape.at(&site).expect_err("no divisor").to_string();
-        assert_eq!(refused(shape(Some(5), None)), "a_inputs = 5: must divide the width 12 of up");
-        assert_eq!(refused(shape(None, Some(0))), "a_outputs = 0: must divide the width 20 of up");
+        assert_eq!(
+            refused(shape(Some(5), None)),
+            "a_inputs = 5: must divide the width 12 of up [12, 20]"
+        );
+        assert_eq!(
+            refused(shape(None, Some(0))),
+            "a_outputs = 0: must divide the width 20 of up [12, 20]"
+        );
     }
 }
