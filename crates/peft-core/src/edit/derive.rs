@@ -39,6 +39,7 @@ impl Edits {
         self.list.iter().rev().try_fold(weight, |weight, edit| match edit {
             Edit::LowRank(factors) => Ok(weight - factors.dense(site.d_out())),
             Edit::Sparse(values) => Ok(weight - values.dense(site.shape)),
+            Edit::Block(block) => Ok(weight - block.dense(site.shape)),
             Edit::Bias(_) => Ok(weight),
             Edit::Scale(scale) => {
                 let weight = match scale.of_output(site.d_out()) {
@@ -142,6 +143,10 @@ impl Edit {
             Self::Sparse(values) => {
                 let [count] = values.values.dims();
                 Change { weight: count.min(all), bias: 0, rank: count.min(full) }
+            }
+            Self::Block(block) => {
+                let [rows, columns] = block.values.dims();
+                Change { weight: rows * columns, bias: 0, rank: rows.min(columns) }
             }
             Self::Bias(_) => Change { weight: 0, bias: d_out, rank: 0 },
             Self::Weight(map) => map.change(site),

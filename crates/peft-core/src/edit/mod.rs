@@ -15,7 +15,7 @@ pub use apply::LinearLayer;
 pub use change::Change;
 pub(crate) use compose::{Answer, stack};
 pub use forms::{
-    Added, LowRank, Magnitude, OutputMap, Replaced, Rotate, Rotation, Scale, Side, Sparse,
+    Added, Block, LowRank, Magnitude, OutputMap, Replaced, Rotate, Rotation, Scale, Side, Sparse,
     WeightMap,
 };
 pub use gate::{Gate, GateOn};
@@ -40,6 +40,8 @@ pub enum Edit {
     Rotate(Rotate),
     /// `x (W + S) + b`.
     Sparse(Sparse),
+    /// `x (W + S) + b`, with `S` in some rows and columns.
+    Block(Block),
     /// `x W + b'`.
     Bias(Tensor<1>),
     /// `x W' + b` for any function `W'` of the weight.
