@@ -41,7 +41,7 @@ fn the_values_of_layers_are_part_of_the_dimension() {
     let context = InitContext::new(host.model.base(), &device);
     // Two layers, and the pooler.
     let config = SaidConfig { intrinsic_dimension: 3, ..SaidConfig::default() };
-    let error = config.init(&context).err().expect("nothing is left").to_string();
+    let error = config.init(&context).expect_err("nothing is left").to_string();
     let expected = "intrinsic_dimension = 3: must be above 3, which are one for each layer";
     assert_eq!(error, expected);
     let config = SaidConfig { structure_aware: false, ..config };

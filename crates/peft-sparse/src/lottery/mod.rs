@@ -34,8 +34,7 @@ use crate::{MaskedDelta, SelectedEntries, masked};
 /// round, as it is run there, that is the same.)
 ///
 /// Each time that `D` begins again it is a new parameter, so that its moments in the optimizer begin
-/// again too, as in the papers; the schedule of the learning rate goes on, over the whole run. The
-/// optimizer keeps the moments of what was trained before until the run ends.
+/// again too, as in the papers; the schedule of the learning rate goes on, over the whole run.
 ///
 /// An adapter that is saved before its mask is chosen has the entries that would be chosen then, with the
 /// values that they have. Changes add up: those of a language and of a task, one above the other in a

@@ -192,7 +192,7 @@ fn a_file_says_how_many_entries_each_weight_has() {
 fn shares_that_are_none_are_refused() {
     let (host, device) = (host(), Device::default());
     let context = InitContext::new(host.model.base(), &device);
-    let error = |keep_ratio: f64| fish(keep_ratio).init(&context).err().expect("one").to_string();
+    let error = |keep_ratio: f64| fish(keep_ratio).init(&context).expect_err("one").to_string();
     assert_eq!(error(0.0), "keep_ratio = 0: must be above 0, at most 1");
     let left =
         format!("keep_ratio = 0.00001: leaves nothing of the {ENTRIES} entries of the targets");
@@ -200,7 +200,7 @@ fn shares_that_are_none_are_refused() {
     let names = ModuleNames::list(["intermediate.dense"]);
     let targets = Targets { target_modules: Some(names), ..Targets::default() };
     let far = FarConfig { targets, ..FarConfig::default() };
-    let error = far.init(&context).err().expect("no whole network").to_string();
+    let error = far.init(&context).expect_err("no whole network").to_string();
     assert_eq!(
         error,
         "target_modules = bert.encoder.layer.0.intermediate.dense: must be all layers of a \
