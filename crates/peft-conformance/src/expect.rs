@@ -21,6 +21,9 @@ pub struct Expect {
     /// Whether random parameters change as many entries, at as high a rank, as the method's edits
     /// say; false where that is no more than a bound. True unless said otherwise.
     pub reaches_change: bool,
+    /// Whether how much changes at each site follows from the configuration; not where entries are
+    /// chosen over all sites together by what was trained. True unless said otherwise.
+    pub fixed_change: bool,
     /// The hosts that the configuration does not fit, where initialising it is an error; none unless
     /// said otherwise.
     pub unfit: &'static [HostKind],
@@ -45,6 +48,7 @@ impl Default for Expect {
             identity_at_init: true,
             trainable: None,
             reaches_change: true,
+            fixed_change: true,
             unfit: &[],
             goes_on: true,
             dropout: None,

@@ -23,6 +23,16 @@ pub trait Calibration {
     /// # Errors
     /// If the batch does not fit the model.
     fn loss(&self, batch: usize, hooks: &dyn Hooks) -> Result<Tensor<1>>;
+
+    /// The number of examples, each of which is in one batch.
+    fn num_examples(&self) -> usize;
+
+    /// `-log p(y | x)`, `[1]`, of one example by itself under `hooks`, without dropout: the sum over
+    /// all that is predicted of it, up to a factor that is the same for every example.
+    ///
+    /// # Errors
+    /// If the example does not fit the model.
+    fn example_loss(&self, example: usize, hooks: &dyn Hooks) -> Result<Tensor<1>>;
 }
 
 /// The gradient `[d_in, d_out]` of the frozen weight at each of some linear sites, averaged over
@@ -36,17 +46,46 @@ pub fn base_gradients(
     sites: &[&Site],
     batches: usize,
 ) -> Result<BTreeMap<usize, Tensor<2>>> {
+    let count = at_least_one(calibration.len(), "batch", batches)?;
+    mean(base, sites, count, |batch, hooks| calibration.loss(batch, hooks), |gradient| gradient)
+}
+
+/// The empirical Fisher information `[d_in, d_out]` of each entry of the frozen weight at each of some
+/// linear sites, by [`Site::index`]: `F = (1/N) Σ (∂ log p(y|x) / ∂W)²` over the first `examples`
+/// examples, each by itself (Sung et al. 2021, arXiv 2111.09839, equation 5). The square of a batch's
+/// mean gradient would be something else.
+///
+/// # Errors
+/// If there are no examples, or one does not fit the model.
+pub fn fisher_diagonal(
+    calibration: &dyn Calibration,
+    base: &Base,
+    sites: &[&Site],
+    examples: usize,
+) -> Result<BTreeMap<usize, Tensor<2>>> {
+    let count = at_least_one(calibration.num_examples(), "example", examples)?;
+    let loss = |example, hooks: &dyn Hooks| calibration.example_loss(example, hooks);
+    mean(base, sites, count, loss, |gradient| gradient.square())
+}
+
+/// The mean, over `count` losses, of a function of the gradient at each site.
+fn mean(
+    base: &Base,
+    sites: &[&Site],
+    count: usize,
+    loss: impl Fn(usize, &dyn Hooks) -> Result<Tensor<1>>,
+    term: impl Fn(Tensor<2>) -> Tensor<2>,
+) -> Result<BTreeMap<usize, Tensor<2>>> {
     let device = base.device().clone().autodiff();
     let weights = sites.iter().map(|site| {
         let weight = base.weight(site).dense().into_data();
         (site.index, Tensor::from_data(weight, &device).require_grad())
     });
     let watched = Weights(weights.collect());
-    let count = at_least_one(calibration, batches)?;
     let mut sums: BTreeMap<usize, Tensor<2>> = BTreeMap::new();
-    for batch in 0..count {
-        let loss = calibration.loss(batch, &watched)?;
-        // That of a batch that asks nothing of the model.
+    for number in 0..count {
+        let loss = loss(number, &watched)?;
+        // That of what asks nothing of the model.
         if !loss.device().is_autodiff() {
             continue;
         }
@@ -54,10 +93,10 @@ pub fn base_gradients(
         for (&site, weight) in &watched.0 {
             // A weight that the loss does not depend on has none.
             let Some(gradient) = weight.grad(&gradients) else { continue };
-            let gradient = gradient / count as f64;
+            let share = term(gradient) / count as f64;
             let sum = match sums.remove(&site) {
-                Some(sum) => sum + gradient,
-                None => gradient,
+                Some(sum) => sum + share,
+                None => share,
             };
             sums.insert(site, sum);
         }
@@ -76,7 +115,7 @@ pub fn layer_inputs(
     batches: usize,
     mut seen: impl FnMut(usize, Tensor<2>),
 ) -> Result<()> {
-    for batch in 0..at_least_one(calibration, batches)? {
+    for batch in 0..at_least_one(calibration.len(), "batch", batches)? {
         let inputs = Inputs::default();
         let watched = Watched { sites: sites.iter().map(|s| s.index).collect(), inputs };
         calibration.loss(batch, &watched)?;
@@ -86,9 +125,12 @@ pub fn layer_inputs(
     Ok(())
 }
 
-fn at_least_one(calibration: &dyn Calibration, batches: usize) -> Result<usize> {
-    match calibration.len().min(batches) {
-        0 => Err(Error::config("calibration", 0, "there must be at least one batch to look at")),
+fn at_least_one(available: usize, what: &str, wanted: usize) -> Result<usize> {
+    match available.min(wanted) {
+        0 => {
+            let expected = format!("there must be at least one {what} to look at");
+            Err(Error::config("calibration", 0, expected))
+        }
         count => Ok(count),
     }
 }

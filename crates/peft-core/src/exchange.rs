@@ -121,6 +121,15 @@ impl TensorSpec {
     }
 }
 
+/// Values of some entries of a weight, in their order, as a file has them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Entries {
+    /// The number of each entry in the weight.
+    pub places: Vec<i64>,
+    /// The value of each.
+    pub values: Vec<f32>,
+}
+
 /// What is wrong with one key of an adapter file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "problem", rename_all = "snake_case")]
@@ -364,6 +373,51 @@ impl<'f> Exchange<'f> {
         }
     }
 
+    /// Entries of a weight of `size` numbers, as many as there are, or as the file has: their values and
+    /// their places, each under a key, of no entries too. Returns whether they were read.
+    ///
+    /// # Panics
+    /// As [`param`](Self::param).
+    pub fn entries(
+        &mut self,
+        [values_key, places_key]: [String; 2],
+        entries: &mut Entries,
+        trainable: bool,
+        size: usize,
+    ) -> bool {
+        if self.part != Part::Values {
+            return false;
+        }
+        let keys = [values_key, places_key].map(|key| Key::from(key).in_dialect(&self.dialect).0);
+        let shape = vec![entries.values.len()];
+        match &mut self.mode {
+            Mode::Write(file) => {
+                let values = TensorData::new(entries.values.clone(), shape.clone());
+                let places = TensorData::new(entries.places.clone(), shape).convert::<i32>();
+                for (key, data) in keys.into_iter().zip([values, places]) {
+                    assert!(!file.contains_key(&key), "two tensors have the key {key}");
+                    file.insert(key, data);
+                }
+                false
+            }
+            Mode::Describe(specs) => {
+                let spec = |(key, trainable)| TensorSpec { key, shape: shape.clone(), trainable };
+                specs.extend(keys.into_iter().zip([trainable, false]).map(spec));
+                false
+            }
+            Mode::Read(file, problems) => match entries_of(file, keys, shape, size) {
+                Ok(read) => {
+                    *entries = read;
+                    true
+                }
+                Err(found) => {
+                    problems.extend(found);
+                    false
+                }
+            },
+        }
+    }
+
     /// A second key of a tensor, for a library that holds what is tied under both names: it is
     /// written, and nothing is missing where a file lacks it.
     pub fn repeated<const D: usize>(
@@ -404,6 +458,41 @@ impl<'f> Exchange<'f> {
             _ => Vec::new(),
         }
     }
+}
+
+/// The entries of a weight of `size` numbers that a file has under the keys of their values and their
+/// places; a key that is missing should have had `shape`.
+fn entries_of(
+    file: &mut TensorMap,
+    keys: [String; 2],
+    shape: Vec<usize>,
+    size: usize,
+) -> Result<Entries, Vec<KeyProblem>> {
+    let found = keys.each_ref().map(|key| file.remove(key));
+    let [values, places] = match found {
+        [Some(values), Some(places)] => [values, places],
+        found => {
+            let missing = keys.into_iter().zip(found).filter(|(_, found)| found.is_none());
+            let problem = |(key, _)| KeyProblem::Missing { key, expected: shape.clone() };
+            return Err(missing.map(problem).collect());
+        }
+    };
+    let [of_values, of_places] = [&values, &places].map(|data| data.shape().to_vec());
+    let [values_key, places_key] = keys;
+    if of_values.len() != 1 {
+        let expected = vec![of_values.iter().product()];
+        return Err(vec![KeyProblem::Shape { key: values_key, expected, found: of_values }]);
+    }
+    if of_places != of_values {
+        let (expected, found) = (of_values, of_places);
+        return Err(vec![KeyProblem::Shape { key: places_key, expected, found }]);
+    }
+    let places: Vec<i64> = places.convert::<i64>().try_into_vec().expect("converted before");
+    if places.iter().any(|place| usize::try_from(*place).map_or(true, |place| place >= size)) {
+        return Err(vec![KeyProblem::OutOfBounds { key: places_key, below: size }]);
+    }
+    let values = values.convert::<f32>().try_into_vec().expect("converted before");
+    Ok(Entries { places, values })
 }
 
 /// The values of a file's tensor, which has the shape `in_file`, in the layout of a parameter.

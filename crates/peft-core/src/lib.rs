@@ -43,18 +43,18 @@ pub use adapters::{
     AdaptersLora, AdaptersModel, AdaptersModules, whole_if_it_is, with_adapters_defaults,
 };
 pub use base::{Base, BaseSite};
-pub use calibration::{Calibration, base_gradients, layer_inputs};
+pub use calibration::{Calibration, base_gradients, fisher_diagonal, layer_inputs};
 pub use compose::{
     Acts, AdapterPool, Average, GateKind, Gated, PerLayer, Split, Stack, refuse_stack,
 };
 pub use context::{Encode, InitContext, LossContext, Progress, StepContext};
 pub use edit::{
-    Added, Change, Edit, Edits, Gate, GateOn, Kronecker, KroneckerShape, LinearLayer, LowRank,
-    Magnitude, NormEdit, NormLayer, OutputMap, Replaced, Rotate, Rotation, Routed, Scale, Side,
-    Sparse, TableEdit, TableRows, VectorEdit, WeightMap, nearest_divisors,
+    Added, Block, Change, Edit, Edits, Gate, GateOn, Kronecker, KroneckerShape, LinearLayer,
+    LowRank, Magnitude, NormEdit, NormLayer, OutputMap, Replaced, Rotate, Rotation, Routed, Scale,
+    Side, Sparse, TableEdit, TableRows, VectorEdit, WeightMap, nearest_divisors,
 };
 pub use error::{Error, Result};
-pub use exchange::{Dialect, Exchange, Key, KeyProblem, Layout, TensorMap, TensorSpec};
+pub use exchange::{Dialect, Entries, Exchange, Key, KeyProblem, Layout, TensorMap, TensorSpec};
 pub use hooks::{
     ExtraKeys, Hooks, Insert, Intervention, KeyValues, Piece, RowKeys, Stage, SublayerEnd,
     SublayerFunction, Tokens,

@@ -24,7 +24,8 @@ impl TorchRandom {
         Self { state, next: SIZE }
     }
 
-    fn draw(&mut self) -> u32 {
+    /// The next 32 bits, which are the same on every platform.
+    pub fn draw(&mut self) -> u32 {
         if self.next == SIZE {
             self.turn();
         }

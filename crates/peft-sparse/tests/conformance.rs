@@ -8,8 +8,10 @@ use peft_core::{
 };
 use peft_format::{Adapter, AdapterConfig, Registry, TaskType};
 use peft_sparse::{
-    BiasTerms, BitFitConfig, HeadOnlyConfig, LayerChoice, LayerGroupConfig, LnTuningConfig,
-    ModuleChoice, ShiraConfig, SuperTuningConfig, TrainableTokensConfig, presets,
+    BiasTerms, BitFitConfig, DiffPruningConfig, FarConfig, FishMaskConfig, HeadOnlyConfig,
+    LayerChoice, LayerGroupConfig, LnTuningConfig, LotteryScore, LotteryTicketConfig,
+    MagnitudeMaskConfig, ModuleChoice, ShiraConfig, SuperTuningConfig, TrainableTokensConfig,
+    presets,
 };
 use serde_json::{Value, json};
 
@@ -135,6 +137,95 @@ conformance!(
     LayerGroupConfig { layers: LayerChoice::All, ..LayerGroupConfig::default() },
     // The layers, the norm of the embeddings, the pooler.
     trains(LAYERS * LAYER + 2 * HIDDEN + linear(HIDDEN, HIDDEN))
+);
+
+/// The entries of all linear layers but the head.
+const ENTRIES: usize = LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * INNER) + HIDDEN * HIDDEN;
+
+/// A share of them; not every set of entries reaches its rank, and nothing drops anything.
+fn entries_of_all(ratio: f64) -> Expect {
+    let count = (ENTRIES as f64 * ratio).round() as usize;
+    Expect { reaches_change: false, ..trains(count) }
+}
+
+/// All of them are trained, and what is left is chosen by their values.
+fn chosen() -> Expect {
+    Expect { reaches_change: false, fixed_change: false, ..trains(ENTRIES) }
+}
+
+fn fish(keep_ratio: f64) -> FishMaskConfig {
+    FishMaskConfig { keep_ratio, ..FishMaskConfig::default() }
+}
+
+conformance!(fish_mask, FishMaskConfig::default(), entries_of_all(0.005));
+
+conformance!(
+    fish_mask_of_three_examples,
+    FishMaskConfig { num_samples: 3, ..fish(0.2) },
+    entries_of_all(0.2)
+);
+
+conformance!(magnitude_mask, MagnitudeMaskConfig::default(), entries_of_all(0.005));
+
+conformance!(
+    magnitude_mask_of_the_smallest,
+    MagnitudeMaskConfig { select_top: false, keep_ratio: 0.1, ..Default::default() },
+    entries_of_all(0.1)
+);
+
+conformance!(lt_sft, LotteryTicketConfig::default(), chosen());
+
+conformance!(
+    lt_sft_with_a_penalty,
+    LotteryTicketConfig { l1_reg: 0.5, full_share: 0.3, keep_ratio: 0.2, ..Default::default() },
+    chosen()
+);
+
+conformance!(
+    imp,
+    LotteryTicketConfig {
+        rounds: 3,
+        score: LotteryScore::Magnitude,
+        full_share: 0.8,
+        keep_ratio: 0.1,
+        ..Default::default()
+    },
+    chosen()
+);
+
+/// Two values for each entry; what is chosen in the end depends on them.
+fn gated(more: usize) -> Expect {
+    Expect { trainable: Some(2 * ENTRIES + more), ..chosen() }
+}
+
+/// Gates that are half open: at the ends they have no gradient where nothing is drawn.
+fn half_open(keep_ratio: f64) -> DiffPruningConfig {
+    DiffPruningConfig { alpha_init: 0.4, keep_ratio, sparsity_pen: 1e-3, ..Default::default() }
+}
+
+conformance!(diff_pruning, half_open(0.1), gated(0));
+
+conformance!(
+    diff_pruning_structured,
+    DiffPruningConfig { structured: true, gate_share: 0.3, ..half_open(0.3) },
+    gated(LAYERS * 6 + 1)
+);
+
+conformance!(far, FarConfig::default(), trains(LAYERS * 2 * HIDDEN * INNER));
+
+conformance!(
+    far_of_one_network,
+    FarConfig {
+        keep_ratio: 0.4,
+        priming_share: 0.3,
+        targets: Targets {
+            target_modules: Some(ModuleNames::Pattern(
+                r".*layer\.1\.(intermediate|output)\.dense".into()
+            )),
+            ..Targets::default()
+        },
+    },
+    by_berts_names(2 * HIDDEN * INNER)
 );
 
 /// All properties but that something beside the head is trained.

@@ -18,6 +18,8 @@ pub use peft_prefix as prefix;
 pub use peft_sparse as sparse;
 #[cfg(feature = "spectral")]
 pub use peft_spectral as spectral;
+#[cfg(feature = "subspace")]
+pub use peft_subspace as subspace;
 pub use peft_train as train;
 #[cfg(feature = "unipelt")]
 pub use peft_unipelt as unipelt;

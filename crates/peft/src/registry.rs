@@ -49,9 +49,17 @@ pub fn registry() -> Registry {
             .register::<peft_sparse::ShiraConfig>()
             .register::<peft_sparse::SuperTuningConfig>();
         with_presets::<peft_sparse::LayerGroupConfig>(&mut registry, peft_sparse::presets());
+        registry.register::<peft_sparse::FishMaskConfig>();
+        registry.register::<peft_sparse::MagnitudeMaskConfig>();
+        registry.register::<peft_sparse::DiffPruningConfig>();
+        registry.register::<peft_sparse::FarConfig>();
+        let presets = peft_sparse::lottery_presets();
+        with_presets::<peft_sparse::LotteryTicketConfig>(&mut registry, presets);
     }
     #[cfg(feature = "spectral")]
     registry.register::<peft_spectral::C3aConfig>().register::<peft_spectral::FourierFtConfig>();
+    #[cfg(feature = "subspace")]
+    with_presets::<peft_subspace::SaidConfig>(&mut registry, peft_subspace::presets());
     #[cfg(feature = "unipelt")]
     with_presets::<peft_unipelt::UniPeltConfig>(&mut registry, peft_unipelt::presets());
     registry

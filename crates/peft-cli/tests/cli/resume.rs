@@ -63,7 +63,7 @@ fn killed_ten_times_and_resumed_it_ends_with_the_same_adapter() {
 }
 
 /// What a finished adapter no longer has (the encoder of virtual tokens, the network of a prefix) is
-/// in the checkpoint of a run, and so are gates.
+/// in the checkpoint of a run, and so are gates and masks.
 #[test]
 fn runs_of_methods_that_drop_parameters_at_the_end_resume_too() {
     let bench = Workbench::new();
@@ -79,6 +79,11 @@ fn runs_of_methods_that_drop_parameters_at_the_end_resume_too() {
         // Which expert a step is through, and which weights are left.
         ("adamix", "--set reduction_factor=4"),
         ("sparse-adapter", "--set reduction_factor=4"),
+        // And which values are trained, before it is decided and after.
+        ("fish-mask", ""),
+        ("imp", "--set full_share=0.8"),
+        ("diff-pruning", "--set gate_share=0.7"),
+        ("far", "--set priming_share=0.4"),
     ] {
         let train = TRAIN.replace(" --set rank=4 --set dropout=0.1", "") + " --max-length 24";
         let train =

@@ -178,12 +178,13 @@ impl Host {
     /// The batch as calibration data: its texts once in two batches.
     pub fn calibration(&self) -> impl Calibration {
         let halves = self.batch.halves(self.model.base().device());
-        Batches { hosts: halves.map(|batch| self.with_batch(batch)) }
+        Batches { hosts: halves.map(|batch| self.with_batch(batch)), all: self.clone() }
     }
 }
 
 struct Batches {
     hosts: [Host; 2],
+    all: Host,
 }
 
 impl Calibration for Batches {
@@ -193,6 +194,16 @@ impl Calibration for Batches {
 
     fn loss(&self, batch: usize, hooks: &dyn Hooks) -> peft_core::Result<Tensor<1>> {
         Ok(self.hosts[batch].loss(hooks))
+    }
+
+    fn num_examples(&self) -> usize {
+        self.all.batch.len()
+    }
+
+    fn example_loss(&self, example: usize, hooks: &dyn Hooks) -> peft_core::Result<Tensor<1>> {
+        let batch = self.all.batch.rows(&[example], self.all.model.base().device());
+        let targets = batch.targets.len();
+        Ok(self.all.with_batch(batch).loss(hooks) * targets as f64)
     }
 }
 

@@ -135,6 +135,7 @@ pub(super) fn dense(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Tensor<2> {
         Edit::LowRank(factors) => dense(below, layer) + factors.dense(d_out),
         Edit::Sparse(values) => dense(below, layer) + values.dense(layer.site.shape),
         Edit::Kronecker(product) => dense(below, layer) + product.dense(),
+        Edit::Block(block) => dense(below, layer) + block.dense(layer.site.shape),
         Edit::Bias(_) => dense(below, layer),
         Edit::Scale(scale) => {
             let mut weight = dense(below, layer);
@@ -320,7 +321,7 @@ impl Edit {
 
     pub(super) fn is_additive(&self) -> bool {
         match self {
-            Self::LowRank(_) | Self::Sparse(_) | Self::Kronecker(_) => true,
+            Self::LowRank(_) | Self::Sparse(_) | Self::Kronecker(_) | Self::Block(_) => true,
             Self::Gated(gate, edits) => gate.on == GateOn::Change && edits.is_additive(),
             Self::Mean(members) => members.iter().all(|(_, edits)| edits.is_additive()),
             Self::Routed(routed) => routed.is_additive(),
@@ -367,6 +368,7 @@ impl Edit {
             Self::LowRank(factors) => factors.delta(x.clone(), d_out, pass),
             Self::Sparse(values) => values.delta(x.clone(), d_out),
             Self::Kronecker(product) => product.product(x.clone()),
+            Self::Block(block) => block.delta(x.clone(), d_out),
             Self::Gated(gate, edits) => {
                 let gate = gate.of_tokens(layer.site, x.clone(), pass);
                 edits.added(layer, x, pass).expect("something is gated") * gate
@@ -441,7 +443,7 @@ impl Edit {
                 let change = map.weight(&|| weight.clone()) - weight;
                 y + linear(pass.dropout(x, map.dropout()), change, None)
             }
-            Self::LowRank(_) | Self::Sparse(_) | Self::Kronecker(_) => {
+            Self::LowRank(_) | Self::Sparse(_) | Self::Kronecker(_) | Self::Block(_) => {
                 unreachable!("sums are added")
             }
         }

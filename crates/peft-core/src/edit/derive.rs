@@ -40,6 +40,7 @@ impl Edits {
             Edit::LowRank(factors) => Ok(weight - factors.dense(site.d_out())),
             Edit::Sparse(values) => Ok(weight - values.dense(site.shape)),
             Edit::Kronecker(product) => Ok(weight - product.dense()),
+            Edit::Block(block) => Ok(weight - block.dense(site.shape)),
             Edit::Bias(_) => Ok(weight),
             Edit::Scale(scale) => {
                 let weight = match scale.of_output(site.d_out()) {
@@ -146,6 +147,10 @@ impl Edit {
             }
             Self::Kronecker(product) => {
                 Change { weight: all, bias: 0, rank: product.rank.min(full) }
+            }
+            Self::Block(block) => {
+                let [rows, columns] = block.values.dims();
+                Change { weight: rows * columns, bias: 0, rank: rows.min(columns) }
             }
             Self::Bias(_) => Change { weight: 0, bias: d_out, rank: 0 },
             Self::Weight(map) => map.change(site),

@@ -288,6 +288,51 @@ impl Sparse {
     }
 }
 
+/// `x (W + S) + b`, where `S` is dense in some rows and columns and zero elsewhere: units of a layer.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// `[rows]`, the inputs that change something, each once; all where it is `None`.
+    pub inputs: Option<Tensor<1, Int>>,
+    /// `[columns]`, the outputs that change, each once; all where it is `None`.
+    pub outputs: Option<Tensor<1, Int>>,
+    /// `[rows, columns]`.
+    pub values: Tensor<2>,
+}
+
+impl Block {
+    /// `x S`, `[tokens, d_out]`.
+    pub(super) fn delta(&self, x: Tensor<2>, d_out: usize) -> Tensor<2> {
+        let x = match &self.inputs {
+            Some(inputs) => x.select(1, inputs.clone()),
+            None => x,
+        };
+        self.in_columns(linear(x, self.values.clone(), None), d_out)
+    }
+
+    /// `S`, `[d_in, d_out]`.
+    pub(super) fn dense(&self, [d_in, d_out]: [usize; 2]) -> Tensor<2> {
+        let values = self.in_columns(self.values.clone(), d_out);
+        match &self.inputs {
+            Some(inputs) => {
+                let zeros = Tensor::zeros([d_in, d_out], &values.device());
+                zeros.select_assign(0, inputs.clone(), values, IndexingUpdateOp::Add)
+            }
+            None => values,
+        }
+    }
+
+    /// With zeros in the outputs that do not change.
+    fn in_columns(&self, values: Tensor<2>, d_out: usize) -> Tensor<2> {
+        match &self.outputs {
+            Some(outputs) => {
+                let zeros = Tensor::zeros([values.dims()[0], d_out], &values.device());
+                zeros.select_assign(1, outputs.clone(), values, IndexingUpdateOp::Add)
+            }
+            None => values,
+        }
+    }
+}
+
 /// Any function `W'` of a weight.
 pub trait WeightMap: Debug + Send + Sync {
     /// `W'`, `[d_in, d_out]`; `weight` makes the weight `W` of the edits before this one, which may
@@ -375,4 +420,4 @@ macro_rules! into_edit {
         })*
     };
 }
-into_edit!(LowRank, Scale, Magnitude, Rotate, Sparse, Kronecker);
+into_edit!(LowRank, Scale, Magnitude, Rotate, Sparse, Kronecker, Block);

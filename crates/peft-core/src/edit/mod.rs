@@ -16,7 +16,7 @@ pub use apply::LinearLayer;
 pub use change::Change;
 pub(crate) use compose::{Answer, stack};
 pub use forms::{
-    Added, LowRank, Magnitude, OutputMap, Replaced, Rotate, Rotation, Scale, Side, Sparse,
+    Added, Block, LowRank, Magnitude, OutputMap, Replaced, Rotate, Rotation, Scale, Side, Sparse,
     WeightMap,
 };
 pub use gate::{Gate, GateOn};
@@ -44,6 +44,8 @@ pub enum Edit {
     Sparse(Sparse),
     /// `y + s x (A ⊗ B)`.
     Kronecker(Kronecker),
+    /// `x (W + S) + b`, with `S` in some rows and columns.
+    Block(Block),
     /// `x W + b'`.
     Bias(Tensor<1>),
     /// `x W' + b` for any function `W'` of the weight.

@@ -5,8 +5,10 @@ mod groups;
 mod memo;
 mod probe;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use peft_kernels::Dropout;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use crate::{Rows, Site, Slots};
 
@@ -105,6 +107,16 @@ impl<'a> Pass<'a> {
             }
             Mode::Infer => None,
         }
+    }
+
+    /// In training, numbers that are uniform from 0 to 1, of this shape and on `device`; the same on every
+    /// device. Otherwise none: nothing is random.
+    pub fn uniform<const D: usize>(&self, shape: [usize; D], device: &Device) -> Option<Tensor<D>> {
+        let Mode::Train { seed, step } = self.mode else { return None };
+        let seed = draw::mix(draw::mix(seed, step), self.memo.next_draw());
+        let mut random = StdRng::seed_from_u64(seed);
+        let values = TensorData::random::<f32, _, _>(shape, Distribution::Default, &mut random);
+        Some(Tensor::from_data(values, device))
     }
 
     /// Notes `values`, `[rows, n]`, that a method decided at a site, if somebody looks.

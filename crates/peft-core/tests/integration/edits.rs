@@ -6,8 +6,8 @@ use std::sync::Arc;
 use burn::module::ParamId;
 use burn::tensor::{Int, Tensor, module::linear};
 use peft_core::{
-    Base, Change, Edit, Edits, Gate, GateOn, LinearLayer, LowRank, Magnitude, MemoKey, Replaced,
-    Role, Rotate, Row, Rows, Scale, Side, Site, Sparse, WeightMap,
+    Base, Block, Change, Edit, Edits, Gate, GateOn, LinearLayer, LowRank, Magnitude, MemoKey,
+    Replaced, Role, Rotate, Row, Rows, Scale, Side, Site, Sparse, WeightMap,
 };
 
 use crate::support::{Doubled, Parts, assert_close, assert_within, device, random, values};
@@ -114,7 +114,7 @@ pub(crate) fn rotate(side: Side, orthogonal: bool) -> Rotate {
     Rotate { orthogonal, ..Rotate::blocks(blocks, side) }
 }
 
-fn ints(values: [i64; 4]) -> Tensor<1, Int> {
+fn ints<const N: usize>(values: [i64; N]) -> Tensor<1, Int> {
     Tensor::from_data(values, &device())
 }
 
@@ -277,6 +277,28 @@ fn sparse_values_of_one_place_add_up() {
     let whole: Tensor<2> = whole.reshape([IN, OUT]);
     make(&sparse.clone().into(), |w| w + whole.clone(), None);
     make_bias(&sparse.into(), |b| b);
+}
+
+#[test]
+fn a_block_changes_some_rows_and_columns() {
+    let (rows, columns) = ([4, 1], [7, 0, 2]);
+    let values = random::<2>([2, 3]) * 1.7;
+    let numbers: Vec<f32> = values.clone().into_data().try_into_vec().expect("floats");
+    let mut whole = vec![0.0f32; IN * OUT];
+    for (i, row) in rows.into_iter().enumerate() {
+        for (j, column) in columns.into_iter().enumerate() {
+            whole[row as usize * OUT + column as usize] = numbers[3 * i + j];
+        }
+    }
+    let whole: Tensor<1> = Tensor::from_data(&whole[..], &device());
+    let whole: Tensor<2> = whole.reshape([IN, OUT]);
+    let block = Block { inputs: Some(ints(rows)), outputs: Some(ints(columns)), values };
+    make(&block.clone().into(), |w| w + whole.clone(), None);
+    make_bias(&block.into(), |b| b);
+    // Without lists it is of all.
+    let values = random::<2>([IN, OUT]);
+    let all = Block { inputs: None, outputs: None, values: values.clone() };
+    make(&all.into(), |w| w + values.clone(), None);
 }
 
 #[test]
@@ -504,6 +526,7 @@ fn edits_in_any_order_compute_their_weight() {
         Sparse { inputs: ints([1, 1, 4, 0]), outputs: ints([0, 0, 7, 9]), values: random([4]) }
             .into(),
         crate::kroneckers::kronecker().into(),
+        Block { inputs: None, outputs: Some(ints([3, 8])), values: random([IN, 2]) }.into(),
         Edit::Bias(random([OUT])),
         affine(true),
         Edit::Mean(vec![(0.5, low_rank(1, 2.0).into()), (0.5, scale().into())]),
@@ -534,7 +557,8 @@ fn counts_and_ranks_are_those_of_the_forms() {
     let all = IN * OUT;
     let sparse =
         Sparse { inputs: ints([0, 1, 2, 3]), outputs: ints([0, 0, 1, 1]), values: random([4]) };
-    let cases: [(Edits, [usize; 3], usize); 15] = [
+    let block = Block { inputs: Some(ints([5, 2])), outputs: None, values: random([2, OUT]) };
+    let cases: [(Edits, [usize; 3], usize); 16] = [
         (low_rank(2, 1.0).into(), [all, 0, 2], 0),
         (low_rank(9, 1.0).into(), [all, 0, IN], 0),
         (LowRank::new(random([IN, 1]), random([1, 4]), 1.0).of_columns(0..4).into(), [24, 0, 1], 0),
@@ -547,6 +571,7 @@ fn counts_and_ranks_are_those_of_the_forms() {
         (rotate(Side::Input, true).into(), [all, 0, IN], 0),
         (rotate(Side::Output, true).into(), [all, OUT, IN], 0),
         (sparse.into(), [4, 0, 4], 0),
+        (block.into(), [2 * OUT, 0, 2], 0),
         (Edit::Bias(random([OUT])).into(), [0, OUT, 0], OUT),
         (affine(true).into(), [7, 0, 3], 0),
         (Edits::from(low_rank(2, 1.0)).then(Edit::Bias(random([OUT]))), [all, OUT, 2], OUT),

@@ -356,6 +356,13 @@ impl Walk<'_> {
                 cost.kept += keep_x() + rows * d_out;
                 cost.moved = [4.0 * rows * d_out, 6.0 * rows * d_out];
             }
+            Edit::Block(block) => {
+                let [inputs, outputs] = block.values.dims().map(|size| size as f64);
+                cost.kept += if block.inputs.is_some() { rows * inputs } else { keep_x() };
+                let once = 2.0 * rows * inputs * outputs;
+                cost.products = [once, if x { 2.0 * once } else { once }];
+                cost.moved = [2.0 * rows * d_out, 2.0 * rows * outputs];
+            }
             // A weight of their own, whose gradient is that of a whole matrix.
             Edit::Sparse(_) | Edit::Weight(_) | Edit::Routed(_) => {
                 cost.kept += keep_x() + d_in * d_out;

@@ -35,13 +35,35 @@ impl Calibration for CalibrationBatches<'_> {
     }
 
     fn loss(&self, batch: usize, hooks: &dyn Hooks) -> peft_core::Result<Tensor<1>> {
-        let device = self.model.base().device();
         let indices = self.batches.iter().nth(batch).unwrap_or_default();
+        Ok(self.loss_of(indices, hooks)?.0)
+    }
+
+    fn num_examples(&self) -> usize {
+        self.data.len()
+    }
+
+    fn example_loss(&self, example: usize, hooks: &dyn Hooks) -> peft_core::Result<Tensor<1>> {
+        let index = self.batches.iter().flatten().nth(example).copied().unwrap_or_default();
+        let (mean, targets) = self.loss_of(&[index], hooks)?;
+        Ok(mean * targets as f64)
+    }
+}
+
+impl CalibrationBatches<'_> {
+    /// The mean loss of some examples, and the number of their targets.
+    fn loss_of(
+        &self,
+        indices: &[usize],
+        hooks: &dyn Hooks,
+    ) -> peft_core::Result<(Tensor<1>, usize)> {
+        let device = self.model.base().device();
         let batch = self.data.batch(indices, 0, device).map_err(peft_core::Error::pass)?;
         if batch.asks_nothing() {
-            return Ok(Tensor::zeros([1], device));
+            return Ok((Tensor::zeros([1], device), 0));
         }
         let logits = batch.logits(self.model, Forward::infer(hooks));
-        Ok(loss(self.goal, &logits.map_err(peft_core::Error::pass)?, &batch))
+        let logits = logits.map_err(peft_core::Error::pass)?;
+        Ok((loss(self.goal, &logits, &batch), batch.targets.len()))
     }
 }

@@ -8,6 +8,7 @@ mod finite;
 mod frozen;
 mod gradients;
 mod history;
+mod moments;
 mod observer;
 mod rates;
 mod schedule;

@@ -340,7 +340,10 @@ impl<'m> Trainer<'m> {
     ) -> Result<Metrics> {
         let (labels, batch) = (&self.task.labels, self.settings.eval_batch_size);
         self.check_finite(&state.method, state.position.step)?;
-        let hooks = state.method.valid();
+        // What is judged is what would be saved.
+        let mut finished = state.method.clone();
+        finished.finish();
+        let hooks = finished.valid();
         let states = state.frozen.as_ref().and_then(|frozen| frozen.valid.as_ref());
         let under = Under::method(&hooks).with_states(states);
         let metrics = evaluate(self.model, under, valid, labels, batch);

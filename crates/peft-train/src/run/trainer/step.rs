@@ -4,12 +4,13 @@ use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use peft_core::{LossContext, Memo, Method, Progress as StepProgress, Stack, StepContext};
 use peft_data::{Batch, mix};
+use peft_kernels::AdamW;
 use peft_kernels::profile::span;
 use peft_models::{Forward, Recompute};
 
 use super::{RANDOM_STATE, State, TrainData, Trainer};
 use crate::loss::loss;
-use crate::run::{Entry, gradients};
+use crate::run::{Entry, gradients, moments};
 use crate::{Error, Result};
 
 impl Trainer<'_> {
@@ -96,7 +97,10 @@ impl Trainer<'_> {
         state.position.step += 1;
         state.position.tokens += tokens;
         let progress = StepProgress { step: state.position.step, total };
+        let before = moments::parameters(&state.method);
         state.method.after_step(&StepContext { progress, gradients: &seen });
+        let adamw = AdamW::new(self.settings.weight_decay);
+        moments::forget(&mut state.optimizer, &before, &state.method, &adamw);
         Ok(Entry::Step { step: state.position.step, epoch: epoch + 1, loss: mean, lr, tokens })
     }
 
