@@ -228,7 +228,11 @@ impl Transformer {
         let hidden = all(hidden, &self.layers[first..]);
         if let Some(cache) = run.cache {
             let seen = rows.iter().zip(next);
-            let seen = seen.map(|(row, next)| Seen { tokens: row.past + row.len(), next });
+            let seen = seen.map(|(row, next)| {
+                let words = row.words.indices.get(..row.words.before + row.text.len());
+                let words = words.unwrap_or_default().to_vec();
+                Seen { tokens: row.past + row.len(), next, words }
+            });
             cache.advance(seen.collect());
         }
         Ok(Hidden { states: self.normalized(hidden, run), rows })
@@ -244,7 +248,7 @@ impl Transformer {
         run: Run<'_>,
     ) -> Hidden {
         // Each is a text of one token, whichever token is read.
-        let rows = Rows::single(read.len(), run.pass.rows.device());
+        let rows = run.pass.rows.single(read);
         let of_read = run.over(&rows);
         let mut sublayers = last.iter().flatten();
         let hidden = match sublayers.next() {

@@ -37,12 +37,14 @@ pub struct Cache {
 }
 
 /// How far a row is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// Tokens that are kept, virtual ones included.
     pub(crate) tokens: usize,
     /// The position of the next one, without what methods shift.
     pub(crate) next: usize,
+    /// The words of its text.
+    pub(crate) words: Vec<usize>,
 }
 
 /// The keys and values of an attention, `[rows, heads, keys, d_head]`.
@@ -140,7 +142,7 @@ impl Cache {
         if rows.iter().copied().eq(0..seen.len()) {
             return;
         }
-        *seen = rows.iter().map(|row| seen[*row]).collect();
+        *seen = rows.iter().map(|row| seen[*row].clone()).collect();
         self.states.borrow_mut().values_mut().for_each(|kept| kept.select(rows));
     }
 

@@ -80,8 +80,9 @@ impl SequenceHead {
     /// The hidden states of a batch to `[batch, labels]`.
     fn forward(&self, hidden: &Hidden, text: &Text, run: Run<'_>) -> Result<Tensor<2>> {
         let Hidden { states, rows } = hidden;
-        let state = tokens_at(states.clone(), &self.token.of(text, rows)?);
-        let rows = Rows::single(rows.len(), rows.device());
+        let tokens = self.token.of(text, rows)?;
+        let state = tokens_at(states.clone(), &tokens);
+        let rows = rows.single(&tokens);
         let run = run.over(&rows);
         let [before, after] = self.dropout;
         let state = run.pass.dropout(state, before);

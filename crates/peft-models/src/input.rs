@@ -1,7 +1,9 @@
 //! Batches of token indices.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, TensorData};
-use peft_core::{Row, Rows};
+use peft_core::{Row, Rows, Words};
 
 use crate::cache::Seen;
 use crate::{Error, Result};
@@ -241,7 +243,8 @@ impl Text {
         let (mut rows, mut ids) = (Vec::with_capacity(batch), Vec::new());
         let (mut of_segments, mut nexts) = (Vec::new(), Vec::new());
         for number in 0..batch {
-            let Seen { tokens: past, next } = seen.map_or(Seen::default(), |seen| seen[number]);
+            let seen = seen.map_or_else(Seen::default, |seen| seen[number].clone());
+            let Seen { tokens: past, next, words: before } = seen;
             let from = number * tokens;
             let (mut positions, mut mask, mut count) = (Vec::new(), Vec::new(), 0);
             for place in 0..tokens {
@@ -263,7 +266,10 @@ impl Text {
             nexts.push(if self.tokens_only { next } else { next + tokens });
             let text = (0..positions.len()).collect();
             let mask = mask.contains(&false).then_some(mask);
-            rows.push(Row { positions, mask, text, past, shift: 0 });
+            let own = &self.ids[from..from + tokens];
+            let indices: Arc<[usize]> = before.iter().chain(own).copied().collect();
+            let words = Words { indices, before: before.len() };
+            rows.push(Row { positions, mask, text, past, shift: 0, words });
         }
         let segments = self.segments.as_ref().map(|_| of_segments);
         Ok(Placed { rows: Rows::new(rows, &self.device), ids, segments, next: nexts })

@@ -92,7 +92,7 @@ impl Model {
         };
         let Some(tokens) = reads else { return Ok(LayerInput { layer, states, rows }) };
         // Each is a text of one token, whichever token the head reads.
-        let rows = Rows::single(tokens.len(), rows.device());
+        let rows = rows.single(&tokens);
         Ok(LayerInput { layer, states: tokens_at(states, &tokens), rows })
     }
 

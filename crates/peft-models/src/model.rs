@@ -300,7 +300,7 @@ impl Model {
             };
             let tokens: Vec<usize> = places.iter().map(token).collect();
             // Each is a row of its own, under the adapter of its text.
-            let single = Rows::single(places.len(), rows.device());
+            let single = rows.single(&tokens);
             let slots = run.pass.slots.select(places.iter().map(|[row, _]| *row));
             let run = Run { pass: run.pass.over(&single, &slots), ..run };
             shown = Some(self.head.of_tokens(tokens_at(states, &tokens), run));

@@ -122,6 +122,9 @@ fn gated(subject: &Subject, adapter: &Adapter) -> Option<Stack> {
     };
     let has_none = |site: &Site| {
         let keys = method.attention(site, pass);
+        if keys.has_beside() {
+            return true;
+        }
         matches!(site.kind, SiteKind::Norm | SiteKind::Embedding) && acts(site)
             || matches!(keys, ExtraKeys::Some(KeyValues { gates, .. }) if !gates.is_empty())
     };

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use peft_core::{Base, Edit, Edits, EmptyPass, Hooks, Memo, MemoKey, Stack};
+use peft_core::{Base, Edit, Edits, EmptyPass, Hooks, Memo, MemoKey, SiteKind, Stack, TableEdit};
 use peft_models::Forward;
 
 use super::agreement::random;
@@ -144,6 +144,9 @@ impl Constants {
         for site in base.linears() {
             collect(&method.linear(site, &pass), &mut keys);
         }
+        for site in base.sites().filter(|site| site.kind == SiteKind::Embedding) {
+            collect_table(&method.table(site, &pass), &mut keys);
+        }
         let memo = Memo::new();
         host.outputs(Forward::infer(method).with_memo(&memo));
         let kept = |key| (key, memo.get(key, || panic!("norms that no pass computed")));
@@ -163,9 +166,17 @@ impl Constants {
 fn collect(edits: &Edits, keys: &mut Vec<MemoKey>) {
     for edit in edits.iter() {
         match edit {
-            Edit::Magnitude(magnitude) => keys.push(magnitude.key),
+            Edit::Magnitude(magnitude) if magnitude.beside.is_none() => keys.push(magnitude.key),
             Edit::Gated(_, edits) => collect(edits, keys),
             _ => {}
         }
+    }
+}
+
+fn collect_table(edit: &TableEdit, keys: &mut Vec<MemoKey>) {
+    match edit {
+        TableEdit::Magnitude(magnitude) => keys.push(magnitude.key),
+        TableEdit::Stack(edits) => edits.iter().for_each(|edit| collect_table(edit, keys)),
+        _ => {}
     }
 }

@@ -134,6 +134,9 @@ fn refuses(method: &BoxedMethod, site: &Site, count: usize, pass: &Pass<'_>) -> 
             if keys.is_gated() {
                 return Some("where it has a gate already".into());
             }
+            if keys.has_beside() {
+                return Some("with a prompt that has a gate of its own".into());
+            }
             // One for both, or one for keys and one for values.
             (!keys.is_none(), 2)
         }

@@ -48,6 +48,11 @@ pub(crate) trait Composite: Debug + Send + Sync {
         of: impl Fn(&'a BoxedMethod) -> A,
     ) -> A;
 
+    /// The pass as members see it.
+    fn inside<'p>(&self, pass: &Pass<'p>) -> Pass<'p> {
+        *pass
+    }
+
     /// What becomes of the tokens, which go through members one after another or side by side.
     fn through(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens;
 
@@ -77,22 +82,27 @@ pub(crate) trait Composite: Debug + Send + Sync {
 
 impl<C: Composite> AllHooks for C {
     fn linear(&self, site: &Site, pass: &Pass<'_>) -> Edits {
-        self.answer(site, pass, |member| Hooks::linear(member, site, pass))
+        let inside = &self.inside(pass);
+        self.answer(site, pass, |member| Hooks::linear(member, site, inside))
     }
     fn norm(&self, site: &Site, pass: &Pass<'_>) -> NormEdit {
-        self.answer(site, pass, |member| Hooks::norm(member, site, pass))
+        let inside = &self.inside(pass);
+        self.answer(site, pass, |member| Hooks::norm(member, site, inside))
     }
     fn table(&self, site: &Site, pass: &Pass<'_>) -> TableEdit {
-        self.answer(site, pass, |member| Hooks::table(member, site, pass))
+        let inside = &self.inside(pass);
+        self.answer(site, pass, |member| Hooks::table(member, site, inside))
     }
     fn tokens(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens {
         self.through(stage, site, tokens, pass)
     }
     fn attention(&self, site: &Site, pass: &Pass<'_>) -> ExtraKeys {
-        self.answer(site, pass, |member| Hooks::attention(member, site, pass))
+        let inside = &self.inside(pass);
+        self.answer(site, pass, |member| Hooks::attention(member, site, inside))
     }
     fn sublayer<'a>(&'a self, site: &Site, pass: &Pass<'_>) -> Insert<'a> {
-        self.answer(site, pass, |member: &'a BoxedMethod| Hooks::sublayer(member, site, pass))
+        let inside = &self.inside(pass);
+        self.answer(site, pass, |member: &'a BoxedMethod| Hooks::sublayer(member, site, inside))
     }
     fn needs_padding(&self) -> bool {
         self.reads_padding() || self.members().iter().any(Hooks::needs_padding)

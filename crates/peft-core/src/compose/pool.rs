@@ -4,7 +4,7 @@ use burn::module::{Module, ParamId};
 
 use super::Composite;
 use crate::edit::Answer;
-use crate::{BoxedMethod, Hooks, MemoKey, Pass, Route, Rows, Site, Stage, Tokens};
+use crate::{BoxedMethod, Hooks, MemoKey, Pass, Route, Site, Slots, Stage, Tokens};
 
 /// Adapters of one base in slots. Each row of a batch is under the adapter of the slot that the
 /// pass's [`Slots`](crate::Slots) name for it, or under none; adapters may be of any methods, and
@@ -12,7 +12,8 @@ use crate::{BoxedMethod, Hooks, MemoKey, Pass, Route, Rows, Site, Stage, Tokens}
 ///
 /// In a mixed batch the product with a frozen weight runs once for all rows, and the low-rank parts
 /// of all slots run as one segmented product beside it; what else a method does runs on its rows.
-/// Where methods lengthen texts, each row gets longer by what its own adapter adds.
+/// Where methods lengthen texts, each row gets longer by what its own adapter adds. An adapter that has
+/// [several tasks](crate::Slots) is under the first of them here.
 #[derive(Module, Debug)]
 pub struct AdapterPool {
     slots: Vec<BoxedMethod>,
@@ -77,47 +78,14 @@ impl Composite for AdapterPool {
         A::routed(self.slots.iter().map(of).collect(), &Route::Rows, key)
     }
     fn through(&self, stage: Stage, site: &Site, tokens: Tokens, pass: &Pass<'_>) -> Tokens {
-        let Tokens { hidden, rows, segments } = tokens;
-        let count = rows.len();
-        let mut made = vec![None; count];
-        let mut of_segments = vec![Vec::new(); count];
-        let pass = pass.over(&rows, pass.slots);
-        let groups = pass.slots.groups(count);
-        let mut parts = Vec::new();
-        for group in &groups {
-            let sub_rows = rows.subset(&group.rows);
-            let sub_slots = pass.slots.select(group.rows.iter().copied());
-            let own_segments = segments.as_ref().map(|segments| {
-                let own = group.rows.iter().flat_map(|&row| rows.start(row)..rows.start(row + 1));
-                own.map(|token| segments[token]).collect()
-            });
-            let part = Tokens {
-                hidden: rows.take(hidden.clone(), &group.rows),
-                rows: sub_rows.clone(),
-                segments: own_segments,
-            };
-            let part = match group.slot {
-                Some(slot) => {
-                    let sub = pass.over(&sub_rows, &sub_slots);
-                    self.slots[slot].tokens(stage, site, part, &sub)
-                }
-                None => part,
-            };
-            for (place, (&row, new)) in group.rows.iter().zip(part.rows.iter()).enumerate() {
-                made[row] = Some(new.clone());
-                if let Some(segments) = &part.segments {
-                    let (from, to) = (part.rows.start(place), part.rows.start(place + 1));
-                    of_segments[row] = segments[from..to].to_vec();
-                }
-            }
-            parts.push(part.hidden);
-        }
-        let made: Vec<_> = made.into_iter().map(|row| row.expect("a row of a group")).collect();
-        let new = Rows::new(made, rows.device());
-        let order: Vec<usize> = groups.into_iter().flat_map(|group| group.rows).collect();
-        let hidden = new.in_order(parts, &order);
-        let segments = segments.map(|_| of_segments.concat());
-        Tokens { hidden, rows: new, segments }
+        tokens.by_slot(pass, |slot, own, sub| match slot {
+            Some(slot) => self.slots[slot].tokens(stage, site, own, &self.inside(sub)),
+            None => own,
+        })
+    }
+    /// A row is under one adapter, of which the slots say no more.
+    fn inside<'p>(&self, pass: &Pass<'p>) -> Pass<'p> {
+        pass.over(pass.rows, Slots::none())
     }
     fn own_obstacle(&self) -> Option<&'static str> {
         Some("rows of a batch have different adapters")

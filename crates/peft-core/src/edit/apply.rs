@@ -149,8 +149,7 @@ pub(super) fn dense(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Tensor<2> {
         }
         Edit::Magnitude(magnitude) => {
             let weight = dense(below, layer);
-            let share = magnitude.values.clone() / column_norms(weight.clone().detach());
-            weight * share.unsqueeze_dim(0)
+            weight.clone() * magnitude.share_of(weight)
         }
         Edit::Rotate(rotate) => match rotate.side {
             // (x R) W = x (R W).
@@ -172,11 +171,6 @@ pub(super) fn dense(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Tensor<2> {
             )
         }
     }
-}
-
-/// The norm of each column of a weight `[d_in, d_out]`: `[d_out]`.
-fn column_norms(weight: Tensor<2>) -> Tensor<1> {
-    weight.square().sum_dim(0).sqrt().squeeze_dim(0)
 }
 
 /// `y` times a scale `[1, d_out]`, all but a bias in it.
@@ -205,6 +199,10 @@ pub(super) fn bias(chain: &Chain<'_>, layer: &LinearLayer<'_>) -> Option<Tensor<
                 Some(output) => Some(bias * output.squeeze_dim(0)),
                 None => Some(bias),
             }
+        }
+        Edit::Magnitude(magnitude) if magnitude.beside.is_some() => {
+            let bias = bias(below, layer)?;
+            Some(bias * magnitude.share_of(dense(below, layer)).squeeze_dim(0))
         }
         Edit::Rotate(rotate) if rotate.side == Side::Output => {
             bias(below, layer).map(|bias| rotate.rotation.turn(bias.unsqueeze()).squeeze_dim(0))
@@ -412,10 +410,9 @@ impl Edit {
                 Side::Output => rotate.rotation.turn(y),
             },
             Self::Magnitude(magnitude) => {
-                let norms =
-                    pass.memo.get(magnitude.key, || column_norms(dense(below, layer).detach()));
-                let share = (magnitude.values.clone() / norms).unsqueeze();
-                scaled(y, share, bias(below, layer))
+                let share = magnitude.share(&|| dense(below, layer), pass);
+                let kept = if magnitude.beside.is_none() { bias(below, layer) } else { None };
+                scaled(y, share, kept)
             }
             Self::Bias(new) => match bias(below, layer) {
                 Some(old) => y + (new.clone() - old).unsqueeze(),

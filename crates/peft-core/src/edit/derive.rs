@@ -140,7 +140,11 @@ impl Edit {
                 let rank = rotate.rotation.rank().map_or(full, |rank| rank.min(full));
                 Change { weight: all, bias, rank }
             }
-            Self::Magnitude(_) => Change { weight: all, bias: 0, rank: full },
+            Self::Magnitude(magnitude) => {
+                let scales_bias = site.has_bias && magnitude.beside.is_some();
+                let bias = if scales_bias { d_out } else { 0 };
+                Change { weight: all, bias, rank: full }
+            }
             Self::Sparse(values) => {
                 let [count] = values.values.dims();
                 Change { weight: count.min(all), bias: 0, rank: count.min(full) }

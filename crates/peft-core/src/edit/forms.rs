@@ -149,6 +149,37 @@ pub struct Magnitude {
     pub values: Tensor<1>,
     /// Under which the norms are kept for a pass.
     pub key: MemoKey,
+    /// `D`, where the form is that of adapter-hub/adapters, `(x W + b) ⊙ m / ‖W + D‖`: the bias is
+    /// scaled too, and the norm has a gradient.
+    pub beside: Option<LowRank>,
+}
+
+impl Magnitude {
+    /// Of the paper's form.
+    pub fn new(values: Tensor<1>, key: MemoKey) -> Self {
+        Self { values, key, beside: None }
+    }
+
+    /// The norm of each column of what is divided by: `[d_out]`, for the weight `[d_in, d_out]`.
+    pub(super) fn norms(&self, weight: Tensor<2>) -> Tensor<1> {
+        let [_, d_out] = weight.dims();
+        let weight = match &self.beside {
+            None => weight.detach(),
+            Some(beside) => weight + beside.dense(d_out),
+        };
+        weight.square().sum_dim(0).sqrt().squeeze_dim(0)
+    }
+
+    /// `m / ‖·‖`, `[1, d_out]`, of the weight `below`.
+    pub(super) fn share(&self, below: &dyn Fn() -> Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        let norms = pass.memo.get(self.key, || self.norms(below()));
+        (self.values.clone() / norms).unsqueeze()
+    }
+
+    /// The same outside of a pass.
+    pub(super) fn share_of(&self, weight: Tensor<2>) -> Tensor<2> {
+        (self.values.clone() / self.norms(weight)).unsqueeze()
+    }
 }
 
 /// On which side of a weight something acts.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
-use super::LowRank;
+use super::{LowRank, Magnitude};
 use crate::rows::ints;
 use crate::{Change, FrozenWeight, Pass, Route, Site};
 
@@ -24,6 +24,9 @@ pub enum TableEdit {
     LowRank(Box<LowRank>),
     /// `table ⊙ (1 + s A B)`, of the same shapes; without dropout.
     Scaled(Box<LowRank>),
+    /// `table ⊙ m / ‖table‖`: each of the `d` columns gets another norm. The norm that it has is a
+    /// constant in the backward pass.
+    Magnitude(Magnitude),
     /// One edit after another.
     Stack(Vec<TableEdit>),
     /// `Σ wₙ tableₙ`.
@@ -51,12 +54,18 @@ impl TableEdit {
     pub fn lookup(&self, table: &FrozenWeight, ids: &[usize], pass: &Pass<'_>) -> Tensor<2> {
         match self {
             Self::Replaced(values) => values.clone().select(0, index(ids, pass)),
-            _ => self.over(table.rows(index(ids, pass)), ids, pass),
+            _ => self.over(table.rows(index(ids, pass)), ids, &|| table.dense(), pass),
         }
     }
 
-    /// The same, where `found` is what the table below has.
-    fn over(&self, found: Tensor<2>, ids: &[usize], pass: &Pass<'_>) -> Tensor<2> {
+    /// The same, where `found` is what the table `below` has, which is made where all of it is needed.
+    fn over(
+        &self,
+        found: Tensor<2>,
+        ids: &[usize],
+        below: &dyn Fn() -> Tensor<2>,
+        pass: &Pass<'_>,
+    ) -> Tensor<2> {
         match self {
             Self::Keep => found,
             Self::Replaced(values) => values.clone().select(0, index(ids, pass)),
@@ -72,14 +81,17 @@ impl TableEdit {
                 let change = found.clone() * inner.matmul(b.clone());
                 found + change
             }
-            Self::Stack(edits) => {
-                edits.iter().fold(found, |found, edit| edit.over(found, ids, pass))
-            }
-            Self::Mean(members) => mean(members, |edit| edit.over(found.clone(), ids, pass)),
+            Self::Magnitude(magnitude) => found * magnitude.share(below, pass),
+            Self::Stack(edits) => edits.iter().enumerate().fold(found, |found, (number, edit)| {
+                let below =
+                    || edits[..number].iter().fold(below(), |table, edit| edit.dense(table));
+                edit.over(found, ids, &below, pass)
+            }),
+            Self::Mean(members) => mean(members, |edit| edit.over(found.clone(), ids, below, pass)),
             Self::Routed(route, members) => pass.routed(route, |slot, part, sub| {
                 let own: Vec<usize> = part.places().map(|token| ids[token]).collect();
                 let found = part.take(&found);
-                slot.map_or(&Self::Keep, |slot| &members[slot]).over(found, &own, sub)
+                slot.map_or(&Self::Keep, |slot| &members[slot]).over(found, &own, below, sub)
             }),
         }
     }
@@ -94,24 +106,26 @@ impl TableEdit {
     ) -> Tensor<2> {
         match self {
             Self::Replaced(values) => x.matmul(values.clone().transpose()),
-            Self::Routed(route, members) if self.scales() => {
+            Self::Routed(route, members) if self.is_of_values() => {
                 pass.routed(route, |slot, part, sub| {
                     let x = part.take(&x);
                     slot.map_or(&Self::Keep, |slot| &members[slot]).compare(transposed, x, sub)
                 })
             }
             // What depends on the values below is no sum over the states.
-            _ if self.scales() => x.matmul(self.dense(transposed.transpose().dense()).transpose()),
+            _ if self.is_of_values() => {
+                x.matmul(self.dense(transposed.transpose().dense()).transpose())
+            }
             _ => self.compared(transposed.linear(x.clone(), None), x, pass),
         }
     }
 
-    /// Whether there is a [`Scaled`](Self::Scaled) in it.
-    fn scales(&self) -> bool {
+    /// Whether what it does to a row depends on the values below.
+    fn is_of_values(&self) -> bool {
         match self {
-            Self::Scaled(_) => true,
-            Self::Stack(edits) | Self::Routed(_, edits) => edits.iter().any(Self::scales),
-            Self::Mean(members) => members.iter().any(|(_, edit)| edit.scales()),
+            Self::Scaled(_) | Self::Magnitude(_) => true,
+            Self::Stack(edits) | Self::Routed(_, edits) => edits.iter().any(Self::is_of_values),
+            Self::Mean(members) => members.iter().any(|(_, edit)| edit.is_of_values()),
             Self::Keep | Self::Replaced(_) | Self::Rows(_) | Self::LowRank(_) => false,
         }
     }
@@ -127,7 +141,9 @@ impl TableEdit {
                 let inner = x.matmul(b.clone().transpose()) * *scale;
                 scores + inner.matmul(a.clone().transpose())
             }
-            Self::Scaled(_) => unreachable!("it is compared as a whole table"),
+            Self::Scaled(_) | Self::Magnitude(_) => {
+                unreachable!("it is compared as a whole table")
+            }
             Self::Stack(edits) => {
                 edits.iter().fold(scores, |scores, edit| edit.compared(scores, x.clone(), pass))
             }
@@ -160,6 +176,7 @@ impl TableEdit {
                 let change = table.clone() * factors.dense(d);
                 table + change
             }
+            Self::Magnitude(magnitude) => table.clone() * magnitude.share_of(table),
             Self::Stack(edits) => edits.iter().fold(table, |table, edit| edit.dense(table)),
             Self::Mean(members) => mean(members, |edit| edit.dense(table.clone())),
             Self::Routed(..) => panic!("rows of a batch have different tables"),
@@ -179,7 +196,9 @@ impl TableEdit {
                 let rank = factors.rank().min(entries).min(d);
                 Change { weight: entries * d, bias: 0, rank }
             }
-            Self::Scaled(_) => Change { weight: entries * d, bias: 0, rank: entries.min(d) },
+            Self::Scaled(_) | Self::Magnitude(_) => {
+                Change { weight: entries * d, bias: 0, rank: entries.min(d) }
+            }
             Self::Rows(rows) => {
                 let count = rows.indices.len();
                 Change { weight: count * d, bias: 0, rank: count.min(d) }
@@ -198,7 +217,9 @@ impl TableEdit {
             _ => None,
         };
         match (self, above) {
-            (Self::Keep, _) | (_, Self::Keep) | (_, Self::LowRank(_) | Self::Scaled(_)) => None,
+            (Self::Keep, _)
+            | (_, Self::Keep | Self::LowRank(_) | Self::Scaled(_) | Self::Magnitude(_)) => None,
+            (_, Self::Stack(edits)) => edits.iter().find_map(|edit| self.refuses(edit)),
             (Self::Routed(_, members), _) => members.iter().find_map(|edit| edit.refuses(above)),
             (_, Self::Routed(_, members)) => members.iter().find_map(|edit| self.refuses(edit)),
             _ => match (own(self), own(above)) {

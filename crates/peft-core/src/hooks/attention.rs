@@ -1,11 +1,11 @@
-//! Keys and values that a method puts before those of a text.
+//! Keys and values that a method adds to those of a text.
 
 use burn::tensor::Tensor;
 
 use crate::edit::{Answer, Gate, stack};
 use crate::{MemoKey, Pass, Route, Site};
 
-/// Learned keys and values of an attention, before those of the text and seen by every token.
+/// Learned keys and values of an attention, seen by every token: before those of the text, or beside them.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::large_enum_variant, reason = "one is made for each site and is soon gone")]
 pub enum ExtraKeys {
@@ -14,6 +14,8 @@ pub enum ExtraKeys {
     None,
     /// The same for every row, but for gates and dropout.
     Some(KeyValues),
+    /// Beside those of the text, with weights of their own.
+    Beside(Beside),
     /// One after another, the first nearest to the text.
     Stack(Vec<ExtraKeys>),
     /// By slot.
@@ -32,6 +34,19 @@ pub struct KeyValues {
     /// Gates on what the attention is given: one by which both are multiplied, or one for the keys
     /// and another for the values.
     pub gates: Vec<Gate>,
+}
+
+/// A prompt that an attention reads beside the text, with weights of their own, and what it adds to what is
+/// read: `g softmax(s Q K_Pᵀ) V_P`, where `K_P` and `V_P` are the layer's own projections of the prompt,
+/// without positions.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    /// `P`, `[added, d]`.
+    pub prompt: Tensor<2>,
+    /// `g`, `[1]`.
+    pub gate: Tensor<1>,
+    /// Under which its keys and values are kept.
+    pub key: MemoKey,
 }
 
 /// Keys and values for each row, `[rows, heads, added, d_head]`; those of a row stand at the end.
@@ -54,13 +69,47 @@ impl ExtraKeys {
     /// Whether some of them are under a gate.
     pub(crate) fn is_gated(&self) -> bool {
         match self {
-            Self::None => false,
+            Self::None | Self::Beside(_) => false,
             Self::Some(states) => !states.gates.is_empty(),
             Self::Stack(parts) | Self::Routed(parts) => parts.iter().any(Self::is_gated),
         }
     }
 
-    /// The keys and values of each row, for an attention that is given `hidden`, `[tokens, d]`, and
+    /// Whether some of them are beside the text's.
+    pub fn has_beside(&self) -> bool {
+        match self {
+            Self::None | Self::Some(_) => false,
+            Self::Beside(_) => true,
+            Self::Stack(parts) | Self::Routed(parts) => parts.iter().any(Self::has_beside),
+        }
+    }
+
+    /// What is read beside the text by `query`, `[tokens, n]`: the sum over all prompts, of each of which
+    /// `read` makes `[tokens, n]`; `None` where there is none. Keys before the text are no part of it.
+    pub fn beside(
+        &self,
+        query: &Tensor<2>,
+        pass: &Pass<'_>,
+        read: &dyn Fn(&Beside, Tensor<2>, &Pass<'_>) -> Tensor<2>,
+    ) -> Option<Tensor<2>> {
+        match self {
+            Self::None | Self::Some(_) => None,
+            Self::Beside(beside) => Some(read(beside, query.clone(), pass)),
+            Self::Stack(parts) => {
+                let parts = parts.iter().filter_map(|part| part.beside(query, pass, read));
+                parts.reduce(|sum, part| sum + part)
+            }
+            Self::Routed(members) => self.has_beside().then(|| {
+                pass.routed(&Route::Rows, |slot, part, sub| {
+                    let query = part.take(query);
+                    let own = slot.and_then(|slot| members[slot].beside(&query, sub, read));
+                    own.unwrap_or_else(|| query.zeros_like())
+                })
+            }),
+        }
+    }
+
+    /// The keys and values of each row that stand before the text, for an attention that is given `hidden`, `[tokens, d]`, and
     /// has `heads` heads of keys.
     ///
     /// # Panics
@@ -73,7 +122,7 @@ impl ExtraKeys {
         pass: &Pass<'_>,
     ) -> Option<RowKeys> {
         match self {
-            Self::None => None,
+            Self::None | Self::Beside(_) => None,
             Self::Some(states) => Some(states.of_rows(site, hidden, heads, pass)),
             Self::Stack(parts) => {
                 let parts = parts.iter().filter_map(|p| p.of_rows(site, hidden, heads, pass));
@@ -204,6 +253,7 @@ impl Answer for ExtraKeys {
                 assert!(states.gates.is_empty(), "gated once; refused before");
                 Self::Some(KeyValues { gates, ..states })
             }
+            Self::Beside(_) => panic!("a prompt with a gate of its own; refused before"),
             Self::None => Self::None,
             Self::Stack(parts) => {
                 Self::Stack(parts.into_iter().map(|part| part.gated(gates.clone())).collect())

@@ -5,7 +5,7 @@ mod closed;
 mod sublayer;
 mod tokens;
 
-pub use attention::{ExtraKeys, KeyValues, RowKeys};
+pub use attention::{Beside, ExtraKeys, KeyValues, RowKeys};
 pub(crate) use closed::open_and_closed;
 pub use sublayer::{Insert, Intervention, SublayerEnd, SublayerFunction};
 pub use tokens::{Piece, Stage, Tokens};
@@ -55,8 +55,8 @@ open_and_closed! {
         tokens
     }
 
-    /// Keys and values that an attention sees before those of the text. For a text that
-    /// continues tokens kept in a cache, this is asked at its beginning only.
+    /// Keys and values that an attention sees before those of the text, or beside them. Of a text that
+    /// continues tokens kept in a cache, those before it are asked for at its beginning only.
     fn attention[&self](site: &Site, pass: &Pass<'_>) -> ExtraKeys {
         ExtraKeys::None
     }

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::rows::ints;
-use crate::{Row, Rows};
+use crate::{Pass, Row, Rows};
 
 /// Where tokens are on their way through a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,54 @@ impl Tokens {
         let rows = Rows::new(longer.collect(), rows.device());
         let hidden = Tensor::cat(tables, 0).select(0, ints(order, rows.device()));
         Self { hidden, rows, segments: segments.map(|_| of_segments) }
+    }
+}
+
+impl Tokens {
+    /// What `of` makes of the rows of each slot, put together in the order of the batch. It is given the
+    /// slot, the tokens of its rows, and the pass over them.
+    ///
+    /// # Panics
+    /// If the slots do not name every row.
+    pub fn by_slot(
+        self,
+        pass: &Pass<'_>,
+        mut of: impl FnMut(Option<usize>, Self, &Pass<'_>) -> Self,
+    ) -> Self {
+        let Self { hidden, rows, segments } = self;
+        let count = rows.len();
+        let mut made = vec![None; count];
+        let mut of_segments = vec![Vec::new(); count];
+        let groups = pass.slots.groups(count);
+        let mut parts = Vec::new();
+        for group in &groups {
+            let own_rows = rows.subset(&group.rows);
+            let own_slots = pass.slots.select(group.rows.iter().copied());
+            let own_segments = segments.as_ref().map(|segments| {
+                let own = group.rows.iter().flat_map(|&row| rows.start(row)..rows.start(row + 1));
+                own.map(|token| segments[token]).collect()
+            });
+            let own = Self {
+                hidden: rows.take(hidden.clone(), &group.rows),
+                rows: own_rows.clone(),
+                segments: own_segments,
+            };
+            let part = of(group.slot, own, &pass.over(&own_rows, &own_slots));
+            for (place, (&row, new)) in group.rows.iter().zip(part.rows.iter()).enumerate() {
+                made[row] = Some(new.clone());
+                if let Some(segments) = &part.segments {
+                    let (from, to) = (part.rows.start(place), part.rows.start(place + 1));
+                    of_segments[row] = segments[from..to].to_vec();
+                }
+            }
+            parts.push(part.hidden);
+        }
+        let made: Vec<_> = made.into_iter().map(|row| row.expect("a row of a group")).collect();
+        let new = Rows::new(made, rows.device());
+        let order: Vec<usize> = groups.into_iter().flat_map(|group| group.rows).collect();
+        let hidden = new.in_order(parts, &order);
+        let segments = segments.map(|_| of_segments.concat());
+        Self { hidden, rows: new, segments }
     }
 }
 

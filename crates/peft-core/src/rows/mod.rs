@@ -6,6 +6,7 @@ mod segments;
 mod slots;
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
@@ -29,13 +30,43 @@ pub struct Row {
     pub past: usize,
     /// Positions that a method counts before the first one without adding tokens.
     pub shift: usize,
+    /// Which words the tokens of the text are.
+    pub words: Words,
+}
+
+/// Which words a text consists of, by index in the vocabulary, as far as it has been read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Words {
+    /// Those of earlier passes, and behind them those of this one with the padding behind it; none
+    /// where they are not known.
+    pub indices: Arc<[usize]>,
+    /// How many came in earlier passes.
+    pub before: usize,
+}
+
+impl Words {
+    /// Where the last `part` of the text begins, counted from its first token.
+    pub fn last(&self, part: &[usize]) -> Option<usize> {
+        self.indices.windows(part.len().max(1)).rposition(|words| words == part)
+    }
 }
 
 impl Row {
     /// A text of `tokens` tokens from its beginning, without padding.
     pub fn new(tokens: usize) -> Self {
         let places: Vec<usize> = (0..tokens).collect();
-        Self { positions: places.clone(), mask: None, text: places, past: 0, shift: 0 }
+        let words = Words::default();
+        Self { positions: places.clone(), mask: None, text: places, past: 0, shift: 0, words }
+    }
+
+    /// Of each place, whether it holds a token of the text that is `from` or behind it, where the first
+    /// one that was ever read is 0. A virtual token is none of them.
+    pub fn has_text_from(&self, from: usize) -> Vec<bool> {
+        let mut has = vec![false; self.len()];
+        for (number, &place) in self.text.iter().enumerate() {
+            has[place] = self.words.before + number >= from;
+        }
+        has
     }
 
     /// The places of the row, padding included.
@@ -90,10 +121,24 @@ impl Rows {
         Self::new(lengths.iter().map(|&tokens| Row::new(tokens)).collect(), device)
     }
 
-    /// Rows of one token each, which have nothing to do with each other: places that were chosen
-    /// for a head.
-    pub fn single(count: usize, device: &Device) -> Self {
-        Self::new(vec![Row::new(1); count], device)
+    /// Rows of one token each, which have nothing to do with each other: these of the tokens
+    /// `[tokens, d]`, chosen for a head.
+    ///
+    /// # Panics
+    /// If there is no such token.
+    pub fn single(&self, tokens: &[usize]) -> Self {
+        let of = |&token: &usize| {
+            let number = self.starts.partition_point(|start| *start <= token) - 1;
+            let Row { text, words, .. } = &self.rows[number];
+            let place = token - self.starts[number];
+            // Of a virtual token no word is known.
+            let words = match text.iter().position(|own| *own == place) {
+                Some(number) => Words { before: words.before + number, ..words.clone() },
+                None => Words::default(),
+            };
+            Row { words, ..Row::new(1) }
+        };
+        Self::new(tokens.iter().map(of).collect(), &self.device)
     }
 
     /// The number of rows.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Row, Rows, Slots};
+use super::{Row, Rows, Slots, Words};
 
 /// What decides which of several adapters a token is under.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,12 +36,16 @@ impl Route {
             for part in spans.chunk_by(|a, b| a == b) {
                 let places = from..from + part.len();
                 from = places.end;
+                // Words of the text that lie before the part.
+                let before = row.text.iter().filter(|place| **place < places.start).count();
+                let before = row.words.before + before;
                 parts.push(Row {
                     positions: row.positions[places.clone()].to_vec(),
                     mask: row.mask.as_ref().map(|mask| mask[places.clone()].to_vec()),
                     text: (0..part.len()).collect(),
                     past: row.past + places.start,
                     shift: row.shift,
+                    words: Words { before, ..row.words.clone() },
                 });
                 slots.push(Some(part[0]));
                 of_rows.push(number);

@@ -2,7 +2,9 @@
 
 /// Which adapter of an [`AdapterPool`](crate::AdapterPool), or none, each row of a batch is under.
 ///
-/// A model under one method needs none: the default names no row, and says nothing.
+/// A model under one method needs none: the default names no row, and says nothing. To a method that has
+/// several tasks, outside of a pool, they say which of them a row is of; where they say nothing, each is
+/// of the first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots(Vec<Option<usize>>);
 
@@ -15,7 +17,15 @@ pub(crate) struct Group {
     pub(crate) rows: Vec<usize>,
 }
 
+/// Those that say nothing.
+static NONE: Slots = Slots(Vec::new());
+
 impl Slots {
+    /// Those that say nothing, to be lent.
+    pub(crate) fn none() -> &'static Self {
+        &NONE
+    }
+
     /// `rows[i]` is the slot of row `i`; `None` for the base model.
     pub fn new(rows: Vec<Option<usize>>) -> Self {
         Self(rows)

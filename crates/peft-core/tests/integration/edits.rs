@@ -96,7 +96,7 @@ fn scale() -> Scale {
 
 fn magnitude() -> Magnitude {
     let key = MemoKey { of: ParamId::new(), name: "norms", site: None };
-    Magnitude { values: random::<1>([OUT]).abs() + 0.5, key }
+    Magnitude::new(random::<1>([OUT]).abs() + 0.5, key)
 }
 
 /// Two blocks of a side's width; orthogonal ones are reflections, `I - 2 v vᵀ / ‖v‖²`.
@@ -519,6 +519,7 @@ fn edits_in_any_order_compute_their_weight() {
         LowRank::new(random([IN, 1]), random([1, 4]), 0.8).of_columns(2..6).into(),
         scale().into(),
         magnitude().into(),
+        Magnitude { beside: Some(low_rank(2, -0.6)), ..magnitude() }.into(),
         rotate(Side::Input, true).into(),
         rotate(Side::Output, false).into(),
         Rotate::low_rank(random([OUT, 2]), random([2, OUT]), Side::Output).into(),
@@ -536,7 +537,7 @@ fn edits_in_any_order_compute_their_weight() {
             for third in &forms {
                 // A magnitude's key is of one place.
                 let list = [first, second, third].map(|edit| match edit {
-                    Edit::Magnitude(m) => magnitude_with(m.values.clone()),
+                    Edit::Magnitude(m) => Magnitude { key: magnitude().key, ..m.clone() }.into(),
                     other => other.clone(),
                 });
                 // Between them are larger values than at the end.
@@ -544,10 +545,6 @@ fn edits_in_any_order_compute_their_weight() {
             }
         }
     }
-}
-
-fn magnitude_with(values: Tensor<1>) -> Edit {
-    Magnitude { values, ..magnitude() }.into()
 }
 
 #[test]
@@ -558,7 +555,7 @@ fn counts_and_ranks_are_those_of_the_forms() {
     let sparse =
         Sparse { inputs: ints([0, 1, 2, 3]), outputs: ints([0, 0, 1, 1]), values: random([4]) };
     let block = Block { inputs: Some(ints([5, 2])), outputs: None, values: random([2, OUT]) };
-    let cases: [(Edits, [usize; 3], usize); 16] = [
+    let cases: [(Edits, [usize; 3], usize); 17] = [
         (low_rank(2, 1.0).into(), [all, 0, 2], 0),
         (low_rank(9, 1.0).into(), [all, 0, IN], 0),
         (LowRank::new(random([IN, 1]), random([1, 4]), 1.0).of_columns(0..4).into(), [24, 0, 1], 0),
@@ -566,6 +563,7 @@ fn counts_and_ranks_are_those_of_the_forms() {
         (Scale::output(random([4])).of_columns(3..7).into(), [24, 4, 4], 0),
         (Scale::input(random([IN])).into(), [all, 0, IN], 0),
         (magnitude().into(), [all, 0, IN], 0),
+        (Magnitude { beside: Some(low_rank(2, 0.5)), ..magnitude() }.into(), [all, OUT, IN], 0),
         (Scale::output(random([OUT])).keeping_bias().into(), [all, 0, IN], 0),
         (Rotate::low_rank(random([IN, 2]), random([2, IN]), Side::Input).into(), [all, 0, 2], 0),
         (rotate(Side::Input, true).into(), [all, 0, IN], 0),

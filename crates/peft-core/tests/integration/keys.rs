@@ -1,7 +1,8 @@
 //! Keys and values before those of a text.
 
+use burn::module::ParamId;
 use burn::tensor::{Tensor, activation::sigmoid};
-use peft_core::{Base, ExtraKeys, Gate, KeyValues, Role, RowKeys, Site};
+use peft_core::{Base, Beside, ExtraKeys, Gate, KeyValues, MemoKey, Pass, Role, RowKeys, Site};
 
 use crate::support::{Parts, assert_close, device, gate, random, values};
 
@@ -150,4 +151,30 @@ fn where_no_row_has_keys_there_are_none() {
     let parts = Parts::packed(&[2, 1]).in_slots(&[None, Some(1)]);
     let routed = ExtraKeys::Routed(vec![some(&key_values(2)), ExtraKeys::None]);
     assert!(of_rows(&routed, &random([3, D]), &parts).is_none());
+}
+
+fn beside() -> ExtraKeys {
+    let key = MemoKey { of: ParamId::new(), name: "keys and values", site: None };
+    ExtraKeys::Beside(Beside { prompt: random([3, D]), gate: random([1]), key })
+}
+
+#[test]
+fn prompts_beside_a_text_are_read_by_the_rows_of_their_slot() {
+    let read = |beside: &Beside, query: Tensor<2>, _: &Pass<'_>| {
+        query.matmul(beside.prompt.clone().transpose()).matmul(beside.prompt.clone())
+            * beside.gate.clone().unsqueeze()
+    };
+    let (one, two) = (beside(), beside());
+    let both = ExtraKeys::Stack(vec![one.clone(), some(&key_values(2)), two.clone()]);
+    let parts = Parts::packed(&[2, 1, 3]).in_slots(&[Some(1), None, Some(0)]);
+    let query = random::<2>([6, D]);
+    let of = |keys: &ExtraKeys| keys.beside(&query, &parts.pass(), &read).expect("there are some");
+    assert_close(of(&both), of(&one) + of(&two));
+    // Keys in front are no part of it, and it has none in front.
+    assert!(some(&key_values(2)).beside(&query, &parts.pass(), &read).is_none());
+    assert!(of_rows(&one, &query, &parts).is_none() && of_rows(&both, &query, &parts).is_some());
+    let routed = of(&ExtraKeys::Routed(vec![one.clone(), both.clone()]));
+    let expected =
+        vec![of(&both).narrow(0, 0, 2), Tensor::zeros([1, D], &device()), of(&one).narrow(0, 3, 3)];
+    assert_close(routed, Tensor::cat(expected, 0));
 }

@@ -26,7 +26,7 @@ fn bias() -> Edits {
 
 fn magnitude() -> Edits {
     let key = MemoKey { of: ParamId::new(), name: "norms", site: None };
-    Magnitude { values: random([OUT]), key }.into()
+    Magnitude::new(random([OUT]), key).into()
 }
 
 fn replaced() -> Edits {

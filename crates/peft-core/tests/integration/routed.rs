@@ -35,7 +35,7 @@ fn key(name: &'static str) -> MemoKey {
 }
 
 fn magnitude() -> Magnitude {
-    Magnitude { values: random::<1>([OUT]).abs() + 0.5, key: key("norms") }
+    Magnitude::new(random::<1>([OUT]).abs() + 0.5, key("norms"))
 }
 
 fn routed(members: &[Edits]) -> Edits {

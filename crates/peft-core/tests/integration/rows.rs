@@ -1,7 +1,7 @@
 //! Which tokens belong to which text.
 
 use burn::tensor::{Int, Tensor};
-use peft_core::{Row, Rows};
+use peft_core::{Row, Rows, Words};
 
 use crate::support::{assert_close, device, random, values};
 
@@ -139,6 +139,27 @@ fn no_rows_have_no_tokens() {
     let rows = packed(&[]);
     assert!(rows.is_empty());
     assert_eq!((rows.tokens(), rows.longest()), (0, 0));
-    let single = Rows::single(3, &device());
+    let single = packed(&[2, 1]).single(&[0, 2, 1]);
     assert_eq!((single.len(), single.tokens(), single.positions()), (3, 3, vec![0, 0, 0]));
+}
+
+#[test]
+fn a_token_alone_is_still_one_of_its_text() {
+    // The second text goes on from two tokens, behind a virtual one.
+    let words = |indices: &[usize], before| Words { indices: indices.into(), before };
+    let first = Row { words: words(&[7, 11, 7], 0), ..Row::new(3) };
+    let second = words(&[7, 11, 5, 7, 11], 2);
+    assert_eq!(
+        (second.last(&[7, 11]), second.last(&[5, 5]), second.last(&[5])),
+        (Some(3), None, Some(2))
+    );
+    let second = Row { words: second, text: vec![1, 2, 3], ..Row::new(4) };
+    assert_eq!(second.has_text_from(3), [false, false, true, true]);
+    let rows = Rows::new(vec![first, second], &device());
+    let single = rows.single(&[2, 3, 5]);
+    let of_text: Vec<bool> = single.iter().flat_map(|row| row.has_text_from(2)).collect();
+    assert_eq!(of_text, [true, false, true]);
+    let of_text: Vec<bool> = single.iter().flat_map(|row| row.has_text_from(3)).collect();
+    assert_eq!(of_text, [false, false, true]);
+    assert_eq!(single.iter().map(|row| row.words.before).collect::<Vec<_>>(), [2, 0, 3]);
 }

@@ -1,8 +1,9 @@
 //! Edits of embeddings.
 
+use burn::module::ParamId;
 use burn::tensor::{Int, Tensor};
 use peft_core::{Base, Change, FrozenWeight, LinearLayer, Role, Site, TableEdit, TableRows};
-use peft_core::{Edits, LowRank};
+use peft_core::{Edits, LowRank, Magnitude, MemoKey};
 
 use crate::support::{Parts, assert_close, device, random, values};
 
@@ -33,6 +34,11 @@ fn low_rank() -> TableEdit {
 
 fn scaled() -> TableEdit {
     TableEdit::Scaled(Box::new(LowRank::new(random([ENTRIES, 2]), random([2, D]), 0.7)))
+}
+
+fn magnitude() -> TableEdit {
+    let key = MemoKey { of: ParamId::new(), name: "norms", site: None };
+    TableEdit::Magnitude(Magnitude::new(random::<1>([D]).abs() + 0.5, key))
 }
 
 fn replaced() -> TableEdit {
@@ -78,6 +84,9 @@ fn every_form_is_one_table() {
     one_table(&rows(&[5]));
     one_table(&low_rank());
     one_table(&scaled());
+    one_table(&magnitude());
+    one_table(&TableEdit::Stack(vec![rows(&[7]), low_rank(), magnitude(), low_rank()]));
+    one_table(&TableEdit::Mean(vec![(0.5, magnitude()), (0.5, replaced())]));
     one_table(&TableEdit::Stack(vec![rows(&[7]), scaled(), low_rank()]));
     one_table(&TableEdit::Mean(vec![(0.5, scaled()), (0.5, replaced())]));
     one_table(&TableEdit::Stack(vec![rows(&[7, 2]), low_rank(), low_rank()]));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, activation::softmax};
-use peft_core::{Role, RowKeys, Rows, Site};
+use peft_core::{ExtraKeys, Role, RowKeys, Rows, Site};
 use peft_kernels::Read;
 
 use super::{Context, EncodedText, FrozenLinear, KeyPlaces, LinearForm};
@@ -132,21 +132,23 @@ impl Attention {
     ) -> Tensor<2> {
         let rows = run.pass.rows;
         let crosses = self.crosses();
+        let extra = run.hooks.attention(&self.site, &run.pass);
         if run.cache.is_none_or(|cache| !cache.knows(&self.site))
             && let Some(spec) = self.by_row(&hidden, context, run)
         {
             let (query, key, value) = self.project(hidden.clone(), context, run);
-            let extra = self.extra(&hidden, run);
+            let front = self.in_front(&extra, &hidden, run);
+            let beside = self.read_beside(&extra, &query, run);
             if let Some(cache) = run.cache {
                 let source = context.encoded.filter(|_| crosses);
                 let of_rows = source.map_or(rows, |encoded| &encoded.rows);
                 let text = [&key, &value].map(|states| self.by_head(states.clone(), of_rows));
                 cache.extend(&self.site, text, of_rows, |text| {
-                    with_extra(text, of_rows, extra.clone())
+                    with_extra(text, of_rows, front.clone())
                 });
             }
-            let read = self.read_by_row(spec, (query, key, value), extra, context, run);
-            return self.output.unread(is_unread, read, run);
+            let read = self.read_by_row(spec, (query, key, value), front, context, run);
+            return self.project_output(read, beside, is_unread, run);
         }
         // What an encoder returned stays the same.
         let kept = run.cache.filter(|_| crosses).and_then(|cache| cache.kept(&self.site));
@@ -157,7 +159,7 @@ impl Attention {
                 let source = context.encoded.filter(|_| crosses);
                 let of_rows = source.map_or(rows, |encoded| &encoded.rows);
                 let text = [self.by_head(key, of_rows), self.by_head(value, of_rows)];
-                let begin = |text| with_extra(text, of_rows, self.extra(&hidden, run));
+                let begin = |text| with_extra(text, of_rows, self.in_front(&extra, &hidden, run));
                 let keys = match run.cache {
                     Some(cache) => cache.extend(&self.site, text, of_rows, begin),
                     None => begin(text),
@@ -166,10 +168,11 @@ impl Attention {
             }
         };
         let Keys { key, value, places } = keys;
+        let beside = self.read_beside(&extra, &query, run);
         if self.reads_one_each(run) {
             let bias = context.bias(rows, &places, crosses);
             let read = Read { query, key, value, bias, scale: self.scale };
-            return self.output.forward(read.forward(), run);
+            return self.project_output(read.forward(), beside, is_unread, run);
         }
         let Heads { count, key_value, size } = self.heads;
         let (batch, longest, positions) = (rows.len(), rows.longest(), key.dims()[2]);
@@ -186,7 +189,7 @@ impl Attention {
         let weights = weights.reshape([batch, key_value, shared * longest, positions]);
         let read = weights.matmul(value).reshape([batch, count, longest, size]);
         let read = rows.joined(read.swap_dims(1, 2).reshape([batch, longest, count * size]));
-        self.output.unread(is_unread, read, run)
+        self.project_output(read, beside, is_unread, run)
     }
 
     /// Queries, keys and values, each `[tokens, heads · d_head]`: of the text, or keys and values of
@@ -251,9 +254,66 @@ impl Attention {
         matches!(self.projections, Projections::Fused(_))
     }
 
-    /// The output projection.
-    pub(super) fn output(&self, read: Tensor<2>, run: Run<'_>) -> Tensor<2> {
-        self.output.forward(read, run)
+    /// The output projection of what was read, of the text and beside it.
+    pub(super) fn project_output(
+        &self,
+        read: Tensor<2>,
+        beside: Option<Tensor<2>>,
+        is_unread: bool,
+        run: Run<'_>,
+    ) -> Tensor<2> {
+        match beside {
+            None => self.output.unread(is_unread, read, run),
+            // HF PEFT leaves it out of the projection where one layer makes queries, keys and values.
+            Some(beside) if self.is_fused() => self.output.unread(is_unread, read, run) + beside,
+            Some(beside) => self.output.unread(is_unread, read + beside, run),
+        }
+    }
+
+    /// What is read beside the text, `[tokens, heads · d_head]`.
+    pub(super) fn read_beside(
+        &self,
+        extra: &ExtraKeys,
+        query: &Tensor<2>,
+        run: Run<'_>,
+    ) -> Option<Tensor<2>> {
+        extra.beside(query, &run.pass, &|beside, query, pass| {
+            let [key, value] = pass.memo.get(beside.key, || {
+                // A text of its own, under the adapter of the rows that read it.
+                let [added, _] = beside.prompt.dims();
+                let rows = Rows::packed(&[added], pass.rows.device());
+                let slots = pass.slots.select((!pass.rows.is_empty()).then_some(0));
+                let run = Run { pass: pass.over(&rows, &slots), cache: None, ..run };
+                self.project_prompt(beside.prompt.clone(), run)
+            });
+            let Heads { count, key_value, size } = self.heads;
+            let ([tokens, _], [added, _]) = (query.dims(), key.dims());
+            // [key heads, tokens · queries that share them, d_head] and [key heads, added, d_head].
+            let shared = count / key_value;
+            let query = (query * self.scale).reshape([tokens, key_value, shared * size]);
+            let query = query.swap_dims(0, 1).reshape([key_value, tokens * shared, size]);
+            let [key, value] =
+                [key, value].map(|states| states.reshape([added, key_value, size]).swap_dims(0, 1));
+            let weights = softmax(query.matmul(key.swap_dims(1, 2)), 2);
+            let read = weights.matmul(value).reshape([key_value, tokens, shared * size]);
+            let read = read.swap_dims(0, 1).reshape([tokens, count * size]);
+            read * beside.gate.clone().unsqueeze()
+        })
+    }
+
+    /// Keys and values of a prompt, `[added, key heads · d_head]` each.
+    fn project_prompt(&self, prompt: Tensor<2>, run: Run<'_>) -> [Tensor<2>; 2] {
+        let Heads { count, key_value, size } = self.heads;
+        match &self.projections {
+            Projections::Apart { key, value, .. } => {
+                [key.forward(prompt.clone(), run), value.forward(prompt, run)]
+            }
+            Projections::Fused(all) => {
+                let all = all.forward(prompt, run);
+                [count, count + key_value]
+                    .map(|from| all.clone().narrow(1, from * size, key_value * size))
+            }
+        }
     }
 
     /// The queries alone, of an attention to what an encoder returned.
@@ -271,9 +331,17 @@ impl Attention {
     }
 
     /// The keys and values that a method puts before those of each row.
-    pub(super) fn extra(&self, hidden: &Tensor<2>, run: Run<'_>) -> Option<RowKeys> {
-        let extra = run.hooks.attention(&self.site, &run.pass);
+    pub(super) fn in_front(
+        &self,
+        extra: &ExtraKeys,
+        hidden: &Tensor<2>,
+        run: Run<'_>,
+    ) -> Option<RowKeys> {
         extra.of_rows(&self.site, hidden, self.heads.key_value, &run.pass)
+    }
+
+    pub(super) fn site(&self) -> &Site {
+        &self.site
     }
 
     pub(super) fn crosses(&self) -> bool {

@@ -114,9 +114,11 @@ impl Reading<'_> {
     ) -> Tensor<2> {
         let Self { attention, spec, read, context } = self;
         let parts = attention.project_read(all.clone(), input, read, context, [run, of_read]);
-        let extra = attention.extra(&all, run);
-        let output = attention.read_by_row(spec, parts, extra, context, run);
-        attention.output(output, of_read)
+        let extra = run.hooks.attention(attention.site(), &run.pass);
+        let front = attention.in_front(&extra, &all, run);
+        let beside = attention.read_beside(&extra, &parts.0, of_read);
+        let read = attention.read_by_row(spec, parts, front, context, run);
+        attention.project_output(read, beside, false, of_read)
     }
 }
 

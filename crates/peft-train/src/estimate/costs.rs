@@ -440,6 +440,7 @@ fn added_keys(extra: &ExtraKeys) -> f64 {
     match extra {
         ExtraKeys::None => 0.0,
         ExtraKeys::Some(states) => states.key.dims()[0] as f64,
+        ExtraKeys::Beside(beside) => beside.prompt.dims()[0] as f64,
         ExtraKeys::Stack(parts) => parts.iter().map(added_keys).sum(),
         ExtraKeys::Routed(parts) => parts.iter().map(added_keys).fold(0.0, f64::max),
     }
