@@ -15,6 +15,7 @@ pub enum LoraBias {
     /// Those of the adapted layers: `lora_only`, which is what HF PEFT takes any `..._only` for.
     #[serde(
         alias = "vera_only",
+        alias = "vblora_only",
         alias = "MiSS_only",
         alias = "miss_only",
         alias = "delora_only",

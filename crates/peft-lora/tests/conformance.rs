@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
-use peft_conformance::{Expect, HostKind, conformance};
+use peft_conformance::{Expect, Host, HostKind, conformance};
 use peft_core::{
     Base, EmptyPass, FrozenWeight, Hooks, InitContext, LinearLayer, MethodConfig, ModuleNames,
-    PackedWeight, PatternMap, Role, Targets, change_at,
+    PackedWeight, PatternMap, Role, Targets, change_at, merge_obstacle,
 };
 use peft_lora::{LoraBias, LoraConfig, LoraInit};
 use serde_json::json;
@@ -73,6 +74,71 @@ conformance!(lora_fa, LoraConfig { lora_fa: true, ..on_all_linear() }, trains(FA
 conformance!(rslora, LoraConfig { use_rslora: true, ..on_all_linear() }, trains(FACTORS));
 
 conformance!(dora, LoraConfig { use_dora: true, ..on_all_linear() }, trains(FACTORS + OUTPUTS));
+
+conformance!(
+    dora_of_embeddings,
+    LoraConfig {
+        use_dora: true,
+        rank: 3,
+        alpha: 7.0,
+        targets: Targets {
+            target_modules: Some(ModuleNames::list(["query", "word_embeddings"])),
+            ..Targets::default()
+        },
+        ..LoraConfig::default()
+    },
+    // Named as BERT has them.
+    Expect { unfit: HostKind::OTHERS, ..Expect::default() }
+);
+
+conformance!(
+    dora_of_adapters,
+    LoraConfig { use_dora: true, adapters_dora: true, ..on_all_linear() },
+    // Where the scale is not 1, the norm of `W + A B` is not that of what it divides; there is nothing of
+    // the factors in it before they are trained.
+    trains(FACTORS + OUTPUTS)
+);
+
+/// Of texts whose words are not known nothing is changed, and nothing dropped.
+fn is_activated(expect: Expect) -> Expect {
+    Expect { unfit: &[HostKind::T5], dropout: Some(&[]), ..expect }
+}
+
+conformance!(
+    activated,
+    // The beginning of one text, and of no other.
+    LoraConfig { alora_invocation_tokens: Some(vec![2, 17]), ..on_all_linear() },
+    is_activated(trains(FACTORS))
+);
+
+conformance!(
+    activated_by_every_text,
+    LoraConfig { alora_invocation_tokens: Some(vec![2]), lora_bias: true, ..on_all_linear() },
+    is_activated(Expect::default())
+);
+
+/// Before the invocation a decoder computes what the base does, bit for bit, whatever else it adapts.
+#[test]
+fn before_its_invocation_there_is_the_base() {
+    let device = Device::default();
+    let host = Host::of(HostKind::Llama, &device);
+    let base = host.model.base();
+    let config = LoraConfig {
+        init: LoraInit::Random,
+        alora_invocation_tokens: Some(vec![5, 59]),
+        ..on_all_linear()
+    };
+    let method = config.init(&InitContext::new(base, &device)).expect("it fits").valid();
+    let (found, unadapted) = (host.logits(&method), host.logits(&()));
+    // The host's texts have 7, 3, 5 and 2 tokens; the third and fourth of the first are the invocation.
+    let words = found.len() / (7 + 3 + 5 + 2);
+    for (token, (found, unadapted)) in found.chunks(words).zip(unadapted.chunks(words)).enumerate()
+    {
+        assert_eq!(found != unadapted, (2..7).contains(&token), "token {token}");
+    }
+    let obstacle = merge_obstacle(&method, base).expect("it cannot be merged");
+    assert!(obstacle.contains("from its invocation on"), "{obstacle}");
+}
 
 conformance!(pissa, LoraConfig { init: LoraInit::Pissa, ..on_all_linear() }, trains(FACTORS));
 

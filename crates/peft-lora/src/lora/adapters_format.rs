@@ -1,6 +1,6 @@
 //! The configuration of LoRA as adapter-hub/adapters writes it.
 
-use peft_core::{AdaptersLora, AdaptersModules, Base, Error, Result};
+use peft_core::{AdaptersLora, AdaptersModules, Base, Error, MethodConfig, Result};
 use serde_json::{Map, Value, json};
 
 use super::LoraConfig;
@@ -16,7 +16,11 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
         (patterns, "it has one rank and one alpha for all layers"),
         (config.init.keeps_start(), "it has neither PiSSA nor OLoRA"),
         (config.lora_bias, "its factors have no bias"),
-        (config.use_dora, "its DoRA rescales the bias too, and leaves alpha / r out of the norm"),
+        (
+            config.use_dora && !config.adapters_dora,
+            "its DoRA rescales the bias too, and leaves alpha / r out of the norm (adapters_dora)",
+        ),
+        (config.alora_invocation_tokens.is_some(), "its factors act on every token"),
     ];
     if let Some((_, reason)) = lacks.into_iter().find(|(is_asked, _)| *is_asked) {
         return Err(refuse(reason));
@@ -25,7 +29,9 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
     let modules = AdaptersModules::of(&sites, base, "adapts", &config.attn_matrices)
         .map_err(|reason| refuse(&reason))?;
     let (r, alpha, dropout) = (config.rank, config.alpha, config.dropout);
-    AdaptersLora { r, alpha, dropout, ..AdaptersLora::new(modules, "add", "lora") }.write()
+    let use_dora = config.use_dora;
+    AdaptersLora { r, alpha, dropout, use_dora, ..AdaptersLora::new(modules, "add", "lora") }
+        .write()
 }
 
 /// What that library's `config` says in ours; `None` where it is not of LoRA.
@@ -34,21 +40,23 @@ pub(crate) fn read(config: &Map<String, Value>, base: &Base) -> Option<Result<Lo
         "selfattn_lora": true, "intermediate_lora": false, "output_lora": false, "leave_out": [],
         "r": 8, "alpha": 8, "attn_matrices": ["q", "v"], "composition_mode": "add",
     });
-    Some(AdaptersLora::read(config, "add", defaults)?.and_then(|theirs| into_ours(theirs, base)))
+    let theirs = AdaptersLora::read(config, "add", defaults)?;
+    // Those of VeRA are another method's.
+    let is_vera = |theirs: &AdaptersLora| theirs.vera_d.is_some() || theirs.vera_b.is_some();
+    let theirs = theirs.map(|theirs| Some(theirs).filter(|theirs| !is_vera(theirs)));
+    Some(theirs.transpose()?.and_then(|theirs| into_ours(theirs, base)))
 }
 
 fn into_ours(theirs: AdaptersLora, base: &Base) -> Result<LoraConfig> {
-    if let Some(d) = theirs.vera_d.or(theirs.vera_b) {
-        return Err(AdaptersLora::unsupported("vera_d", d));
-    }
     if theirs.use_gating {
         return Err(AdaptersLora::unsupported("use_gating", "true outside of a union (UniPELT)"));
     }
-    // It rescales the bias too, and leaves alpha / r out of the norm.
-    if theirs.use_dora {
-        return Err(AdaptersLora::unsupported("use_dora", true));
-    }
     let (targets, attn_matrices) = theirs.targets(base);
     let (rank, alpha, dropout) = (theirs.r, theirs.alpha, theirs.dropout);
-    Ok(LoraConfig { rank, alpha, dropout, targets, attn_matrices, ..LoraConfig::default() })
+    let (use_dora, adapters_dora) = (theirs.use_dora, theirs.use_dora);
+    let config =
+        LoraConfig { rank, alpha, dropout, targets, attn_matrices, ..LoraConfig::default() };
+    let config = LoraConfig { use_dora, adapters_dora, ..config };
+    config.validate()?;
+    Ok(config)
 }

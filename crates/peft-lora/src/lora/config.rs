@@ -29,6 +29,8 @@ const KINDS: &[SiteKind] = &[SiteKind::Linear, SiteKind::Embedding];
 /// | `rank_pattern`, `alpha_pattern` | empty | values for some modules, see [`PatternMap`] |
 /// | `bias` | `none` | `none`, `all`, `lora_only` |
 /// | `use_rslora`, `use_dora` | false | the variants |
+/// | `adapters_dora` (`dora_of_adapters`) | false | DoRA as adapter-hub/adapters has it: the norm is of `W + A B`, without the scale, and has a gradient, and the bias is scaled too; not for HF PEFT's files |
+/// | `alora_invocation_tokens` (`invocation`) | none | Activated LoRA: the words, by index, from whose last occurrence in a text on the factors act |
 /// | `init_lora_weights` (`init`) | true | see [`LoraInit`] |
 /// | `lora_bias` | false | the factors have a bias of their own |
 /// | `ensure_weight_tying` | false | an embedding and a head that is tied to it are adapted as one, if either is a target |
@@ -70,6 +72,13 @@ pub struct LoraConfig {
     pub use_rslora: bool,
     /// Decompose into magnitude and direction (Liu et al. 2024, arXiv 2402.09353).
     pub use_dora: bool,
+    /// DoRA as adapter-hub/adapters has it: `(x W + b + s (x A) B) ⊙ m / ‖W + A B‖`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub adapters_dora: bool,
+    /// Activated LoRA (Greenewald et al. 2025, arXiv 2504.12397): the words, by index in the vocabulary,
+    /// from whose last occurrence in a text on the factors act.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alora_invocation_tokens: Option<Vec<usize>>,
     /// How the factors start.
     #[serde(rename = "init_lora_weights")]
     pub init: LoraInit,
@@ -105,6 +114,8 @@ impl Default for LoraConfig {
             bias: LoraBias::None,
             use_rslora: false,
             use_dora: false,
+            adapters_dora: false,
+            alora_invocation_tokens: None,
             init: LoraInit::default(),
             attn_matrices: AttentionMatrices::default(),
             fan_in_fan_out: false,
@@ -188,6 +199,22 @@ impl LoraConfig {
     }
 }
 
+impl LoraConfig {
+    fn validate_invocation(&self) -> Result<()> {
+        let Some(tokens) = &self.alora_invocation_tokens else { return Ok(()) };
+        let whole = self.use_dora || self.init.keeps_start() || !self.attn_matrices.is_empty();
+        let expected = match (tokens.is_empty(), whole) {
+            (true, _) => "must name at least one token",
+            (_, true) => {
+                "cannot be combined with use_dora, PiSSA, OLoRA or attn_matrices, which are of every \
+                 token"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::config("alora_invocation_tokens", format!("{tokens:?}"), expected))
+    }
+}
+
 /// The linear layers whose weight has a path that ends in `name`.
 fn with_weight<'b>(base: &'b Base, name: &str) -> Vec<&'b Site> {
     let Some(path) = name.strip_suffix(".weight") else { return Vec::new() };
@@ -211,6 +238,8 @@ impl MethodConfig for LoraConfig {
         ("init", "init_lora_weights"),
         ("lr_ratio", "loraplus_lr_ratio"),
         ("fa", "lora_fa"),
+        ("invocation", "alora_invocation_tokens"),
+        ("dora_of_adapters", "adapters_dora"),
         ("matrices", "attn_matrices"),
     ];
     const CARD: MethodCard = MethodCard {
@@ -223,13 +252,15 @@ impl MethodConfig for LoraConfig {
     type Method = Lora;
 
     fn card(&self) -> MethodCard {
-        let other = self.use_dora || self.use_rslora || self.init.keeps_start();
-        let formats = match (other, self.attn_matrices.is_empty()) {
-            (_, false) => "adapters",
-            (true, true) => "peft",
-            (false, true) => Self::CARD.formats,
+        let is_activated = self.alora_invocation_tokens.is_some();
+        let of_peft = self.use_dora || self.use_rslora || self.init.keeps_start() || is_activated;
+        let formats = match self.adapters_dora || !self.attn_matrices.is_empty() {
+            true => "adapters",
+            false if of_peft => "peft",
+            false => Self::CARD.formats,
         };
-        MethodCard { formats, ..Self::CARD }
+        let merges = if is_activated { "no" } else { Self::CARD.merges };
+        MethodCard { formats, merges, ..Self::CARD }
     }
 
     fn for_file(&self, base: &Base) -> Result<Self> {
@@ -275,6 +306,11 @@ impl MethodConfig for LoraConfig {
                 "cannot be combined with use_dora: the magnitudes would start from a weight that \
                  has already been split",
             ));
+        }
+        self.validate_invocation()?;
+        if self.adapters_dora && !self.use_dora {
+            let expected = "is a form of DoRA, and use_dora is false";
+            return Err(Error::config("adapters_dora", true, expected));
         }
         let ranks = self.rank_pattern.iter().map(|(_, rank)| *rank).chain([self.rank]);
         if self.init == LoraInit::Orthogonal

@@ -8,9 +8,12 @@ mod krona;
 mod loha;
 mod lokr;
 mod miss;
+mod mtl;
 mod randlora;
 mod refusals;
+mod vblora;
 mod vera;
+mod vera_dense;
 
 use peft_conformance::Expect;
 use peft_core::{ModuleNames, Targets};

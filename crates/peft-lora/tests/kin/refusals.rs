@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use peft_core::{Base, InitContext, MethodConfig, ModuleNames, Role, Targets};
 use peft_lora::{
     AdaloraConfig, DeloraConfig, GraloraConfig, HiraConfig, LohaConfig, LokrConfig, MissConfig,
-    VeraConfig,
+    VbloraConfig, VeraConfig,
 };
 use serde_json::{Value, json};
 
@@ -40,6 +40,10 @@ fn values_are_refused_by_field() {
     );
     assert_eq!(refused::<AdaloraConfig>(json!({"deltaT": 0})), "deltaT = 0: must be at least 1");
     assert_eq!(
+        refused::<VbloraConfig>(json!({"topk": 9, "num_vectors": 8})),
+        "topk = 9: must be from 1 to num_vectors, which is 8"
+    );
+    assert_eq!(
         refused::<AdaloraConfig>(json!({"total_step": 10, "tinit": 6, "tfinal": 4})),
         "total_step = 10: must be above tinit + tfinal, 10, so that there are steps in which the \
          budget falls"
@@ -67,6 +71,10 @@ fn what_does_not_fit_a_layer_is_refused_with_its_name() {
         (
             refused::<GraloraConfig>(json!({"r": 4, "gralora_k": 4})),
             "gralora_k = 4: must divide both",
+        ),
+        (
+            refused::<VbloraConfig>(json!({"vector_length": 4})),
+            "vector_length = 4: must divide both",
         ),
     ];
     for (error, expected) in all {
