@@ -1,10 +1,10 @@
 //! Prefix tuning, prompt tuning and P-tuning have the properties that every method must have.
 
-use peft_conformance::{Expect, conformance};
+use peft_conformance::{Expect, HostKind, conformance};
 use peft_core::Activation;
 use peft_prefix::{
-    Combine, EncoderType, PTuningConfig, PrefixInit, PrefixTuningConfig, PromptInit, PromptPart,
-    PromptTuningConfig,
+    AdaptionPromptConfig, Combine, CptConfig, EncoderType, MultitaskPromptConfig, PTuningConfig,
+    PrefixInit, PrefixTuningConfig, PromptInit, PromptPart, PromptTuningConfig,
 };
 
 const HIDDEN: usize = 24;
@@ -166,4 +166,45 @@ conformance!(
     },
     // What stands behind a text is not between it and what follows.
     Expect { goes_on: false, ..trains_an_mlp(4) }
+);
+
+conformance!(
+    llama_adapter,
+    AdaptionPromptConfig { adapter_len: 3, ..AdaptionPromptConfig::default() },
+    Expect { trainable: Some(LAYERS * (3 * HIDDEN + 1)), ..Expect::default() }
+);
+
+conformance!(
+    llama_adapter_in_the_last_layer,
+    AdaptionPromptConfig {
+        adapter_len: 4,
+        adapter_layers: Some(1),
+        ..AdaptionPromptConfig::default()
+    },
+    Expect { trainable: Some(4 * HIDDEN + 1), ..Expect::default() }
+);
+
+conformance!(
+    multitask_prompt,
+    MultitaskPromptConfig {
+        num_virtual_tokens: LENGTH,
+        num_tasks: 3,
+        num_ranks: 2,
+        ..MultitaskPromptConfig::default()
+    },
+    trains(LENGTH * HIDDEN + 3 * 2 * (LENGTH + HIDDEN))
+);
+
+conformance!(
+    context_aware_prompt,
+    CptConfig {
+        cpt_token_ids: Some(vec![7, 9, 11, 13]),
+        // So far that nothing is cut to its bound.
+        opt_projection_epsilon: 50.0,
+        opt_projection_format_epsilon: 60.0,
+        cpt_tokens_type_mask: Some(vec![1, 2, 6, 3]),
+        ..CptConfig::default()
+    },
+    // It has an encoder.
+    Expect { unfit: &[HostKind::T5], ..trains(4 * HIDDEN) }
 );

@@ -84,6 +84,11 @@ impl PromptTuning {
         Ok(made(Source::Table(prompt)))
     }
 
+    /// How many rows there are in a file, and how wide they are.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
     /// The prompt `P`, `[L, d]`.
     pub fn prompt(&self) -> Tensor<2> {
         match &self.source {
