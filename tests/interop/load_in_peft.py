@@ -29,7 +29,14 @@ from transformers.modeling_outputs import BaseModelOutput
 import cases
 
 
-OF_NO_FILE = (".ranknum", ".vera_A", ".vera_B", ".randlora_A", ".randlora_B")
+OF_NO_FILE = (
+    ".ranknum",
+    ".vera_A",
+    ".vera_B",
+    ".randlora_A",
+    ".randlora_B",
+    ".vblora_vector_bank",
+)
 
 def pick_task(asked, config, recorded, labels):
     """The task to load the base model for."""

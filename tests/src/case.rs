@@ -43,6 +43,8 @@ pub struct Case {
     weights: Vec<f64>,
     splits: Vec<usize>,
     batch_sizes: Vec<usize>,
+    /// The names of the adapters, where there are several.
+    pub names: Vec<String>,
 }
 
 /// What is read of a `meta.json`.
@@ -59,6 +61,8 @@ struct Meta {
     splits: Vec<usize>,
     #[serde(default)]
     batch_sizes: Vec<usize>,
+    #[serde(default)]
+    names: Vec<String>,
 }
 
 /// AdamW as a case describes it.
@@ -104,7 +108,7 @@ impl Case {
         let meta: Meta = serde_json::from_str(&text).map_err(|error| of(error.to_string()))?;
         let optimizer = Optimizer::described(&meta.optimizer);
         let Meta { arch: architecture, active, trainable, .. } = meta;
-        let Meta { weights, splits, batch_sizes, .. } = meta;
+        let Meta { weights, splits, batch_sizes, names, .. } = meta;
         // What was converted to a plain LoRA has twice the rank that was trained.
         let trainable = trainable.filter(|_| !name.ends_with("-converted"));
         let (name, root) = (name.to_string(), root.to_path_buf());
@@ -119,6 +123,7 @@ impl Case {
             weights,
             splits,
             batch_sizes,
+            names,
         })
     }
 
@@ -240,7 +245,8 @@ impl Case {
         let composition = match how {
             "Stack" => Composition::Stack,
             "Fuse" => Composition::Fuse,
-            "Parallel" => Composition::Parallel,
+            // Which adapter a row is under, its task says.
+            "Parallel" | "MultiTask" => Composition::Parallel,
             "Average" => Composition::Average { weights: self.weights.clone() },
             "Split" => Composition::Split { splits: self.splits.clone() },
             "BatchSplit" => Composition::BatchSplit { batch_sizes: self.batch_sizes.clone() },
@@ -266,8 +272,9 @@ impl Case {
     }
 }
 
-/// The values that the reference counts as trained: those that are, and the unit of ReFT for last tokens
-/// where there are none, which no token reaches.
+/// The values that the reference counts as trained: those that are, the unit of ReFT for last tokens
+/// where there are none, which no token reaches, and once more the factors of an embedding that a head
+/// tied to it has too: they are one tensor in two parameters there, as they are under two keys in a file.
 pub fn counted_as_trained(mut method: BoxedMethod, base: &Base) -> usize {
     let trained = num_trainable(&method);
     let mut tensors = Exchange::describe();
@@ -277,7 +284,13 @@ pub fn counted_as_trained(mut method: BoxedMethod, base: &Base) -> usize {
         is_of_last && !tensor.trainable
     };
     let specs = tensors.into_specs();
-    trained + specs.iter().filter(|t| is_idle(t)).map(TensorSpec::num_values).sum::<usize>()
+    let mut file = TensorMap::new();
+    method.exchange(&mut Exchange::write(&mut file), base);
+    let is_known = |key: &String| specs.iter().any(|tensor| tensor.key == *key);
+    let twice = file.iter().filter(|(key, _)| !is_known(key));
+    let twice: usize = twice.map(|(_, data)| data.shape().num_elements()).sum();
+    let idle = specs.iter().filter(|tensor| is_idle(tensor));
+    trained + twice + idle.map(TensorSpec::num_values).sum::<usize>()
 }
 
 /// The recorded input.

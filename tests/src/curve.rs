@@ -4,12 +4,14 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 use peft::train::LearningRates;
-use peft_core::{LossContext, Method, Progress, Stack, StepContext, TensorMap};
-use peft_format::Registry;
-use peft_models::Forward;
+use peft_core::{
+    AdapterPool, BoxedMethod, LossContext, Method, Progress, Stack, StepContext, TensorMap,
+};
+use peft_format::{Adapter, Registry};
+use peft_models::{Forward, Model};
 
 use crate::case::{Case, Optimizer, Outcome, counted_as_trained, input, values};
-use crate::logits::token_rows;
+use crate::logits::{tasks, token_rows};
 
 const LOSS_TOLERANCE: f32 = 1e-3;
 const LOGITS_TOLERANCE: f32 = 1e-2;
@@ -21,19 +23,24 @@ pub fn run(case: &Case, registry: &Registry, device: &Device) -> Outcome {
 
 fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, Outcome> {
     let model = case.base(device)?;
-    let adapter = case.start(registry, &model, &device.clone().autodiff())?;
+    let load = |folder: &str| case.adapter(folder, registry, &model, &device.clone().autodiff());
     let recorded = case.tensors("curve.safetensors")?;
     let expected = recorded.get("losses").cloned().map(values).unwrap_or_default();
     if expected.is_empty() {
         return Err(Outcome::Failed("no losses".into()));
     }
-    // adapter-hub/adapters leaves the head out of what it trains, unless told; the count tells.
-    let (head, own) = adapter.parts();
-    let mut method = match head {
-        Some(head) if case.trainable == Some(counted_as_trained(own.clone(), model.base())) => {
-            Stack::new(vec![head.frozen(), own])
+    let slots = tasks(&recorded).unwrap_or_default();
+    let mut method = match case.names.is_empty() {
+        true => trained(case.start(registry, &model, &device.clone().autodiff())?, case, &model),
+        // Each row is under the adapter of its task; the head of one is that of all.
+        false => {
+            let folders = case.names.iter().map(|name| format!("start/{name}"));
+            let adapters = folders.map(|folder| load(&folder)).collect::<Result<Vec<_>, _>>()?;
+            let head = adapters.first().and_then(|adapter| adapter.parts().0);
+            let members = adapters.into_iter().map(|adapter| adapter.parts().1).collect();
+            let pool = BoxedMethod::new(AdapterPool::new(members));
+            Stack::new(head.map(BoxedMethod::frozen).into_iter().chain([pool]).collect())
         }
-        _ => adapter.method,
     };
     // As meta.json says of every curve.
     let Optimizer { epsilon, weight_decay, .. } = case.optimizer;
@@ -46,7 +53,7 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
         let batch = batch(&recorded, step);
         let input = input(&batch, device)?;
         let logits = model
-            .forward(&input, Forward::train(&method, 0, step as u64))
+            .forward(&input, Forward::train(&method, 0, step as u64).with_slots(&slots))
             .map_err(|error| Outcome::Failed(error.to_string()))?;
         let loss = cross_entropy(logits.clone(), &batch["labels"]);
         let progress = Progress { step, total };
@@ -72,7 +79,7 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
     }
     let first = batch(&recorded, 0);
     let logits = model
-        .infer(&input(&first, device)?, &method.valid())
+        .forward(&input(&first, device)?, Forward::infer(&method.valid()).with_slots(&slots))
         .map_err(|error| Outcome::Failed(error.to_string()))?;
     let final_logits = recorded.get("final_logits").cloned().map(values).unwrap_or_default();
     let [rows, positions, width] = logits.dims();
@@ -89,6 +96,18 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
     }
     let steps = expected.len();
     Ok(Outcome::Passed(format!("{steps} losses {furthest:.1e}, final logits {distance:.1e}")))
+}
+
+/// What a case trains of an adapter: adapter-hub/adapters leaves the head out, unless told; the count
+/// tells.
+fn trained(adapter: Adapter, case: &Case, model: &Model) -> Stack {
+    let (head, own) = adapter.parts();
+    match head {
+        Some(head) if case.trainable == Some(counted_as_trained(own.clone(), model.base())) => {
+            Stack::new(vec![head.frozen(), own])
+        }
+        _ => adapter.method,
+    }
 }
 
 /// Handles on the same gradients, for the method to look at when a step has used them up.

@@ -32,7 +32,11 @@ fn compare(
         let input = input(&recorded, device)?;
         let [texts, _] = input.shape();
         let (times, slots) = match what {
-            "adapted" => case.slots(texts)?,
+            // Each row in its task, or side by side, as the case has it.
+            "adapted" => match tasks(&recorded) {
+                Some(tasks) => (1, tasks),
+                None => case.slots(texts)?,
+            },
             _ => (1, Slots::default()),
         };
         let how = Forward::infer(hooks).with_slots(&slots);
@@ -91,6 +95,12 @@ fn distance(
         // A NaN must not get lost in a maximum.
         if (a - b).is_nan() { f32::NAN } else { far.max((a - b).abs()) }
     }))
+}
+
+/// The task of each row, where rows have tasks.
+pub(crate) fn tasks(recorded: &TensorMap) -> Option<Slots> {
+    let tasks = values(recorded.get("task_ids")?.clone());
+    Some(Slots::new(tasks.into_iter().map(|task| Some(task as usize)).collect()))
 }
 
 /// Which of a batch's rows of logits are those of tokens: all but those of padding.

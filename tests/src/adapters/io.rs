@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use burn::module::Module;
 use burn::tensor::TensorData;
-use peft_core::{Hooks, Method, TensorMap};
+use peft_core::{Hooks, TensorMap, merge_obstacle};
 use peft_format::{Adapter, merged_tensors, read_safetensors};
 use peft_models::{Model, ModelConfig, ModelInput, Task};
 
@@ -63,7 +63,7 @@ pub fn padded_behind(inputs: &TensorMap) -> Result<TensorMap> {
 pub fn io(encoder: &Model, adapter: &Adapter, inputs: &TensorMap) -> Result<TensorMap> {
     let mut io = inputs.clone();
     io.insert("logits".into(), output(encoder, inputs, &adapter.method.valid())?);
-    if adapter.method.merge_obstacle().is_none() {
+    if merge_obstacle(&adapter.method, encoder.base()).is_none() {
         let merged = encoder.with_tensors(merged_tensors(adapter, encoder.base())?)?;
         io.insert("merged_logits".into(), output(&merged, inputs, &())?);
     }

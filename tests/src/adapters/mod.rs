@@ -125,7 +125,11 @@ impl Writer<'_> {
             }
         };
         let io = self.directory.join("io.safetensors");
-        write_safetensors(&io, &io::io(self.encoder, &adapter, inputs)?)?;
+        let mut tensors = io::io(self.encoder, &adapter, inputs)?;
+        if variant.unmerged {
+            tensors.remove("merged_logits");
+        }
+        write_safetensors(&io, &tensors)?;
         Ok(Written { name: name.into(), library, model: self.model.into(), adapters, fusion, io })
     }
 

@@ -31,11 +31,17 @@ pub struct Variant {
     pub fused: Option<&'static str>,
     /// A new head with so many outputs, in the place of the base's own.
     pub outputs: Option<usize>,
+    /// Whether it is compared unmerged alone: the library's own merging gives another function, or fails.
+    pub unmerged: bool,
 }
 
 impl Variant {
     fn over_encoder(self) -> Self {
         Self { bare: true, ..self }
+    }
+
+    fn only_unmerged(self) -> Self {
+        Self { unmerged: true, ..self }
     }
 
     fn over(self, fused: &'static str) -> Self {
@@ -145,6 +151,14 @@ fn of_language_models(model: &Model) -> Vec<Variant> {
         adapters("unipelt-ia3", "unipelt", ia3(true)),
         adapters("unipelt-ia3-apart", "unipelt", ia3(false)),
     ]);
+    use Architecture::{Gpt2, Llama};
+    if matches!(model.config().model_type, Llama | Gpt2) {
+        let invoked = json!({"alora_invocation_tokens": [42, 84], "r": 4, "lora_alpha": 6});
+        all.extend([
+            peft("alora", "lora", invoked),
+            peft("llama-adapter", "llama-adapter", json!({"adapter_len": 3, "adapter_layers": 1})),
+        ]);
+    }
     // The library's GPT-2 has no room for so long a prefix before these bases' 12 positions.
     if !fused {
         all.extend([adapters("mam", "mam", json!({})), adapters("unipelt", "unipelt", json!({}))]);
@@ -161,6 +175,7 @@ fn peft(name: &'static str, method: &'static str, fields: Value) -> Variant {
         bare: false,
         fused: None,
         outputs: None,
+        unmerged: false,
     }
 }
 
@@ -203,6 +218,12 @@ fn kin_of_lora() -> Vec<Variant> {
         all
     };
     let table = json!({"target_modules": ["query", "word_embeddings"]});
+    let chosen = on(json!({
+        "num_vectors": 12,
+        "vector_length": 8,
+        "topk": 3,
+        "save_only_topk_weights": true,
+    }));
     vec![
         peft("adalora", "adalora", on(json!({"init_r": 4, "target_r": 2}))),
         peft("vera", "vera", on(json!({}))),
@@ -220,6 +241,9 @@ fn kin_of_lora() -> Vec<Variant> {
         peft("delora", "delora", on(json!({"lambda_pattern": {"value": 3}}))),
         peft("gralora", "gralora", on(json!({}))),
         peft("gralora-hybrid", "gralora", on(json!({"gralora_k": 4, "hybrid_r": 2}))),
+        peft("vb-lora", "vb-lora", on(json!({"num_vectors": 12, "vector_length": 8}))),
+        peft("vb-lora-chosen", "vb-lora", chosen),
+        peft("dora-embeddings", "dora", json!({"target_modules": ["query", "word_embeddings"]})),
         peft("randlora", "randlora", on(json!({}))),
         peft("randlora-sparse", "randlora", on(json!({"save_projection": false, "sparse": true}))),
     ]
@@ -362,6 +386,12 @@ fn others_for_adapters() -> Vec<Variant> {
         adapters("prompt-after-bos", "prompt", after_first),
         adapters("ia3", "ia3", outputs),
         adapters("lora", "lora", json!({"target_modules": query_value, "r": 4, "lora_alpha": 8})),
+        // It merges with neither the scale nor the bias that it runs with.
+        adapters("dora", "dora", json!({"adapters_dora": true, "r": 4, "lora_alpha": 6}))
+            .only_unmerged(),
+        adapters("vera", "vera-dense", json!({"r": 4})),
+        // It cannot merge it.
+        adapters("mtl-lora", "mtl-lora", json!({"r": 4, "n_up_projection": 3})).only_unmerged(),
         adapters("mam", "mam", json!({})),
         adapters("unipelt", "unipelt", json!({})),
         adapters("unipelt-two-gates", "unipelt", two_gates),
