@@ -26,6 +26,8 @@ pub fn registry() -> Registry {
         registry.register::<peft_lora::MissConfig>().register::<peft_lora::HiraConfig>();
         registry.register::<peft_lora::DeloraConfig>().register::<peft_lora::GraloraConfig>();
         registry.register::<peft_lora::RandloraConfig>().register::<peft_lora::KronaConfig>();
+        registry.register::<peft_lora::VbloraConfig>();
+        registry.register::<peft_lora::MtlLoraConfig>().register::<peft_lora::DenseVeraConfig>();
     }
     #[cfg(feature = "oft")]
     registry
@@ -37,6 +39,9 @@ pub fn registry() -> Registry {
     {
         registry.register::<peft_prefix::PrefixTuningConfig>();
         registry.register::<peft_prefix::PTuningConfig>();
+        registry.register::<peft_prefix::AdaptionPromptConfig>();
+        registry.register::<peft_prefix::MultitaskPromptConfig>();
+        registry.register::<peft_prefix::CptConfig>();
         let prompts = peft_prefix::prompt_presets();
         with_presets::<peft_prefix::PromptTuningConfig>(&mut registry, prompts);
     }

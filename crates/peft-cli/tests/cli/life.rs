@@ -270,6 +270,9 @@ fn every_method_trains() {
                 "--set reduction_factor=4"
             }
             "large-sparse" => "--set pruning=grasp --set calibration_batches=1",
+            "multitask-prompt" => "--set num_virtual_tokens=4",
+            "cpt" => "--set cpt_token_ids=[3,4,5,6] --set epsilon=5.0",
+            "vb-lora" => "--set num_vectors=16 --set vector_length=8",
             "c3a" => "--set block_size=8",
             "road" => "--set group_size=8",
             "miss" | "shira" => "--set r=8",
