@@ -41,6 +41,7 @@ pub struct PromptTuning {
 
 /// Where a prompt comes from.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)]
 enum Source {
     /// The prompt itself, `[rows, d]`.
     Table(Param<Tensor<2>>),
