@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::{FrozenWeight, Role, Site, SiteKind, TensorMap};
+use crate::{AttentionHeads, FrozenWeight, Role, Site, SiteKind, TensorMap};
 
 /// A [`Site`] with the frozen tensors that its module has.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct BaseSite {
     /// The key of the weight in a checkpoint; `None` where it is another site's, and the architecture
     /// has no place for one of its own.
     pub weight_key: Option<String>,
+    /// The heads of an attention.
+    pub heads: Option<AttentionHeads>,
     hidden: bool,
 }
 
@@ -176,6 +178,17 @@ impl Base {
         self.add(path.into(), SiteKind::Attention, role, layer, shape, None, None, None)
     }
 
+    /// Says which heads the attention has that was added last.
+    pub fn set_heads(&mut self, heads: AttentionHeads) {
+        self.sites.last_mut().expect("a site was added").heads = Some(heads);
+    }
+
+    /// Says that all attentions so far turn queries and keys by their positions.
+    pub fn set_rotary(&mut self) {
+        let heads = self.sites.iter_mut().filter_map(|entry| entry.heads.as_mut());
+        heads.for_each(|heads| heads.is_rotary = true);
+    }
+
     /// Says more of the site that was added last.
     fn mark_last(&mut self, mark: impl FnOnce(&mut Site)) -> Arc<Site> {
         let entry = self.sites.last_mut().expect("a site was added");
@@ -214,6 +227,7 @@ impl Base {
             gain,
             bias,
             weight_key,
+            heads: None,
             hidden: false,
         });
         site

@@ -24,8 +24,8 @@ pub struct InitContext<'a> {
     random: Option<Rc<RefCell<StdRng>>>,
     /// The tokenizer, where there is one.
     pub encode: Option<Encode<'a>>,
-    /// Batches to look at, where a run begins; none where a saved adapter is read, whose values
-    /// replace the initial ones.
+    /// Batches to look at, where a run begins or is resumed; none where a saved adapter is read, whose
+    /// values replace the initial ones.
     pub calibration: Option<&'a dyn Calibration>,
     /// Whether saved values take the place of all that the method's
     /// [`exchange`](crate::Method::exchange) names, what it started from included: of these tensors

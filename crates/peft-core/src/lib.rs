@@ -56,8 +56,8 @@ pub use edit::{
 pub use error::{Error, Result};
 pub use exchange::{Dialect, Entries, Exchange, Key, KeyProblem, Layout, TensorMap, TensorSpec};
 pub use hooks::{
-    Beside, ExtraKeys, Hooks, Insert, Intervention, KeyValues, Piece, RowKeys, Stage, SublayerEnd,
-    SublayerFunction, Tokens,
+    Beside, ExtraKeys, Hooks, Insert, Intervention, KeyValues, Piece, RowKeys, SideNetwork,
+    SideNetworks, Stage, SublayerEnd, SublayerFunction, Tokens,
 };
 pub use matrices::{AttentionMatrices, AttentionMatrix};
 pub use method::{
@@ -66,10 +66,10 @@ pub use method::{
 };
 pub use modules_to_save::{ModulesToSave, TokenIndices};
 pub use pass::{EmptyPass, Memo, MemoKey, Mode, Observation, Pass, Probe};
-pub use peft_kernels::{Activation, PackedWeight};
+pub use peft_kernels::{Activation, PackedTensor, PackedWeight};
 pub use reparameterize::{Reparameterized, reparameterize};
 pub use rows::{Route, Row, Rows, Slots, Words};
-pub use site::{Role, Site, SiteKind};
+pub use site::{AttentionHeads, Role, Site, SiteKind};
 pub use targets::{ModuleNames, OneOrMany, PatternMap, Targets, pattern_value, unmatched_patterns};
 pub use torch_random::{TorchRandom, bf16, torch_permutation};
 pub use trained::{BiasChoice, TrainedBiases, TrainedNorm, num_trainable, trained_copy};

@@ -83,6 +83,28 @@ pub enum Role {
     Other,
 }
 
+/// The heads of an attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionHeads {
+    /// Of queries.
+    pub count: usize,
+    /// Of keys and values; a divisor of `count`.
+    pub key_value: usize,
+    /// The width of one.
+    pub size: usize,
+    /// Whether queries and keys are turned by their positions, channel `i` with `i + size / 2`.
+    pub is_rotary: bool,
+}
+
+impl AttentionHeads {
+    /// As many heads of a width that is smaller by a factor: rounded up, and even where two channels
+    /// are turned together.
+    pub fn narrowed(self, reduction: usize) -> Self {
+        let unit = if self.is_rotary { 2 } else { 1 };
+        Self { size: self.size.div_ceil(reduction * unit) * unit, ..self }
+    }
+}
+
 /// One place of a frozen model: a linear layer, a norm, an embedding, an attention or a sublayer.
 ///
 /// Target patterns match on [`path`](Self::path), the name that the Hugging Face checkpoint gives

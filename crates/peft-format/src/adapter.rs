@@ -64,6 +64,13 @@ impl Adapter {
         // As in HF PEFT, a module that is trained as a whole is not a target.
         let rest = base.without(|site| ModulesToSave::selects(site, &config.modules_to_save));
         let method = config.method.init(&context.over(&rest))?;
+        let config = match context.is_read() {
+            true => config,
+            false => {
+                let settled = config.method.settled(&method, &rest)?;
+                AdapterConfig { method: settled, ..config }
+            }
+        };
         // One of them is what a name among the targets may mean.
         let mut unmatched = config.method.unmatched(base)?;
         unmatched.extend(config.unmatched_modules(base));

@@ -199,9 +199,13 @@ impl Composition {
                     "{name} puts something before the text or changes its embeddings, which has \
                      no mean; stack it"
                 ),
-                Self::Split { .. } if whole || acts.states.or(acts.gates).is_some() => format!(
-                    "{name} acts on a text as a whole, and a split gives it a part; stack it"
-                ),
+                Self::Split { .. }
+                    if whole || acts.states.or(acts.gates).or(acts.beside).is_some() =>
+                {
+                    format!(
+                        "{name} acts on a text as a whole, and a split gives it a part; stack it"
+                    )
+                }
                 _ => continue,
             };
             return self.refuse(adapters, reason);
@@ -235,7 +239,7 @@ fn refuse_fusion(adapters: &[Adapter], base: &Base) -> Result<()> {
     for adapter in adapters {
         let acts = Acts::of(&adapter.parts().1, base);
         let inside = acts.linear.or(acts.norm).or(acts.attention).or(acts.states);
-        let other = inside.or(acts.table).or(acts.tokens);
+        let other = inside.or(acts.table).or(acts.tokens).or(acts.beside);
         let name = adapter.config.method.name();
         let reason = match (other, acts.sublayer) {
             (Some(path), _) => format!(

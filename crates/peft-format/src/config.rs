@@ -58,10 +58,6 @@ const INERT: &[(&str, &str)] = &[
     ("inference_mode", "*"),
     // How the method began, or where its weights were held in training.
     ("runtime_config", "*"),
-    ("eva_config", "*"),
-    ("corda_config", "*"),
-    ("lora_ga_config", "*"),
-    ("loftq_config", "*"),
     ("megatron_core", "\"megatron.core\""),
     ("qalora_group_size", "*"),
     ("num_layers", "*"),

@@ -1,13 +1,14 @@
 //! Bodies: a stack of layers, or an encoder and a decoder.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use peft_core::Rows;
+use peft_core::{Rows, SideNetworks};
 
 use crate::blocks::{Causality, Context, EmbeddedText, Embeddings, EncodedText, FrozenNorm};
 use crate::blocks::{RelativeBias, Rotary, Sublayer};
 use crate::cache::Seen;
 use crate::forward::Run;
 use crate::input::Text;
+use crate::ladder::{Ladder, encoded_beside};
 use crate::{Error, LayerInput, ModelInput, Result};
 
 /// Everything before the head.
@@ -36,6 +37,8 @@ pub(crate) struct Hidden {
     pub(crate) states: Tensor<2>,
     /// Which tokens belong to which text; methods may have lengthened them.
     pub(crate) rows: Rows,
+    /// The last states of the networks beside the layers, `[tokens, d']`.
+    pub(crate) beside: Vec<Tensor<2>>,
 }
 
 /// Embeddings and layers.
@@ -82,6 +85,24 @@ impl Body {
         reads: Reads<'_>,
         run: Run<'_>,
     ) -> Result<Hidden> {
+        // A network beside the layers is what is on the tape, and it is small.
+        let is_beside = self.stacks().iter().any(|stack| stack.has_beside(run));
+        let run = Run { recompute: run.recompute.filter(|_| !is_beside), ..run };
+        let hidden = self.hidden(input, packed, reads, run)?;
+        match self.stacks().last() {
+            Some(last) if is_beside => Ok(last.left(hidden, run)),
+            _ => Ok(hidden),
+        }
+    }
+
+    /// What leaves the last stack.
+    fn hidden(
+        &self,
+        input: &ModelInput,
+        packed: bool,
+        reads: Reads<'_>,
+        run: Run<'_>,
+    ) -> Result<Hidden> {
         match self {
             Self::Single(stack) if run.cache.is_some() && stack.causality == Causality::None => {
                 let reason =
@@ -110,7 +131,7 @@ impl Body {
                     false => {
                         let memo = run.memo_apart();
                         let of_encoder = Run { cache: None, ..run }.with_memo(memo.as_ref());
-                        let Hidden { states, rows } = encoder.forward(
+                        let Hidden { states, rows, beside } = encoder.forward(
                             input.text(),
                             packed,
                             None,
@@ -121,7 +142,8 @@ impl Body {
                             Some(recompute) => recompute.encoded(states),
                             None => states,
                         };
-                        Some(EncodedText { hidden, rows })
+                        let beside = encoded_beside(beside, &rows);
+                        Some(EncodedText { hidden, rows, beside })
                     }
                 };
                 decoder.forward(text, packed, encoded.as_ref(), reads, run)
@@ -162,8 +184,18 @@ impl Transformer {
         let EmbeddedText { hidden, rows, .. } = self.embeddings.forward(text, true, run)?;
         let (context, run) = (self.context(&rows, None), run.over(&rows));
         let below = self.layers.iter().take(layer);
-        let states = below.fold(hidden, |hidden, layer| through(layer, hidden, &context, run));
-        Ok(Hidden { states, rows })
+        let states = match self.has_beside(run) {
+            false => below.fold(hidden, |hidden, layer| through(layer, hidden, &context, run)),
+            true => {
+                let mut entered = vec![hidden];
+                for layer in below {
+                    let hidden = entered[entered.len() - 1].clone();
+                    entered.push(through(layer, hidden, &context, run));
+                }
+                Tensor::cat(entered, 1)
+            }
+        };
+        Ok(Hidden { states, rows, beside: Vec::new() })
     }
 
     /// How many layers from the first on are on no tape.
@@ -200,12 +232,19 @@ impl Transformer {
             None => (0, self.embeddings.forward(text, packed, run.with_memo(memo.as_ref()))?),
         };
         let EmbeddedText { hidden, rows, next } = embedded;
+        let hooks = run.hooks;
         let run = run.over(&rows);
         let read = match packed && run.can_leave_out() {
             true => reads(&rows)?,
             false => None,
         };
         let context = self.context(&rows, encoded);
+        let beside = self.beside(hooks, &run.pass);
+        if !beside.is_none() {
+            let (hidden, tops) = self.with_ladder(hidden, &beside, first, &context, run);
+            self.advance(&rows, next, run);
+            return Ok(Hidden { states: self.normalized(hidden, run), rows, beside: tops });
+        }
         let (hidden, first) = match run.recompute {
             Some(recompute) => {
                 // A layer of which little is computed keeps little. Of two layers one is run again.
@@ -226,6 +265,12 @@ impl Transformer {
             return Ok(self.read(last, hidden, &read, &context, run));
         }
         let hidden = all(hidden, &self.layers[first..]);
+        self.advance(&rows, next, run);
+        Ok(Hidden { states: self.normalized(hidden, run), rows, beside: Vec::new() })
+    }
+
+    /// Notes in a cache how far each row is.
+    fn advance(&self, rows: &Rows, next: Vec<usize>, run: Run<'_>) {
         if let Some(cache) = run.cache {
             let seen = rows.iter().zip(next);
             let seen = seen.map(|(row, next)| {
@@ -235,7 +280,43 @@ impl Transformer {
             });
             cache.advance(seen.collect());
         }
-        Ok(Hidden { states: self.normalized(hidden, run), rows })
+    }
+
+    /// The layers from `first` on with networks beside all of them: the last one's output, and the last
+    /// states of each network. Of the layers below `first`, `hidden` has what entered each side by side.
+    fn with_ladder(
+        &self,
+        hidden: Tensor<2>,
+        beside: &SideNetworks<'_>,
+        first: usize,
+        context: &Context<'_>,
+        run: Run<'_>,
+    ) -> (Tensor<2>, Vec<Tensor<2>>) {
+        let [_, width] = hidden.dims();
+        let d = width / (first + 1);
+        let entered = |layer: usize| match first {
+            0 => hidden.clone(),
+            _ => hidden.clone().narrow(1, layer * d, d),
+        };
+        let ladder = Ladder::enter(self, beside, &entered(0), context.encoded, run);
+        let mut ladder = ladder.expect("there are networks");
+        for layer in 0..first {
+            ladder.climb(&self.layers[layer], &entered(layer + 1));
+        }
+        let mut states = entered(first);
+        for layer in &self.layers[first..] {
+            states = through(layer, states, context, run);
+            ladder.climb(layer, &states);
+        }
+        (states, ladder.top())
+    }
+
+    /// What the networks beside it make of its output.
+    fn left(&self, hidden: Hidden, run: Run<'_>) -> Hidden {
+        let Hidden { states, rows, beside } = hidden;
+        let pass = run.over(&rows).pass;
+        let states = self.beside(run.hooks, &pass).leave(beside, states, &pass);
+        Hidden { states, rows, beside: Vec::new() }
     }
 
     /// The last layer's output of one token of each text: what it makes of the others nobody sees.
@@ -257,10 +338,10 @@ impl Transformer {
         };
         let hidden =
             sublayers.fold(hidden, |hidden, sublayer| sublayer.forward(hidden, context, of_read));
-        Hidden { states: self.normalized(hidden, of_read), rows }
+        Hidden { states: self.normalized(hidden, of_read), rows, beside: Vec::new() }
     }
 
-    fn normalized(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
+    pub(crate) fn normalized(&self, hidden: Tensor<2>, run: Run<'_>) -> Tensor<2> {
         match &self.norm {
             Some(norm) => run.pass.dropout(norm.forward(hidden, run), self.dropout),
             None => hidden,

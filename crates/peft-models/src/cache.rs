@@ -1,6 +1,6 @@
 //! Keys and values of the tokens that a decoder has seen.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor, TensorData};
@@ -34,6 +34,8 @@ pub struct Cache {
     states: RefCell<BTreeMap<usize, Kept>>,
     /// By row of the batch.
     rows: RefCell<Vec<Seen>>,
+    /// Of a network beside the layers; that of a second one is in the first one's.
+    beside: OnceCell<Box<Cache>>,
 }
 
 /// How far a row is.
@@ -143,7 +145,19 @@ impl Cache {
             return;
         }
         *seen = rows.iter().map(|row| seen[*row].clone()).collect();
+        self.select_states(rows);
+    }
+
+    fn select_states(&self, rows: &[usize]) {
         self.states.borrow_mut().values_mut().for_each(|kept| kept.select(rows));
+        if let Some(beside) = self.beside.get() {
+            beside.select_states(rows);
+        }
+    }
+
+    /// The keys and values of the next network beside the layers.
+    pub(crate) fn beside(&self) -> &Self {
+        self.beside.get_or_init(Box::default)
     }
 
     /// How far each row is.

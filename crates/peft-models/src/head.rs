@@ -79,7 +79,7 @@ impl ReadToken {
 impl SequenceHead {
     /// The hidden states of a batch to `[batch, labels]`.
     fn forward(&self, hidden: &Hidden, text: &Text, run: Run<'_>) -> Result<Tensor<2>> {
-        let Hidden { states, rows } = hidden;
+        let Hidden { states, rows, .. } = hidden;
         let tokens = self.token.of(text, rows)?;
         let state = tokens_at(states.clone(), &tokens);
         let rows = rows.single(&tokens);

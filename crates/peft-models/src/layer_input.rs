@@ -8,12 +8,13 @@ use crate::forward::Run;
 use crate::{Error, Model, ModelInput, Result};
 
 /// What enters a layer: the states of all tokens of some texts. Behind the last layer, of a head that
-/// reads one token of each text: the states of these alone.
+/// reads one token of each text: the states of these alone. Where a method has a network beside the
+/// layers: side by side, what entered each layer up to this one.
 #[derive(Debug, Clone)]
 pub struct LayerInput {
     /// From 0; behind the last one, what enters the final norm or the head.
     pub(crate) layer: usize,
-    /// `[tokens, d]`.
+    /// `[tokens, d]`, or `[tokens, (layer + 1) d]` for a network beside the layers.
     pub(crate) states: Tensor<2>,
     pub(crate) rows: Rows,
 }
@@ -85,8 +86,8 @@ impl Model {
         let parts = EmptyPass::new(self.base().device());
         let run = Run::infer(hooks, parts.pass());
         let stack = self.single_stack(hooks)?;
-        let Hidden { states, rows } = stack.entering(layer, input.text(), run)?;
-        let reads = match layer == stack.layers.len() {
+        let Hidden { states, rows, .. } = stack.entering(layer, input.text(), run)?;
+        let reads = match layer == stack.layers.len() && !stack.has_beside(run) {
             true => self.head.reads(input.text(), &rows)?,
             false => None,
         };

@@ -11,6 +11,7 @@ mod forward;
 mod generation;
 mod head;
 mod input;
+mod ladder;
 mod layer_input;
 mod logits;
 mod model;

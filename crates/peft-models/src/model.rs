@@ -291,7 +291,7 @@ impl Model {
         how: Forward<'_>,
     ) -> Result<Logits> {
         let mut shown = None;
-        self.run(input, how, &|_| Ok(None), |Hidden { states, rows }, run| {
+        self.run(input, how, &|_| Ok(None), |Hidden { states, rows, .. }, run| {
             let of_rows: Vec<&Row> = rows.iter().collect();
             let token = |&[row, token]: &Place| {
                 let inside = row < of_rows.len() && token < of_rows[row].text.len();

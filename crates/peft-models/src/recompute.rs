@@ -123,6 +123,7 @@ impl<'a> Recompute<'a> {
         let without_tape = encoded.map(|encoded| EncodedText {
             hidden: encoded.hidden.clone().without_autodiff(),
             rows: encoded.rows.clone(),
+            beside: Vec::new(),
         });
         let context = stack.context(rows, without_tape.as_ref());
         let memo = run.pass.memo.apart();
@@ -200,7 +201,7 @@ impl<'a> Recompute<'a> {
         let Some(first) = stacks.next() else { return };
         let mut of_first = of_last;
         if let (Some(decoder), Some(Encoded { states, leaf })) = (stacks.next(), encoded) {
-            let text = EncodedText { hidden: leaf, rows: first.rows.clone() };
+            let text = EncodedText { hidden: leaf, rows: first.rows.clone(), beside: Vec::new() };
             again.stack(transformers[1], decoder, of_first, Some(&text));
             of_first = again.of_encoded.take().and_then(|gradient| {
                 let mut gradients = weighted(states, gradient)?.backward();

@@ -127,6 +127,7 @@ fn gated(subject: &Subject, adapter: &Adapter) -> Option<Stack> {
         }
         matches!(site.kind, SiteKind::Norm | SiteKind::Embedding) && acts(site)
             || matches!(keys, ExtraKeys::Some(KeyValues { gates, .. }) if !gates.is_empty())
+            || !method.beside(site, pass).is_none()
     };
     let kind =
         GateKind { peft: "gate", adapters: "gates.{}", on: GateOn::Change, bias: Some(40.0) };

@@ -122,6 +122,9 @@ impl Gated {
 
 /// Why a method cannot act at a site that has `count` gates.
 fn refuses(method: &BoxedMethod, site: &Site, count: usize, pass: &Pass<'_>) -> Option<String> {
+    if !method.beside(site, pass).is_none() {
+        return Some("with a network beside the layers, where there is no gate".into());
+    }
     let (acts, parts) = match site.kind {
         SiteKind::Norm => (!method.norm(site, pass).is_none(), 0),
         SiteKind::Embedding => (!method.table(site, pass).is_keep(), 0),

@@ -26,7 +26,7 @@ use crate::hooks::AllHooks;
 use crate::method::AllMethod;
 use crate::{
     Base, BoxedMethod, Edits, Exchange, ExtraKeys, Hooks, Insert, LossContext, Method, NormEdit,
-    Pass, Result, Site, Stage, StepContext, TableEdit, Tokens,
+    Pass, Result, SideNetworks, Site, Stage, StepContext, TableEdit, Tokens,
 };
 
 /// A method made of methods: one rule, by which the answers of its members become one, at every
@@ -103,6 +103,9 @@ impl<C: Composite> AllHooks for C {
     fn sublayer<'a>(&'a self, site: &Site, pass: &Pass<'_>) -> Insert<'a> {
         let inside = &self.inside(pass);
         self.answer(site, pass, |member: &'a BoxedMethod| Hooks::sublayer(member, site, inside))
+    }
+    fn beside<'a>(&'a self, site: &Site, pass: &Pass<'_>) -> SideNetworks<'a> {
+        self.answer(site, pass, |member: &'a BoxedMethod| Hooks::beside(member, site, pass))
     }
     fn needs_padding(&self) -> bool {
         self.reads_padding() || self.members().iter().any(Hooks::needs_padding)

@@ -26,6 +26,8 @@ pub struct Acts {
     pub states: Option<String>,
     /// Where a gate, which reads the mean of a text, multiplies what it does.
     pub gates: Option<String>,
+    /// What leaves the layers, by a network beside them.
+    pub beside: Option<String>,
 }
 
 impl Acts {
@@ -49,6 +51,7 @@ impl Acts {
                 _ => false,
             }),
             states: first(&|site| is_sublayer(site) && method.sublayer(site, pass).is_behind()),
+            beside: first(&|site| is_embeddings(site) && !method.beside(site, pass).is_none()),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The hooks at which a method meets a model.
 
 mod attention;
+mod beside;
 mod closed;
 mod sublayer;
 mod tokens;
 
 pub use attention::{Beside, ExtraKeys, KeyValues, RowKeys};
+pub use beside::{SideNetwork, SideNetworks};
 pub(crate) use closed::open_and_closed;
 pub use sublayer::{Insert, Intervention, SublayerEnd, SublayerFunction};
 pub use tokens::{Piece, Stage, Tokens};
@@ -26,7 +28,7 @@ open_and_closed! {
     /// |---|---|
     /// | of parameters | [`linear`](Self::linear), [`norm`](Self::norm), [`table`](Self::table) |
     /// | of inputs | [`tokens`](Self::tokens), [`attention`](Self::attention) |
-    /// | of functions | [`sublayer`](Self::sublayer) |
+    /// | of functions | [`sublayer`](Self::sublayer), [`beside`](Self::beside) |
     trait Hooks: Debug, Send, Sync;
     /// [`Hooks`] without defaults, for composites and boxes.
     trait AllHooks;
@@ -64,6 +66,12 @@ open_and_closed! {
     /// A function at the end of a sublayer: of its output, or of the states that leave it.
     fn sublayer<'a>[&'a self](site: &Site, pass: &Pass<'_>) -> Insert<'a> {
         Insert::None
+    }
+
+    /// A network beside the layers of a stack, whose embeddings are at `site`; of an encoder and a
+    /// decoder both have one, or neither.
+    fn beside<'a>[&'a self](site: &Site, pass: &Pass<'_>) -> SideNetworks<'a> {
+        SideNetworks::default()
     }
 
     /// Whether what the method computes depends on the padding of a batch. It is then given batches

@@ -46,6 +46,11 @@ pub trait AnyConfig: Debug + Send + Sync {
     /// # Errors
     /// As [`MethodConfig::init`], and if it would be absurdly large.
     fn init(&self, context: &InitContext<'_>) -> Result<BoxedMethod>;
+    /// With what the start of a new method decided; see [`MethodConfig::settled`].
+    ///
+    /// # Errors
+    /// As there.
+    fn settled(&self, method: &BoxedMethod, base: &Base) -> Result<Box<dyn AnyConfig>>;
     /// The same configuration in a new box.
     fn boxed_clone(&self) -> Box<dyn AnyConfig>;
 }
@@ -93,6 +98,12 @@ impl<C: MethodConfig> AnyConfig for C {
         // Parameters are always created where gradients are; a plain view of them is `valid()`.
         let device = context.device.clone().autodiff();
         Ok(BoxedMethod::new(MethodConfig::init(self, &context.on(&device))?))
+    }
+    fn settled(&self, method: &BoxedMethod, base: &Base) -> Result<Box<dyn AnyConfig>> {
+        match method.downcast_ref::<C::Method>() {
+            Some(method) => Ok(Box::new(MethodConfig::settled(self, method, base)?)),
+            None => Ok(self.boxed_clone()),
+        }
     }
     fn boxed_clone(&self) -> Box<dyn AnyConfig> {
         Box::new(self.clone())

@@ -14,8 +14,8 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use crate::hooks::AllHooks;
 use crate::method::AllMethod;
 use crate::{
-    Base, Edits, Exchange, ExtraKeys, Insert, LossContext, Method, NormEdit, Pass, Result, Site,
-    Stage, StepContext, TableEdit, Tokens,
+    Base, Edits, Exchange, ExtraKeys, Insert, LossContext, Method, NormEdit, Pass, Result,
+    SideNetworks, Site, Stage, StepContext, TableEdit, Tokens,
 };
 
 /// A method whose type is known at run time only.
@@ -167,6 +167,9 @@ impl AllHooks for BoxedMethod {
     }
     fn sublayer<'a>(&'a self, site: &Site, pass: &Pass<'_>) -> Insert<'a> {
         self.method.sublayer(site, pass)
+    }
+    fn beside<'a>(&'a self, site: &Site, pass: &Pass<'_>) -> SideNetworks<'a> {
+        self.method.beside(site, pass)
     }
     fn needs_padding(&self) -> bool {
         self.method.needs_padding()

@@ -95,6 +95,15 @@ pub trait MethodConfig:
         None
     }
 
+    /// The configuration of a new method over `base` with what its start decided: ranks that the data
+    /// gave. It is what is saved.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    fn settled(&self, _method: &Self::Method, _base: &Base) -> Result<Self> {
+        Ok(self.clone())
+    }
+
     /// Checks the values of the fields.
     ///
     /// # Errors

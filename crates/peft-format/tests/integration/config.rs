@@ -183,7 +183,7 @@ fn values_that_make_no_sense_name_their_field() {
         (json!({"r": 0}), "r"),
         (json!({"lora_dropout": 1.0}), "lora_dropout"),
         (json!({"rank_pattern": {"query": 0}}), "rank_pattern[\"query\"]"),
-        (json!({"init_lora_weights": "corda"}), "init_lora_weights"),
+        (json!({"init_lora_weights": "mica"}), "init_lora_weights"),
         (json!({"init_lora_weights": "orthogonal", "r": 3}), "r"),
         (json!({"task_type": "SEQ_CLASSIFICATION"}), "task_type"),
         (json!({"modules_to_save": "classifier"}), "modules_to_save"),

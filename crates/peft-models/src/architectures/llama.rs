@@ -219,6 +219,7 @@ pub(super) fn load(
     let layers = loader.layers(fields.num_hidden_layers, |loader, index| {
         layer(loader, config, &fields, own, index)
     })?;
+    loader.base().set_rotary();
     let norm = NormForm::Rms(fields.rms_norm_eps);
     let norm = FrozenNorm::load(loader, &format!("{own}norm"), Role::FinalNorm, None, d, norm)?;
     loader.complete()?;

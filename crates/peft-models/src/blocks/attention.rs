@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, activation::softmax};
-use peft_core::{ExtraKeys, Role, RowKeys, Rows, Site};
+use peft_core::{AttentionHeads, ExtraKeys, Role, RowKeys, Rows, Site};
 use peft_kernels::Read;
 
 use super::{Context, EncodedText, FrozenLinear, KeyPlaces, LinearForm};
@@ -51,6 +51,12 @@ impl Heads {
     /// As many heads of keys as of queries, which share the hidden size `d`.
     pub fn equal(count: usize, d: usize) -> Self {
         Self { count, key_value: count, size: d / count }
+    }
+
+    /// As methods see them.
+    fn of_site(self, is_rotary: bool) -> AttentionHeads {
+        let Self { count, key_value, size } = self;
+        AttentionHeads { count, key_value, size, is_rotary }
     }
 
     /// The usual factor on scores, `1 / sqrt(size)`.
@@ -118,8 +124,19 @@ impl Attention {
         };
         let output = linear(spec.output, Role::AttentionOutput, [width, d], spec.output_form)?;
         let site = loader.base().attention(spec.path, spec.role, layer, [d, key_width]);
+        loader.base().set_heads(heads.of_site(false));
         let (scale, dropout) = (spec.scale, spec.dropout);
         Ok(Self { site, projections, output, heads, scale, dropout })
+    }
+
+    /// The same with heads that are narrower by a factor, for a network beside it. The usual factor on
+    /// scores is that of their width.
+    pub fn narrowed(&self, reduction: usize, is_rotary: bool) -> Self {
+        let size = self.heads.of_site(is_rotary).narrowed(reduction).size;
+        let heads = Heads { size, ..self.heads };
+        let is_usual = self.scale == self.heads.scale();
+        let scale = if is_usual { heads.scale() } else { self.scale };
+        Self { heads, scale, ..self.clone() }
     }
 
     /// `[tokens, d]` to the same; any numbers where the output is unread, and only gradients are wanted.
@@ -207,7 +224,7 @@ impl Attention {
                 let query = query.forward(hidden.clone(), run);
                 match encoded {
                     None => (query, key.forward(hidden.clone(), run), value.forward(hidden, run)),
-                    Some(EncodedText { hidden: source, rows }) => {
+                    Some(EncodedText { hidden: source, rows, .. }) => {
                         let run = run.over(rows);
                         (
                             query,

@@ -48,6 +48,8 @@ pub struct EncodedText {
     pub hidden: Tensor<2>,
     /// Which tokens belong to which text.
     pub rows: Rows,
+    /// What the networks beside it returned, for those beside the decoder.
+    pub beside: Vec<EncodedText>,
 }
 
 impl<'a> Context<'a> {

@@ -3,6 +3,7 @@
 use std::f32::consts::TAU;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use peft_core::AttentionHeads;
 use peft_kernels::turned;
 use serde::Deserialize;
 
@@ -117,6 +118,13 @@ impl Angles {
 }
 
 impl Rotary {
+    /// For heads that are narrower by a factor, which turn by some of the same angles.
+    pub fn narrowed(&self, reduction: usize) -> Self {
+        let heads =
+            AttentionHeads { count: 1, key_value: 1, size: self.head_size, is_rotary: true };
+        Self { head_size: heads.narrowed(reduction).size, ..self.clone() }
+    }
+
     /// The angles at the positions of tokens.
     pub fn angles(&self, positions: &[usize], device: &Device) -> Angles {
         let reach = positions.iter().max().map_or(0, |last| last + 1);

@@ -101,6 +101,17 @@ impl Sublayer {
         &self.site
     }
 
+    /// The same with attention heads that are narrower by a factor, for a network beside it.
+    pub fn narrowed(&self, reduction: usize, is_rotary: bool) -> Self {
+        let function = match &self.function {
+            Function::Attention(attention) => {
+                Function::Attention(attention.narrowed(reduction, is_rotary))
+            }
+            Function::FeedForward(network) => Function::FeedForward(network.clone()),
+        };
+        Self { function, ..self.clone() }
+    }
+
     /// `[tokens, d]` to the same.
     pub fn forward(&self, hidden: Tensor<2>, context: &Context<'_>, run: Run<'_>) -> Tensor<2> {
         self.end(hidden, context, false, run, |end, insert| {
