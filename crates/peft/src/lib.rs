@@ -14,6 +14,8 @@ pub use peft_models as models;
 pub use peft_oft as oft;
 #[cfg(feature = "prefix")]
 pub use peft_prefix as prefix;
+#[cfg(feature = "side")]
+pub use peft_side as side;
 #[cfg(feature = "sparse")]
 pub use peft_sparse as sparse;
 #[cfg(feature = "spectral")]

@@ -45,6 +45,8 @@ pub fn registry() -> Registry {
         let prompts = peft_prefix::prompt_presets();
         with_presets::<peft_prefix::PromptTuningConfig>(&mut registry, prompts);
     }
+    #[cfg(feature = "side")]
+    registry.register::<peft_side::LadderSideConfig>();
     #[cfg(feature = "sparse")]
     {
         registry.register::<peft_sparse::BitFitConfig>().register::<peft_sparse::LnTuningConfig>();
@@ -66,7 +68,10 @@ pub fn registry() -> Registry {
     #[cfg(feature = "subspace")]
     with_presets::<peft_subspace::SaidConfig>(&mut registry, peft_subspace::presets());
     #[cfg(feature = "unipelt")]
-    with_presets::<peft_unipelt::UniPeltConfig>(&mut registry, peft_unipelt::presets());
+    {
+        with_presets::<peft_unipelt::UniPeltConfig>(&mut registry, peft_unipelt::presets());
+        with_presets::<peft_unipelt::PlanConfig>(&mut registry, peft_unipelt::plan_presets());
+    }
     registry
 }
 

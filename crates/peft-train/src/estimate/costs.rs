@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use peft_core::{
-    Acts, Base, Edit, EmptyPass, ExtraKeys, Method, Pass, Role, Rotation, Side, Site, SiteKind,
+    Acts, Base, Edit, EmptyPass, ExtraKeys, Hooks, Method, Pass, Role, Rotation, Side, Site,
+    SiteKind,
 };
 
 use super::Workload;
+use super::beside::{Narrow, embeddings};
 
 /// What a part of a model takes for a batch: of operations, multiplications and additions count one
 /// each; of numbers, four bytes each.
@@ -29,7 +31,7 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.kept += other.kept;
         self.weights_back += other.weights_back;
         self.passing = self.passing.max(other.passing);
@@ -61,6 +63,8 @@ pub(super) struct Costs {
     pub(super) sublayers: usize,
     /// The layers that checkpointing does not run again.
     pub(super) on_tape: usize,
+    /// Whether there is a network beside the layers.
+    pub(super) is_beside: bool,
 }
 
 impl Costs {
@@ -85,18 +89,31 @@ impl Costs {
             tracked: lengthens || trains_table,
             padded: method.needs_padding(),
             leaves_out: false,
+            is_beside: embeddings(base).any(|site| !method.beside(site, &pass).is_none()),
         };
         let has = |named: fn(&Site) -> bool| base.sites().any(|site| named(site));
         let reads_one = workload.targets <= workload.texts
             && !has(|site| site.is_unembedding || site.role == Role::EncoderAttention);
         walk.leaves_out = reads_one && !walk.padded && !method.needs_every_token();
-        walk.costs(base)
+        let sites: Vec<&Site> = base.sites().map(|site| &**site).collect();
+        let mut costs = walk.costs(&sites);
+        for site in embeddings(base) {
+            for network in method.beside(site, &pass).networks() {
+                let narrow = Narrow::new(base, site, network, &pass);
+                let sites: Vec<&Site> = narrow.sites.iter().collect();
+                let mut own = Walk { hooks: network, tracked: true, leaves_out: false, ..walk };
+                narrow.add(&mut costs, own.costs(&sites).layers, walk.tokens);
+            }
+        }
+        costs.is_beside = walk.is_beside;
+        costs
     }
 }
 
 /// The way through a model.
+#[derive(Clone, Copy)]
 struct Walk<'a> {
-    hooks: &'a dyn Method,
+    hooks: &'a dyn Hooks,
     pass: Pass<'a>,
     /// Tokens of a batch, and of a text.
     tokens: f64,
@@ -110,16 +127,18 @@ struct Walk<'a> {
     padded: bool,
     /// Whether the last layer leaves out what the head does not read.
     leaves_out: bool,
+    /// Whether the head reads a network beside the layers.
+    is_beside: bool,
 }
 
 impl Walk<'_> {
-    fn costs(&mut self, base: &Base) -> Costs {
-        let layers = base.sites().filter_map(|site| site.layer).max().map_or(0, |last| last + 1);
+    fn costs(&mut self, sites: &[&Site]) -> Costs {
+        let layers = sites.iter().filter_map(|site| site.layer).max().map_or(0, |last| last + 1);
         let on_tape = if self.leaves_out && layers > 2 { 2 } else { 1 };
         let mut costs = Costs { on_tape, ..Costs::default() };
         let mut sublayer: Vec<&Site> = Vec::new();
-        let last = base.sites().filter_map(|site| site.layer).max();
-        for site in base.sites() {
+        let last = sites.iter().filter_map(|site| site.layer).max();
+        for &site in sites {
             match (site.layer, site.role) {
                 (Some(layer), _) => {
                     sublayer.push(site);
@@ -136,9 +155,13 @@ impl Walk<'_> {
                     }
                 }
                 (None, Role::FinalNorm | Role::Pooler | Role::Head) => {
+                    self.tracked |= self.is_beside && site.kind == SiteKind::Linear;
                     costs.head.add(self.head(site))
                 }
-                _ if site.is_unembedding => costs.head.add(self.head(site)),
+                _ if site.is_unembedding => {
+                    self.tracked |= self.is_beside;
+                    costs.head.add(self.head(site))
+                }
                 _ => costs.embeddings.add(self.embedding(site)),
             }
         }

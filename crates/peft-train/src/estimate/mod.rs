@@ -1,5 +1,6 @@
 //! What a training step is expected to take, before anything is loaded.
 
+mod beside;
 mod costs;
 mod machine;
 mod memory;
@@ -58,6 +59,9 @@ impl Estimate {
     /// Of training `adapter` over `model`, of which the shapes are enough.
     pub fn new(model: &Model, adapter: &Adapter, workload: Workload, machine: &Machine) -> Self {
         let costs = Costs::new(model.base(), &adapter.method, workload);
+        // Beside a network that is what is on the tape, nothing is run again.
+        let gradient_checkpointing = workload.gradient_checkpointing && !costs.is_beside;
+        let workload = Workload { gradient_checkpointing, ..workload };
         let trainable = num_trainable(&adapter.method);
         let memory = Memory::new(model.base(), &costs, trainable, workload);
         let (operations, seconds) = time::of_step(&costs, trainable, workload, machine);

@@ -2,6 +2,7 @@
 
 use peft_core::{MethodConfig, OneOrMany, Targets};
 use peft_lora::LoraConfig;
+use peft_side::LadderSideConfig;
 use peft_sparse::HeadOnlyConfig;
 use peft_train::{Error, Observer, RunDirectory, TrainSettings};
 
@@ -47,6 +48,23 @@ fn a_run_is_the_same_with_kept_states() {
     let with = trained(&bench, "head", HeadOnlyConfig {}, kept(1, Some(1)));
     assert_eq!(entries(&with), entries(&plain));
     assert!(adapter_of(&with) == adapter_of(&plain));
+}
+
+/// Of a network beside the layers, what leaves every one of them is kept.
+#[test]
+fn a_side_network_is_the_same_with_kept_states() {
+    let bench = Bench::new();
+    let side = || LadderSideConfig { reduction_factor: 4, ..LadderSideConfig::default() };
+    let plain = trained(&bench, "plain", side(), six_steps());
+    for (name, how) in [
+        ("memory", kept(1, None)),
+        ("disk", kept(1, Some(1))),
+        ("again", TrainSettings { gradient_checkpointing: true, ..six_steps() }),
+    ] {
+        let with = trained(&bench, name, side(), how);
+        assert_eq!(with.entries().expect("a log"), plain.entries().expect("a log"), "{name}");
+        assert!(adapter_of(&with) == adapter_of(&plain), "{name}");
+    }
 }
 
 #[test]
