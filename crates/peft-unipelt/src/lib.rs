@@ -3,8 +3,10 @@
 mod adapters_format;
 mod config;
 mod part;
+mod plan;
 mod presets;
 
 pub use config::UniPeltConfig;
 pub use part::Part;
-pub use presets::presets;
+pub use plan::{Grouping, LayerSet, PlanConfig, PlanGroup};
+pub use presets::{plan_presets, presets};

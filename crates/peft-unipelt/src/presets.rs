@@ -28,3 +28,26 @@ pub fn presets() -> Vec<(&'static str, &'static str, Value)> {
         }),
     )]
 }
+
+/// Names of plans: each with what it is, and the fields that differ from a plan's defaults.
+pub fn plan_presets() -> Vec<(&'static str, &'static str, Value)> {
+    let prefix = json!({
+        "num_virtual_tokens": 10,
+        "shift_positions": false,
+        "encoder_prefix": true,
+        "cross_prefix": true,
+    });
+    vec![(
+        "s4",
+        "other methods in four groups of layers (Chen et al. 2023)",
+        json!({
+            "grouping": "spindle",
+            "groups": [
+                {"methods": ["adapter", "lora"]},
+                {"methods": ["adapter"], "prefix": prefix},
+                {"methods": ["adapter", "bitfit"], "prefix": prefix},
+                {"methods": ["bitfit", "lora"], "prefix": prefix},
+            ],
+        }),
+    )]
+}
