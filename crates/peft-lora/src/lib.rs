@@ -30,7 +30,10 @@ pub use hira::{Hira, HiraConfig, HiraInit, HiraLayer};
 pub use krona::{Krona, KronaConfig, KronaLayer};
 pub use loha::{Loha, LohaConfig, LohaLayer};
 pub use lokr::{KroneckerFactor, Lokr, LokrConfig, LokrInit, LokrLayer};
-pub use lora::{Lora, LoraConfig, LoraInit, LoraLayer, presets};
+pub use lora::{
+    CordaConfig, CordaMethod, EvaConfig, LoftqConfig, Lora, LoraConfig, LoraGaConfig,
+    LoraGaDirection, LoraGaScale, LoraInit, LoraLayer, presets,
+};
 pub use miss::{Miss, MissConfig, MissInit, MissLayer};
 pub use mtl::{MtlLora, MtlLoraConfig, MtlLoraLayer, TaskMatrix};
 pub use randlora::{Randlora, RandloraConfig, RandloraLayer};

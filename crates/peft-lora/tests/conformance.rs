@@ -9,7 +9,7 @@ use peft_core::{
     Base, EmptyPass, FrozenWeight, Hooks, InitContext, LinearLayer, MethodConfig, ModuleNames,
     PackedWeight, PatternMap, Role, Targets, change_at, merge_obstacle,
 };
-use peft_lora::{LoraBias, LoraConfig, LoraInit};
+use peft_lora::{CordaConfig, CordaMethod, EvaConfig, LoftqConfig, LoraBias, LoraConfig, LoraInit};
 use serde_json::json;
 
 const HIDDEN: usize = 24;
@@ -275,3 +275,59 @@ fn the_start_of_pissa_is_not_known_from_a_merged_weight() {
     let reason = edits.invert(&site, weight).expect_err("the weight is another one");
     assert!(reason.contains("that it started from"), "{reason}");
 }
+
+// Every layer keeps its rank, so that one that has seen no data has the same shapes.
+conformance!(
+    eva,
+    LoraConfig {
+        rank: 2,
+        init: LoraInit::Eva,
+        eva_config: Some(EvaConfig { rho: 1.0, whiten: true, ..EvaConfig::default() }),
+        ..LoraConfig::default()
+    },
+    trains(LAYERS * 2 * 2 * 2 * HIDDEN)
+);
+
+conformance!(corda, LoraConfig { init: LoraInit::Corda, ..on_all_linear() }, trains(FACTORS));
+
+conformance!(
+    corda_that_keeps_knowledge,
+    LoraConfig {
+        rank: 3,
+        alpha: 7.0,
+        init: LoraInit::Corda,
+        corda_config: Some(CordaConfig {
+            corda_method: CordaMethod::KnowledgePreserved,
+            ..CordaConfig::default()
+        }),
+        ..LoraConfig::default()
+    },
+    // What starts near nothing changes little.
+    Expect { reaches_change: false, ..trains(LAYERS * 2 * 3 * 2 * HIDDEN) }
+);
+
+conformance!(
+    lora_ga,
+    LoraConfig { rank: 3, alpha: 7.0, init: LoraInit::LoraGa, ..LoraConfig::default() },
+    // The gradient has few directions.
+    Expect { reaches_change: false, ..trains(LAYERS * 2 * 3 * 2 * HIDDEN) }
+);
+
+// The rounded weight is near the base's, and not the base's.
+conformance!(
+    loftq,
+    LoraConfig { init: LoraInit::Loftq, ..on_all_linear() },
+    Expect { identity_at_init: false, ..trains(FACTORS) }
+);
+
+conformance!(
+    loftq_of_eight_bits,
+    LoraConfig {
+        rank: 1,
+        init: LoraInit::Loftq,
+        loftq_config: Some(LoftqConfig { loftq_bits: 8, loftq_iter: 3 }),
+        bias: LoraBias::All,
+        ..LoraConfig::default()
+    },
+    Expect { identity_at_init: false, ..Expect::default() }
+);

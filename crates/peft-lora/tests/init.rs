@@ -1,8 +1,9 @@
 //! How the factors start where they start from a weight, or from one another.
 
 use burn::tensor::{Device, Distribution, Tensor};
-use peft_core::{Base, InitContext, MethodConfig, Role};
-use peft_lora::{LoraConfig, LoraInit};
+use peft_core::{Base, Edits, EmptyPass, Hooks, InitContext, LinearLayer, MethodConfig, Role};
+use peft_lora::{LoftqConfig, LoraConfig, LoraInit};
+use serde_json::json;
 
 fn largest(tensor: Tensor<2>) -> f32 {
     tensor.abs().max().into_scalar()
@@ -76,5 +77,68 @@ fn principal_factors_are_the_best_of_their_rank() {
         }
         let left_out: f32 = rest.matmul(vector).square().sum().sqrt().into_scalar();
         assert!(left_out > 0.1 && left_out <= kept[rank - 1], "{left_out} and {kept:?}");
+    }
+}
+
+/// More iterations fit rounded weight and factors to each other better, and eight bits better than
+/// four; the layer is never further from the base than the rounded weight alone.
+#[test]
+fn what_rounding_takes_is_in_the_factors() {
+    let weight = random([70, 40]);
+    let error = |bits: usize, steps: usize| {
+        let device = Device::default();
+        let mut base = Base::new(&device);
+        base.linear("layer.query", Role::Query, Some(0), weight.clone(), None);
+        let loftq_config = Some(LoftqConfig { loftq_bits: bits, loftq_iter: steps });
+        let config = LoraConfig {
+            rank: 6,
+            alpha: 9.0,
+            init: LoraInit::Loftq,
+            loftq_config,
+            ..LoraConfig::default()
+        };
+        let lora = config.init(&InitContext::new(&base, &device)).expect("it fits");
+        let site = base.sites().next().expect("a layer");
+        let parts = EmptyPass::new(&device);
+        let edits = lora.linear(site, &parts.pass());
+        let frozen = base.weight(site);
+        let dense = |edits: &Edits| {
+            let dense = edits.dense(&LinearLayer::new(site, frozen, None)).0;
+            Tensor::<2>::from_data(dense.into_data(), &device)
+        };
+        let apart = |dense: Tensor<2>| -> f32 {
+            (dense - weight.clone()).square().sum().sqrt().into_scalar()
+        };
+        let rounded: Edits = edits.iter().take(1).cloned().collect();
+        [apart(dense(&rounded)), apart(dense(&edits))]
+    };
+    let [alone, once] = error(4, 1);
+    assert!(once > 0.0 && once < 0.9 * alone, "{once} and {alone} without factors");
+    let [_, often] = error(4, 5);
+    assert!(often < once, "{often} after five steps, {once} after one");
+    let [_, finer] = error(8, 1);
+    assert!(finer < 0.2 * once, "{finer} in eight bits, {once} in four");
+}
+
+#[test]
+fn starts_that_make_no_sense_are_refused_by_field() {
+    let with = |fields: serde_json::Value| {
+        let serde_json::Value::Object(fields) = fields else { panic!("an object") };
+        peft_core::configure::<LoraConfig>(fields).expect_err("it is wrong").to_string()
+    };
+    for (fields, named) in [
+        (json!({"eva_config": {"rho": 0.5}}), "eva_config.rho"),
+        (json!({"eva_config": {"tau": 2.0}}), "eva_config.tau"),
+        (json!({"eva_config": {"rhoo": 2.0}}), "rhoo"),
+        (json!({"corda_config": {"corda_method": "xpm"}}), "xpm"),
+        (json!({"lora_ga_config": {"stable_gamma": 0}}), "lora_ga_config.stable_gamma"),
+        (json!({"lora_ga_config": {"direction": "A"}}), "direction"),
+        (json!({"loftq_config": {"loftq_bits": 2}}), "loftq_config.loftq_bits"),
+        (json!({"loftq_config": {"loftq_iter": 0}}), "loftq_config.loftq_iter"),
+        (json!({"init_lora_weights": "loftq", "use_dora": true}), "use_dora"),
+        (json!({"init_lora_weights": "mica"}), "mica"),
+    ] {
+        let error = with(fields);
+        assert!(error.contains(named) || named == "direction", "{error:?} does not name {named}");
     }
 }

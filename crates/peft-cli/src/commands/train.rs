@@ -284,15 +284,14 @@ impl Train {
         let context = InitContext::new(model.base(), &on).with_seed(run.seed);
         let context = context.with_tokenizer(&encode);
         let (goal, batch) = (data.goal(), run.train.batch_size);
-        let mut adapter = match self.resume && directory.has_checkpoint() {
-            // What the method would look for is in the checkpoint.
-            true => Adapter::init(config, &context.restored())?,
-            false => {
-                let batches =
-                    CalibrationBatches::new(&model, &tokenized.train, goal, batch, run.seed);
-                Adapter::init(config, &context.with_calibration(&batches))?
-            }
+        let batches = CalibrationBatches::new(&model, &tokenized.train, goal, batch, run.seed);
+        let context = context.with_calibration(&batches);
+        let context = match self.resume && directory.has_checkpoint() {
+            // What the method would look for is in the checkpoint, but for what decides its shapes.
+            true => context.restored(),
+            false => context,
         };
+        let mut adapter = Adapter::init(config, &context)?;
         if !run.adapters.is_empty() {
             adapter = adapter.over(below.load_methods(&model, &registry, &on)?, model.base())?;
         }

@@ -297,6 +297,33 @@ fn every_method_trains() {
     }
 }
 
+/// The ranks that the data gave are in the configuration, and what was taken off is beside the factors.
+#[test]
+fn starts_from_data_are_saved_as_they_trained() {
+    let bench = Workbench::new();
+    for name in ["eva", "corda", "lora_ga", "loftq"] {
+        let value = bench.json(&format!(
+            "train --model model --train train.tsv --test test.tsv --epochs 1 --batch-size 16 \
+             --max-length 24 --limit 64 --json --set init={name} --set rank=3 --out {name}"
+        ));
+        let start = bench.path(name).join("adapter/adapter_start.safetensors");
+        assert_eq!(start.exists(), ["corda", "lora_ga"].contains(&name), "{name}");
+        let evaluated = bench
+            .json(&format!("eval --model model --adapter {name}/adapter --data test.tsv --json"));
+        let [trained, read] =
+            [&value["test"]["loss"], &evaluated["loss"]].map(|loss| loss.as_f64());
+        let distance = (trained.unwrap() - read.unwrap()).abs();
+        assert!(distance < 1e-5, "{name}: {read:?} from its file, {trained:?} in training");
+        let config = std::fs::read_to_string(bench.path(name).join("adapter/adapter_config.json"));
+        let config: Value = serde_json::from_str(&config.unwrap()).unwrap();
+        assert_eq!(config["init_lora_weights"], name);
+        if name == "eva" {
+            let ranks = config["rank_pattern"].as_object().unwrap();
+            assert!(ranks.values().all(|rank| *rank != 3), "{ranks:?}");
+        }
+    }
+}
+
 #[test]
 fn early_stopping_keeps_the_best_epoch() {
     let bench = Workbench::new();

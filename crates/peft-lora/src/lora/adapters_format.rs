@@ -3,7 +3,7 @@
 use peft_core::{AdaptersLora, AdaptersModules, Base, Error, MethodConfig, Result};
 use serde_json::{Map, Value, json};
 
-use super::LoraConfig;
+use super::{LoraConfig, LoraInit};
 use crate::LoraBias;
 
 /// What `config` says in that library's terms.
@@ -14,7 +14,10 @@ pub(crate) fn write(config: &LoraConfig, base: &Base) -> Result<Value> {
         (config.bias != LoraBias::None, "it trains no biases with LoRA"),
         (config.use_rslora, "it has no rsLoRA; its scale is alpha / r"),
         (patterns, "it has one rank and one alpha for all layers"),
-        (config.init.keeps_start(), "it has neither PiSSA nor OLoRA"),
+        (
+            config.init.keeps_start() || config.init == LoraInit::Loftq,
+            "it has no start that changes the weight below",
+        ),
         (config.lora_bias, "its factors have no bias"),
         (
             config.use_dora && !config.adapters_dora,

@@ -10,7 +10,10 @@ use peft_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Lora, LoraInit, adapters_format};
+use super::starts::settled;
+use super::{
+    CordaConfig, EvaConfig, LoftqConfig, Lora, LoraGaConfig, LoraInit, LoraLayer, adapters_format,
+};
 use crate::LoraBias;
 use crate::checks::{self, DEFAULT_ROLES};
 
@@ -32,6 +35,7 @@ const KINDS: &[SiteKind] = &[SiteKind::Linear, SiteKind::Embedding];
 /// | `adapters_dora` (`dora_of_adapters`) | false | DoRA as adapter-hub/adapters has it: the norm is of `W + A B`, without the scale, and has a gradient, and the bias is scaled too; not for HF PEFT's files |
 /// | `alora_invocation_tokens` (`invocation`) | none | Activated LoRA: the words, by index, from whose last occurrence in a text on the factors act |
 /// | `init_lora_weights` (`init`) | true | see [`LoraInit`] |
+/// | `eva_config`, `corda_config`, `lora_ga_config`, `loftq_config` | none | of the starts of that name; see [`EvaConfig`], [`CordaConfig`], [`LoraGaConfig`], [`LoftqConfig`] |
 /// | `lora_bias` | false | the factors have a bias of their own |
 /// | `ensure_weight_tying` | false | an embedding and a head that is tied to it are adapted as one, if either is a target |
 /// | `attn_matrices` (`matrices`) | none | for a fused projection of query, key and value: which of `q`, `k`, `v` are adapted, each with its own factors, as in adapter-hub/adapters; none: one pair of factors for all, as in HF PEFT |
@@ -82,6 +86,18 @@ pub struct LoraConfig {
     /// How the factors start.
     #[serde(rename = "init_lora_weights")]
     pub init: LoraInit,
+    /// Of a start by the directions of inputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eva_config: Option<EvaConfig>,
+    /// Of a start by the covariance of inputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corda_config: Option<CordaConfig>,
+    /// Of a start by gradients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_ga_config: Option<LoraGaConfig>,
+    /// Of a start by rounding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loftq_config: Option<LoftqConfig>,
     /// The parts of a fused projection that are adapted, each with factors of its own.
     #[serde(skip_serializing_if = "AttentionMatrices::is_empty")]
     pub attn_matrices: AttentionMatrices,
@@ -117,6 +133,10 @@ impl Default for LoraConfig {
             adapters_dora: false,
             alora_invocation_tokens: None,
             init: LoraInit::default(),
+            eva_config: None,
+            corda_config: None,
+            lora_ga_config: None,
+            loftq_config: None,
             attn_matrices: AttentionMatrices::default(),
             fan_in_fan_out: false,
             lora_bias: false,
@@ -202,7 +222,8 @@ impl LoraConfig {
 impl LoraConfig {
     fn validate_invocation(&self) -> Result<()> {
         let Some(tokens) = &self.alora_invocation_tokens else { return Ok(()) };
-        let whole = self.use_dora || self.init.keeps_start() || !self.attn_matrices.is_empty();
+        let of_weight = self.init.keeps_start() || self.init == LoraInit::Loftq;
+        let whole = self.use_dora || of_weight || !self.attn_matrices.is_empty();
         let expected = match (tokens.is_empty(), whole) {
             (true, _) => "must name at least one token",
             (_, true) => {
@@ -241,6 +262,10 @@ impl MethodConfig for LoraConfig {
         ("invocation", "alora_invocation_tokens"),
         ("dora_of_adapters", "adapters_dora"),
         ("matrices", "attn_matrices"),
+        ("eva", "eva_config"),
+        ("corda", "corda_config"),
+        ("lora_ga", "lora_ga_config"),
+        ("loftq", "loftq_config"),
     ];
     const CARD: MethodCard = MethodCard {
         functions: &[ComputationFunction::Parameter],
@@ -253,7 +278,7 @@ impl MethodConfig for LoraConfig {
 
     fn card(&self) -> MethodCard {
         let is_activated = self.alora_invocation_tokens.is_some();
-        let of_peft = self.use_dora || self.use_rslora || self.init.keeps_start() || is_activated;
+        let of_peft = self.use_dora || self.use_rslora || self.init.is_of_weight() || is_activated;
         let formats = match self.adapters_dora || !self.attn_matrices.is_empty() {
             true => "adapters",
             false if of_peft => "peft",
@@ -299,7 +324,7 @@ impl MethodConfig for LoraConfig {
             return Err(Error::config("lora_fa", true, expected));
         }
         let start = serde_json::to_string(&self.init).unwrap_or_default();
-        if self.use_dora && self.init.keeps_start() {
+        if self.use_dora && (self.init.keeps_start() || self.init == LoraInit::Loftq) {
             return Err(Error::config(
                 "init_lora_weights",
                 start,
@@ -319,12 +344,25 @@ impl MethodConfig for LoraConfig {
             let expected = "must be even, for init_lora_weights = \"orthogonal\"";
             return Err(Error::config("r", odd, expected));
         }
-        let whole = self.use_dora || self.lora_bias || self.init.keeps_start();
+        let whole = self.use_dora || self.lora_bias || self.init.is_of_weight();
         if !self.attn_matrices.is_empty() && whole {
-            let expected = "cannot be combined with use_dora, lora_bias, PiSSA or OLoRA, which are of whole weights";
+            let expected = "cannot be combined with use_dora, lora_bias or a start from the weight or from data, which are of whole weights";
             return Err(Error::config("attn_matrices", "(given)", expected));
         }
+        self.eva_config.as_ref().map_or(Ok(()), EvaConfig::validate)?;
+        self.lora_ga_config.as_ref().map_or(Ok(()), LoraGaConfig::validate)?;
+        self.loftq_config.as_ref().map_or(Ok(()), LoftqConfig::validate)?;
         self.targets.validate()
+    }
+
+    fn settled(&self, method: &Lora, base: &Base) -> Result<Self> {
+        if self.init != LoraInit::Eva {
+            return Ok(self.clone());
+        }
+        let sites = self.sites(base)?;
+        let ranks: Vec<usize> =
+            sites.iter().map(|site| method.layer(site).map_or(0, LoraLayer::rank)).collect();
+        settled(self, &sites, &ranks)
     }
 
     fn unmatched(&self, base: &Base) -> Result<Vec<Error>> {

@@ -1,10 +1,12 @@
 //! How LoRA's factors start.
 
-use burn::tensor::linalg::{qr, svd};
+use burn::tensor::linalg::qr;
 use burn::tensor::{Distribution, Int, Tensor};
 use peft_core::InitContext;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::starts::principal_factors;
 
 /// How the factors `A` (`[d_in, r]`) and `B` (`[r, d_out]`) start; HF PEFT's `init_lora_weights`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,9 +33,19 @@ pub enum LoraInit {
     /// `"orthogonal"`: `A = X Q₁ / 10` and `B = (Y Q₂)ᵀ / 10` with `X, Y ~ N(0, 1)`, where `Q₁` and
     /// `Q₂` are the odd and the even rows of an orthogonal matrix, so that `A B = 0`.
     Orthogonal,
-    /// `"eva"`: the adapter began at the directions of its layers' inputs (Paischer et al. 2024, arXiv
-    /// 2410.07170). It is read; a new one is refused where it would see data.
+    /// `"eva"` (Paischer et al. 2024, arXiv 2410.07170): `A` has the principal directions of what its
+    /// layer is given, and `B` is zero. Layers whose directions explain more of the variance get a higher
+    /// rank, up to `rho r`, and others a lower one; see [`EvaConfig`](crate::EvaConfig).
     Eva,
+    /// `"corda"` (Yang et al. 2024, arXiv 2406.05223): from the singular value decomposition `W C = U S
+    /// Vᵀ` of the weight times the covariance of its inputs; otherwise as `"pissa"`. See [`CordaConfig`](crate::CordaConfig).
+    Corda,
+    /// `"lora_ga"` (Wang et al. 2024, arXiv 2407.05000): from the singular value decomposition of the
+    /// gradient of the loss with respect to the weight; otherwise as `"pissa"`. See [`LoraGaConfig`](crate::LoraGaConfig).
+    LoraGa,
+    /// `"loftq"` (Li et al. 2023, arXiv 2310.08659): over a rounded weight `Q`, in the place of `W`, from
+    /// the best approximation `s A B` of `W - Q`. See [`LoftqConfig`](crate::LoftqConfig).
+    Loftq,
 }
 
 /// How many values a matrix of the reference's orthogonal start is divided by.
@@ -42,10 +54,20 @@ const ORTHOGONAL_SCALE: f64 = 10.0;
 impl LoraInit {
     /// Whether the function depends on what the factors started from.
     pub(crate) fn keeps_start(self) -> bool {
-        matches!(self, Self::Pissa | Self::PissaNiter(_) | Self::Olora)
+        matches!(self, Self::Pissa | Self::PissaNiter(_) | Self::Olora | Self::Corda | Self::LoraGa)
     }
 
-    fn name(self) -> Option<String> {
+    /// Whether it looks at data.
+    pub(crate) fn looks_at_data(self) -> bool {
+        matches!(self, Self::Eva | Self::Corda | Self::LoraGa)
+    }
+
+    /// Whether it is of a whole weight.
+    pub(crate) fn is_of_weight(self) -> bool {
+        self.keeps_start() || matches!(self, Self::Eva | Self::Loftq)
+    }
+
+    pub(crate) fn name(self) -> Option<String> {
         Some(match self {
             Self::Kaiming | Self::Random => return None,
             Self::Gaussian => "gaussian".into(),
@@ -54,6 +76,9 @@ impl LoraInit {
             Self::Olora => "olora".into(),
             Self::Orthogonal => "orthogonal".into(),
             Self::Eva => "eva".into(),
+            Self::Corda => "corda".into(),
+            Self::LoraGa => "lora_ga".into(),
+            Self::Loftq => "loftq".into(),
         })
     }
 
@@ -68,9 +93,12 @@ impl LoraInit {
             "olora" => Self::Olora,
             "orthogonal" => Self::Orthogonal,
             "eva" => Self::Eva,
-            "loftq" | "corda" | "lora_ga" | "mica" => {
+            "corda" => Self::Corda,
+            "lora_ga" => Self::LoraGa,
+            "loftq" => Self::Loftq,
+            "mica" => {
                 return Err(format!(
-                    "{name:?} changes the base's weights by data or by rounding that are not in the \
+                    "{name:?} changes the base's weights by data that are not in the \
                      adapter's file: convert the adapter with \
                      path_initial_model_for_weight_conversion, as HF PEFT's documentation has it"
                 ));
@@ -78,7 +106,8 @@ impl LoraInit {
             _ => {
                 return Err(format!(
                     "unknown initialisation {name:?}; there are true, false, \"gaussian\", \
-                     \"pissa\", \"pissa_niter_N\", \"olora\", \"orthogonal\", \"eva\""
+                     \"pissa\", \"pissa_niter_N\", \"olora\", \"orthogonal\", \"eva\", \"corda\", \
+                     \"lora_ga\", \"loftq\""
                 ));
             }
         })
@@ -129,7 +158,10 @@ impl LoraInit {
         };
         let [rank, _] = b;
         match self {
-            Self::Kaiming | Self::Eva => [uniform(a), Tensor::zeros(b, device)],
+            // Those that look at data do so elsewhere.
+            Self::Kaiming | Self::Eva | Self::Corda | Self::LoraGa | Self::Loftq => {
+                [uniform(a), Tensor::zeros(b, device)]
+            }
             Self::Random => [uniform(a), uniform(b)],
             Self::Gaussian => {
                 let normal = Distribution::Normal(0.0, 1.0 / rank as f64);
@@ -163,15 +195,4 @@ fn orthogonal_factors(
     let a = normal([d_in, rank / 2]).matmul(rows(0)) / ORTHOGONAL_SCALE;
     let b = normal([d_out, rank / 2]).matmul(rows(1)).transpose() / ORTHOGONAL_SCALE;
     [a, b].map(|factor| Tensor::from_data(factor.into_data(), context.device))
-}
-
-/// Sweeps of the QR iteration allowed for each singular value; it takes two or three.
-const SVD_SWEEPS: usize = 30;
-
-fn principal_factors(weight: Tensor<2>, rank: usize, scaling: f64) -> [Tensor<2>; 2] {
-    let (u, s, vt) = svd::<2, 1>(weight.detach(), SVD_SWEEPS);
-    let root = (s.narrow(0, 0, rank) / scaling).sqrt();
-    let a = u.narrow(1, 0, rank) * root.clone().unsqueeze_dim(0);
-    let b = vt.narrow(0, 0, rank) * root.unsqueeze_dim(1);
-    [a, b]
 }

@@ -11,6 +11,7 @@ use peft_core::{
 };
 
 use super::invocation::Invoked;
+use super::starts::Rounded;
 use super::{LoraConfig, LoraInit};
 
 /// The factors at one site: `A` is `[entries, r]` and `B` `[r, d]` at an embedding. Where `n` parts of a fused projection are adapted on their own, theirs
@@ -36,6 +37,9 @@ pub struct LoraLayer {
     invocation: Option<Arc<[usize]>>,
     /// `A₀` and `B₀`, that PiSSA or OLoRA started from.
     pub(super) start: Option<[Param<Tensor<2>>; 2]>,
+    /// `Q`, the frozen weight as LoftQ rounds it.
+    #[module(skip)]
+    pub(super) rounded: Option<Arc<Rounded>>,
     /// Whether it is the saved one.
     #[module(skip)]
     restored: bool,
@@ -47,7 +51,17 @@ pub struct LoraLayer {
 }
 
 impl LoraLayer {
-    pub(super) fn new(config: &LoraConfig, site: &Site, context: &InitContext<'_>) -> Result<Self> {
+    /// The rank `r`.
+    pub fn rank(&self) -> usize {
+        self.lora_b.val().dims()[0]
+    }
+
+    pub(super) fn new(
+        config: &LoraConfig,
+        site: &Site,
+        factors: Option<[Tensor<2>; 2]>,
+        context: &InitContext<'_>,
+    ) -> Result<Self> {
         let InitContext { base, device, restored, .. } = *context;
         let rank = config.rank_at(&site.path)?;
         let scaling = config.scaling(&site.path)?;
@@ -61,10 +75,16 @@ impl LoraLayer {
                 format!("must be at most {most} at {site} where it starts from the weight");
             return Err(Error::config("r", rank, expected));
         }
-        if config.init == LoraInit::Eva && context.calibration.is_some() {
-            let expected =
-                "an adapter that began so is read; a new one cannot start from data here";
-            return Err(Error::config("init_lora_weights", "\"eva\"", expected));
+        if config.init.keeps_start()
+            && config.init.looks_at_data()
+            && context.is_read()
+            && !restored
+        {
+            let expected = "the weights that the adapter was trained over are the base's less a start \
+                            that its file does not have: convert it with \
+                            path_initial_model_for_weight_conversion, as HF PEFT's documentation has it";
+            let start = format!("{:?}", config.init.name().unwrap_or_default());
+            return Err(Error::config("init_lora_weights", start, expected));
         }
         let parts = config.attn_matrices.columns(site);
         let shapes = match parts.len() {
@@ -73,9 +93,20 @@ impl LoraLayer {
         };
         let weight = || base.weight(site).dense();
         let read = context.is_read() && !config.init.keeps_start();
-        let [a, b] = match restored || read {
-            true => shapes.map(|shape| Tensor::zeros(shape, device)),
-            false => config.init.factors(shapes, scaling, weight, context),
+        let rounded = match config.init {
+            LoraInit::Loftq => {
+                let own = config.loftq_config.clone().unwrap_or_default();
+                Some(Arc::new(Rounded::new(own, rank, scaling)))
+            }
+            _ => None,
+        };
+        let [a, b] = match (restored || read, factors, &rounded) {
+            (true, ..) => shapes.map(|shape| Tensor::zeros(shape, device)),
+            (false, Some(factors), _) => factors,
+            (false, None, Some(rounded)) => rounded
+                .factors(weight())
+                .map(|factor| Tensor::from_data(factor.into_data(), device)),
+            (false, None, None) => config.init.factors(shapes, scaling, weight, context),
         };
         let start = (config.init.keeps_start())
             .then(|| [&a, &b].map(|t| Param::from_tensor(t.clone()).set_require_grad(false)));
@@ -95,6 +126,7 @@ impl LoraLayer {
             adapters_dora,
             invocation,
             start,
+            rounded,
             restored,
             scaling,
             inverse: None,
@@ -107,7 +139,7 @@ impl LoraLayer {
             ("adapters_dora", config.adapters_dora),
             ("lora_bias", config.lora_bias),
             ("lora_fa", config.lora_fa),
-            ("init_lora_weights", config.init.keeps_start()),
+            ("init_lora_weights", config.init.is_of_weight()),
             ("alora_invocation_tokens", config.alora_invocation_tokens.is_some()),
         ];
         if let Some((field, _)) = unsupported.into_iter().find(|(_, is_set)| *is_set) {
@@ -125,7 +157,8 @@ impl LoraLayer {
         };
         let table = || context.base.weight(site).dense();
         let magnitude = config.use_dora.then(|| column_norms(table(), device));
-        let (bias, start, invocation, adapters_dora) = (None, None, None, false);
+        let (bias, start, rounded, invocation) = (None, None, None, None);
+        let adapters_dora = false;
         let (parts, restored) = (Vec::new(), context.restored);
         let lora_b = normal([rank, d]);
         Ok(Self {
@@ -137,6 +170,7 @@ impl LoraLayer {
             adapters_dora,
             invocation,
             start,
+            rounded,
             restored,
             scaling,
             inverse: None,
@@ -185,6 +219,10 @@ impl LoraLayer {
                 factors(a, b).of_columns(columns.clone()).into()
             };
             return self.parts.iter().enumerate().map(of).collect();
+        }
+        if let Some(rounded) = &self.rounded {
+            let edits = Edits::from(Edit::Weight(rounded.clone())).then(factors(a, b));
+            return edits.without_inverse("what rounding took from the weight is no longer there");
         }
         let edits = Edits::from(factors(a, b));
         if let Some([a, b]) = &self.start {

@@ -7,17 +7,21 @@ mod init;
 mod invocation;
 mod layer;
 mod presets;
+mod starts;
 
 pub use config::LoraConfig;
 pub use init::LoraInit;
 pub use layer::LoraLayer;
 pub use presets::presets;
+pub use starts::{
+    CordaConfig, CordaMethod, EvaConfig, LoftqConfig, LoraGaConfig, LoraGaDirection, LoraGaScale,
+};
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use peft_core::{
-    Base, Edits, Error, Exchange, Hooks, InitContext, Key, Layout, LowRank, Method, NormEdit, Pass,
-    Result, Site, SiteKind, TableEdit, TrainedBiases,
+    Base, Edit, Edits, Error, Exchange, Hooks, InitContext, Key, Layout, LowRank, Method, NormEdit,
+    Pass, Result, Site, SiteKind, TableEdit, TrainedBiases,
 };
 
 /// Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685): `W' = W + s A B`, with `A` of shape
@@ -50,8 +54,10 @@ impl Lora {
     pub(crate) fn new(config: &LoraConfig, context: &InitContext<'_>) -> Result<Self> {
         let base = context.base;
         let mut layers = vec![None; base.len()];
+        let (config, mut factors) = starts::from_data(config, &config.sites(base)?, context)?;
         for site in config.sites(base)? {
-            layers[site.index] = Some(LoraLayer::new(config, site, context)?);
+            let factors = factors.remove(&site.index);
+            layers[site.index] = Some(LoraLayer::new(&config, site, factors, context)?);
         }
         let mut follows = vec![None; base.len()];
         if config.ensure_weight_tying {
@@ -90,6 +96,11 @@ impl Lora {
 impl Hooks for Lora {
     fn linear(&self, site: &Site, _pass: &Pass<'_>) -> Edits {
         let own = self.layer(site).map(|layer| layer.edits(self.dropout));
+        if self.layer(site).is_some_and(|layer| layer.rounded.is_some()) {
+            // In the place of the weight there is nothing below.
+            let bias: Edits = self.biases.at(site).map(Edit::Bias).into_iter().collect();
+            return own.unwrap_or_default().followed_by(bias);
+        }
         let factors = self.followed(site).or(own);
         self.biases.below(site, factors)
     }
