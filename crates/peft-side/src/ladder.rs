@@ -3,8 +3,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Distribution, Int, Tensor, TensorData, module::linear};
 use peft_core::{
-    Base, BaseSite, Beside, Exchange, Hooks, InitContext, Layout, Method, Pass, Result, Role, Site,
-    SiteKind, TrainedNorm,
+    Base, BaseSite, Exchange, Hooks, InitContext, Layout, Method, Pass, Result, Role, SideNetworks,
+    Site, SiteKind, TrainedNorm,
 };
 
 use crate::network::Network;
@@ -217,10 +217,10 @@ fn stack_at(site: &Site) -> Option<usize> {
 }
 
 impl Hooks for LadderSide {
-    fn beside<'a>(&'a self, site: &Site, _pass: &Pass<'_>) -> Beside<'a> {
+    fn beside<'a>(&'a self, site: &Site, _pass: &Pass<'_>) -> SideNetworks<'a> {
         match stack_at(site) {
-            Some(stack) if stack < self.enter.len() => Beside::of(Network::new(self, stack)),
-            _ => Beside::default(),
+            Some(stack) if stack < self.enter.len() => SideNetworks::of(Network::new(self, stack)),
+            _ => SideNetworks::default(),
         }
     }
 
