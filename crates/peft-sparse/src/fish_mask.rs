@@ -54,7 +54,9 @@ impl FishMaskConfig {
         selection: &Selection<'_>,
         context: &InitContext<'_>,
     ) -> Result<Option<Vec<Vec<f32>>>> {
-        let Some(calibration) = context.calibration else { return Ok(None) };
+        // A run that is resumed has its entries.
+        let calibration = context.calibration.filter(|_| !context.restored);
+        let Some(calibration) = calibration else { return Ok(None) };
         let Selection { sites, .. } = selection;
         let mut found = fisher_diagonal(calibration, context.base, sites, self.num_samples)?;
         // A weight that no loss depends on has none.
