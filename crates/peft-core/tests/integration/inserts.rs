@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, activation::sigmoid};
 use peft_core::{
-    Base, Gate, Insert, NormLayer, Pass, Role, Site, SiteKind, SublayerEnd, SublayerFunction,
+    Base, Gate, Insert, NormLayer, Pass, Role, Route, Site, SiteKind, SublayerEnd, SublayerFunction,
 };
 
 use crate::support::{Fixed, Parts, assert_close, device, gate, random};
@@ -232,7 +232,7 @@ fn each_row_of_a_batch_is_under_the_function_of_its_slot() {
             Insert::None,
         ]
     };
-    let routed = Insert::Routed(members());
+    let routed = Insert::Routed(Route::Rows, members());
     let together = setting.forward(&routed);
     let reads = setting.end(|end, pass| routed.reads(end, pass));
     for (row, slot) in slots.iter().enumerate() {

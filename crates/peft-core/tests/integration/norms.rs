@@ -1,7 +1,7 @@
 //! Edits of norms.
 
 use burn::tensor::{Tensor, module::layer_norm};
-use peft_core::{Base, Change, NormEdit, NormLayer, Role, Site, VectorEdit};
+use peft_core::{Base, Change, NormEdit, NormLayer, Role, Route, Site, VectorEdit};
 
 use crate::support::{Parts, assert_close, device, random};
 
@@ -84,8 +84,9 @@ fn each_row_of_a_batch_is_under_the_norm_of_its_slot() {
         NormEdit::bias(random([D])),
         NormEdit::default(),
     ];
-    let by_slot =
-        |of: &dyn Fn(&NormEdit) -> VectorEdit| VectorEdit::Routed(members.iter().map(of).collect());
+    let by_slot = |of: &dyn Fn(&NormEdit) -> VectorEdit| {
+        VectorEdit::Routed(Route::Rows, members.iter().map(of).collect())
+    };
     let routed =
         NormEdit { gain: by_slot(&|m| m.gain.clone()), bias: by_slot(&|m| m.bias.clone()) };
     let shared = NormEdit::set(random([D]), None);

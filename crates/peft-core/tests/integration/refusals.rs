@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::module::ParamId;
 use peft_core::{
-    Edit, Edits, LowRank, Magnitude, MemoKey, Replaced, Role, Routed, Scale, merge_obstacle,
+    Edit, Edits, LowRank, Magnitude, MemoKey, Replaced, Role, Route, Routed, Scale, merge_obstacle,
 };
 
 use crate::support::{Doubled, Fixed, gate, linears, random};
@@ -43,7 +43,7 @@ fn mean(edits: Edits) -> Edits {
 
 fn routed(edits: Edits) -> Edits {
     let key = MemoKey { of: ParamId::new(), name: "slots", site: None };
-    Edit::Routed(Routed::new(vec![edits, Edits::none()], key)).into()
+    Edit::Routed(Routed::new(vec![edits, Edits::none()], Route::Rows, key)).into()
 }
 
 const ANOTHER_WEIGHT: &str =

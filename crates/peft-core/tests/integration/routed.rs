@@ -6,7 +6,7 @@ use burn::module::ParamId;
 use burn::tensor::Tensor;
 use peft_core::{
     AdapterPool, Base, BoxedMethod, Edit, Edits, Hooks, LowRank, Magnitude, MemoKey, Replaced,
-    Role, Rotate, Routed, Row, Rows, Scale, Side, Site,
+    Role, Rotate, Route, Routed, Row, Rows, Scale, Side, Site,
 };
 
 use crate::support::{Doubled, Fixed, Parts, assert_close, device, gate, layer, random};
@@ -39,7 +39,7 @@ fn magnitude() -> Magnitude {
 }
 
 fn routed(members: &[Edits]) -> Edits {
-    Edits::from(Edit::Routed(Routed::new(members.to_vec(), key("slots"))))
+    Edits::from(Edit::Routed(Routed::new(members.to_vec(), Route::Rows, key("slots"))))
 }
 
 /// Every row of a batch is what it is alone under the edits of its slot, between others.

@@ -2,7 +2,7 @@
 
 use burn::module::ParamId;
 use burn::tensor::{Int, Tensor};
-use peft_core::{Base, Change, FrozenWeight, LinearLayer, Role, Site, TableEdit, TableRows};
+use peft_core::{Base, Change, FrozenWeight, LinearLayer, Role, Route, Site, TableEdit, TableRows};
 use peft_core::{Edits, LowRank, Magnitude, MemoKey};
 
 use crate::support::{Parts, assert_close, device, random, values};
@@ -121,7 +121,7 @@ fn each_row_of_a_batch_reads_the_table_of_its_slot() {
     let (words, head) = (site(&base, "words"), site(&base, "lm_head"));
     let (table, layer) = (base.weight(words), LinearLayer::new(head, base.weight(head), None));
     let members = vec![rows(&[7, 2]), replaced(), TableEdit::Keep];
-    let edit = TableEdit::Routed(members.clone());
+    let edit = TableEdit::Routed(Route::Rows, members.clone());
     let slots = [Some(1), None, Some(0), Some(2), Some(0)];
     let parts = Parts::packed(&[2, 1, 3, 1, 2]).in_slots(&slots);
     let ids = [7, 1, 7, 2, 7, 0, 7, 5, 2];
@@ -159,8 +159,11 @@ fn rows_over_the_same_rows_are_refused() {
     assert_eq!(rows(&[1, 2]).refuses(&rows(&[3, 2])), reason);
     assert_eq!(rows(&[1]).refuses(&replaced()), reason);
     assert_eq!(TableEdit::Keep.refuses(&replaced()), None);
-    assert_eq!(TableEdit::Routed(vec![TableEdit::Keep, rows(&[4])]).refuses(&rows(&[4])), reason);
-    assert_eq!(rows(&[4]).refuses(&TableEdit::Routed(vec![rows(&[3])])), None);
+    assert_eq!(
+        TableEdit::Routed(Route::Rows, vec![TableEdit::Keep, rows(&[4])]).refuses(&rows(&[4])),
+        reason
+    );
+    assert_eq!(rows(&[4]).refuses(&TableEdit::Routed(Route::Rows, vec![rows(&[3])])), None);
 }
 
 #[test]
