@@ -31,6 +31,10 @@ use crate::{AdapterLayer, BottleneckConfig, ResidualBeforeNorm};
 /// With `original_ln_after = false` (Steitz and Roth 2024, arXiv 2406.06820) it replaces what leaves the
 /// sublayer, `h = norm(r + o)`, by `h + s f(h)`.
 ///
+/// With `num_experts` (AdaMix), a pass of training goes through one of several projections, a
+/// [`Mixture`](crate::Mixture), and [`finish`](Method::finish) averages them. Pruned
+/// ([`SparseAdapterConfig`](crate::SparseAdapterConfig)), few weights of all projections are left.
+///
 /// It cannot be merged: the function has a non-linearity. Created with [`BottleneckConfig`].
 #[derive(Module, Debug)]
 pub struct Bottleneck {
