@@ -272,9 +272,8 @@ impl Case {
     }
 }
 
-/// The values that the reference counts as trained: those that are, the unit of ReFT for last tokens
-/// where there are none, which no token reaches, and once more the factors of an embedding that a head
-/// tied to it has too: they are one tensor in two parameters there, as they are under two keys in a file.
+/// The values that the reference counts as trained: those that are, and the unit of ReFT for last tokens
+/// where there are none, which no token reaches.
 pub fn counted_as_trained(mut method: BoxedMethod, base: &Base) -> usize {
     let trained = num_trainable(&method);
     let mut tensors = Exchange::describe();
@@ -284,13 +283,19 @@ pub fn counted_as_trained(mut method: BoxedMethod, base: &Base) -> usize {
         is_of_last && !tensor.trainable
     };
     let specs = tensors.into_specs();
-    let mut file = TensorMap::new();
+    trained + specs.iter().filter(|t| is_idle(t)).map(TensorSpec::num_values).sum::<usize>()
+}
+
+/// The values that a file holds under a second key: the factors of an embedding, of a head that is tied to
+/// it. In HF PEFT they are two parameters of one storage, which counts them twice.
+pub fn held_twice(mut method: BoxedMethod, base: &Base) -> usize {
+    let (mut tensors, mut file) = (Exchange::describe(), TensorMap::new());
+    method.exchange(&mut tensors, base);
     method.exchange(&mut Exchange::write(&mut file), base);
+    let specs = tensors.into_specs();
     let is_known = |key: &String| specs.iter().any(|tensor| tensor.key == *key);
     let twice = file.iter().filter(|(key, _)| !is_known(key));
-    let twice: usize = twice.map(|(_, data)| data.shape().num_elements()).sum();
-    let idle = specs.iter().filter(|tensor| is_idle(tensor));
-    trained + twice + idle.map(TensorSpec::num_values).sum::<usize>()
+    twice.map(|(_, data)| data.shape().num_elements()).sum()
 }
 
 /// The recorded input.

@@ -6,7 +6,7 @@ use peft_core::{Hooks, Slots, TensorMap};
 use peft_format::{Registry, merged_tensors};
 use peft_models::{Forward, Model, ModelInput};
 
-use crate::case::{Case, Outcome, input, values};
+use crate::case::{Case, Outcome, held_twice, input, values};
 
 /// Runs a case: the base's logits, the adapter's, and those of the merged model.
 pub fn run(case: &Case, registry: &Registry, device: &Device, tolerance: f32) -> Outcome {
@@ -21,8 +21,7 @@ fn compare(
 ) -> Result<Outcome, Outcome> {
     let model = case.base(device)?;
     let recorded = case.tensors("io.safetensors")?;
-    let mut results = Vec::new();
-    let mut check = |what: &str, model: &Model, hooks: &dyn Hooks| {
+    let check = |what: &str, model: &Model, hooks: &dyn Hooks| {
         let name = match what {
             "adapted" => "logits",
             "merged" => "merged_logits",
@@ -45,24 +44,28 @@ fn compare(
         if distance > tolerance || distance.is_nan() {
             return Err(Outcome::Failed(format!("{shown}, tolerance {tolerance:.0e}")));
         }
-        results.push(shown);
-        Ok(())
+        Ok(shown)
     };
-    check("base", &model, &())?;
+    let mut results = vec![check("base", &model, &())?];
     if !case.name.starts_with("bases/") {
         let (adapter, trainable) = case.composed(registry, &model, device)?;
-        check("adapted", &model, &adapter.method.valid())?;
-        if let Some(expected) = case.trainable
-            && expected != trainable
-        {
-            let counts = format!("{trainable} values trained, the reference counts {expected}");
-            return Err(Outcome::Failed(counts));
+        results.push(check("adapted", &model, &adapter.method.valid())?);
+        let twice = held_twice(adapter.parts().1, model.base());
+        match case.trainable {
+            Some(expected) if expected == trainable + twice && twice > 0 => {
+                results.push(format!("{twice} values are counted twice by the reference"));
+            }
+            Some(expected) if expected != trainable => {
+                let counts = format!("{trainable} values trained, the reference counts {expected}");
+                return Err(Outcome::Failed(counts));
+            }
+            _ => {}
         }
         if recorded.contains_key("merged_logits") {
             let failed = |e: &dyn std::fmt::Display| Outcome::Failed(e.to_string());
             let merged = merged_tensors(&adapter, model.base()).map_err(|e| failed(&e))?;
             let merged = model.with_tensors(merged).map_err(|e| failed(&e))?;
-            check("merged", &merged, &())?;
+            results.push(check("merged", &merged, &())?);
         }
     }
     Ok(Outcome::Passed(results.join(", ")))
