@@ -202,7 +202,7 @@ fn rows_go_with_the_adapter_and_with_no_other() {
     let pool = Composition::Parallel.of(vec![method.clone(), read.clone()], None, &base);
     let pool = pool.expect("each has its own rows").method;
     let parts = EmptyPass::new(&device());
-    let TableEdit::Routed(tables) = pool.table(words, &parts.pass()) else { panic!("by slot") };
+    let TableEdit::Routed(_, tables) = pool.table(words, &parts.pass()) else { panic!("by slot") };
     assert!(tables[0].is_keep() && matches!(tables[1], TableEdit::Rows(_)), "{tables:?}");
     let model = AdaptersModel {
         model_class: "BertForSequenceClassification".into(),
