@@ -37,7 +37,6 @@ enum Fault {
     DropoutInInference,
     ReadsPaddingInSilence,
     ReadsTheNumberOfRows,
-    ReadsSlots,
 }
 
 /// `W' = W + s u vᵀ` at each query.
@@ -124,7 +123,6 @@ impl Hooks for Outer {
             Fault::AnotherScaleWithoutTokens if pass.rows.is_empty() => 0.5 * scale,
             Fault::DependsOnTheTape if v.device().is_autodiff() => 1.01 * scale,
             Fault::ReadsTheNumberOfRows => scale * pass.rows.len() as f64,
-            Fault::ReadsSlots if !pass.slots.as_slice().is_empty() => 0.5 * scale,
             _ => scale,
         };
         let dropout = match (self.fault, site.layer) {
@@ -313,7 +311,6 @@ catches! {
         "dropout acts in inference";
     padding: ReadsPaddingInSilence, packed_equals_padded, "with and without padding";
     rows: ReadsTheNumberOfRows, mixed_slots_equal_each_alone, "in slot";
-    slots: ReadsSlots, acts_the_same_inside_composites, "in a slot";
 }
 
 #[test]

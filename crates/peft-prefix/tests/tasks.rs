@@ -21,7 +21,7 @@ fn base() -> Base {
     base.embedding("embeddings.words", Role::WordEmbedding, table);
     for layer in 0..3 {
         base.attention(
-            &format!("layers.{layer}.self_attn"),
+            format!("layers.{layer}.self_attn"),
             Role::SelfAttention,
             Some(layer),
             [D, D],

@@ -151,7 +151,7 @@ pub struct Magnitude {
     pub key: MemoKey,
     /// `D`, where the form is that of adapter-hub/adapters, `(x W + b) ⊙ m / ‖W + D‖`: the bias is
     /// scaled too, and the norm has a gradient.
-    pub beside: Option<LowRank>,
+    pub beside: Option<Box<LowRank>>,
 }
 
 impl Magnitude {

@@ -7,7 +7,6 @@ use crate::{MemoKey, Pass, Route, Site};
 
 /// Learned keys and values of an attention, seen by every token: before those of the text, or beside them.
 #[derive(Debug, Clone, Default)]
-#[expect(clippy::large_enum_variant, reason = "one is made for each site and is soon gone")]
 pub enum ExtraKeys {
     /// None.
     #[default]

@@ -186,8 +186,8 @@ impl LoraLayer {
         let values = self.magnitude.as_ref()?;
         let key = MemoKey { of: values.id, name: "norms", site: None };
         // Their norm is of `W + A B`, which is `W + s A B` and so much of the factors beside it.
-        let beside =
-            self.adapters_dora.then(|| LowRank { scale: 1.0 - self.scaling, ..self.factors() });
+        let beside = || Box::new(LowRank { scale: 1.0 - self.scaling, ..self.factors() });
+        let beside = self.adapters_dora.then(beside);
         Some(Magnitude { beside, ..Magnitude::new(values.val(), key) })
     }
 
