@@ -245,8 +245,8 @@ impl Case {
         let composition = match how {
             "Stack" => Composition::Stack,
             "Fuse" => Composition::Fuse,
-            // Which adapter a row is under, its task says.
-            "Parallel" | "MultiTask" => Composition::Parallel,
+            "Parallel" => Composition::Parallel,
+            "MultiTask" => Composition::MultiTask,
             "Average" => Composition::Average { weights: self.weights.clone() },
             "Split" => Composition::Split { splits: self.splits.clone() },
             "BatchSplit" => Composition::BatchSplit { batch_sizes: self.batch_sizes.clone() },
@@ -257,12 +257,13 @@ impl Case {
 
     /// How often the case has its batch, once for each adapter that is side by side with others, and
     /// the slots of the rows.
-    pub fn slots(&self, texts: usize) -> Result<(usize, Slots), Outcome> {
+    pub fn slots(&self, texts: usize, tasks: Option<&[usize]>) -> Result<(usize, Slots), Outcome> {
+        let of_one = |tasks: &[usize]| tasks.iter().copied().map(Some).collect();
         let Some((composition, names)) = self.composition()? else {
-            return Ok((1, Slots::default()));
+            return Ok((1, tasks.map_or(Slots::default(), |tasks| Slots::new(of_one(tasks)))));
         };
         let times = if composition == Composition::Parallel { names.len() } else { 1 };
-        let slots = composition.slots(names.len(), texts);
+        let slots = composition.slots(names.len(), texts, tasks);
         Ok((times, slots.map_err(|error| Outcome::Failed(error.to_string()))?))
     }
 

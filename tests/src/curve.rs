@@ -5,7 +5,7 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
 use peft::train::LearningRates;
 use peft_core::{
-    AdapterPool, BoxedMethod, LossContext, Method, Progress, Stack, StepContext, TensorMap,
+    AdapterPool, BoxedMethod, LossContext, Method, Progress, Slots, Stack, StepContext, TensorMap,
 };
 use peft_format::{Adapter, Registry};
 use peft_models::{Forward, Model};
@@ -29,7 +29,8 @@ fn train(case: &Case, registry: &Registry, device: &Device) -> Result<Outcome, O
     if expected.is_empty() {
         return Err(Outcome::Failed("no losses".into()));
     }
-    let slots = tasks(&recorded).unwrap_or_default();
+    let tasks = tasks(&recorded).unwrap_or_default();
+    let slots = Slots::new(tasks.into_iter().map(Some).collect());
     let mut method = match case.names.is_empty() {
         true => trained(case.start(registry, &model, &device.clone().autodiff())?, case, &model),
         // Each row is under the adapter of its task; the head of one is that of all.

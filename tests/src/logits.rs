@@ -32,10 +32,7 @@ fn compare(
         let [texts, _] = input.shape();
         let (times, slots) = match what {
             // Each row in its task, or side by side, as the case has it.
-            "adapted" => match tasks(&recorded) {
-                Some(tasks) => (1, tasks),
-                None => case.slots(texts)?,
-            },
+            "adapted" => case.slots(texts, tasks(&recorded).as_deref())?,
             _ => (1, Slots::default()),
         };
         let how = Forward::infer(hooks).with_slots(&slots);
@@ -101,9 +98,9 @@ fn distance(
 }
 
 /// The task of each row, where rows have tasks.
-pub(crate) fn tasks(recorded: &TensorMap) -> Option<Slots> {
+pub(crate) fn tasks(recorded: &TensorMap) -> Option<Vec<usize>> {
     let tasks = values(recorded.get("task_ids")?.clone());
-    Some(Slots::new(tasks.into_iter().map(|task| Some(task as usize)).collect()))
+    Some(tasks.into_iter().map(|task| task as usize).collect())
 }
 
 /// Which of a batch's rows of logits are those of tokens: all but those of padding.

@@ -177,6 +177,8 @@ pub enum ComposeName {
     Split,
     /// Each on some rows of a batch
     BatchSplit,
+    /// Each on the rows of its task, which the inputs name (`task_ids`)
+    MultiTask,
 }
 
 impl AdapterOptions {
@@ -204,6 +206,7 @@ impl AdapterOptions {
             ComposeName::Parallel => Composition::Parallel,
             ComposeName::Average => Composition::Average { weights: self.weights.clone() },
             ComposeName::Fuse => Composition::Fuse,
+            ComposeName::MultiTask => Composition::MultiTask,
             ComposeName::Split => Composition::Split { splits: self.splits.clone() },
             ComposeName::BatchSplit => {
                 Composition::BatchSplit { batch_sizes: self.batch_sizes.clone() }
@@ -224,10 +227,10 @@ impl AdapterOptions {
     pub fn runs(&self) -> anyhow::Result<Vec<AdapterPaths>> {
         let all = self.paths()?;
         Ok(match all.composition {
-            Some(Composition::BatchSplit { .. }) => {
+            Some(Composition::BatchSplit { .. } | Composition::MultiTask) => {
                 bail!(
-                    "--compose batch-split is for one batch, of `peft forward`; here, --compose \
-                     parallel runs every text under every adapter"
+                    "--compose batch-split and multi-task are for one batch, of `peft forward`; here, \
+                     --compose parallel runs every text under every adapter"
                 )
             }
             Some(Composition::Parallel) => {

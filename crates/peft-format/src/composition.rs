@@ -32,6 +32,8 @@ pub enum Composition {
         /// How many texts are under each.
         batch_sizes: Vec<usize>,
     },
+    /// Each on the texts of its task: each in a slot of its own.
+    MultiTask,
 }
 
 impl Composition {
@@ -43,6 +45,7 @@ impl Composition {
             Self::Fuse => "fuse",
             Self::Split { .. } => "split",
             Self::BatchSplit { .. } => "batch-split",
+            Self::MultiTask => "multi-task",
         }
     }
 
@@ -54,15 +57,16 @@ impl Composition {
 
     /// Whether each adapter has a slot, and a head, of its own.
     pub fn has_slots(&self) -> bool {
-        matches!(self, Self::Parallel | Self::BatchSplit { .. })
+        matches!(self, Self::Parallel | Self::BatchSplit { .. } | Self::MultiTask)
     }
 
     /// The slot of each row where a batch of `texts` texts is given to `adapters` adapters; side by
-    /// side, of the whole batch once for each, one after another.
+    /// side, of the whole batch once for each, one after another. `tasks` says the task of each text.
     ///
     /// # Errors
-    /// If the batch is not of the size that is split.
-    pub fn slots(&self, adapters: usize, texts: usize) -> Result<Slots> {
+    /// If the batch is not of the size that is split, or its tasks are not known, or not those of the
+    /// adapters.
+    pub fn slots(&self, adapters: usize, texts: usize, tasks: Option<&[usize]>) -> Result<Slots> {
         match self {
             Self::Parallel => {
                 let of_rows = (0..adapters).flat_map(|slot| vec![Some(slot); texts]);
@@ -78,6 +82,17 @@ impl Composition {
                 let sizes = batch_sizes.iter().enumerate();
                 let of_rows = sizes.flat_map(|(slot, &size)| vec![Some(slot); size]);
                 Ok(Slots::new(of_rows.collect()))
+            }
+            Self::MultiTask => {
+                let Some(tasks) = tasks.filter(|tasks| tasks.len() == texts) else {
+                    return self
+                        .refuse(&[], "the task of each text must be given (task_ids)".into());
+                };
+                if let Some(task) = tasks.iter().find(|task| **task >= adapters) {
+                    let reason = format!("task {task} of {adapters} adapters, counted from 0");
+                    return self.refuse(&[], reason);
+                }
+                Ok(Slots::new(tasks.iter().copied().map(Some).collect()))
             }
             _ => Ok(Slots::default()),
         }
@@ -141,7 +156,7 @@ impl Composition {
                 self.refuse_texts(&adapters, base)?;
                 BoxedMethod::new(Split::new(methods.into_iter().zip(splits.clone()).collect()))
             }
-            (Self::Stack | Self::Parallel | Self::BatchSplit { .. }, _) => {
+            (Self::Stack | Self::Parallel | Self::BatchSplit { .. } | Self::MultiTask, _) => {
                 refuse(base, &adapters)?;
                 BoxedMethod::new(Stack::new(self.stacked(&adapters, methods)?))
             }

@@ -68,6 +68,7 @@ impl AdapterSetup {
             "Stack" => Composition::Stack,
             "Parallel" => Composition::Parallel,
             "Fuse" => Composition::Fuse,
+            "MultiTask" => Composition::MultiTask,
             "Average" => Composition::Average { weights: of(numbers, "weights").map_err(wrong)? },
             "Split" => Composition::Split { splits: of(numbers, "splits").map_err(wrong)? },
             "BatchSplit" => {
@@ -76,7 +77,7 @@ impl AdapterSetup {
             other => {
                 return Err(wrong(format!(
                     "the composition {other:?} is not supported; Stack, Parallel, Fuse, Average, \
-                     Split and BatchSplit are"
+                     Split, BatchSplit and MultiTask are"
                 )));
             }
         };
@@ -93,6 +94,7 @@ impl AdapterSetup {
             Composition::Stack => ("Stack", None),
             Composition::Parallel => ("Parallel", None),
             Composition::Fuse => ("Fuse", None),
+            Composition::MultiTask => ("MultiTask", None),
             // There, one without weights has equal ones.
             Composition::Average { weights } if weights.is_empty() => {
                 ("Average", Some(json!({"weights": vec![1.0; self.adapters.len()]})))

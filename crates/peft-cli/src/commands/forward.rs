@@ -4,13 +4,14 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use burn::module::Module;
+use burn::tensor::TensorData;
 use clap::Args;
 use peft::core::{Hooks, Slots, TensorMap};
-use peft::format::{Composition, merged_tensors, read_safetensors, write_safetensors};
+use peft::format::{Adapter, Composition, merged_tensors, read_safetensors, write_safetensors};
 use peft::models::{Forward as How, ModelInput, Task};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::options::{AdapterOptions, DeviceOptions, ModelOptions};
 use crate::output::{print_json, shown, stdout};
@@ -18,7 +19,7 @@ use crate::output::{print_json, shown, stdout};
 /// Run a model on token indices from a safetensors file.
 ///
 /// Reads `input_ids` and, if present, `attention_mask` and `token_type_ids`, each
-/// `[batch, tokens]`; writes `logits` (`[batch, labels]`, or `[batch, tokens, labels]` of a token
+/// `[batch, tokens]`, and `task_ids`, `[batch]`, of an adapter of several tasks or of adapters for one each; writes `logits` (`[batch, labels]`, or `[batch, tokens, labels]` of a token
 /// classifier), or `last_hidden_state` of a bare encoder; for question answering, `start_logits` and
 /// `end_logits` too (`[batch, tokens]`), which are the two outputs of `logits`.
 #[derive(Args)]
@@ -54,6 +55,7 @@ impl Forward {
         let segments = inputs.remove("token_type_ids");
         let decoder_ids = inputs.remove("decoder_input_ids");
         let decoder_mask = inputs.remove("decoder_attention_mask");
+        let tasks = inputs.remove("task_ids").map(tasks).transpose()?;
         let input = ModelInput::from_data(ids, mask, segments, &device)
             .and_then(|input| match decoder_ids {
                 Some(ids) => {
@@ -81,9 +83,9 @@ impl Forward {
                     Composition::Parallel => input.repeated(adapters),
                     _ => input,
                 };
-                (input, how.slots(adapters, texts)?)
+                (input, how.slots(adapters, texts, tasks.as_deref())?)
             }
-            None => (input, Slots::default()),
+            None => (input, of_one(adapted.adapter.as_ref(), texts, tasks.as_deref())?),
         };
         let output = model.forward(&input, How::infer(hooks).with_slots(&slots))?;
         let [batch, _, width] = output.dims();
@@ -109,4 +111,29 @@ impl Forward {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The task of each text, as indices.
+fn tasks(data: TensorData) -> anyhow::Result<Vec<usize>> {
+    let tasks: Vec<i64> = data.convert::<i64>().try_into_vec().map_err(|e| anyhow!("{e:?}"))?;
+    let index = |task: &i64| usize::try_from(*task).context("task_ids must be at least 0");
+    tasks.iter().map(index).collect()
+}
+
+/// The task of each row under one adapter, which may have several.
+fn of_one(
+    adapter: Option<&Adapter>,
+    texts: usize,
+    tasks: Option<&[usize]>,
+) -> anyhow::Result<Slots> {
+    let Some(tasks) = tasks else { return Ok(Slots::default()) };
+    let fields = adapter.map(|adapter| adapter.config.method.to_fields()).unwrap_or_default();
+    let count = fields.get("num_tasks").and_then(Value::as_u64).unwrap_or(1) as usize;
+    if tasks.len() != texts {
+        bail!("task_ids are of {} texts, and there are {texts}", tasks.len());
+    }
+    if let Some(task) = tasks.iter().find(|task| **task >= count) {
+        bail!("task_ids has task {task}, and the adapter has {count}, counted from 0");
+    }
+    Ok(Slots::new(tasks.iter().copied().map(Some).collect()))
 }

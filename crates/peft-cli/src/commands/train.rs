@@ -455,7 +455,8 @@ impl Train {
                 ComposeName::Average
                 | ComposeName::Parallel
                 | ComposeName::Split
-                | ComposeName::BatchSplit,
+                | ComposeName::BatchSplit
+                | ComposeName::MultiTask,
             ) => {
                 bail!(
                     "adapters averaged, side by side or on parts of texts have nothing of their \

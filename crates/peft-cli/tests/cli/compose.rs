@@ -140,11 +140,30 @@ fn averages_and_adapters_side_by_side() {
         ("stack --splits 1,2", "--splits is for --compose split"),
         ("batch-split --batch-sizes 1,2", "batch_sizes sum to 3, and the batch has 2 texts"),
         ("batch-split", "--compose batch-split needs --batch-sizes"),
+        ("multi-task", "the task of each text must be given (task_ids)"),
     ] {
         let forward = "forward --inputs ids.safetensors --out never.safetensors";
         let error = bench.error(&format!("{forward} {two} --compose {compose}"));
         assert!(error.contains(expected), "{error}");
     }
+    // Each row in its task.
+    let with_tasks = |tasks: [i64; 2]| {
+        let mut inputs = inputs.clone();
+        inputs.insert("task_ids".into(), TensorData::new(tasks.to_vec(), [2]));
+        write_safetensors(&bench.path("tasks.safetensors"), &inputs).unwrap();
+        let forward = "forward --inputs tasks.safetensors --out out.safetensors";
+        format!("{forward} {two} --compose multi-task")
+    };
+    bench.json(&format!("{} --json", with_tasks([1, 0])));
+    let out = read_safetensors(&bench.path("out.safetensors")).unwrap();
+    let rows: Vec<f32> = out["logits"].clone().try_into_vec().unwrap();
+    let own = [&each[20..30], &each[10..20]].concat();
+    assert!(rows.iter().zip(&own).all(|(a, b)| (a - b).abs() < 1e-5));
+    let error = bench.error(&with_tasks([1, 2]));
+    assert!(error.contains("task 2 of 2 adapters"), "{error}");
+    let one = "forward --inputs tasks.safetensors --out never --adapter a/adapter";
+    let error = bench.error(one);
+    assert!(error.contains("task_ids has task 1, and the adapter has 1"), "{error}");
     // The same from one directory.
     bench.json(&format!("compose {two} --compose split --splits 2,2 --out both --json"));
     let both = logits("--adapter both");
@@ -172,7 +191,7 @@ fn averages_and_adapters_side_by_side() {
     }
     let of_rows = "--compose batch-split --batch-sizes 1,1 --data test.tsv";
     let error = bench.error(&format!("eval --model model {two} {of_rows}"));
-    assert!(error.contains("is for one batch"), "{error}");
+    assert!(error.contains("are for one batch"), "{error}");
     let error = bench.error(&format!("observe {two} --compose parallel --data test.tsv"));
     assert!(error.contains("observe one at a time"), "{error}");
 
