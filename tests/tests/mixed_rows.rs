@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
-use peft_core::{AdapterPool, BoxedMethod, Hooks, InitContext, Slots};
+use peft_core::{AdapterPool, BoxedMethod, Hooks, InitContext, Slots, Stack};
 use peft_format::{Adapter, AdapterConfig};
 use peft_models::{Forward, GenerationConfig, Generator, Model, ModelInput, Place, Task};
 use serde_json::{Map, Value, json};
@@ -234,4 +234,46 @@ fn rows_and_the_slots_that_are_named_for_them_are_as_many() {
     let error = generator.with_slots(&slots).generate(&[&[5, 6]]);
     let error = error.expect_err("two adapters for one text").to_string();
     assert!(error.contains("1 texts, and slots for 2"), "{error}");
+}
+
+/// Opens the gates of a new method.
+struct Moved;
+
+impl ModuleMapper for Moved {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|value| value + 0.3)
+    }
+}
+
+#[test]
+fn a_prompt_beside_the_text_is_projected_under_the_adapter_of_each_row() {
+    let [_, (name, model, _), ..] = &models()[..] else { unreachable!("several models") };
+    let device = model.base().device();
+    let method = |name: &str, seed: u64, fields: Value| {
+        let Value::Object(fields) = fields else { unreachable!("an object") };
+        let config = peft::registry().configure(name, fields).expect("a method");
+        let context = InitContext::new(model.base(), device).with_seed(seed);
+        let adapter = Adapter::init(AdapterConfig::new(config), &context).expect("it fits");
+        BoxedMethod::new(adapter.method.valid().map(&mut Moved))
+    };
+    let lora = || json!({"init_lora_weights": false, "target_modules": ["k_proj", "v_proj"]});
+    let loras = [method("lora", 0, lora()), method("lora", 1, lora())];
+    let prompt = method("llama-adapter", 2, json!({"adapter_len": 3, "adapter_layers": 2}));
+    let pool = BoxedMethod::new(AdapterPool::new(loras.to_vec()));
+    let mixed = Stack::new(vec![pool, prompt.clone()]);
+    let read = [vec![5, 9, 31], vec![7, 4], vec![11, 3, 8]];
+    let slots = Slots::new(vec![Some(1), Some(0), None]);
+    let how = Forward::infer(&mixed).with_slots(&slots);
+    let together = model.forward(&batch(&read), how).expect("it fits");
+    for (row, slot) in slots.as_slice().iter().enumerate() {
+        let tokens = read[row].len();
+        let below = slot.map(|slot| loras[slot].clone());
+        let alone = Stack::new(below.into_iter().chain([prompt.clone()]).collect());
+        let alone = flat(model.infer(&batch(&read[row..=row]), &alone).expect("it fits"));
+        let own = together.clone().narrow(0, row, 1).narrow(1, 0, tokens);
+        let away = distance(flat(own), alone.clone());
+        assert!(away < 1e-4, "{name}, row {row}: {away:e}");
+        let bare = model.infer(&batch(&read[row..=row]), &()).expect("it fits");
+        assert!(distance(flat(bare), alone) > 1e-2, "row {row} is under nothing");
+    }
 }

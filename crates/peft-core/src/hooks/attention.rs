@@ -3,6 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::edit::{Answer, Gate, stack};
+use crate::pass::Part;
 use crate::{MemoKey, Pass, Route, Site};
 
 /// Learned keys and values of an attention, seen by every token: before those of the text, or beside them.
@@ -93,6 +94,12 @@ impl ExtraKeys {
     ) -> Option<Tensor<2>> {
         match self {
             Self::None | Self::Some(_) => None,
+            // Its projections are under the adapter of the rows that read it, which may be of several.
+            Self::Beside(beside) if pass.slots.are_several() => {
+                let of_slot =
+                    |_, part: Part<'_>, sub: &Pass<'_>| read(beside, part.take(query), sub);
+                Some(pass.routed(&Route::Rows, of_slot))
+            }
             Self::Beside(beside) => Some(read(beside, query.clone(), pass)),
             Self::Stack(parts) => {
                 let parts = parts.iter().filter_map(|part| part.beside(query, pass, read));

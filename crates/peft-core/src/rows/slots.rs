@@ -52,6 +52,11 @@ impl Slots {
         &self.0
     }
 
+    /// Whether rows are under different ones.
+    pub(crate) fn are_several(&self) -> bool {
+        self.0.windows(2).any(|pair| pair[0] != pair[1])
+    }
+
     /// The slot of all of `rows` rows, where they are under the same; `None` where they are not, or
     /// not as many are named.
     pub(crate) fn only(&self, rows: usize) -> Option<Option<usize>> {

@@ -295,14 +295,19 @@ impl Attention {
         run: Run<'_>,
     ) -> Option<Tensor<2>> {
         extra.beside(query, &run.pass, &|beside, query, pass| {
-            let [key, value] = pass.memo.get(beside.key, || {
+            let projected = || {
                 // A text of its own, under the adapter of the rows that read it.
                 let [added, _] = beside.prompt.dims();
                 let rows = Rows::packed(&[added], pass.rows.device());
                 let slots = pass.slots.select((!pass.rows.is_empty()).then_some(0));
                 let run = Run { pass: pass.over(&rows, &slots), cache: None, ..run };
                 self.project_prompt(beside.prompt.clone(), run)
-            });
+            };
+            // Under adapters in slots they are those of a slot.
+            let [key, value] = match pass.slots.as_slice() {
+                [] => pass.memo.get(beside.key, projected),
+                _ => projected(),
+            };
             let Heads { count, key_value, size } = self.heads;
             let ([tokens, _], [added, _]) = (query.dims(), key.dims());
             // [key heads, tokens · queries that share them, d_head] and [key heads, added, d_head].
