@@ -1,10 +1,10 @@
 //! Spectral methods have the properties that every method must have.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 use peft_conformance::{Expect, HostKind, conformance};
 use peft_core::{
-    Base, BiasChoice, EmptyPass, Hooks, InitContext, LinearLayer, MethodConfig, ModuleNames, Role,
-    Targets,
+    Base, BiasChoice, BoxedMethod, EmptyPass, Hooks, InitContext, LinearLayer, MethodConfig,
+    ModuleNames, Role, Stack, Targets,
 };
 use peft_spectral::{C3aConfig, C3aInit, FourierFtConfig};
 use serde_json::{Value, json};
@@ -128,4 +128,31 @@ fn a_change_is_the_real_part_of_an_inverse_transform() {
         let is_there = chosen.contains(&place) || chosen.contains(&opposite);
         assert_eq!(spectrum(u, v) > 1e-3, is_there, "[{u}, {v}]: {}", spectrum(u, v));
     }
+}
+
+/// Where two are active, HF PEFT gives the second what the first returns.
+#[test]
+fn two_adapters_add_up() {
+    let device = Device::default();
+    let mut base = Base::new(&device);
+    let weight = Tensor::random([8, 12], Distribution::Normal(0.2, 1.5), &device);
+    base.linear("q", Role::Query, None, weight, None);
+    let made = |seed: u64| {
+        let fields = json!({"block_size": 4, "init_weights": "gaussian"});
+        let config: C3aConfig = serde_json::from_value(fields).expect("it can be read");
+        let context = InitContext::new(&base, &device).with_seed(seed);
+        BoxedMethod::new(config.init(&context).expect("it fits"))
+    };
+    let (first, second) = (made(1), made(2));
+    let x = Tensor::<2>::random([5, 8], Distribution::Normal(-0.3, 2.0), &device);
+    let parts = EmptyPass::new(&device);
+    let site = base.sites().next().expect("one");
+    let layer = LinearLayer::new(site, base.weight(site), None);
+    let under = |method: &dyn Hooks| {
+        method.linear(site, &parts.pass()).apply(&layer, x.clone(), &parts.pass())
+    };
+    let plain = under(&());
+    let sum = under(&first) + under(&second) - plain;
+    let both = under(&Stack::new(vec![first, second]));
+    assert!((both - sum).abs().max().into_scalar::<f32>() < 1e-4);
 }
