@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use peft_core::{AdapterPool, BoxedMethod, Hooks, InitContext, Slots, Stack};
 use peft_format::{Adapter, AdapterConfig};
 use peft_models::{Forward, GenerationConfig, Generator, Model, ModelInput, Place, Task};
@@ -275,5 +275,40 @@ fn a_prompt_beside_the_text_is_projected_under_the_adapter_of_each_row() {
         assert!(away < 1e-4, "{name}, row {row}: {away:e}");
         let bare = model.infer(&batch(&read[row..=row]), &()).expect("it fits");
         assert!(distance(flat(bare), alone) > 1e-2, "row {row} is under nothing");
+    }
+}
+
+#[test]
+fn an_activated_adapter_acts_the_same_in_a_text_that_is_padded_on_either_side() {
+    let [_, (_, model, _), ..] = &models()[..] else { unreachable!("several models") };
+    let device = model.base().device();
+    let fields = json!({"init_lora_weights": false, "alora_invocation_tokens": [9, 31]});
+    let Value::Object(fields) = fields else { unreachable!("an object") };
+    let config = peft::registry().configure("lora", fields).expect("a method");
+    let adapter =
+        Adapter::init(AdapterConfig::new(config), &InitContext::new(model.base(), device));
+    let lora = adapter.expect("it fits").method.valid();
+    let text = [5i64, 9, 31, 4];
+    let logits = |padding: [usize; 2], hooks: &dyn Hooks| {
+        let [before, behind] = padding;
+        let ids = [&vec![2; before][..], &text, &vec![2; behind]].concat();
+        let mask = [vec![0i64; before], vec![1; text.len()], vec![0; behind]].concat();
+        let shape = [1, ids.len()];
+        let [ids, mask] = [ids, mask].map(|values| TensorData::new(values, shape));
+        let input = ModelInput::from_data(ids, Some(mask), None, device).expect("a batch");
+        // By place, or by token, which leaves padding out.
+        [input.clone(), input.counting_tokens()].map(|input| {
+            let output = model.infer(&input, hooks).expect("it fits");
+            flat(output.narrow(1, before, text.len()))
+        })
+    };
+    let [alone, _] = logits([0, 0], &lora);
+    let [plain, _] = logits([0, 0], &());
+    assert!(distance(alone.clone(), plain) > 1e-2, "it does nothing");
+    for padding in [[3, 0], [0, 2], [2, 1]] {
+        for found in logits(padding, &lora) {
+            let away = distance(found, alone.clone());
+            assert!(away < 1e-4, "padded by {padding:?}: {away:e}");
+        }
     }
 }
