@@ -51,7 +51,11 @@ impl Composition {
 
     fn refuse<T>(&self, adapters: &[Adapter], reason: String) -> Result<T> {
         let names: Vec<&str> = adapters.iter().map(|a| a.config.method.name()).collect();
-        let (composition, methods) = (self.name().into(), names.join(", "));
+        self.refused(names.join(", "), reason)
+    }
+
+    fn refused<T>(&self, methods: String, reason: String) -> Result<T> {
+        let composition = self.name().into();
         Err(peft_core::Error::Compose { composition, methods, reason }.into())
     }
 
@@ -67,6 +71,7 @@ impl Composition {
     /// If the batch is not of the size that is split, or its tasks are not known, or not those of the
     /// adapters.
     pub fn slots(&self, adapters: usize, texts: usize, tasks: Option<&[usize]>) -> Result<Slots> {
+        let refused = |reason| self.refused(format!("{adapters} adapters"), reason);
         match self {
             Self::Parallel => {
                 let of_rows = (0..adapters).flat_map(|slot| vec![Some(slot); texts]);
@@ -77,7 +82,7 @@ impl Composition {
                 if sum != texts {
                     let reason =
                         format!("batch_sizes sum to {sum}, and the batch has {texts} texts");
-                    return self.refuse(&[], reason);
+                    return refused(reason);
                 }
                 let sizes = batch_sizes.iter().enumerate();
                 let of_rows = sizes.flat_map(|(slot, &size)| vec![Some(slot); size]);
@@ -90,7 +95,7 @@ impl Composition {
                 };
                 if let Some(task) = tasks.iter().find(|task| **task >= adapters) {
                     let reason = format!("task {task} of {adapters} adapters, counted from 0");
-                    return self.refuse(&[], reason);
+                    return refused(reason);
                 }
                 Ok(Slots::new(tasks.iter().copied().map(Some).collect()))
             }

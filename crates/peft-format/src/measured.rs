@@ -1,8 +1,10 @@
 //! What an adapter changed, as its numbers show.
 
+use std::collections::BTreeSet;
+
 use burn::tensor::linalg::{qr, svd};
 use burn::tensor::{Tensor, TensorData};
-use peft_core::{Base, SiteKind};
+use peft_core::{Base, BaseSite, SiteKind};
 use serde::Serialize;
 
 use crate::merge::{merged_tensors, tensors_under};
@@ -33,6 +35,12 @@ impl MeasuredCounts {
     pub fn new(adapter: &Adapter, base: &Base, tolerance: f64) -> Result<Self> {
         let merged = merged_tensors(adapter, base)?;
         let before = tensors_under(&(), base);
+        let is_matrix = |kind| matches!(kind, SiteKind::Linear | SiteKind::Embedding);
+        let matrices = base.iter().filter(|entry| is_matrix(entry.site.kind));
+        let keys = |entry: &BaseSite| {
+            entry.weight_key.clone().into_iter().chain([entry.site.key("weight")])
+        };
+        let matrices: BTreeSet<String> = matrices.flat_map(keys).collect();
         let (mut changed, mut rank) = (0, 0);
         for (key, after) in merged {
             let values = |data: TensorData| data.convert::<f32>().try_into_vec::<f32>();
@@ -43,12 +51,7 @@ impl MeasuredCounts {
             let old = old.unwrap_or_else(|| vec![0.0; after.len()]);
             let change: Vec<f32> = after.iter().zip(&old).map(|(new, old)| new - old).collect();
             changed += change.iter().filter(|change| **change != 0.0).count();
-            let is_matrix = |kind| matches!(kind, SiteKind::Linear | SiteKind::Embedding);
-            let is_weight = base.iter().any(|entry| {
-                is_matrix(entry.site.kind)
-                    && (entry.weight_key.as_deref() == Some(&key)
-                        || entry.site.key("weight") == key)
-            });
+            let is_weight = matrices.contains(&key);
             if let (&[rows, columns], true) = (&shape[..], is_weight) {
                 rank += rank_of(&change, [rows, columns], tolerance);
             }
@@ -60,12 +63,11 @@ impl MeasuredCounts {
 /// The number of singular values above `tolerance` times the largest.
 fn rank_of(matrix: &[f32], [rows, columns]: [usize; 2], tolerance: f64) -> usize {
     // Rows and columns of zeros have no part in it.
-    let used = |count: usize, at: &dyn Fn(usize) -> bool| (0..count).filter(|i| at(*i)).collect();
-    let some = |mut values: Box<dyn Iterator<Item = usize>>| values.any(|i| matrix[i] != 0.0);
+    let is_set = |row: usize, column: usize| matrix[row * columns + column] != 0.0;
     let used_rows: Vec<usize> =
-        used(rows, &|row| some(Box::new(row * columns..(row + 1) * columns)));
+        (0..rows).filter(|row| (0..columns).any(|column| is_set(*row, column))).collect();
     let used_columns: Vec<usize> =
-        used(columns, &|column| some(Box::new((0..rows).map(move |row| row * columns + column))));
+        (0..columns).filter(|column| (0..rows).any(|row| is_set(row, *column))).collect();
     let (rows, width) = (used_rows.len(), used_columns.len());
     if rows == 0 {
         return 0;

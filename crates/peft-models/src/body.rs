@@ -1,7 +1,7 @@
 //! Bodies: a stack of layers, or an encoder and a decoder.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use peft_core::{Rows, SideNetworks};
+use peft_core::{Rows, SideNetworks, Words};
 
 use crate::blocks::{Causality, Context, EmbeddedText, Embeddings, EncodedText, FrozenNorm};
 use crate::blocks::{RelativeBias, Rotary, Sublayer};
@@ -274,8 +274,8 @@ impl Transformer {
         if let Some(cache) = run.cache {
             let seen = rows.iter().zip(next);
             let seen = seen.map(|(row, next)| {
-                let words = row.words.indices.get(..row.words.before + row.text.len());
-                let words = words.unwrap_or_default().to_vec();
+                let before = row.words.before + row.text.len();
+                let words = Words { before, ..row.words.clone() };
                 Seen { tokens: row.past + row.len(), next, words }
             });
             cache.advance(seen.collect());
@@ -298,8 +298,7 @@ impl Transformer {
             0 => hidden.clone(),
             _ => hidden.clone().narrow(1, layer * d, d),
         };
-        let ladder = Ladder::enter(self, beside, &entered(0), context.encoded, run);
-        let mut ladder = ladder.expect("there are networks");
+        let mut ladder = Ladder::enter(self, beside, &entered(0), context.encoded, run);
         for layer in 0..first {
             ladder.climb(&self.layers[layer], &entered(layer + 1));
         }

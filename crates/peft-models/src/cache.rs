@@ -4,7 +4,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use peft_core::{Rows, Site};
+use peft_core::{Rows, Site, Words};
 
 use crate::blocks::KeyPlaces;
 
@@ -45,8 +45,8 @@ pub(crate) struct Seen {
     pub(crate) tokens: usize,
     /// The position of the next one, without what methods shift.
     pub(crate) next: usize,
-    /// The words of its text.
-    pub(crate) words: Vec<usize>,
+    /// The words of its text, and how many of them have been read.
+    pub(crate) words: Words,
 }
 
 /// The keys and values of an attention, `[rows, heads, keys, d_head]`.

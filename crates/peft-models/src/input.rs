@@ -242,9 +242,11 @@ impl Text {
         }
         let (mut rows, mut ids) = (Vec::with_capacity(batch), Vec::new());
         let (mut of_segments, mut nexts) = (Vec::new(), Vec::new());
+        let none = Seen::default();
         for number in 0..batch {
-            let seen = seen.map_or_else(Seen::default, |seen| seen[number].clone());
-            let Seen { tokens: past, next, words: before } = seen;
+            let seen = seen.map_or(&none, |seen| &seen[number]);
+            let (past, next) = (seen.tokens, seen.next);
+            let before = seen.words.indices.get(..seen.words.before).unwrap_or_default();
             let from = number * tokens;
             let (mut positions, mut mask, mut count) = (Vec::new(), Vec::new(), 0);
             for place in 0..tokens {

@@ -36,17 +36,14 @@ impl Transformer {
 
 impl<'a> Ladder<'a> {
     /// With what enters the first layer, `[tokens, d]`; `encoded` is what an encoder returned, with the
-    /// last states of the networks beside it. `None` where there are no networks.
+    /// last states of the networks beside it.
     pub(crate) fn enter(
         stack: &'a Transformer,
         beside: &'a SideNetworks<'a>,
         embedded: &Tensor<2>,
         encoded: Option<&'a EncodedText>,
         run: Run<'a>,
-    ) -> Option<Self> {
-        if beside.is_none() {
-            return None;
-        }
+    ) -> Self {
         let side = |(number, network): (usize, &dyn peft_core::SideNetwork)| {
             let encoded = encoded.map(|encoded| &encoded.beside[number]);
             let mut context = stack.context(run.pass.rows, encoded);
@@ -56,7 +53,7 @@ impl<'a> Ladder<'a> {
             Side { states: network.enter(embedded.clone()), context }
         };
         let sides = beside.networks().enumerate().map(|(n, network)| side((n, network))).collect();
-        Some(Self { stack, beside, sides, run })
+        Self { stack, beside, sides, run }
     }
 
     /// Past a layer that returned these states, `[tokens, d]`.

@@ -79,11 +79,8 @@ impl Routed {
     ) -> Tensor<2> {
         if let Some(factors) = self.factors(layer, pass) {
             let count = factors.a.dims()[0];
-            let cut = self.route.cut(pass.rows);
-            let (rows, slots) = match &cut {
-                Some(cut) => (&cut.rows, &cut.slots),
-                None => (pass.rows, pass.slots),
-            };
+            let parts = pass.parts(&self.route);
+            let (rows, slots) = (parts.rows(), parts.slots());
             let slots = slots.of_each(rows.len()).iter().enumerate();
             let segments = slots.map(|(row, slot)| Segment {
                 rows: rows.start(row)..rows.start(row + 1),
@@ -146,11 +143,8 @@ impl Routed {
         pass: &Pass<'_>,
     ) -> Option<Tensor<2>> {
         let factors = self.factors(layer, pass)?;
-        let cut = self.route.cut(pass.rows);
-        let segments = match &cut {
-            Some(cut) => cut.rows.segments(&cut.slots),
-            None => pass.rows.segments(pass.slots),
-        };
+        let parts = pass.parts(&self.route);
+        let segments = parts.rows().segments(parts.slots());
         let Factors { a, b } = factors.of(segments.slots());
         let inner = segments.apart(x.clone()).matmul(a);
         Some(segments.together(inner.matmul(b)))

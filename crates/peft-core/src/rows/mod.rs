@@ -5,13 +5,15 @@ mod route;
 mod segments;
 mod slots;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
 use index::Index;
 pub(crate) use index::ints;
+pub(crate) use route::Cut;
 pub use route::Route;
 pub(crate) use segments::Segments;
 pub use slots::Slots;
@@ -103,6 +105,8 @@ pub struct Rows {
     device: Device,
     index: OnceCell<Option<Index>>,
     segments: OnceCell<(Slots, Segments)>,
+    /// As routes cut them.
+    cuts: RefCell<Vec<Rc<Cut>>>,
 }
 
 impl Rows {
@@ -113,7 +117,14 @@ impl Rows {
             starts.push(starts[starts.len() - 1] + row.len());
         }
         let device = device.clone().without_autodiff();
-        Self { rows, starts, device, index: OnceCell::new(), segments: OnceCell::new() }
+        Self {
+            rows,
+            starts,
+            device,
+            index: OnceCell::new(),
+            segments: OnceCell::new(),
+            cuts: RefCell::default(),
+        }
     }
 
     /// Texts of these lengths, packed.
@@ -305,6 +316,17 @@ impl Rows {
         };
         let mask: Vec<bool> = self.rows.iter().flat_map(has).collect();
         Some(Tensor::from_data(TensorData::new(mask, [self.len(), longest]), &self.device))
+    }
+
+    /// The rows where a route cuts them, made once; `None` where each is under one adapter as it is.
+    pub(crate) fn cut(&self, route: &Route) -> Option<Rc<Cut>> {
+        let Route::Spans(spans) = route else { return None };
+        let known = self.cuts.borrow().iter().find(|cut| cut.spans == *spans).cloned();
+        Some(known.unwrap_or_else(|| {
+            let cut = Rc::new(Cut::new(self, spans));
+            self.cuts.borrow_mut().push(cut.clone());
+            cut
+        }))
     }
 
     /// The tokens of each slot. Rows are always asked with the same slots.

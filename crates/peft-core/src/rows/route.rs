@@ -16,24 +16,23 @@ pub enum Route {
 }
 
 /// Rows cut into parts, each of which is under one adapter.
+#[derive(Debug)]
 pub(crate) struct Cut {
+    pub(super) spans: Arc<[usize]>,
     pub(crate) rows: Rows,
     pub(crate) slots: Slots,
     /// The row that each part is of.
     pub(crate) of_rows: Vec<usize>,
 }
 
-impl Route {
-    /// The rows where they are to be cut; `None` where each is under one adapter as it is.
-    pub(crate) fn cut(&self, rows: &Rows) -> Option<Cut> {
-        let Self::Spans(spans) = self else {
-            return None;
-        };
+impl Cut {
+    /// Each row cut by spans.
+    pub(super) fn new(rows: &Rows, spans: &Arc<[usize]>) -> Self {
         let (mut parts, mut slots, mut of_rows) = (Vec::new(), Vec::new(), Vec::new());
         for (number, row) in rows.iter().enumerate() {
-            let spans: Vec<usize> = row.positions.iter().map(|&at| span(spans, at)).collect();
+            let of_places: Vec<usize> = row.positions.iter().map(|&at| span(spans, at)).collect();
             let mut from = 0;
-            for part in spans.chunk_by(|a, b| a == b) {
+            for part in of_places.chunk_by(|a, b| a == b) {
                 let places = from..from + part.len();
                 from = places.end;
                 // Words of the text that lie before the part.
@@ -51,7 +50,8 @@ impl Route {
                 of_rows.push(number);
             }
         }
-        Some(Cut { rows: Rows::new(parts, rows.device()), slots: Slots::new(slots), of_rows })
+        let (rows, slots) = (Rows::new(parts, rows.device()), Slots::new(slots));
+        Self { spans: spans.clone(), rows, slots, of_rows }
     }
 }
 
@@ -67,6 +67,8 @@ fn span(spans: &[usize], position: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use burn::tensor::Device;
 
     use super::*;
@@ -76,12 +78,17 @@ mod tests {
         let mut rows: Vec<Row> = [5, 1].map(Row::new).into();
         rows.push(Row { positions: vec![4, 5], past: 4, ..Row::new(2) });
         let rows = Rows::new(rows, &Device::default());
-        let cut = Route::Spans([2, 3].into()).cut(&rows).expect("by position");
+        let spans = Route::Spans([2, 3].into());
+        let cut = rows.cut(&spans).expect("by position");
         assert_eq!(cut.rows.iter().map(Row::len).collect::<Vec<_>>(), [2, 3, 1, 2]);
         assert_eq!(cut.slots.as_slice(), [0, 1, 0, 1].map(Some));
         assert_eq!(cut.of_rows, [0, 0, 1, 2]);
         let first = cut.rows.iter().map(|row| row.positions[0]);
         assert_eq!(first.collect::<Vec<_>>(), [0, 2, 0, 4]);
-        assert!(Route::Rows.cut(&rows).is_none());
+        assert!(rows.cut(&Route::Rows).is_none());
+        // Made once, for each way to cut.
+        assert!(Rc::ptr_eq(&cut, &rows.cut(&spans).expect("the same")));
+        let other = rows.cut(&Route::Spans([1, 1].into())).expect("by position");
+        assert_eq!(other.rows.iter().map(Row::len).collect::<Vec<_>>(), [1, 4, 1, 2]);
     }
 }
