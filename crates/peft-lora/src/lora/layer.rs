@@ -113,13 +113,11 @@ impl LoraLayer {
         let magnitude = config.use_dora.then(|| column_norms(weight(), device));
         let bias =
             config.lora_bias.then(|| Param::from_tensor(Tensor::zeros([shapes[1][1]], device)));
-        let lora_a = Param::from_tensor(a).set_require_grad(!config.lora_fa);
-        let lora_b = Param::from_tensor(b);
+        let [a, b] = [a, b].map(Param::from_tensor);
+        let lora_a = a.set_require_grad(!config.lora_fa);
         let invocation = config.alora_invocation_tokens.as_deref().map(Arc::from);
         let adapters_dora = config.adapters_dora;
         Ok(Self {
-            lora_a,
-            lora_b,
             bias,
             parts,
             magnitude,
@@ -127,10 +125,31 @@ impl LoraLayer {
             invocation,
             start,
             rounded,
+            ..Self::of(lora_a, b, scaling, restored)
+        })
+    }
+
+    /// Factors, and nothing else.
+    fn of(
+        lora_a: Param<Tensor<2>>,
+        lora_b: Param<Tensor<2>>,
+        scaling: f64,
+        restored: bool,
+    ) -> Self {
+        Self {
+            lora_a,
+            lora_b,
+            bias: None,
+            parts: Vec::new(),
+            magnitude: None,
+            adapters_dora: false,
+            invocation: None,
+            start: None,
+            rounded: None,
             restored,
             scaling,
             inverse: None,
-        })
+        }
     }
 
     /// The factors of an embedding, which start as HF PEFT's: `A = 0`, `B ~ N(0, 1)`.
@@ -157,24 +176,8 @@ impl LoraLayer {
         };
         let table = || context.base.weight(site).dense();
         let magnitude = config.use_dora.then(|| column_norms(table(), device));
-        let (bias, start, rounded, invocation) = (None, None, None, None);
-        let adapters_dora = false;
-        let (parts, restored) = (Vec::new(), context.restored);
         let lora_b = normal([rank, d]);
-        Ok(Self {
-            lora_a,
-            lora_b,
-            bias,
-            parts,
-            magnitude,
-            adapters_dora,
-            invocation,
-            start,
-            rounded,
-            restored,
-            scaling,
-            inverse: None,
-        })
+        Ok(Self { magnitude, ..Self::of(lora_a, lora_b, scaling, context.restored) })
     }
 
     fn factors(&self) -> LowRank {

@@ -78,28 +78,18 @@ pub fn run(args: &Args) -> Result<()> {
         };
         let data: Vec<Data> =
             args.data.iter().map(|path| Data::open(path)).collect::<Result<_>>()?;
-        let rates: Vec<Option<f64>> = match &args.rates[..] {
-            [] => vec![None],
-            rates => rates.iter().copied().map(Some).collect(),
-        };
-        // All methods once before any a second time: what is cut off is a table nevertheless.
-        for seed in if args.time { &args.seeds[..1] } else { &args.seeds[..] } {
+        let configurations = configurations(args, &names);
+        if args.time {
             for data in &data {
-                for name in &names {
-                    for &lr in &rates {
-                        let configuration = Configuration {
-                            model: args.model.clone(),
-                            method: name.clone(),
-                            settings: args.settings.clone(),
-                            lr,
-                            epochs: if args.time { 1 } else { args.epochs },
-                            batch_size: args.batch_size,
-                        };
-                        match args.time {
-                            true => timing::measure(&program, &configuration, data, &mut store)?,
-                            false => run::train(&program, &configuration, data, *seed, &mut store)?,
-                        }
-                    }
+                timing::measure(&program, &configurations, data, &mut store)?;
+            }
+        } else {
+            // All methods once before any a second time: what is cut off is a table nevertheless.
+            for (seed, data) in
+                args.seeds.iter().flat_map(|seed| data.iter().map(move |d| (seed, d)))
+            {
+                for configuration in &configurations {
+                    run::train(&program, configuration, data, *seed, &mut store)?;
                 }
             }
         }
@@ -109,6 +99,23 @@ pub fn run(args: &Args) -> Result<()> {
     std::fs::write(&path, page).with_context(|| path.display().to_string())?;
     println!("{}", path.display());
     Ok(())
+}
+
+/// Each method at each rate.
+fn configurations(args: &Args, names: &[String]) -> Vec<Configuration> {
+    let rates: Vec<Option<f64>> = match &args.rates[..] {
+        [] => vec![None],
+        rates => rates.iter().copied().map(Some).collect(),
+    };
+    let of = |method: &String, lr: Option<f64>| Configuration {
+        model: args.model.clone(),
+        method: method.clone(),
+        settings: args.settings.clone(),
+        lr,
+        epochs: if args.time { 1 } else { args.epochs },
+        batch_size: args.batch_size,
+    };
+    names.iter().flat_map(|name| rates.iter().map(move |lr| of(name, *lr))).collect()
 }
 
 /// The methods that train by themselves, with defaults that fit the model.

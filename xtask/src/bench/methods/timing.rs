@@ -15,38 +15,54 @@ use crate::measure::measure as run;
 /// How often inference is run; the fastest counts.
 const REPEATS: usize = 3;
 
-/// Measures an epoch and inference, unless that was done on this processor.
+/// Measures an epoch and inference of each that was not measured on this processor.
 pub fn measure(
     program: &Path,
-    configuration: &Configuration,
+    configurations: &[Configuration],
     data: &Data,
     store: &mut Store,
 ) -> Result<()> {
     let processor = processor();
-    let known = store.timed().any(|timed| {
-        timed.configuration == *configuration
-            && timed.data == data.name
-            && timed.processor == processor
-    });
-    if known {
-        return Ok(());
-    }
-    let folder = tempfile::tempdir()?;
-    let out = folder.path().join("run");
-    let trained = match run(&mut configuration.training(program, data, &out)) {
-        Ok(trained) => trained,
-        Err(error) => {
-            eprintln!("{}: {error:#}", configuration.method);
-            return Ok(());
-        }
+    let is_known = |configuration: &&Configuration| {
+        store.timed().any(|timed| {
+            timed.configuration == **configuration
+                && timed.data == data.name
+                && timed.processor == processor
+        })
     };
-    let epoch_seconds = last_object(&trained.output)?["train_seconds"].as_f64();
-    // The head alone, of the same size, is the model as it was.
+    let unknown: Vec<&Configuration> =
+        configurations.iter().filter(|configuration| !is_known(configuration)).collect();
+    let Some(&first) = unknown.first() else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    // The head alone is the model as it was.
     let head = folder.path().join("head");
-    let base =
-        Configuration { method: "head".into(), settings: Vec::new(), ..configuration.clone() };
+    let base = Configuration { method: "head".into(), settings: Vec::new(), ..first.clone() };
     run(base.training(program, data, &head).args(["--limit", "64"]))?;
-    let inference = |of: &Path| -> Result<f64> {
+    for configuration in unknown {
+        let out = folder.path().join("run");
+        match run(&mut configuration.training(program, data, &out)) {
+            Ok(trained) => {
+                let seconds = last_object(&trained.output)?["train_seconds"].as_f64();
+                store.add(Record::Timed(Timed {
+                    configuration: configuration.clone(),
+                    data: data.name.clone(),
+                    processor: processor.clone(),
+                    epoch_seconds: seconds.context("train_seconds")?,
+                    peak_bytes: trained.peak_bytes,
+                    inference: inference(program, data, &out, &head)?,
+                }))?;
+            }
+            Err(error) => eprintln!("{}: {error:#}", configuration.method),
+        }
+        // Another rate is another run.
+        std::fs::remove_dir_all(&out).ok();
+    }
+    Ok(())
+}
+
+/// The time of the test texts under an adapter, relative to that under the head alone.
+fn inference(program: &Path, data: &Data, adapter: &Path, head: &Path) -> Result<f64> {
+    let seconds = |of: &Path| -> Result<f64> {
         let mut eval = Command::new(program);
         eval.args(["eval", "--json", "--adapter"]).arg(of).arg("--data").arg(&data.test);
         eval.args(["--columns", data.columns]);
@@ -54,15 +70,8 @@ pub fn measure(
     };
     let (mut own, mut plain) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..REPEATS {
-        own = own.min(inference(&out)?);
-        plain = plain.min(inference(&head)?);
+        own = own.min(seconds(adapter)?);
+        plain = plain.min(seconds(head)?);
     }
-    store.add(Record::Timed(Timed {
-        configuration: configuration.clone(),
-        data: data.name.clone(),
-        processor,
-        epoch_seconds: epoch_seconds.context("train_seconds")?,
-        peak_bytes: trained.peak_bytes,
-        inference: own / plain,
-    }))
+    Ok(own / plain)
 }
