@@ -112,7 +112,7 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the files of a new directory; where that fails, nothing of them stays.
+/// Writes what is in a new directory; where that fails, nothing of it stays.
 pub fn write_new<T>(
     directory: &Path,
     write: impl FnOnce() -> anyhow::Result<T>,
@@ -122,7 +122,11 @@ pub fn write_new<T>(
     if written.is_err() {
         // What cannot be removed either says no more than the error.
         for entry in directory.read_dir().into_iter().flatten().flatten() {
-            let _ = std::fs::remove_file(entry.path());
+            let path = entry.path();
+            let _ = match path.is_dir() {
+                true => std::fs::remove_dir_all(path),
+                false => std::fs::remove_file(path),
+            };
         }
         if !was_there {
             let _ = std::fs::remove_dir(directory);

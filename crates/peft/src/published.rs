@@ -19,7 +19,7 @@ const ADDED: &str =
     "the papers count what is added as changed; here only the base's own values are";
 const MERGED: &str = "the lower figure of what is changed is that of the factors; the higher one is of \
                       the merged matrices, as here";
-const SAME: &str = "none, but for the size of the model";
+const SAME: &str = "in nothing but the size of the model";
 
 /// What the field's table says of the method of this name, if it has it.
 pub fn published(method: &str) -> Option<PublishedCounts> {

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use peft::format::AdapterSetup;
+use peft::format::{Adapter, AdapterSetup};
 use serde_json::json;
 
 use crate::options::{AdapterOptions, adapter_name};
-use crate::output::{print_json, refuse_used, shown, stdout};
+use crate::output::{print_json, refuse_used, shown, stdout, write_new};
 
 /// Put several adapters, and how they are composed, into one directory.
 ///
@@ -38,6 +38,10 @@ impl Compose {
         let Some(composition) = paths.composition else {
             bail!("how are they composed? give --compose");
         };
+        for path in paths.adapters.iter().chain(&paths.fusion) {
+            // Something that is no adapter is an error.
+            Adapter::made_for(path)?;
+        }
         refuse_used(&self.out)?;
         let mut names: Vec<String> = Vec::new();
         for path in &paths.adapters {
@@ -52,11 +56,13 @@ impl Compose {
             (None, _) => None,
         };
         let all = setup.adapters.iter().cloned().zip(&paths.adapters).chain(fusion);
-        for (name, path) in all {
-            copy(path, &self.out.join(name))?;
-        }
-        // Last: a directory that says it is a composition has all of it.
-        setup.save(&self.out)?;
+        write_new(&self.out, || {
+            for (name, path) in all {
+                copy(path, &self.out.join(name))?;
+            }
+            // Last: a directory that says it is a composition has all of it.
+            Ok(setup.save(&self.out)?)
+        })?;
         let (out, adapters) = (shown(&self.out), &setup.adapters);
         if self.json {
             print_json(&json!({"out": out, "adapters": adapters}))?;

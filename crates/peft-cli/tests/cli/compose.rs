@@ -170,6 +170,9 @@ fn averages_and_adapters_side_by_side() {
     assert_eq!(both, logits(&format!("{two} --compose split --splits 2,2")));
     let error = bench.error(&format!("compose {two} --compose split --splits 2,2 --out both"));
     assert!(error.contains("is not empty"), "{error}");
+    let error = bench.error("compose --adapter a --adapter nowhere --compose stack --out never");
+    assert!(error.contains("nowhere"), "{error}");
+    assert!(!bench.path("never").exists());
     bench.json(&format!("compose {two} --compose parallel --out sides --json"));
     let each_of = |adapters: &str| {
         bench.json(&format!("eval --model model {adapters} --data test.tsv --json"))["adapters"][1]
