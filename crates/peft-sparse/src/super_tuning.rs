@@ -9,6 +9,7 @@ use peft_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::DEFAULT_ROLES;
+use crate::selection::in_order;
 
 /// Configuration of [`SuperTuning`].
 ///
@@ -73,12 +74,8 @@ impl SuperTuningConfig {
     /// The places of a weight `[d_in, d_out]`, as numbers of entries of `[d_out, d_in]`, the largest or
     /// the smallest first.
     fn places(&self, weight: Tensor<2>) -> Vec<i64> {
-        let count = {
-            let [d_in, d_out] = weight.dims();
-            self.count([d_in, d_out])
-        };
-        let data = weight.transpose().into_data().convert::<f32>();
-        let sizes: Vec<f32> = data.iter::<f32>().map(f32::abs).collect();
+        let count = self.count(weight.dims());
+        let sizes: Vec<f32> = in_order(weight).into_iter().map(f32::abs).collect();
         let order = |a: &usize, b: &usize| {
             let by_size = sizes[*a].total_cmp(&sizes[*b]);
             let by_size = if self.select_top { by_size.reverse() } else { by_size };

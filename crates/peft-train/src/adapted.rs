@@ -189,7 +189,8 @@ impl AdapterPaths {
                 return Err(Error::setting(
                     "compose",
                     "nothing",
-                    "several adapters must be composed: stack, parallel, average, fuse, split or batch-split",
+                    "several adapters must be composed: stack, parallel, average, fuse, split, batch-split or \
+                     multi-task",
                 ));
             }
         };

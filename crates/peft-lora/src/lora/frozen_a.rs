@@ -2,12 +2,9 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use burn::tensor::linalg::svd;
 
 use super::LoraLayer;
-
-/// Sweeps of the QR iteration allowed for each singular value.
-const SWEEPS: usize = 30;
+use super::decompose::Decomposed;
 
 /// What is added to the diagonal of `Aᵀ A`, as in HF PEFT.
 const DELTA: f64 = 1e-8;
@@ -41,12 +38,8 @@ impl LoraLayer {
 fn inverse(matrix: Tensor<2>) -> Tensor<2> {
     let [rank, _] = matrix.dims();
     let diagonal = Tensor::<2>::eye(rank, &matrix.device()) * DELTA;
-    let (u, s, vt) = svd::<2, 1>(matrix + diagonal, SWEEPS);
-    // As `torch.linalg.pinv`: what is a millionth of the largest is none.
-    let floor = s.clone().max() * (rank as f64 * f64::from(f32::EPSILON));
-    let none = s.clone().lower_equal(floor.expand([rank]));
-    let s = s.recip().mask_fill(none, 0.0);
-    (vt.transpose() * s.unsqueeze::<2>()).matmul(u.transpose())
+    // As `torch.linalg.pinv`.
+    Decomposed::of(matrix + diagonal).inverse(rank as f64 * f64::from(f32::EPSILON))
 }
 
 #[cfg(test)]

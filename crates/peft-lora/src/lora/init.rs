@@ -6,7 +6,7 @@ use peft_core::InitContext;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::starts::principal_factors;
+use super::decompose::principal_factors;
 
 /// How the factors `A` (`[d_in, r]`) and `B` (`[r, d_out]`) start; HF PEFT's `init_lora_weights`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

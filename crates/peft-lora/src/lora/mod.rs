@@ -2,6 +2,7 @@
 
 mod adapters_format;
 mod config;
+mod decompose;
 mod frozen_a;
 mod init;
 mod invocation;

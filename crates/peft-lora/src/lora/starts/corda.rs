@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use peft_core::{Calibration, Error, InitContext, Result, Site, layer_inputs};
 use serde::{Deserialize, Serialize};
 
-use super::decompose::Decomposed;
+use super::super::decompose::Decomposed;
 use super::{BATCHES, Factors, on_device};
 use crate::LoraConfig;
 
@@ -88,8 +88,7 @@ fn with_inverse(covariance: Tensor<2>) -> Option<[Tensor<2>; 2]> {
     let mut damp = 0.01;
     while damp < 1e6 && mean.is_finite() && mean > 0.0 {
         let fixed = covariance.clone() + eye.clone() * (f64::from(mean) * damp);
-        let Decomposed { u, s, vt } = Decomposed::of(fixed.clone());
-        let inverse = vt.transpose().matmul(u.transpose() / s.unsqueeze_dim(1));
+        let inverse = Decomposed::of(fixed.clone()).inverse(0.0);
         let apart = fixed.clone().matmul(inverse.clone()) - eye.clone();
         let error: f32 = apart.square().sum().sqrt().into_scalar();
         if error < 0.05 {

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use peft_core::{Error, PackedTensor, Result, WeightMap};
 use serde::{Deserialize, Serialize};
 
-use super::decompose::Decomposed;
+use super::super::decompose::Decomposed;
 
 /// How [LoftQ](crate::LoraInit::Loftq) rounds: HF PEFT's `loftq_config`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

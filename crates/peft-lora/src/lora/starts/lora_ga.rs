@@ -4,7 +4,7 @@ use burn::tensor::{Distribution, Int, Tensor};
 use peft_core::{Calibration, Error, InitContext, Result, Site, base_gradients};
 use serde::{Deserialize, Serialize};
 
-use super::decompose::Decomposed;
+use super::super::decompose::Decomposed;
 use super::{BATCHES, Factors, on_device};
 use crate::LoraConfig;
 

@@ -1,7 +1,6 @@
 //! Starts of LoRA's factors that look at data, or at a rounded weight.
 
 mod corda;
-mod decompose;
 mod eva;
 mod loftq;
 mod lora_ga;
@@ -53,7 +52,6 @@ pub(super) fn from_data(
     }
 }
 
-pub(super) use decompose::principal_factors;
 pub(super) use eva::settled;
 pub(super) use loftq::Rounded;
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::decompose::Decomposed;
+use super::super::decompose::Decomposed;
 
 /// Principal components of all rows seen so far.
 #[derive(Debug)]

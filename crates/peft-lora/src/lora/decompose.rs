@@ -23,6 +23,15 @@ impl Decomposed {
         Self { u, s, vt }
     }
 
+    /// The inverse `V S⁻¹ Uᵀ` of the matrix, in which a singular value of at most `floor` times the largest
+    /// is none.
+    pub(super) fn inverse(self, floor: f64) -> Tensor<2> {
+        let [count] = self.s.dims();
+        let none = self.s.clone().lower_equal((self.s.clone().max() * floor).expand([count]));
+        let s = self.s.recip().mask_fill(none, 0.0);
+        (self.vt.transpose() * s.unsqueeze_dim(0)).matmul(self.u.transpose())
+    }
+
     /// `A = U sqrt(S / s)` and `B = sqrt(S / s) Vᵀ` of `rank` singular values from `first` on.
     pub(super) fn factors(self, first: usize, rank: usize, scaling: f64) -> [Tensor<2>; 2] {
         let root = (self.s.narrow(0, first, rank) / scaling).sqrt();
@@ -32,10 +41,6 @@ impl Decomposed {
 }
 
 /// Factors of the largest singular values of a weight.
-pub(in super::super) fn principal_factors(
-    weight: Tensor<2>,
-    rank: usize,
-    scaling: f64,
-) -> [Tensor<2>; 2] {
+pub(super) fn principal_factors(weight: Tensor<2>, rank: usize, scaling: f64) -> [Tensor<2>; 2] {
     Decomposed::of(weight).factors(0, rank, scaling)
 }
